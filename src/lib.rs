@@ -1,0 +1,11 @@
+//! Conversion matrices of LoRA adapters.
+
+pub mod checkpoint;
+pub mod cli;
+pub mod error;
+pub mod figure;
+pub mod linalg;
+pub mod table;
+pub mod terms;
+
+pub use error::{Error, Result};

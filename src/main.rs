@@ -1,0 +1,3 @@
+//! The `condlora` program.
+
+fn main() {}

@@ -1,0 +1,164 @@
+//! One type for each table; fields are the columns, in the order they are written.
+
+use crate::terms::{Convention, MatrixKind, Method, Side, Status};
+
+/// One row of `summary.csv`: an adapter × module × matrix × side × (i, j).
+#[derive(Debug, Clone, PartialEq)]
+pub struct SummaryRow {
+    /// Adapter name.
+    pub adapter: String,
+    /// Module name (`query`).
+    pub module: String,
+    /// The matrix compared.
+    pub matrix: MatrixKind,
+    /// Which singular vectors.
+    pub side: Side,
+    /// How many singular vectors of `layer_a`.
+    pub i: usize,
+    /// How many singular vectors of `layer_b`.
+    pub j: usize,
+    /// How many matrices have a φ.
+    pub layers: usize,
+    /// Mean φ over layer_a < layer_b.
+    pub phi_mean: Option<f64>,
+    /// Smallest φ over layer_a < layer_b.
+    pub phi_min: Option<f64>,
+    /// Largest φ over layer_a < layer_b.
+    pub phi_max: Option<f64>,
+    /// Expected φ of Gaussian matrices, `max(i,j)/D`.
+    pub gaussian_expected: Option<f64>,
+    /// Mean over draws of the `gaussian` control's average.
+    pub gaussian_mean: Option<f64>,
+    /// Standard deviation of that (ddof 1).
+    pub gaussian_sd: Option<f64>,
+    /// Mean over draws of the `w0` control's average.
+    pub w0_mean: Option<f64>,
+    /// Standard deviation of that (ddof 1).
+    pub w0_sd: Option<f64>,
+    /// `(phi_mean − w0_mean)/w0_sd`.
+    pub w0_z: Option<f64>,
+    /// Share of draws (with the observation) whose average is at least `phi_mean`.
+    pub w0_p: Option<f64>,
+    /// Mean φ of the untrained adapter.
+    pub init_mean: Option<f64>,
+    /// The worst status of its cells.
+    pub status: Status,
+}
+
+/// One row of `similarity.csv`: an ordered pair of layers, diagonal included.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SimilarityRow {
+    /// Adapter name.
+    pub adapter: String,
+    /// Module name.
+    pub module: String,
+    /// The matrix compared.
+    pub matrix: MatrixKind,
+    /// Which singular vectors.
+    pub side: Side,
+    /// How many singular vectors of `layer_a`.
+    pub i: usize,
+    /// How many singular vectors of `layer_b`.
+    pub j: usize,
+    /// The first layer's index in the tensor names.
+    pub layer_a: u32,
+    /// The second layer's index.
+    pub layer_b: u32,
+    /// φ(layer_a, layer_b, i, j).
+    pub phi: Option<f64>,
+    /// First-order bound on the error of `phi`.
+    pub phi_error_bound: Option<f64>,
+    /// Mean of the `gaussian` control in this cell.
+    pub gaussian_mean: Option<f64>,
+    /// Its standard deviation.
+    pub gaussian_sd: Option<f64>,
+    /// Mean of the `w0` control in this cell.
+    pub w0_mean: Option<f64>,
+    /// Its standard deviation.
+    pub w0_sd: Option<f64>,
+    /// φ of the untrained adapter in this cell.
+    pub init: Option<f64>,
+    /// The worse status of the two matrices.
+    pub status: Status,
+}
+
+/// One row of `conversion.csv`: an adapter × module × layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct ConversionRow {
+    /// Adapter name.
+    pub adapter: String,
+    /// Module name.
+    pub module: String,
+    /// Layer index; none for a module outside any repeated container.
+    pub layer: Option<u32>,
+    /// The adapter's key, without `.lora_A.weight`.
+    pub adapter_key: String,
+    /// The base tensor that holds W0.
+    pub tensor: String,
+    /// Rows of W0.
+    pub out_features: usize,
+    /// Columns of W0.
+    pub in_features: usize,
+    /// Rank r of the adapter here.
+    pub rank: usize,
+    /// s = α/r, or α/√r for rsLoRA.
+    pub scaling: f64,
+    /// The equations used.
+    pub convention: Convention,
+    /// How they were solved.
+    pub method: Method,
+    /// Stored type of W0.
+    pub w0_dtype: String,
+    /// Stored type of A and B (`BF16/F32` where they differ).
+    pub adapter_dtype: String,
+    /// Numerical rank of W0 where an SVD was made, else min(out, in).
+    pub w0_rank: usize,
+    /// Condition number of W0: 1-norm estimate, or the ratio of singular values where an SVD was made.
+    pub w0_condition: Option<f64>,
+    /// ‖WΘ_A − T‖_F/‖T‖_F.
+    pub residual_a: Option<f64>,
+    /// The same for B.
+    pub residual_b: Option<f64>,
+    /// The ratio that was checked for Θ_A.
+    pub backward_error_a: Option<f64>,
+    /// The same for Θ_B.
+    pub backward_error_b: Option<f64>,
+    /// ‖A‖_F.
+    pub norm_a: f64,
+    /// ‖B‖_F.
+    pub norm_b: f64,
+    /// ‖s·B·A‖_F.
+    pub norm_delta: f64,
+    /// The worse status of Θ_A and Θ_B.
+    pub status: Status,
+}
+
+/// One row of `spectrum.csv`: a singular value of a conversion matrix.
+#[derive(Debug, Clone, PartialEq)]
+pub struct SpectrumRow {
+    /// Adapter name.
+    pub adapter: String,
+    /// Module name.
+    pub module: String,
+    /// The matrix.
+    pub matrix: MatrixKind,
+    /// Layer index; none for a module outside any repeated container.
+    pub layer: Option<u32>,
+    /// 1-based index, largest first.
+    pub k: usize,
+    /// The singular value.
+    pub sigma: f64,
+}
+
+/// All rows of one study, each table in its fixed order.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Tables {
+    /// `summary.csv`.
+    pub summary: Vec<SummaryRow>,
+    /// `similarity.csv`.
+    pub similarity: Vec<SimilarityRow>,
+    /// `conversion.csv`.
+    pub conversion: Vec<ConversionRow>,
+    /// `spectrum.csv`.
+    pub spectrum: Vec<SpectrumRow>,
+}

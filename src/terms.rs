@@ -1,0 +1,188 @@
+//! The words every layer shares: which matrix, which side, which convention, and how far a number can be trusted.
+//!
+//! Nothing here computes or reads anything.
+
+use std::fmt;
+use std::str::FromStr;
+
+/// A matrix whose subspaces are compared across layers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum MatrixKind {
+    /// The conversion matrix Θ_A with `W0 · Θ_A = Aᵀ` (Kim et al. 2024, Eq. 3).
+    A,
+    /// The conversion matrix Θ_B with `W0 · Θ_B = B` (Eq. 4).
+    B,
+    /// `Θ_BA = Θ_B · A`, which maps W0 to the update itself.
+    BA,
+    /// The factor A as trained, without W0 (its row space).
+    LoraA,
+    /// The factor B as trained, without W0 (its column space).
+    LoraB,
+}
+
+impl MatrixKind {
+    /// The name used in tables, file names and options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::BA => "BA",
+            Self::LoraA => "lora_A",
+            Self::LoraB => "lora_B",
+        }
+    }
+
+    /// Whether this is a trained factor itself rather than a conversion matrix.
+    #[must_use]
+    pub fn is_factor(self) -> bool {
+        matches!(self, Self::LoraA | Self::LoraB)
+    }
+}
+
+/// Which singular vectors are compared.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Side {
+    /// Left singular vectors (the column space).
+    Left,
+    /// Right singular vectors (the row space).
+    Right,
+}
+
+impl Side {
+    /// The name used in tables, file names and options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Left => "left",
+            Self::Right => "right",
+        }
+    }
+}
+
+/// Which equations define the conversion matrices of a module.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Convention {
+    /// `W0·Θ_A = Aᵀ`, `W0·Θ_B = B`: the paper's, for square W0.
+    Paper,
+    /// `W0ᵀ·Θ_A = Aᵀ`, `W0·Θ_B = B`: for any shape (the paper's future work).
+    General,
+}
+
+impl Convention {
+    /// The name used in tables and options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paper => "paper",
+            Self::General => "general",
+        }
+    }
+}
+
+/// How far a number can be trusted; the first that applies, from worst to best.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Status {
+    /// Not compared: the vectors have different lengths.
+    Skipped,
+    /// The matrix is zero (an untrained adapter): it has no subspace.
+    Zero,
+    /// The solve failed its check; the value is given but should not be used.
+    Unreliable,
+    /// W0 is numerically rank-deficient; the minimum-norm solution was used.
+    Singular,
+    /// i or j is beyond the numerical rank.
+    Rank,
+    /// The error bound is above 1e-3.
+    LowConfidence,
+    /// Nothing to object to.
+    Ok,
+}
+
+impl Status {
+    /// The name used in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Skipped => "skipped",
+            Self::Zero => "zero",
+            Self::Unreliable => "unreliable",
+            Self::Singular => "singular",
+            Self::Rank => "rank",
+            Self::LowConfidence => "low_confidence",
+            Self::Ok => "ok",
+        }
+    }
+
+    /// The worse of two: the one that comes first in the order of SPEC section 3.
+    #[must_use]
+    pub fn worse(self, other: Self) -> Self {
+        self.min(other)
+    }
+}
+
+/// How a conversion matrix was solved for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Method {
+    /// LU with partial pivoting.
+    Lu,
+    /// LU with one step of iterative refinement.
+    LuRefined,
+    /// Minimum-norm least squares (QR or SVD).
+    LeastSquares,
+}
+
+impl Method {
+    /// The name used in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Lu => "lu",
+            Self::LuRefined => "lu_refined",
+            Self::LeastSquares => "least_squares",
+        }
+    }
+}
+
+macro_rules! text_form {
+    ($type:ty, $what:literal, [$($variant:expr),+]) => {
+        impl fmt::Display for $type {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.pad(self.name())
+            }
+        }
+        impl FromStr for $type {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                let all = [$($variant),+];
+                all.into_iter().find(|v| v.name() == text).ok_or_else(|| {
+                    let names: Vec<_> = all.iter().map(|v| v.name()).collect();
+                    format!("{} must be one of {}", $what, names.join(", "))
+                })
+            }
+        }
+    };
+}
+
+text_form!(MatrixKind, "a matrix", [MatrixKind::A, MatrixKind::B, MatrixKind::BA, MatrixKind::LoraA, MatrixKind::LoraB]);
+text_form!(Side, "a side", [Side::Left, Side::Right]);
+text_form!(Convention, "a convention", [Convention::Paper, Convention::General]);
+text_form!(Method, "a method", [Method::Lu, Method::LuRefined, Method::LeastSquares]);
+text_form!(
+    Status,
+    "a status",
+    [Status::Skipped, Status::Zero, Status::Unreliable, Status::Singular, Status::Rank, Status::LowConfidence, Status::Ok]
+);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_worse_status_comes_first() {
+        assert_eq!(Status::Ok.worse(Status::Rank), Status::Rank);
+        assert_eq!(Status::Zero.worse(Status::Singular), Status::Zero);
+        assert_eq!("low_confidence".parse::<Status>(), Ok(Status::LowConfidence));
+        assert!("no".parse::<Status>().is_err());
+    }
+}
