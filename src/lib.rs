@@ -2,6 +2,7 @@
 
 pub mod checkpoint;
 pub mod cli;
+pub mod conversion;
 pub mod error;
 pub mod figure;
 pub mod linalg;

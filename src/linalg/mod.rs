@@ -1,1 +1,18 @@
-//! TEMP
+//! Dense kernels in f64. Knows no LoRA.
+//!
+//! Everything here runs on the calling thread: BLAS is kept at one thread, and parallelism belongs to the callers.
+//! Results depend on the arguments alone, never on how many threads run or what else they compute.
+
+pub mod condition;
+pub mod lapack;
+pub mod least_squares;
+pub mod lu;
+pub mod norms;
+pub mod panel;
+pub mod random;
+pub mod subspace;
+
+/// 2⁻⁵², the spacing of f64 at 1: `ε` in SPEC.
+pub const EPSILON: f64 = f64::EPSILON;
+/// 2⁻⁵³, the unit roundoff: `u` in SPEC.
+pub const UNIT_ROUNDOFF: f64 = f64::EPSILON / 2.0;

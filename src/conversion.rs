@@ -1,0 +1,480 @@
+//! The conversion matrices of one layer: Θ with `W0·Θ = T` (Kim et al. 2024, Eq. 3 and 4).
+//!
+//! One factorisation of W0 serves every target: the adapters' Aᵀ and B, their initial values, and the Gaussian targets of the `w0` control.
+//! Every solution is checked by its own residual. What the targets are for is the caller's business.
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::error::{Error, Result};
+use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
+use crate::linalg::least_squares::LeastSquares;
+use crate::linalg::lu::LuFactors;
+use crate::linalg::norms::frobenius;
+use crate::linalg::panel::Panel;
+use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
+use crate::terms::Method;
+
+/// Rows of W0 that are widened at a time for the residuals: they stay in the second-level cache.
+const RESIDUAL_ROWS: usize = 32;
+
+/// A base weight W0 that gives its rows in f64, as often as asked.
+///
+/// The factorisation overwrites its copy, so the residuals need the values again; a source that keeps the stored bytes gives them
+/// without a second f64 copy.
+pub trait WeightRows: Sync {
+    /// (out, in).
+    fn shape(&self) -> (usize, usize);
+    /// Writes consecutive whole rows from `first` on; `out` holds a multiple of `in` values.
+    fn copy_rows(&self, first: usize, out: &mut [f64]);
+}
+
+impl WeightRows for Array2<f64> {
+    fn shape(&self) -> (usize, usize) {
+        self.dim()
+    }
+
+    fn copy_rows(&self, first: usize, out: &mut [f64]) {
+        let columns = self.ncols().max(1);
+        for (row, values) in self.rows().into_iter().skip(first).zip(out.chunks_exact_mut(columns)) {
+            for (to, from) in values.iter_mut().zip(row) {
+                *to = *from;
+            }
+        }
+    }
+}
+
+/// Which matrix stands before Θ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Equation {
+    /// `W0·Θ = T`.
+    W0,
+    /// `W0ᵀ·Θ = T` (Θ_A in the `general` convention).
+    W0Transposed,
+}
+
+/// Right-hand sides that belong together: all columns of one Aᵀ or one B.
+#[derive(Debug, Clone)]
+pub struct Target {
+    /// T (out, k), or (in, k) for [`Equation::W0Transposed`].
+    pub values: Array2<f64>,
+    /// The equation to solve.
+    pub equation: Equation,
+}
+
+/// A conversion matrix and how well it solves its equation.
+#[derive(Debug, Clone)]
+pub struct ConversionMatrix {
+    /// Θ (in, k), or (out, k) for [`Equation::W0Transposed`].
+    pub theta: Array2<f64>,
+    /// How it was found.
+    pub method: Method,
+    /// ‖WΘ − T‖_F/‖T‖_F; none where T = 0.
+    pub residual: Option<f64>,
+    /// The checked ratio of SPEC section 1; none where T = 0.
+    pub backward_error: Option<f64>,
+    /// Whether that ratio passed.
+    pub reliable: bool,
+    /// What the error bound multiplies by `‖Θ‖₂/gap`: κ for LU, `κ + κ²·‖WΘ−T‖_F/(‖W‖₂‖Θ‖_F)` for least squares.
+    pub error_factor: f64,
+}
+
+/// All conversion matrices through one W0, and what was learnt about W0.
+#[derive(Debug, Clone)]
+pub struct Conversion {
+    /// One for each target, in order.
+    pub matrices: Vec<ConversionMatrix>,
+    /// Condition number of W0: 1-norm estimate, or σ₁/σ_min over the singular values kept where an SVD was made.
+    pub condition: f64,
+    /// Numerical rank where an SVD was made, else min(out, in).
+    pub w0_rank: usize,
+    /// Whether that rank is below min(out, in).
+    pub singular: bool,
+}
+
+/// Reusable storage for one thread's factorisations.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    w: Array2<f64>,
+}
+
+impl Workspace {
+    /// An (n, n) array with arbitrary contents.
+    fn take(&mut self, n: usize) -> Array2<f64> {
+        let kept = std::mem::take(&mut self.w);
+        if kept.dim() == (n, n) { kept } else { Array2::zeros((n, n)) }
+    }
+}
+
+/// Solves `W0·Θ = T` (or `W0ᵀ·Θ = T`) for all targets of one layer.
+///
+/// Source: Kim et al. 2024, Eq. 3 and 4. Differs: minimum-norm least squares where W0 is singular or not square, every solve is checked, and W0 is
+/// never inverted.
+///
+/// # Shapes
+/// `w0` (out, in); targets (out, k) or (in, k), returning (in, k) or (out, k).
+/// # Numerics
+/// Square W0: LU with partial pivoting where the 1-norm condition estimate allows, backward error at most `max(n, 16)·u`, refined once, then least squares.
+/// With `rcond` always by SVD. A result's bits depend on W0, the target and `rcond` alone, not on the other targets.
+/// # Errors
+/// [`Error::Shape`] if a target's rows do not fit; [`Error::Lapack`] if LAPACK fails on finite input.
+pub fn solve_theta(w0: &impl WeightRows, targets: &[Target], rcond: Option<f64>, workspace: &mut Workspace) -> Result<Conversion> {
+    let (d_out, d_in) = w0.shape();
+    for target in targets {
+        let rows = if target.equation == Equation::W0 { d_out } else { d_in };
+        if target.values.nrows() != rows {
+            return Err(Error::Shape {
+                what: "a target of solve_theta",
+                expected: format!("{rows} rows"),
+                found: format!("{:?}", target.values.dim()),
+            });
+        }
+    }
+    if d_out == d_in && rcond.is_none() {
+        if let Some(done) = solve_by_lu(w0, targets, workspace)? {
+            return Ok(done);
+        }
+    }
+    let solver = LeastSquaresSolver::new(w0, rcond)?;
+    let matrices = targets.iter().map(|t| solver.solve(t)).collect::<Result<Vec<_>>>()?;
+    Ok(Conversion { matrices, condition: solver.factors.condition(), w0_rank: solver.factors.rank(), singular: solver.singular() })
+}
+
+/// Where the columns of the targets of one equation stand in their panel.
+struct Slots {
+    panel: Panel,
+    first: Vec<Option<usize>>,
+}
+
+impl Slots {
+    fn new(n: usize, targets: &[Target], equation: Equation, extra: &[Vec<f64>]) -> Self {
+        let mut used = extra.len();
+        let first: Vec<_> = targets
+            .iter()
+            .map(|t| {
+                (t.equation == equation).then(|| {
+                    used += t.values.ncols();
+                    used - t.values.ncols()
+                })
+            })
+            .collect();
+        let mut panel = Panel::zeros(n, used);
+        for (k, column) in extra.iter().enumerate() {
+            panel.set_column(k, column.iter().copied());
+        }
+        for (target, first) in targets.iter().zip(&first) {
+            if let Some(first) = first {
+                panel.set_columns(*first, target.values.view());
+            }
+        }
+        Self { panel, first }
+    }
+}
+
+/// LU for all targets at once; `None` where W0 is too close to singular for it.
+fn solve_by_lu(w0: &impl WeightRows, targets: &[Target], workspace: &mut Workspace) -> Result<Option<Conversion>> {
+    let n = w0.shape().0;
+    let mut w = workspace.take(n);
+    let norms = fill(w0, &mut w);
+    let lu = LuFactors::factorise(w)?;
+    let done = solve_factorised(w0, targets, &lu, norms);
+    workspace.w = lu.into_storage();
+    done
+}
+
+fn solve_factorised(w0: &impl WeightRows, targets: &[Target], lu: &LuFactors, norms: Norms) -> Result<Option<Conversion>> {
+    let n = w0.shape().0;
+    if lu.zero_pivot().is_some() {
+        return Ok(None);
+    }
+    let mut straight = Slots::new(n, targets, Equation::W0, &starting_columns(n));
+    let mut turned = Slots::new(n, targets, Equation::W0Transposed, &[]);
+    // The right-hand sides are needed again for the residuals.
+    let (mut straight_rest, mut turned_rest) = (straight.panel.clone(), turned.panel.clone());
+    straight.panel.solve(lu);
+    turned.panel.solve_transposed(lu);
+
+    let started: [Vec<f64>; STARTING_COLUMNS] = [straight.panel.column(0), straight.panel.column(1)];
+    let rcond = reciprocal_condition(lu, norms.one, [&started[0], &started[1]]);
+    if rcond < n as f64 * EPSILON {
+        return Ok(None);
+    }
+    subtract_products(w0, &straight.panel, &mut straight_rest, &turned.panel, &mut turned_rest);
+
+    let mut fallback = None;
+    let mut matrices = Vec::with_capacity(targets.len());
+    for (index, target) in targets.iter().enumerate() {
+        let k = target.values.ncols();
+        let (theta, rest) = match (straight.first[index], turned.first[index]) {
+            (Some(first), _) => (straight.panel.block(first, k), straight_rest.block(first, k)),
+            (_, Some(first)) => (turned.panel.block(first, k), turned_rest.block(first, k)),
+            _ => continue,
+        };
+        let mut found = Checked::new(theta, &rest, target, norms, n);
+        let mut method = Method::Lu;
+        if !found.reliable {
+            found = refine(w0, target, lu, &found.theta, &rest, norms);
+            method = Method::LuRefined;
+        }
+        matrices.push(if found.reliable {
+            found.into_matrix(method, 1.0 / rcond)
+        } else {
+            let solver = match fallback {
+                Some(ref solver) => solver,
+                None => fallback.insert(LeastSquaresSolver::new(w0, None)?),
+            };
+            solver.solve(target)?
+        });
+    }
+    let singular = fallback.as_ref().is_some_and(LeastSquaresSolver::singular);
+    let w0_rank = fallback.as_ref().map_or(n, |s| s.factors.rank());
+    Ok(Some(Conversion { matrices, condition: 1.0 / rcond, w0_rank, singular }))
+}
+
+/// One step of iterative refinement: Θ + W⁻¹(T − WΘ).
+fn refine(w0: &impl WeightRows, target: &Target, lu: &LuFactors, theta: &Array2<f64>, rest: &Array2<f64>, norms: Norms) -> Checked {
+    let (n, k) = target.values.dim();
+    let panel_of = |block: ArrayView2<'_, f64>| {
+        let mut panel = Panel::zeros(n, k);
+        panel.set_columns(0, block);
+        panel
+    };
+    let mut better = panel_of(rest.view());
+    let empty = Panel::zeros(n, 0);
+    let mut new_rest = panel_of(target.values.view());
+    match target.equation {
+        Equation::W0 => {
+            better.solve(lu);
+            better.add(&panel_of(theta.view()));
+            subtract_products(w0, &better, &mut new_rest, &empty, &mut empty.clone());
+        }
+        Equation::W0Transposed => {
+            better.solve_transposed(lu);
+            better.add(&panel_of(theta.view()));
+            subtract_products(w0, &empty, &mut empty.clone(), &better, &mut new_rest);
+        }
+    }
+    Checked::new(better.block(0, k), &new_rest.block(0, k), target, norms, n)
+}
+
+/// Takes `W·x` out of the straight right-hand sides and `Wᵀ·x` out of the turned ones, widening W once.
+fn subtract_products(w0: &impl WeightRows, straight: &Panel, straight_rest: &mut Panel, turned: &Panel, turned_rest: &mut Panel) {
+    let (d_out, d_in) = w0.shape();
+    let mut buffer = vec![0.0; RESIDUAL_ROWS.min(d_out) * d_in];
+    for first in (0..d_out).step_by(RESIDUAL_ROWS) {
+        let rows = RESIDUAL_ROWS.min(d_out - first);
+        let part = &mut buffer[..rows * d_in];
+        w0.copy_rows(first, part);
+        if straight.columns() > 0 {
+            straight_rest.subtract_product(first, part, straight);
+        }
+        if turned.columns() > 0 {
+            turned_rest.subtract_transposed_product(first, part, turned);
+        }
+    }
+}
+
+/// Norms of W0 that the checks need.
+#[derive(Debug, Clone, Copy)]
+struct Norms {
+    one: f64,
+    frobenius: f64,
+}
+
+/// Copies W0 into `w` and takes its norms on the way.
+fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Norms {
+    let n = w.ncols();
+    let mut column_sums = vec![0.0; n];
+    if let Some(values) = w.as_slice_mut() {
+        w0.copy_rows(0, values);
+        for row in values.chunks_exact(n.max(1)) {
+            for (sum, v) in column_sums.iter_mut().zip(row) {
+                *sum += v.abs();
+            }
+        }
+    }
+    Norms { one: column_sums.into_iter().fold(0.0, f64::max), frobenius: frobenius(w.iter()) }
+}
+
+/// A solution with its backward error.
+struct Checked {
+    theta: Array2<f64>,
+    residual: Option<f64>,
+    backward_error: Option<f64>,
+    reliable: bool,
+}
+
+impl Checked {
+    fn new(theta: Array2<f64>, rest: &Array2<f64>, target: &Target, norms: Norms, n: usize) -> Self {
+        let (size, target_size) = (frobenius(rest.iter()), frobenius(target.values.iter()));
+        if target_size == 0.0 {
+            return Self { theta, residual: None, backward_error: None, reliable: true };
+        }
+        let backward_error = size / (norms.frobenius * frobenius(theta.iter()) + target_size);
+        // NaN (from an overflow on the way) fails the comparison, as it should.
+        let reliable = backward_error <= n.max(16) as f64 * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite());
+        Self { theta, residual: Some(size / target_size), backward_error: Some(backward_error), reliable }
+    }
+
+    fn into_matrix(self, method: Method, error_factor: f64) -> ConversionMatrix {
+        let Self { theta, residual, backward_error, reliable } = self;
+        ConversionMatrix { theta, method, residual, backward_error, reliable, error_factor }
+    }
+}
+
+/// Minimum-norm least squares with its check.
+struct LeastSquaresSolver {
+    w: Array2<f64>,
+    norm: f64,
+    factors: LeastSquares,
+}
+
+impl LeastSquaresSolver {
+    fn new(w0: &impl WeightRows, rcond: Option<f64>) -> Result<Self> {
+        let mut w = Array2::zeros(w0.shape());
+        if let Some(values) = w.as_slice_mut() {
+            w0.copy_rows(0, values);
+        }
+        let factors = LeastSquares::factorise(w.view(), rcond)?;
+        Ok(Self { norm: frobenius(w.iter()), w, factors })
+    }
+
+    fn singular(&self) -> bool {
+        self.factors.rank() < self.w.nrows().min(self.w.ncols())
+    }
+
+    fn solve(&self, target: &Target) -> Result<ConversionMatrix> {
+        let transposed = target.equation == Equation::W0Transposed;
+        let theta = self.factors.solve(target.values.view(), transposed)?;
+        let product = if transposed { self.w.t().dot(&theta) } else { self.w.dot(&theta) };
+        let rest = &target.values - &product;
+        let (size, target_size, theta_size) = (frobenius(rest.iter()), frobenius(target.values.iter()), frobenius(theta.iter()));
+        let kappa = self.factors.condition();
+        if target_size == 0.0 {
+            return Ok(ConversionMatrix {
+                theta,
+                method: Method::LeastSquares,
+                residual: None,
+                backward_error: None,
+                reliable: true,
+                error_factor: kappa,
+            });
+        }
+        let gradient = self.factors.gradient_norm(self.w.view(), rest.view(), transposed);
+        // W = 0 has the solution 0, which nothing can improve.
+        let backward_error = if self.norm == 0.0 { 0.0 } else { gradient / self.norm / (self.norm * theta_size + target_size) };
+        let longest = self.w.nrows().max(self.w.ncols()) as f64;
+        let reliable = backward_error <= 16.0 * longest * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite());
+        let growth = size / (self.factors.norm_2() * theta_size);
+        let error_factor = if growth > 0.0 { kappa + kappa * kappa * growth } else { kappa };
+        Ok(ConversionMatrix {
+            theta,
+            method: Method::LeastSquares,
+            residual: Some(size / target_size),
+            backward_error: Some(backward_error),
+            reliable,
+            error_factor,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    fn solve(w0: &Array2<f64>, t: &Array2<f64>, equation: Equation) -> (ConversionMatrix, Conversion) {
+        let target = Target { values: t.clone(), equation };
+        let all = solve_theta(w0, &[target], None, &mut Workspace::default()).unwrap();
+        (all.matrices[0].clone(), all)
+    }
+
+    fn error(a: &Array2<f64>, b: &Array2<f64>) -> f64 {
+        (a - b).iter().fold(0.0_f64, |m, v| m.max(v.abs()))
+    }
+
+    #[test]
+    fn identity_diagonal_permuted_and_orthogonal_w0() {
+        let t = array![[1.0, 2.0], [3.0, 5.0], [7.0, 11.0]];
+        assert_eq!(solve(&Array2::eye(3), &t, Equation::W0).0.theta, t);
+        let diagonal = Array2::from_diag(&array![2.0, 4.0, 8.0]);
+        assert_eq!(solve(&diagonal, &t, Equation::W0).0.theta, array![[0.5, 1.0], [0.75, 1.25], [0.875, 1.375]]);
+        let permutation = array![[0.0, 1.0, 0.0], [0.0, 0.0, 1.0], [1.0, 0.0, 0.0]];
+        assert_eq!(solve(&permutation, &t, Equation::W0).0.theta, array![[7.0, 11.0], [1.0, 2.0], [3.0, 5.0]]);
+        assert_eq!(solve(&permutation, &t, Equation::W0Transposed).0.theta, array![[3.0, 5.0], [7.0, 11.0], [1.0, 2.0]]);
+        let (c, s) = (0.6, 0.8);
+        let rotation = array![[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]];
+        assert!(error(&solve(&rotation, &t, Equation::W0).0.theta, &rotation.t().dot(&t)) < 1e-15);
+    }
+
+    #[test]
+    fn an_exact_rational_system() {
+        // W0 = [[2,1,1],[4,-6,0],[-2,7,2]] has determinant -16; Θ = W0⁻¹·(5,-2,9)ᵀ = (1,1,2)ᵀ.
+        let w0 = array![[2.0, 1.0, 1.0], [4.0, -6.0, 0.0], [-2.0, 7.0, 2.0]];
+        let (found, all) = solve(&w0, &array![[5.0], [-2.0], [9.0]], Equation::W0);
+        assert!(error(&found.theta, &array![[1.0], [1.0], [2.0]]) < 1e-15);
+        assert_eq!(found.method, Method::Lu);
+        // ‖W0‖₁ = 14, and W0⁻¹ = [[12,-5,-6],[8,-6,-4],[-16,16,16]]/16 has 1-norm 36/16.
+        assert!((all.condition - 14.0 * 36.0 / 16.0).abs() < 1e-12, "{}", all.condition);
+    }
+
+    #[test]
+    fn a_singular_square_w0_gets_the_minimum_norm_solution() {
+        let w0 = array![[1.0, 1.0], [1.0, 1.0]];
+        let (found, all) = solve(&w0, &array![[2.0], [2.0]], Equation::W0);
+        assert!(error(&found.theta, &array![[1.0], [1.0]]) < 1e-15);
+        assert_eq!((found.method, all.w0_rank, all.singular), (Method::LeastSquares, 1, true));
+        let zero = solve(&Array2::zeros((2, 2)), &array![[2.0], [2.0]], Equation::W0);
+        assert_eq!((zero.1.w0_rank, zero.0.theta), (0, array![[0.0], [0.0]]));
+    }
+
+    #[test]
+    fn a_wide_w0_is_solved_exactly_and_a_tall_one_in_least_squares() {
+        let wide = array![[1.0, 0.0, 1.0], [0.0, 2.0, 0.0]];
+        let (found, all) = solve(&wide, &array![[2.0], [4.0]], Equation::W0);
+        assert!(error(&found.theta, &array![[1.0], [2.0], [1.0]]) < 1e-15);
+        assert!(!all.singular && found.reliable);
+        let (turned, _) = solve(&wide, &array![[2.0], [4.0], [4.0]], Equation::W0Transposed);
+        assert!(error(&turned.theta, &array![[3.0], [2.0]]) < 1e-15);
+        assert!(turned.reliable && turned.residual.unwrap() > 0.1);
+        assert!(turned.error_factor > all.condition);
+    }
+
+    #[test]
+    fn company_does_not_change_a_bit() {
+        let n = 40;
+        let w0 = Array2::from_shape_fn((n, n), |(a, b)| ((a * 31 + b * 17 + a * b) % 23) as f64 - 11.0 + if a == b { 40.0 } else { 0.0 });
+        let t = Array2::from_shape_fn((n, 3), |(a, b)| (a + 7 * b) as f64 / 9.0 - 1.0);
+        let other = Array2::from_shape_fn((n, 30), |(a, b)| (a * b % 7) as f64);
+        let target = |values: &Array2<f64>, equation| Target { values: values.clone(), equation };
+        for equation in [Equation::W0, Equation::W0Transposed] {
+            let alone = solve(&w0, &t, equation).0;
+            let many = solve_theta(
+                &w0,
+                &[target(&other, Equation::W0), target(&other, Equation::W0Transposed), target(&t, equation)],
+                None,
+                &mut Workspace::default(),
+            )
+            .unwrap();
+            assert_eq!(alone.theta, many.matrices[2].theta);
+            assert_eq!(alone.backward_error, many.matrices[2].backward_error);
+        }
+    }
+
+    #[test]
+    fn a_zero_target_has_a_zero_solution_and_no_residual() {
+        let found = solve(&Array2::eye(3), &Array2::zeros((3, 2)), Equation::W0).0;
+        assert_eq!(found.theta, Array2::<f64>::zeros((3, 2)));
+        assert!(found.residual.is_none() && found.reliable);
+    }
+
+    #[test]
+    fn extreme_scales_are_solved_all_the_same() {
+        for exponent in [-90, 90] {
+            let scale = 2.0_f64.powi(exponent);
+            let w0 = array![[2.0, 1.0], [1.0, 3.0]] * scale;
+            let (found, _) = solve(&w0, &array![[3.0], [4.0]], Equation::W0);
+            assert_eq!(found.method, Method::Lu);
+            assert!(error(&(found.theta * scale), &array![[1.0], [1.0]]) < 1e-15);
+        }
+    }
+}

@@ -1,0 +1,158 @@
+//! The one module with `unsafe`: safe wrappers around LAPACK, OpenBLAS and the matrix product.
+//!
+//! It checks shapes and calls; it decides nothing. `ndarray-linalg` covers QR and SVD; what is here is what it cannot do:
+//! factorise a panel in place, estimate a triangle's condition, multiply into a view of a larger matrix, and keep BLAS at one thread.
+#![allow(unsafe_code)]
+
+use std::ffi::{CStr, c_char, c_int};
+use std::sync::Once;
+
+use lapack_sys::{dgetrf_, dtrcon_};
+use ndarray::{ArrayView2, ArrayViewMut2};
+// Links the BLAS and LAPACK that ndarray-linalg was built with.
+use ndarray_linalg as _;
+
+use crate::error::{Error, Result};
+
+unsafe extern "C" {
+    fn openblas_set_num_threads(threads: c_int);
+    fn openblas_get_config() -> *const c_char;
+    fn openblas_get_corename() -> *const c_char;
+}
+
+/// Keeps OpenBLAS at one thread for the life of the process.
+///
+/// A threaded BLAS called from a rayon worker overflows its stack; one BLAS thread and rayon over layers is also faster.
+/// Every public routine of [`crate::linalg`] that reaches BLAS calls this first.
+pub(crate) fn use_one_blas_thread() {
+    static ONCE: Once = Once::new();
+    ONCE.call_once(|| {
+        // SAFETY: takes a plain integer and sets a process-wide setting of the linked OpenBLAS; `Once` orders it before
+        // every later BLAS call that passed through here.
+        unsafe { openblas_set_num_threads(1) }
+    });
+}
+
+/// The version and build options of the linked OpenBLAS, and the kernel it chose for this CPU.
+#[must_use]
+pub fn blas_description() -> String {
+    // SAFETY: both return pointers to static NUL-terminated strings inside the library.
+    let (config, core) =
+        unsafe { (CStr::from_ptr(openblas_get_config()).to_string_lossy(), CStr::from_ptr(openblas_get_corename()).to_string_lossy()) };
+    format!("{} ({core})", config.trim())
+}
+
+/// LAPACK's integer, or an error for a size it cannot hold.
+fn lapack_int(value: usize) -> Result<i32> {
+    i32::try_from(value).map_err(|_| Error::Shape {
+        what: "LAPACK dimension",
+        expected: format!("at most {}", i32::MAX),
+        found: value.to_string(),
+    })
+}
+
+/// Factorises the columns of a row-major panel's transpose: `panelᵀ = P·L·U` with partial pivoting (`getrf`).
+///
+/// # Shapes
+/// `panel` (nb, m) with contiguous rows and nb ≤ m; `pivots` (nb). Row k of the panel is column k of the factorised matrix, so pivoting
+/// swaps columns of the panel. Pivots come back 0-based.
+///
+/// Returns the first column whose pivot is exactly zero, if any.
+pub(crate) fn factorise_panel(mut panel: ArrayViewMut2<'_, f64>, pivots: &mut [i32]) -> Result<Option<usize>> {
+    let (nb, m) = panel.dim();
+    let stride = panel.strides()[0];
+    if nb > m || pivots.len() != nb || (m > 1 && panel.strides()[1] != 1) || (nb > 1 && stride < m as isize) {
+        return Err(Error::Shape {
+            what: "factorise_panel",
+            expected: "row-major panel with at least as many columns as rows".into(),
+            found: format!("({nb}, {m}), strides {:?}", panel.strides()),
+        });
+    }
+    if nb == 0 {
+        return Ok(None);
+    }
+    let (rows, cols, lda) = (lapack_int(m)?, lapack_int(nb)?, lapack_int(stride.unsigned_abs().max(m))?);
+    let mut info = 0;
+    // SAFETY: the view is unique, its rows are contiguous and `lda` apart, so the column-major (m, nb) matrix that LAPACK sees lies
+    // inside it; `pivots` has min(m, nb) = nb elements; all scalars outlive the call.
+    unsafe { dgetrf_(&rows, &cols, panel.as_mut_ptr(), &lda, pivots.as_mut_ptr(), &mut info) };
+    if info < 0 {
+        return Err(Error::Lapack { routine: "getrf", detail: format!("argument {} is illegal", -info) });
+    }
+    for pivot in pivots.iter_mut() {
+        *pivot -= 1;
+    }
+    Ok(usize::try_from(info).ok().filter(|&i| i > 0).map(|i| i - 1))
+}
+
+/// `c ← c + alpha·a·b`, or `c ← alpha·a·b` when `accumulate` is false, on one thread.
+///
+/// Views may be strided in any way. The result's bits depend on the operands alone.
+pub(crate) fn multiply_into(mut c: ArrayViewMut2<'_, f64>, accumulate: bool, alpha: f64, a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) {
+    let ((m, k), (k_b, n)) = (a.dim(), b.dim());
+    assert_eq!((k, m, n), (k_b, c.nrows(), c.ncols()), "matrix product of mismatched shapes");
+    let (rs_c, cs_c) = (c.strides()[0], c.strides()[1]);
+    // SAFETY: the three views are valid for their shapes and strides, which are asserted to fit; `c` is borrowed uniquely, so it
+    // overlaps neither `a` nor `b`.
+    unsafe {
+        gemm::gemm(
+            m,
+            n,
+            k,
+            c.as_mut_ptr(),
+            cs_c,
+            rs_c,
+            accumulate,
+            a.as_ptr(),
+            a.strides()[1],
+            a.strides()[0],
+            b.as_ptr(),
+            b.strides()[1],
+            b.strides()[0],
+            1.0,
+            alpha,
+            false,
+            false,
+            false,
+            gemm::Parallelism::None,
+        );
+    }
+}
+
+/// Reciprocal condition estimate of the upper triangle of a square matrix in the 1-norm (`trcon`).
+///
+/// # Shapes
+/// `r` (k, k), standard (row-major) layout.
+pub(crate) fn triangle_rcond(r: ArrayView2<'_, f64>) -> Result<f64> {
+    let k = r.nrows();
+    let Some(data) = r.as_slice().filter(|_| r.ncols() == k) else {
+        return Err(Error::Shape { what: "triangle_rcond", expected: "a square matrix in standard layout".into(), found: format!("{:?}", r.dim()) });
+    };
+    if k == 0 {
+        return Ok(1.0);
+    }
+    let n = lapack_int(k)?;
+    let (mut rcond, mut info) = (0.0, 0);
+    let mut work = vec![0.0; 3 * k];
+    let mut iwork = vec![0; k];
+    // SAFETY: `data` holds k·k values; read column-major they are rᵀ, whose lower triangle ("L") is r's upper one, and the infinity
+    // norm of rᵀ ("I") is the 1-norm of r. Work arrays have the sizes the routine asks for (3n and n).
+    unsafe {
+        dtrcon_(
+            c"I".as_ptr(),
+            c"L".as_ptr(),
+            c"N".as_ptr(),
+            &n,
+            data.as_ptr(),
+            &n,
+            &mut rcond,
+            work.as_mut_ptr(),
+            iwork.as_mut_ptr(),
+            &mut info,
+        );
+    }
+    if info != 0 {
+        return Err(Error::Lapack { routine: "trcon", detail: format!("info = {info}") });
+    }
+    Ok(rcond)
+}

@@ -1,0 +1,183 @@
+//! Singular vectors of tall matrices and of products of thin factors, without forming anything square.
+
+use ndarray::{Array2, ArrayView2};
+use ndarray_linalg::{QR, SVD};
+
+use super::EPSILON;
+use super::lapack::use_one_blas_thread;
+use crate::error::{Error, Result};
+
+/// `Q·R` of a tall matrix: Q (m, k) with orthonormal columns, R (k, k) upper triangular.
+#[derive(Debug, Clone)]
+pub struct ThinQr {
+    /// Orthonormal columns.
+    pub q: Array2<f64>,
+    /// Upper triangle.
+    pub r: Array2<f64>,
+}
+
+impl ThinQr {
+    /// Householder QR.
+    ///
+    /// # Shapes
+    /// `matrix` (m, k) with m ≥ k.
+    /// # Errors
+    /// [`Error::Shape`] if it is wide, [`Error::NonFinite`] if it holds NaN or Inf.
+    pub fn of(matrix: ArrayView2<'_, f64>) -> Result<Self> {
+        use_one_blas_thread();
+        let (m, k) = matrix.dim();
+        if m < k {
+            return Err(Error::Shape { what: "ThinQr::of", expected: "at least as many rows as columns".into(), found: format!("({m}, {k})") });
+        }
+        check_finite(matrix)?;
+        let (q, r) = matrix.qr().map_err(|e| Error::Lapack { routine: "geqrf", detail: e.to_string() })?;
+        Ok(Self { q, r })
+    }
+
+    /// Singular vectors of `Q·R`.
+    ///
+    /// # Errors
+    /// [`Error::Lapack`] if the small SVD does not converge.
+    pub fn basis(&self) -> Result<SubspaceBasis> {
+        let (u, sigma, right) = small_svd(&self.r)?;
+        let cutoff = self.q.nrows().max(self.q.ncols()) as f64 * EPSILON;
+        Ok(SubspaceBasis::new(self.q.dot(&u), right, sigma, cutoff))
+    }
+
+    /// Singular vectors of `self·otherᵀ`, from the (k, k) core `R₁·R₂ᵀ`.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if the two have different numbers of columns.
+    pub fn basis_of_product(&self, other: &Self) -> Result<SubspaceBasis> {
+        if self.r.nrows() != other.r.nrows() {
+            return Err(Error::Shape {
+                what: "ThinQr::basis_of_product",
+                expected: format!("{} columns", self.r.nrows()),
+                found: other.r.nrows().to_string(),
+            });
+        }
+        let (u, sigma, v) = small_svd(&self.r.dot(&other.r.t()))?;
+        let cutoff = self.r.nrows() as f64 * EPSILON;
+        Ok(SubspaceBasis::new(self.q.dot(&u), other.q.dot(&v), sigma, cutoff))
+    }
+}
+
+/// Singular vectors of a matrix with its singular values, largest first.
+///
+/// Invariant: values are finite and the columns of each side orthonormal; those beyond [`Self::rank`] are arbitrary and must not be compared.
+#[derive(Debug, Clone)]
+pub struct SubspaceBasis {
+    left: Array2<f64>,
+    right: Array2<f64>,
+    sigma: Vec<f64>,
+    rank: usize,
+}
+
+impl SubspaceBasis {
+    fn new(left: Array2<f64>, right: Array2<f64>, sigma: Vec<f64>, cutoff: f64) -> Self {
+        let largest = sigma.first().copied().unwrap_or(0.0);
+        let rank = sigma.iter().take_while(|&&s| s > cutoff * largest).count();
+        Self { left, right, sigma, rank }
+    }
+
+    /// Singular vectors of a tall matrix (m, k), m ≥ k.
+    ///
+    /// # Errors
+    /// As [`ThinQr::of`].
+    pub fn of(matrix: ArrayView2<'_, f64>) -> Result<Self> {
+        ThinQr::of(matrix)?.basis()
+    }
+
+    /// Left singular vectors (m, k).
+    #[must_use]
+    pub fn left(&self) -> ArrayView2<'_, f64> {
+        self.left.view()
+    }
+
+    /// Right singular vectors as columns.
+    #[must_use]
+    pub fn right(&self) -> ArrayView2<'_, f64> {
+        self.right.view()
+    }
+
+    /// Singular values, largest first.
+    #[must_use]
+    pub fn sigma(&self) -> &[f64] {
+        &self.sigma
+    }
+
+    /// How many singular values are above rounding level. 0 for a zero matrix.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// σ_i − σ_{i+1}, with σ_{r+1} = 0: how well the first `i` vectors are determined.
+    #[must_use]
+    pub fn gap(&self, i: usize) -> f64 {
+        let at = |k: usize| self.sigma.get(k).copied().unwrap_or(0.0);
+        if i == 0 { 0.0 } else { at(i - 1) - at(i) }
+    }
+}
+
+/// U, σ and V (as columns) of a small square matrix.
+fn small_svd(core: &Array2<f64>) -> Result<(Array2<f64>, Vec<f64>, Array2<f64>)> {
+    check_finite(core.view())?;
+    let failed = |detail: String| Error::Lapack { routine: "gesvd", detail };
+    match core.svd(true, true).map_err(|e| failed(e.to_string()))? {
+        (Some(u), sigma, Some(vt)) => Ok((u, sigma.to_vec(), vt.reversed_axes())),
+        _ => Err(failed("singular vectors are missing".into())),
+    }
+}
+
+fn check_finite(matrix: ArrayView2<'_, f64>) -> Result<()> {
+    match matrix.iter().find(|v| !v.is_finite()) {
+        None => Ok(()),
+        Some(bad) => Err(Error::NonFinite { what: "a matrix of singular vectors sought".into(), found: bad.to_string() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn a_scaled_permutation_has_its_own_singular_vectors() {
+        let basis = SubspaceBasis::of(array![[0.0, 3.0], [2.0, 0.0], [0.0, 0.0]].view()).unwrap();
+        assert!((basis.sigma()[0] - 3.0).abs() < 1e-15 && (basis.sigma()[1] - 2.0).abs() < 1e-15);
+        assert!((basis.left()[(0, 0)].abs() - 1.0).abs() < 1e-15);
+        assert!((basis.right()[(1, 0)].abs() - 1.0).abs() < 1e-15);
+        assert_eq!(basis.rank(), 2);
+        assert!((basis.gap(1) - 1.0).abs() < 1e-15 && (basis.gap(2) - 2.0).abs() < 1e-15);
+    }
+
+    #[test]
+    fn rank_counts_what_is_above_rounding() {
+        assert_eq!(SubspaceBasis::of(Array2::zeros((4, 2)).view()).unwrap().rank(), 0);
+        let dependent = array![[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]];
+        assert_eq!(SubspaceBasis::of(dependent.view()).unwrap().rank(), 1);
+    }
+
+    #[test]
+    fn a_product_is_decomposed_through_its_factors() {
+        let x = array![[1.0, 0.5], [-2.0, 1.0], [0.0, 3.0], [1.5, 1.0]];
+        let y = array![[2.0, 0.0], [1.0, -1.0], [0.5, 4.0]];
+        let basis = ThinQr::of(x.view()).unwrap().basis_of_product(&ThinQr::of(y.view()).unwrap()).unwrap();
+        let mut back = Array2::<f64>::zeros((4, 3));
+        for k in 0..2 {
+            for a in 0..4 {
+                for b in 0..3 {
+                    back[(a, b)] += basis.left()[(a, k)] * basis.sigma()[k] * basis.right()[(b, k)];
+                }
+            }
+        }
+        let error = (&back - &x.dot(&y.t())).iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+        assert!(error < 1e-14, "{error:e}");
+    }
+
+    #[test]
+    fn nan_is_refused() {
+        assert!(SubspaceBasis::of(array![[f64::NAN], [1.0]].view()).is_err());
+    }
+}
