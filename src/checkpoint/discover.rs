@@ -1,0 +1,240 @@
+//! Finding adapters below the paths given, the base model they name, and untrained adapters to hold against them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
+use std::os::unix::ffi::OsStrExt;
+use std::path::{Path, PathBuf};
+
+use super::adapter::{PICKLE_FILE, WEIGHTS_FILE};
+use super::config::{AdapterConfig, CONFIG_FILE};
+use super::files::{listing, read_small, sample, unreadable};
+use crate::error::{Error, Result, escape, show_path};
+
+/// The file that marks a directory of results as ours.
+const MANIFEST_FILE: &str = "manifest.json";
+/// More than any manifest of ours has; a larger one is not read.
+const LARGEST_MANIFEST: u64 = 1 << 28;
+
+/// An adapter directory and the name it goes by.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct FoundAdapter {
+    /// The path below the one given, with `/`, or the folder's name.
+    pub name: String,
+    /// The directory.
+    pub dir: PathBuf,
+}
+
+/// Finds the adapters in or below some paths, sorted by name.
+///
+/// Links are followed after all real directories, and a directory counts once however many ways lead to it. Directories with
+/// a manifest of this program below a path given are passed over.
+///
+/// # Errors
+/// [`Error::Missing`] for a path that is not there, is no directory, has no adapter below it, or has a link to a directory
+/// that contains the link.
+pub fn find_adapters(paths: &[PathBuf]) -> Result<Vec<FoundAdapter>> {
+    let (mut counted, mut found) = (BTreeSet::new(), Vec::new());
+    for path in paths {
+        let metadata = std::fs::metadata(path).map_err(|err| unreadable(path, &err))?;
+        if !metadata.is_dir() {
+            let error = Error::missing(path, "is not a directory; expected an adapter directory, or one with adapters below it");
+            return Err(error.with_hint("give the folder that holds adapter_config.json"));
+        }
+        let mut walk = Walk::default();
+        walk.search(path)?;
+        if walk.adapters.is_empty() {
+            let skipped = if walk.ours > 0 { " (directories with results of condlora were passed over)" } else { "" };
+            let what = format!("has no adapter in it; expected {CONFIG_FILE} or {WEIGHTS_FILE} at any depth, found {}{skipped}", listing(path));
+            return Err(Error::missing(path, what));
+        }
+        let root = if path.file_name().is_some() { std::path::absolute(path) } else { path.canonicalize() };
+        let root = root.map_err(|err| unreadable(path, &err))?;
+        for (dir, below, real) in walk.adapters {
+            if counted.insert(real) {
+                let parts = below.components().count().max(1);
+                found.push(Named { dir, full: root.join(below), parts });
+            }
+        }
+    }
+    Ok(tell_apart(found))
+}
+
+/// An adapter whose name is the last `parts` parts of its full path.
+struct Named {
+    dir: PathBuf,
+    full: PathBuf,
+    parts: usize,
+}
+
+impl Named {
+    fn name(&self) -> String {
+        let components: Vec<String> = self.full.components().map(|part| readable(part.as_os_str())).collect();
+        let from = components.len().saturating_sub(self.parts);
+        components.iter().skip(from).map(|part| if part == "/" { "" } else { part }).collect::<Vec<_>>().join("/")
+    }
+
+    fn can_grow(&self) -> bool {
+        self.parts < self.full.components().count()
+    }
+}
+
+/// Prepends parent folders to equal names until they differ.
+fn tell_apart(mut found: Vec<Named>) -> Vec<FoundAdapter> {
+    loop {
+        let names: Vec<String> = found.iter().map(Named::name).collect();
+        let mut count: BTreeMap<&str, usize> = BTreeMap::new();
+        for name in &names {
+            *count.entry(name).or_default() += 1;
+        }
+        let mut grown = false;
+        for (named, name) in found.iter_mut().zip(&names) {
+            if count.get(name.as_str()).is_some_and(|times| *times > 1) && named.can_grow() {
+                named.parts += 1;
+                grown = true;
+            }
+        }
+        if !grown {
+            let named = found.into_iter().zip(names).map(|(named, name)| FoundAdapter { name, dir: named.dir });
+            let mut adapters: Vec<FoundAdapter> = named.collect();
+            adapters.sort();
+            return adapters;
+        }
+    }
+}
+
+/// A file name as text; bytes that are not UTF-8 stay apart as `\xFF`.
+fn readable(name: &OsStr) -> String {
+    let mut out = String::new();
+    for chunk in name.as_bytes().utf8_chunks() {
+        out.push_str(chunk.valid());
+        out.extend(chunk.invalid().iter().map(|byte| format!("\\x{byte:02X}")));
+    }
+    out
+}
+
+/// One search below one path.
+#[derive(Default)]
+struct Walk {
+    /// Directory, path below the root, real path.
+    adapters: Vec<(PathBuf, PathBuf, PathBuf)>,
+    visited: BTreeSet<PathBuf>,
+    links: Vec<(PathBuf, PathBuf)>,
+    ours: usize,
+}
+
+impl Walk {
+    fn search(&mut self, root: &Path) -> Result<()> {
+        let mut open = vec![(root.to_owned(), PathBuf::new())];
+        while let Some((dir, below)) = open.pop().or_else(|| self.links.pop()) {
+            self.visit(dir, below, &mut open)?;
+        }
+        Ok(())
+    }
+
+    fn visit(&mut self, dir: PathBuf, below: PathBuf, open: &mut Vec<(PathBuf, PathBuf)>) -> Result<()> {
+        let real = dir.canonicalize().map_err(|err| unreadable(&dir, &err))?;
+        if !self.visited.insert(real.clone()) {
+            return Ok(());
+        }
+        let mut entries = Vec::new();
+        for entry in std::fs::read_dir(&dir).map_err(|err| unreadable(&dir, &err))? {
+            let entry = entry.map_err(|err| unreadable(&dir, &err))?;
+            let kind = entry.file_type().map_err(|err| unreadable(&entry.path(), &err))?;
+            entries.push((entry.file_name(), kind));
+        }
+        entries.sort_unstable_by(|a, b| b.0.cmp(&a.0));
+        let has = |name: &str| entries.iter().any(|(other, _)| other == name);
+        if !below.as_os_str().is_empty() && has(MANIFEST_FILE) && is_our_results(&dir) {
+            self.ours += 1;
+            return Ok(());
+        }
+        let is_adapter = has(CONFIG_FILE) || has(WEIGHTS_FILE) || has(PICKLE_FILE);
+        for (name, kind) in entries {
+            let child = dir.join(&name);
+            if kind.is_dir() {
+                open.push((child, below.join(name)));
+            } else if kind.is_symlink() && self.leads_on(&child, &real)? {
+                self.links.push((child, below.join(name)));
+            }
+        }
+        if is_adapter {
+            self.adapters.push((dir, below, real));
+        }
+        Ok(())
+    }
+
+    /// Whether a link leads to a directory; one that leads back to where it stands is an error.
+    fn leads_on(&self, link: &Path, real_parent: &Path) -> Result<bool> {
+        let target = match link.canonicalize() {
+            Ok(target) => target,
+            Err(err) if err.kind() == std::io::ErrorKind::NotFound => return Ok(false),
+            Err(err) => return Err(unreadable(link, &err)),
+        };
+        if !target.is_dir() {
+            return Ok(false);
+        }
+        if real_parent.starts_with(&target) {
+            let what = format!("is part of a loop of symbolic links; expected a directory outside {}", show_path(&target));
+            return Err(Error::missing(link, what));
+        }
+        Ok(true)
+    }
+}
+
+/// Whether a directory holds results that this program wrote, by its manifest.
+#[must_use]
+pub fn is_our_results(dir: &Path) -> bool {
+    let Ok(bytes) = read_small(&dir.join(MANIFEST_FILE), LARGEST_MANIFEST) else { return false };
+    let manifest: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
+    manifest.is_some_and(|manifest| manifest.get("program").and_then(|program| program.as_str()) == Some("condlora"))
+}
+
+/// Finds the base model: the one given, or the one that the adapter names, as a path from its folder or from here.
+///
+/// # Errors
+/// [`Error::Missing`] if there is none.
+pub fn find_base(given: Option<&Path>, adapter_dir: &Path, config: &AdapterConfig) -> Result<PathBuf> {
+    const HINT: &str = "give the base model's directory with --base";
+    if let Some(path) = given {
+        return match std::fs::metadata(path) {
+            Ok(_) => Ok(path.to_owned()),
+            Err(err) => Err(unreadable(path, &err)),
+        };
+    }
+    let Some(named) = config.base_model_name_or_path.as_deref().filter(|name| !name.is_empty()) else {
+        return Err(Error::missing(&config.path, "names no base model (base_model_name_or_path)").with_hint(HINT));
+    };
+    let candidates = [adapter_dir.join(named), PathBuf::from(named)];
+    if let Some(path) = candidates.iter().find(|path| path.exists()) {
+        return Ok(path.clone());
+    }
+    let what = format!("names the base model `{}`, which is neither below its folder nor here", escape(named));
+    Err(Error::missing(&config.path, what).with_hint(HINT))
+}
+
+/// Finds the untrained adapter of each adapter: `init_root` is one (used for all), or has one below it for every name.
+///
+/// # Errors
+/// [`Error::Missing`] if an adapter has none.
+pub fn match_init(init_root: &Path, adapter_names: &[String]) -> Result<BTreeMap<String, PathBuf>> {
+    let found = find_adapters(&[init_root.to_owned()])?;
+    if [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE].iter().any(|file| init_root.join(file).symlink_metadata().is_ok()) {
+        return Ok(adapter_names.iter().map(|name| (name.clone(), init_root.to_owned())).collect());
+    }
+    let by_name: BTreeMap<&str, &PathBuf> = found.iter().map(|adapter| (adapter.name.as_str(), &adapter.dir)).collect();
+    let mut matched = BTreeMap::new();
+    for name in adapter_names {
+        let Some(dir) = shorter_names(name).find_map(|suffix| by_name.get(suffix)) else {
+            let names = by_name.keys().map(|name| (*name).to_owned()).collect();
+            let what = format!("has no untrained adapter for `{}`; expected one of that name, found {}", escape(name), sample(names, 8));
+            return Err(Error::missing(init_root, what).with_hint("--init takes one adapter for all, or one for each by its name"));
+        };
+        matched.insert(name.clone(), (*dir).clone());
+    }
+    Ok(matched)
+}
+
+/// A name, then the same without its first folders, one fewer each time.
+fn shorter_names(name: &str) -> impl Iterator<Item = &str> {
+    std::iter::successors(Some(name), |rest| rest.split_once('/').map(|(_, inner)| inner))
+}

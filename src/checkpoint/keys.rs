@@ -1,0 +1,248 @@
+//! Tensor names: which module and layer an adapter's tensor belongs to, and what modules are called.
+//!
+//! Nothing here opens a file; a name that says nothing sensible gives an error that the caller puts a path to.
+
+use std::collections::HashMap;
+
+/// Segments that torch's wrappers put anywhere into a name.
+const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
+/// Words that are followed by the layer index.
+const CONTAINERS: [&str; 5] = ["layer", "layers", "h", "block", "blocks"];
+/// No model has as many layers; a number above is damage.
+const MOST_LAYERS: u32 = 1_000_000;
+/// Deeper module paths than any model has.
+const DEEPEST: usize = 128;
+
+/// The place of one adapted weight in the model.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct ModuleKey {
+    /// The module's path without wrapper prefixes: `bert.encoder.layer.0.attention.self.query`.
+    pub path: String,
+    /// The path with the layer index as `*`.
+    pub module_type: String,
+    /// The layer index, if the path has one.
+    pub layer: Option<u32>,
+}
+
+/// Which factor of the update a tensor is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Factor {
+    /// `A [r, in]`.
+    A,
+    /// `B [out, r]`.
+    B,
+}
+
+impl Factor {
+    /// The name in tensor names.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "lora_A",
+            Self::B => "lora_B",
+        }
+    }
+}
+
+/// What a tensor name of a PEFT adapter stands for.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum TensorKey {
+    /// A factor of a linear (or 1x1 convolution) update.
+    Lora {
+        /// The module's path without prefixes.
+        path: String,
+        /// The name as stored up to `.lora_A`.
+        stem: String,
+        /// Which factor.
+        factor: Factor,
+    },
+    /// A factor of an embedding update.
+    Embedding,
+    /// DoRA's magnitudes.
+    Magnitude,
+    /// A full weight or a bias (`modules_to_save`, `bias`), which is no update.
+    Other,
+}
+
+/// Reads a tensor name of a PEFT adapter.
+#[must_use]
+pub fn parse_tensor_name(name: &str) -> TensorKey {
+    let segments: Vec<&str> = name.split('.').collect();
+    let marker = |segment: &&str| {
+        matches!(*segment, "lora_A" | "lora_B" | "lora_embedding_A" | "lora_embedding_B" | "lora_magnitude_vector")
+    };
+    let Some(at) = segments.iter().rposition(marker) else { return TensorKey::Other };
+    let factor = match segments[at] {
+        "lora_A" => Factor::A,
+        "lora_B" => Factor::B,
+        "lora_magnitude_vector" => return TensorKey::Magnitude,
+        _ => return TensorKey::Embedding,
+    };
+    // `lora_A.weight`; `lora_A.default.weight` in raw dumps, with the adapter's name; bare `lora_A` where it is a parameter.
+    match segments[at + 1..] {
+        [] | ["weight"] | [_, "weight"] => {
+            TensorKey::Lora { path: strip_prefixes(&segments[..at]), stem: segments[..at].join("."), factor }
+        }
+        _ => TensorKey::Other,
+    }
+}
+
+/// Removes what PEFT, `torch.compile` and data-parallel wrappers put around a module path.
+fn strip_prefixes(segments: &[&str]) -> String {
+    let kept: Vec<&str> = segments.iter().copied().filter(|segment| !WRAPPERS.contains(segment)).collect();
+    let mut rest = kept.as_slice();
+    while let Some(("module", inner)) = rest.split_first().map(|(first, inner)| (*first, inner)) {
+        rest = inner;
+    }
+    if let Some(inner) = rest.strip_prefix(&["base_model", "model"]) {
+        rest = inner;
+        while let Some(("module", inner)) = rest.split_first().map(|(first, inner)| (*first, inner)) {
+            rest = inner;
+        }
+    }
+    rest.join(".")
+}
+
+impl ModuleKey {
+    /// Finds the layer index in a module path.
+    ///
+    /// The index is the number after the outermost `layer`, `layers`, `h`, `block` or `blocks`; without any of these, the
+    /// outermost number. Later numbers (experts) stay in the type.
+    ///
+    /// # Errors
+    /// What is wrong with the path: it is empty, too deep, or its index is no layer number (`007`, `-1`, 10^12).
+    pub fn from_path(path: String) -> Result<Self, KeyError> {
+        let segments: Vec<&str> = path.split('.').collect();
+        if segments.iter().any(|segment| segment.is_empty()) {
+            return Err(KeyError { expected: "a module path without empty parts".to_owned(), found: path });
+        }
+        if segments.len() > DEEPEST {
+            let found = format!("{} parts", segments.len());
+            return Err(KeyError { expected: format!("a module path of at most {DEEPEST} parts"), found });
+        }
+        let number_after = |words: Option<&[&str]>| {
+            (1..segments.len()).find(|at| {
+                looks_like_number(segments[*at]) && words.is_none_or(|words| words.contains(&segments[*at - 1]))
+            })
+        };
+        let Some(at) = number_after(Some(&CONTAINERS)).or_else(|| number_after(None)) else {
+            return Ok(Self { module_type: path.clone(), path, layer: None });
+        };
+        let text = segments[at];
+        let canonical = text == "0" || !text.starts_with(['0', '-', '+']);
+        let layer = text.parse().ok().filter(|layer| canonical && *layer < MOST_LAYERS).ok_or_else(|| KeyError {
+            expected: format!("a layer number from 0 to {} without leading zeros", MOST_LAYERS - 1),
+            found: format!("`{text}` in `{path}`"),
+        })?;
+        let mut parts = segments;
+        parts[at] = "*";
+        Ok(Self { module_type: parts.join("."), layer: Some(layer), path })
+    }
+}
+
+fn looks_like_number(segment: &str) -> bool {
+    let digits = segment.strip_prefix(['-', '+']).unwrap_or(segment);
+    !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())
+}
+
+/// Why a module path cannot be used.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyError {
+    /// What would do.
+    pub expected: String,
+    /// What stands there, not yet escaped.
+    pub found: String,
+}
+
+/// Names the module types of one adapter; the result is parallel to `types`, which must differ from each other.
+///
+/// A name is the shortest dotted suffix that no other type has; where every suffix of the part after `*.` is shared, that
+/// part, if no other type has the same; else the shortest longer suffix that no other type has.
+#[must_use]
+pub fn name_modules(types: &[&str]) -> Vec<String> {
+    let (mut suffixes, mut tails) = (HashMap::new(), HashMap::new());
+    for module_type in types {
+        for suffix in dotted_suffixes(module_type) {
+            *suffixes.entry(suffix).or_insert(0_usize) += 1;
+        }
+        *tails.entry(after_star(module_type)).or_insert(0_usize) += 1;
+    }
+    let unique = |suffix: &&str| suffixes.get(suffix) == Some(&1);
+    let name = |module_type: &&str| {
+        let tail = after_star(module_type);
+        let short = dotted_suffixes(tail).find(unique);
+        let whole = || (tails.get(tail) == Some(&1)).then_some(tail);
+        let long = || dotted_suffixes(module_type).find(unique);
+        short.or_else(whole).or_else(long).unwrap_or(module_type).to_owned()
+    };
+    types.iter().map(name).collect()
+}
+
+fn after_star(module_type: &str) -> &str {
+    let at_start = module_type.strip_prefix("*.");
+    at_start.or_else(|| module_type.split_once(".*.").map(|(_, tail)| tail)).unwrap_or(module_type)
+}
+
+/// The suffixes of a dotted path that start at a part, from the shortest to the whole.
+pub(super) fn dotted_suffixes(path: &str) -> impl Iterator<Item = &str> {
+    let starts = path.rmatch_indices('.').map(|(at, _)| at + 1).chain([0]);
+    starts.map(|at| &path[at..])
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn lora(path: &str, stem: &str, factor: Factor) -> TensorKey {
+        TensorKey::Lora { path: path.into(), stem: stem.into(), factor }
+    }
+
+    #[test]
+    fn names_are_read_with_and_without_wrappers() {
+        for (name, path, stem, factor) in [
+            ("base_model.model.a.q.lora_A.weight", "a.q", "base_model.model.a.q", Factor::A),
+            ("base_model.model.a.q.lora_B.default.weight", "a.q", "base_model.model.a.q", Factor::B),
+            ("_orig_mod.base_model.model.a.q.lora_B.weight", "a.q", "_orig_mod.base_model.model.a.q", Factor::B),
+            ("module.base_model.model.a._orig_mod.q.lora_A", "a.q", "module.base_model.model.a._orig_mod.q", Factor::A),
+            ("base_model.model.model.layers.0.q.lora_A.weight", "model.layers.0.q", "base_model.model.model.layers.0.q", Factor::A),
+            ("a.q.lora_A.weight", "a.q", "a.q", Factor::A),
+        ] {
+            assert_eq!(parse_tensor_name(name), lora(path, stem, factor));
+        }
+        assert_eq!(parse_tensor_name("base_model.model.e.lora_embedding_A"), TensorKey::Embedding);
+        assert_eq!(parse_tensor_name("base_model.model.q.lora_magnitude_vector"), TensorKey::Magnitude);
+        assert_eq!(parse_tensor_name("base_model.model.q.lora_B.bias"), TensorKey::Other);
+        assert_eq!(parse_tensor_name("query.linear_for_lora_A"), TensorKey::Other);
+    }
+
+    #[test]
+    fn the_index_follows_the_outermost_container() {
+        for (path, module_type, layer) in [
+            ("bert.encoder.layer.3.attention.self.query", "bert.encoder.layer.*.attention.self.query", Some(3)),
+            ("encoder.block.1.layer.0.SelfAttention.q", "encoder.block.*.layer.0.SelfAttention.q", Some(1)),
+            ("model.layers.7.experts.2.w1", "model.layers.*.experts.2.w1", Some(7)),
+            ("stages.2.blocks.0.qkv", "stages.2.blocks.*.qkv", Some(0)),
+            ("down.0.attentions.1.q", "down.*.attentions.1.q", Some(0)),
+            ("lm_head", "lm_head", None),
+        ] {
+            let key = ModuleKey::from_path(path.to_owned()).unwrap();
+            assert_eq!((key.module_type.as_str(), key.layer), (module_type, layer));
+        }
+        for path in ["layer.007.q", "layer.-1.q", "layer.1000000000000.q", "layer.+1.q", "", "a..q", &"x.".repeat(200)] {
+            assert!(ModuleKey::from_path(path.to_owned()).is_err(), "{path}");
+        }
+    }
+
+    #[test]
+    fn modules_have_the_shortest_name_that_tells_them_apart() {
+        let types = ["e.layer.*.self.query", "e.layer.*.attention.output.dense", "e.layer.*.output.dense", "e.layer.*.fc.dense"];
+        assert_eq!(name_modules(&types), ["query", "attention.output.dense", "output.dense", "fc.dense"]);
+        let types = ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "decoder.block.*.layer.1.Cross.q"];
+        assert_eq!(
+            name_modules(&types),
+            ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "Cross.q"]
+        );
+        assert_eq!(name_modules(&["lm_head", "h.*.lm_head"]), ["lm_head", "*.lm_head"]);
+        assert_eq!(name_modules(&["a.*.x", "b.a.*.x"]), ["a.*.x", "b.a.*.x"]);
+    }
+}

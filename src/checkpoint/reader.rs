@@ -1,0 +1,212 @@
+//! Strict reading of `.safetensors` files.
+//!
+//! A file is opened, checked whole by its header, and closed again: only names, types and places are kept, so thousands of
+//! files can be held at once. Reading a tensor opens the file anew and checks that it is still the one that was checked.
+//! Nothing is mapped into memory: a file that shrinks under a map kills the process.
+
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+
+use super::files::{Stamp, open_regular, unreadable};
+use super::header;
+use super::tensor::{FloatType, NonFinite, RawTensor, check_len, not_full_precision, widen};
+pub use super::tensor::{Dtype, TensorInfo};
+use crate::error::{Error, Result, escape};
+
+/// Longest header accepted, as in the `safetensors` crate.
+const LONGEST_HEADER: u64 = 100_000_000;
+/// Bytes that are read, hashed and widened in one go: they stay in the second-level cache.
+const PIECE: usize = 1 << 18;
+
+/// A checked `.safetensors` file.
+#[derive(Debug)]
+pub struct SafetensorsFile {
+    path: PathBuf,
+    stamp: Stamp,
+    header_hash: String,
+    data_start: u64,
+    tensors: Vec<(String, TensorInfo)>,
+}
+
+impl SafetensorsFile {
+    /// Opens a file and checks its header completely; no tensor is read.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if there is no readable regular file, [`Error::Malformed`] if it is not what the format asks for.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (file, stamp) = open_regular(path)?;
+        let header = read_header(path, &file, stamp.len)?;
+        let data_start = 8 + header.len() as u64;
+        let tensors = header::parse(path, &header, stamp.len - data_start)?;
+        check_unchanged(path, &file, stamp)?;
+        let header_hash = blake3::hash(&header).to_hex().to_string();
+        Ok(Self { path: path.to_owned(), stamp, header_hash, data_start, tensors })
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// BLAKE3 of the header's bytes (without its length), in hexadecimal.
+    #[must_use]
+    pub fn header_hash(&self) -> &str {
+        &self.header_hash
+    }
+
+    /// The names of the tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// What the header says about a tensor, if it is there.
+    #[must_use]
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        let at = self.tensors.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
+        self.tensors.get(at).map(|(_, info)| info)
+    }
+
+    /// Reads one tensor as it is stored.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the file has changed or cannot be read, [`Error::Resource`] if there is no memory for it.
+    pub fn read(&self, name: &str) -> Result<RawTensor> {
+        let (info, mut file) = self.reopen(name)?;
+        let len = usize::try_from(info.end - info.begin).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| Error::Resource {
+            what: format!("no memory for tensor `{}`", escape(name)),
+            expected: "enough memory".to_owned(),
+            found: format!("{len} bytes needed"),
+            hint: None,
+        })?;
+        let read = file
+            .seek(SeekFrom::Start(self.data_start + info.begin))
+            .and_then(|_| (&file).take(info.end - info.begin).read_to_end(&mut bytes))
+            .map_err(|err| unreadable(&self.path, &err))?;
+        if read != len {
+            return Err(changed(&self.path));
+        }
+        check_unchanged(&self.path, &file, self.stamp)?;
+        Ok(RawTensor {
+            file: self.path.clone(),
+            name: name.to_owned(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            hash: blake3::hash(&bytes).to_hex().to_string(),
+            bytes,
+        })
+    }
+
+    /// Reads one tensor straight into `out` as `f64`, exactly, and returns the BLAKE3 of its bytes in hexadecimal.
+    ///
+    /// Piece by piece: each is read, hashed and widened while it is in the cache, so there is no copy of the stored bytes.
+    ///
+    /// # Errors
+    /// As [`SafetensorsFile::read`] and [`RawTensor::write_f64`].
+    pub fn read_f64(&self, name: &str, out: &mut [f64]) -> Result<String> {
+        let (info, file) = self.reopen(name)?;
+        let float = FloatType::of(info.dtype).ok_or_else(|| not_full_precision(&self.path, name, info.dtype))?;
+        check_len(info.len(), out.len())?;
+        let per_piece = PIECE / float.size();
+        let mut piece = vec![0_u8; PIECE.min(info.len() * float.size())];
+        let (mut hasher, mut bad) = (blake3::Hasher::new(), NonFinite::default());
+        for (at, values) in out.chunks_mut(per_piece).enumerate() {
+            let bytes = &mut piece[..values.len() * float.size()];
+            self.fill(&file, bytes, info.begin + (at * PIECE) as u64)?;
+            hasher.update(bytes);
+            if !widen(float, bytes, values) {
+                bad.count(values, at * per_piece);
+            }
+        }
+        check_unchanged(&self.path, &file, self.stamp)?;
+        bad.refuse(&self.path, name, &info.shape)?;
+        Ok(hasher.finalize().to_hex().to_string())
+    }
+
+    fn reopen(&self, name: &str) -> Result<(&TensorInfo, File)> {
+        let info = self
+            .info(name)
+            .ok_or_else(|| Error::missing(&self.path, format!("has no tensor `{}`", escape(name))))?;
+        let (file, stamp) = open_regular(&self.path)?;
+        if stamp != self.stamp {
+            return Err(changed(&self.path));
+        }
+        Ok((info, file))
+    }
+
+    fn fill(&self, file: &File, bytes: &mut [u8], offset: u64) -> Result<()> {
+        file.read_exact_at(bytes, self.data_start + offset).map_err(|err| match err.kind() {
+            std::io::ErrorKind::UnexpectedEof => changed(&self.path),
+            _ => unreadable(&self.path, &err),
+        })
+    }
+}
+
+fn check_unchanged(path: &Path, file: &File, stamp: Stamp) -> Result<()> {
+    if Stamp::now(path, file)? == stamp { Ok(()) } else { Err(changed(path)) }
+}
+
+fn changed(path: &Path) -> Error {
+    Error::missing(path, "changed while it was being read; expected the same size and time throughout, found others")
+        .with_hint("run again when nothing writes to it")
+}
+
+/// Reads the header's bytes after checking its length; says what the file is where it is something else.
+fn read_header(path: &Path, file: &File, len: u64) -> Result<Vec<u8>> {
+    let mut start = [0_u8; 512];
+    let known = usize::try_from(len).unwrap_or(usize::MAX).min(start.len());
+    let read = |bytes: &mut [u8], offset| file.read_exact_at(bytes, offset).map_err(|err| unreadable(path, &err));
+    read(&mut start[..known], 0)?;
+    let start = &start[..known];
+    let Some((length, rest)) = start.split_first_chunk::<8>() else {
+        if let Some(error) = recognise(path, start) {
+            return Err(error);
+        }
+        let what = if len == 0 { "file is empty" } else { "file is too short" };
+        return Err(Error::malformed(path, what, "a safetensors file of at least 10 bytes", format!("{len} bytes")));
+    };
+    let header_len = u64::from_le_bytes(*length);
+    if rest.first() != Some(&b'{')
+        && let Some(error) = recognise(path, start)
+    {
+        return Err(error);
+    }
+    let most = LONGEST_HEADER.min(len - 8);
+    if header_len == 0 || header_len > most {
+        let expected = format!("1 to {most} bytes (the file has {len}; no header is longer than {LONGEST_HEADER})");
+        return Err(Error::malformed(path, "header length", expected, header_len.to_string()));
+    }
+    let mut header = vec![0; usize::try_from(header_len).unwrap_or(0)];
+    read(&mut header, 8)?;
+    Ok(header)
+}
+
+/// The error for a file that is known to be something else, from its first bytes.
+fn recognise(path: &Path, start: &[u8]) -> Option<Error> {
+    let text = String::from_utf8_lossy(start).trim_start().to_ascii_lowercase();
+    let is = |magic: &[u8]| start.starts_with(magic);
+    let (found, hint) = if text.starts_with("version https://git-lfs") {
+        ("a Git-LFS pointer", "run git lfs pull")
+    } else if ["<!doctype html", "<html", "<head", "<?xml"].iter().any(|tag| text.starts_with(tag)) {
+        ("an HTML page", "the download was answered by a web page: download the file itself")
+    } else if is(b"\x1f\x8b") {
+        ("a gzip archive", "unpack it first")
+    } else if is(b"GGUF") {
+        ("a GGUF file", "only safetensors files are read")
+    } else if is(b"PK\x03\x04") {
+        ("a zip archive (as torch.save writes)", "only safetensors files are read")
+    } else if is(b"\x80\x02") || is(b"\x80\x04") {
+        ("a Python pickle", "only safetensors files are read")
+    } else if is(b"\x89HDF") {
+        ("an HDF5 file", "only safetensors files are read")
+    } else if is(b"{") {
+        ("JSON text without the 8-byte header length", "only safetensors files are read")
+    } else {
+        return None;
+    };
+    Some(Error::malformed(path, "not a safetensors file", "a safetensors file", found).with_hint(hint))
+}
