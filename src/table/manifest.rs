@@ -3,14 +3,15 @@
 //! It is also what marks a directory as ours, which is why `--overwrite` may replace it.
 
 use std::collections::BTreeMap;
+use std::fmt;
 use std::fs::File;
 use std::io::BufReader;
 use std::path::Path;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use serde::de::IgnoredAny;
+use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
-use serde::{Deserialize, Serialize, Serializer};
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 /// The manifest's name in an output directory.
 pub const MANIFEST_FILE: &str = "manifest.json";
@@ -117,11 +118,36 @@ fn pairs_as_map<S: Serializer>(pairs: &[(String, f64)], serializer: S) -> Result
 }
 
 /// What is needed of a manifest to recognise it, and to know which files it answers for.
-#[derive(Debug, Deserialize)]
+#[derive(Debug)]
 pub(super) struct FoundManifest {
     program: String,
-    #[serde(default)]
     outputs: BTreeMap<String, IgnoredAny>,
+}
+
+impl<'de> Deserialize<'de> for FoundManifest {
+    // By hand, because a derived one takes an array (`["condlora"]`) for an object, and to hold nothing but these two
+    // of a manifest that may list the inputs of ten thousand adapters.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = FoundManifest;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FoundManifest, A::Error> {
+                let mut found = FoundManifest { program: String::new(), outputs: BTreeMap::new() };
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "program" => found.program = map.next_value()?,
+                        "outputs" => found.outputs = map.next_value()?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
 }
 
 impl FoundManifest {

@@ -158,13 +158,12 @@ impl OutputDir {
             return Err(self.destination.error(format!("`{}` is no path inside it", crate::error::show_path(relative))));
         }
         let path = self.temporary.join(relative);
-        self.registry.guarded(|| {
-            if let Some(parent) = path.parent() {
-                make_parents(parent).map_err(|error| self.file_error(relative, &error))?;
-            }
+        let created = self.registry.guarded(|| {
+            let parents = path.parent().map_or(Ok(Vec::new()), make_parents);
             // Two outputs of one name, on a file system that ignores case say, must not become one.
-            File::create_new(&path).map_err(|error| self.file_error(relative, &error))
-        })
+            Ok(parents.and_then(|_| File::create_new(&path)))
+        })?;
+        created.map_err(|error| self.file_error(relative, &error))
     }
 
     fn end_file(&mut self, relative: &str, result: io::Result<()>, hash: blake3::Hash) -> Result<()> {
@@ -316,5 +315,88 @@ fn move_aside(new: &Path, old: &Path) -> io::Result<PathBuf> {
             std::fs::rename(&aside, old)?;
             Err(error)
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn registry() -> &'static Registry {
+        Box::leak(Box::new(Registry::new()))
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_signal_takes_the_output_away_and_nothing_comes_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry();
+        let mut out = OutputDir::begin_in(registry, &folder.path().join("a/b/out"), false, &[]).unwrap();
+        out.write("matrices/x/m.csv", b"1").unwrap();
+        registry.remove_all(15);
+        assert_eq!(out.write("matrices/x/n.csv", b"1").unwrap_err().exit_code(), 143);
+        assert_eq!(out.commit(&Manifest::new(Vec::new())).unwrap_err().exit_code(), 143);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn a_signal_while_a_file_is_filled_ends_the_run() {
+        let folder = tempfile::tempdir().unwrap();
+        let registry = registry();
+        let mut out = OutputDir::begin_in(registry, &folder.path().join("out"), false, &[]).unwrap();
+        let error = out.stream("a.csv", |_| {
+            registry.remove_all(2);
+            Err(io::Error::other("stopped"))
+        });
+        assert_eq!(error.unwrap_err().exit_code(), 130);
+        drop(out);
+        assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn moving_aside_does_what_an_exchange_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let (new, old) = (folder.path().join(".new"), folder.path().join("out"));
+        for (dir, text) in [(&new, "new"), (&old, "old")] {
+            std::fs::create_dir(dir).unwrap();
+            std::fs::write(dir.join("file"), text).unwrap();
+        }
+        let aside = move_aside(&new, &old).unwrap();
+        assert_eq!(std::fs::read_to_string(old.join("file")).unwrap(), "new");
+        assert_eq!(std::fs::read_to_string(aside.join("file")).unwrap(), "old");
+        std::fs::remove_dir_all(aside).unwrap();
+        assert!(move_aside(&new, &old).is_err());
+        assert_eq!(names(folder.path()), ["out"]);
+        assert_eq!(std::fs::read_to_string(old.join("file")).unwrap(), "new");
+    }
+
+    #[test]
+    fn what_changed_hands_after_the_check_is_given_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let destination = Destination::resolve(&out, &mut Vec::new()).unwrap();
+        let make = |name: &str, file: &str, text: &str| {
+            let dir = folder.path().join(name);
+            std::fs::create_dir(&dir).unwrap();
+            std::fs::write(dir.join(file), text).unwrap();
+            Temporary { path: dir, parents: Vec::new() }
+        };
+        make("out", "thesis.tex", "precious");
+        let mut temporary = make("tmp", MANIFEST_FILE, r#"{"program":"condlora"}"#);
+        assert_eq!(put_in_place(&destination, true, &mut temporary).unwrap_err().exit_code(), 7);
+        assert_eq!(names(&out), ["thesis.tex"]);
+        std::fs::remove_file(out.join("thesis.tex")).unwrap();
+        put_in_place(&destination, false, &mut temporary).unwrap();
+        assert_eq!(names(&out), [MANIFEST_FILE]);
+        let mut second = make("tmp2", MANIFEST_FILE, r#"{"program":"condlora"}"#);
+        assert_eq!(put_in_place(&destination, false, &mut second).unwrap_err().exit_code(), 7);
+        put_in_place(&destination, true, &mut second).unwrap();
+        assert!(second.path.exists(), "the old one is there to remove");
     }
 }
