@@ -1,8 +1,36 @@
-//! Rows and the files that hold them: CSV tables, φ matrices and the manifest.
+//! Rows and the files that hold them: CSV tables, φ matrices, the manifest, and the directory they are written to.
 //!
-//! Rows are plain data. What they mean is in their fields' docs; how they come about is [`crate::study`]'s business,
-//! and how they look is `figure`'s.
+//! Rows are plain data. What they mean is in their fields' docs; how they come about is the pipeline's business,
+//! and how they look is [`crate::figure`]'s.
 
+pub mod atomic_file;
+pub mod columns;
+pub mod csv;
+mod destination;
+pub mod file_name;
+pub mod json;
+pub mod manifest;
+pub mod output;
+pub mod phi_matrix;
 pub mod rows;
+mod sync;
+mod temporaries;
+pub mod write;
 
+pub use atomic_file::{write_file_atomically, write_files_atomically};
+pub use json::summary_json;
+pub use manifest::{InputRecord, Manifest};
+pub use output::OutputDir;
+pub use phi_matrix::{PhiMatrix, phi_matrices};
 pub use rows::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+pub use temporaries::remove_temporaries;
+pub use write::write_study;
+
+/// What the operating system said, without the error number that `std` adds.
+fn in_words(error: &std::io::Error) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) if text.ends_with(')') => text[..end].to_owned(),
+        _ => text,
+    }
+}

@@ -1,0 +1,244 @@
+//! `manifest.json`: where a result came from. The only output that holds times and versions.
+//!
+//! It is also what marks a directory as ours, which is why `--overwrite` may replace it.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::File;
+use std::io::BufReader;
+use std::path::Path;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use serde::de::{IgnoredAny, MapAccess, Visitor};
+use serde::ser::SerializeMap;
+use serde::{Deserialize, Deserializer, Serialize, Serializer};
+
+/// The manifest's name in an output directory.
+pub const MANIFEST_FILE: &str = "manifest.json";
+
+/// The value of the field `program` in every manifest of ours.
+const PROGRAM: &str = "condlora";
+
+/// A header or tensor that was read.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InputRecord {
+    /// The file, as it was found.
+    pub file: String,
+    /// The tensor's name; none for the file's header or a configuration file.
+    pub tensor: Option<String>,
+    /// The tensor's stored type; none for a header.
+    pub dtype: Option<String>,
+    /// BLAKE3 of the bytes, in hex.
+    pub blake3: String,
+}
+
+/// The machine a run was made on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Host {
+    /// The processor's architecture (`x86_64`).
+    pub arch: String,
+    /// The operating system (`linux`).
+    pub os: String,
+}
+
+/// Everything `manifest.json` holds.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Manifest {
+    /// Always `condlora`.
+    pub program: String,
+    /// Our version.
+    pub version: String,
+    /// When the run was made: UTC, ISO 8601.
+    pub created: String,
+    /// The command line, program first.
+    pub command_line: Vec<String>,
+    /// The options as they were resolved, defaults included.
+    pub options: serde_json::Value,
+    /// The seed of the controls.
+    pub seed: Option<u64>,
+    /// How many threads computed.
+    pub threads: usize,
+    /// Every header and tensor read.
+    pub inputs: Vec<InputRecord>,
+    /// BLAKE3 of every other file in the directory, by its path; filled in when the directory is committed.
+    pub outputs: BTreeMap<String, String>,
+    /// The warnings that were printed.
+    pub warnings: Vec<String>,
+    /// Seconds by stage, in the order of the stages.
+    #[serde(serialize_with = "pairs_as_map")]
+    pub timings: Vec<(String, f64)>,
+    /// Libraries that can change last digits, with their configuration (`openblas`).
+    pub libraries: BTreeMap<String, String>,
+    /// The machine.
+    pub host: Host,
+}
+
+impl Manifest {
+    /// A manifest of this version, time and machine, with nothing else in it yet.
+    #[must_use]
+    pub fn new(command_line: Vec<String>) -> Self {
+        Self {
+            program: PROGRAM.to_owned(),
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            created: utc(SystemTime::now()),
+            command_line,
+            options: serde_json::Value::Null,
+            seed: None,
+            threads: 1,
+            inputs: Vec::new(),
+            outputs: BTreeMap::new(),
+            warnings: Vec::new(),
+            timings: Vec::new(),
+            libraries: BTreeMap::new(),
+            host: Host { arch: std::env::consts::ARCH.to_owned(), os: std::env::consts::OS.to_owned() },
+        }
+    }
+
+    /// Adds the time a stage took.
+    pub fn add_timing(&mut self, stage: impl Into<String>, took: Duration) {
+        self.timings.push((stage.into(), took.as_secs_f64()));
+    }
+
+    /// The file's bytes: indented, with a newline at the end.
+    #[must_use]
+    pub fn to_json(&self) -> Vec<u8> {
+        // Plain values with string keys, written into memory: this cannot fail.
+        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
+        bytes.push(b'\n');
+        bytes
+    }
+}
+
+fn pairs_as_map<S: Serializer>(pairs: &[(String, f64)], serializer: S) -> Result<S::Ok, S::Error> {
+    let mut map = serializer.serialize_map(Some(pairs.len()))?;
+    for (name, value) in pairs {
+        map.serialize_entry(name, value)?;
+    }
+    map.end()
+}
+
+/// What is needed of a manifest to recognise it, and to know which files it answers for.
+#[derive(Debug)]
+pub(super) struct FoundManifest {
+    program: String,
+    outputs: BTreeMap<String, IgnoredAny>,
+}
+
+impl<'de> Deserialize<'de> for FoundManifest {
+    // By hand, because a derived one takes an array (`["condlora"]`) for an object, and to hold nothing but these two
+    // of a manifest that may list the inputs of ten thousand adapters.
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = FoundManifest;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object")
+            }
+            fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<FoundManifest, A::Error> {
+                let mut found = FoundManifest { program: String::new(), outputs: BTreeMap::new() };
+                while let Some(key) = map.next_key::<String>()? {
+                    match key.as_str() {
+                        "program" => found.program = map.next_value()?,
+                        "outputs" => found.outputs = map.next_value()?,
+                        _ => drop(map.next_value::<IgnoredAny>()?),
+                    }
+                }
+                Ok(found)
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+impl FoundManifest {
+    /// The manifest in a directory, if there is one and it is ours.
+    pub(super) fn of(dir: &Path) -> Option<Self> {
+        let path = dir.join(MANIFEST_FILE);
+        // Not a FIFO, which would block, and not a link to some other directory's manifest.
+        if !std::fs::symlink_metadata(&path).ok()?.is_file() {
+            return None;
+        }
+        let found: Self = serde_json::from_reader(BufReader::new(File::open(path).ok()?)).ok()?;
+        (found.program == PROGRAM).then_some(found)
+    }
+
+    /// Whether the run wrote this file.
+    pub(super) fn lists(&self, file: &str) -> bool {
+        self.outputs.contains_key(file)
+    }
+}
+
+/// Whether a directory holds a manifest of ours.
+#[must_use]
+pub fn is_our_output(dir: &Path) -> bool {
+    FoundManifest::of(dir).is_some()
+}
+
+/// A time as `2024-02-29T23:59:59Z`.
+fn utc(time: SystemTime) -> String {
+    let seconds = time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs());
+    let (days, rest) = (seconds / 86_400, seconds % 86_400);
+    // Days to a date in the proleptic Gregorian calendar, with years that begin in March so that the leap day is the
+    // last (H. Hinnant, "chrono-compatible low-level date algorithms", civil_from_days).
+    let shifted = days + 719_468;
+    let (era, day_of_era) = (shifted / 146_097, shifted % 146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    let year = era * 400 + year_of_era + u64::from(month <= 2);
+    format!("{year:04}-{month:02}-{day:02}T{:02}:{:02}:{:02}Z", rest / 3600, rest / 60 % 60, rest % 60)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_utc() {
+        let at = |seconds| utc(UNIX_EPOCH + Duration::from_secs(seconds));
+        assert_eq!(at(0), "1970-01-01T00:00:00Z");
+        assert_eq!(at(951_782_399), "2000-02-28T23:59:59Z");
+        assert_eq!(at(951_782_400), "2000-02-29T00:00:00Z");
+        assert_eq!(at(1_709_251_199), "2024-02-29T23:59:59Z");
+        assert_eq!(at(1_709_251_200), "2024-03-01T00:00:00Z");
+        assert_eq!(at(4_102_444_799), "2099-12-31T23:59:59Z");
+        assert_eq!(at(4_107_542_400), "2100-03-01T00:00:00Z");
+    }
+
+    #[test]
+    fn stages_keep_their_order_and_a_header_has_no_tensor() {
+        let mut manifest = Manifest::new(vec!["condlora".into(), "analyze".into()]);
+        manifest.add_timing("solve", Duration::from_millis(250));
+        manifest.add_timing("compare", Duration::from_millis(500));
+        manifest.inputs.push(InputRecord { file: "a".into(), tensor: None, dtype: None, blake3: "00".into() });
+        let text = String::from_utf8(manifest.to_json()).unwrap();
+        assert!(text.starts_with("{\n  \"program\": \"condlora\",\n") && text.ends_with("}\n"));
+        assert!(text.find("\"solve\": 0.25").unwrap() < text.find("\"compare\": 0.5").unwrap());
+        assert!(text.contains("\"tensor\": null"));
+    }
+
+    #[test]
+    fn only_a_manifest_of_ours_marks_a_directory() {
+        let folder = tempfile::tempdir().unwrap();
+        let dir = folder.path();
+        assert!(!is_our_output(dir));
+        for (text, ours) in [
+            ("{\"program\": \"condlora\"}", true),
+            ("{\"program\": \"condlora\", \"outputs\": {\"a\": \"b\"}, \"x\": [1]}", true),
+            ("{\"program\": \"other\"}", false),
+            ("{\"name\": \"a browser extension\", \"manifest_version\": 3}", false),
+            ("[\"condlora\"]", false),
+            ("\"condlora\"", false),
+            ("", false),
+            ("{\"program\": \"condlora\"", false),
+        ] {
+            std::fs::write(dir.join(MANIFEST_FILE), text).unwrap();
+            assert_eq!(is_our_output(dir), ours, "{text}");
+        }
+        std::fs::remove_file(dir.join(MANIFEST_FILE)).unwrap();
+        std::fs::create_dir(dir.join(MANIFEST_FILE)).unwrap();
+        assert!(!is_our_output(dir));
+    }
+}
