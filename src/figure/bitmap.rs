@@ -70,12 +70,9 @@ fn draw(scene: &Scene, buffer: &mut [u8]) -> Result<()> {
     backend.present().map_err(|e| bug(&e))
 }
 
-/// Plotters' bitmap draws both corners; ours is the one after the last pixel, as in SVG.
+/// Plotters' bitmap fills up to the second corner and not with it, as SVG does.
 fn rect(backend: &mut BitMapBackend<'_>, x: i32, y: i32, width: i32, height: i32, fill: Rgb) -> Result<()> {
-    if width <= 0 || height <= 0 {
-        return Ok(());
-    }
-    backend.draw_rect((x, y), (x + width - 1, y + height - 1), &rgb(fill), true).map_err(|e| bug(&e))
+    backend.draw_rect((x, y), (x + width, y + height), &rgb(fill), true).map_err(|e| bug(&e))
 }
 
 fn write(backend: &mut BitMapBackend<'_>, text: &Text) -> Result<()> {

@@ -8,6 +8,7 @@ mod colour;
 mod font;
 mod group;
 mod heatmap;
+mod overview;
 mod panel;
 mod scene;
 mod svg;
@@ -163,12 +164,24 @@ impl DrawnFigure {
 ///
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
-pub fn draw_study(tables: &Tables, _context: &FigureContext<'_>, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+    let groups = group::groups(tables);
+    let mut adapters: Vec<&str> = Vec::new();
+    for group in &groups {
+        if !adapters.contains(&group.adapter) {
+            adapters.push(group.adapter);
+        }
+    }
     let mut figures = Vec::new();
-    for group in group::groups(tables) {
-        let scene = heatmap::scene(&group, options.scale);
-        let (module, matrix, side, i, j) = (group.module.to_owned(), group.matrix, group.side, group.i, group.j);
-        render(&scene, group.adapter, &FigureKind::Heatmap { module, matrix, side, i, j }, options, &mut figures)?;
+    for adapter in adapters {
+        for group in groups.iter().filter(|group| group.adapter == adapter) {
+            let scene = heatmap::scene(group, options.scale);
+            let (module, matrix, side, i, j) = (group.module.to_owned(), group.matrix, group.side, group.i, group.j);
+            render(&scene, adapter, &FigureKind::Heatmap { module, matrix, side, i, j }, options, &mut figures)?;
+        }
+        if let Some(scene) = overview::scene(&groups, tables, context, adapter) {
+            render(&scene, adapter, &FigureKind::Overview, options, &mut figures)?;
+        }
     }
     Ok(figures)
 }
