@@ -1,1 +1,204 @@
-//! TEMP
+//! Table rows to pictures: the paper's heatmaps, and one overview for each adapter, as SVG and PNG.
+//!
+//! Sees row types only, so any picture can be drawn again from a saved table. Writes no files: the caller does.
+
+mod bar;
+mod bitmap;
+mod colour;
+mod font;
+mod group;
+mod heatmap;
+mod overview;
+mod panel;
+mod scene;
+mod svg;
+mod ticks;
+
+use std::fmt;
+use std::str::FromStr;
+
+use crate::error::Result;
+use crate::table::rows::Tables;
+use crate::terms::{MatrixKind, Side};
+
+/// A file format for figures.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum FigureFormat {
+    /// Vector graphics with real text.
+    Svg,
+    /// A bitmap at two pixels to a CSS pixel (192 dpi).
+    Png,
+}
+
+impl FigureFormat {
+    /// The name used in options, and the file name's extension.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Svg => "svg",
+            Self::Png => "png",
+        }
+    }
+}
+
+/// What a heatmap's colours span.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum ColourScale {
+    /// 0 to 1, as in the paper: figures can be compared with each other.
+    #[default]
+    Paper,
+    /// 0 to the largest value beside the diagonal, and the diagonal grey.
+    Data,
+}
+
+impl ColourScale {
+    /// The name used in options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paper => "paper",
+            Self::Data => "data",
+        }
+    }
+}
+
+impl fmt::Display for FigureFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for FigureFormat {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Svg, Self::Png]
+            .into_iter()
+            .find(|format| format.name() == text)
+            .ok_or_else(|| "a figure format must be one of svg, png".to_owned())
+    }
+}
+
+impl fmt::Display for ColourScale {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl FromStr for ColourScale {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        [Self::Paper, Self::Data]
+            .into_iter()
+            .find(|scale| scale.name() == text)
+            .ok_or_else(|| "a colour scale must be one of paper, data".to_owned())
+    }
+}
+
+/// How figures are drawn.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FigureOptions {
+    /// Every figure is drawn in each of these; none draws nothing.
+    pub formats: Vec<FigureFormat>,
+    /// The heatmaps' scale.
+    pub scale: ColourScale,
+}
+
+/// What the tables do not say about a study.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct FigureContext<'a> {
+    /// The base model's name, for the overviews' titles.
+    pub base_name: Option<&'a str>,
+}
+
+/// What a figure shows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FigureKind {
+    /// φ of one module and matrix over all pairs of layers.
+    Heatmap {
+        /// Module name.
+        module: String,
+        /// The matrix compared.
+        matrix: MatrixKind,
+        /// Which singular vectors.
+        side: Side,
+        /// How many singular vectors of `layer_a`.
+        i: usize,
+        /// How many singular vectors of `layer_b`.
+        j: usize,
+    },
+    /// All modules of an adapter beside their controls.
+    Overview,
+}
+
+/// A finished figure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrawnFigure {
+    /// Adapter name.
+    pub adapter: String,
+    /// What it shows.
+    pub kind: FigureKind,
+    /// Format of `bytes`.
+    pub format: FigureFormat,
+    /// The file's contents.
+    pub bytes: Vec<u8>,
+}
+
+impl DrawnFigure {
+    /// The file name below the adapter's folder: `query.A.left.i8-j8.svg`, `overview.png`.
+    /// `encode` makes a module name safe for a file name.
+    #[must_use]
+    pub fn file_name(&self, encode: impl Fn(&str) -> String) -> String {
+        let format = self.format;
+        match &self.kind {
+            FigureKind::Heatmap { module, matrix, side, i, j } => {
+                format!("{}.{matrix}.{side}.i{i}-j{j}.{format}", encode(module))
+            }
+            FigureKind::Overview => format!("overview.{format}"),
+        }
+    }
+}
+
+/// Draws every heatmap, in table order, and after an adapter's last one its overview.
+///
+/// # Errors
+/// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
+pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+    let groups = group::groups(tables);
+    let mut adapters: Vec<&str> = Vec::new();
+    for group in &groups {
+        if !adapters.contains(&group.adapter) {
+            adapters.push(group.adapter);
+        }
+    }
+    let mut figures = Vec::new();
+    for adapter in adapters {
+        for group in groups.iter().filter(|group| group.adapter == adapter) {
+            let scene = heatmap::scene(group, options.scale);
+            let (module, matrix, side, i, j) = (group.module.to_owned(), group.matrix, group.side, group.i, group.j);
+            render(&scene, adapter, &FigureKind::Heatmap { module, matrix, side, i, j }, options, &mut figures)?;
+        }
+        if let Some(scene) = overview::scene(&groups, tables, context, adapter) {
+            render(&scene, adapter, &FigureKind::Overview, options, &mut figures)?;
+        }
+    }
+    Ok(figures)
+}
+
+fn render(
+    scene: &scene::Scene,
+    adapter: &str,
+    kind: &FigureKind,
+    options: &FigureOptions,
+    figures: &mut Vec<DrawnFigure>,
+) -> Result<()> {
+    for &format in &options.formats {
+        let bytes = match format {
+            FigureFormat::Svg => svg::to_svg(scene)?,
+            FigureFormat::Png => bitmap::to_png(scene)?,
+        };
+        figures.push(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format, bytes });
+    }
+    Ok(())
+}

@@ -1,0 +1,168 @@
+//! The colour bar: a scale with round ticks on its left, and marks of reference values on its right.
+
+use super::colour::{self, Rgb};
+use super::font::HALF_CAP;
+use super::scene::{Anchor, Scene};
+use super::ticks::{number, round_ticks, spread, widest};
+
+const TICK: f64 = 3.0;
+const TICK_GAP: f64 = 2.5;
+/// From the bar's edge to the label of a mark; the leader runs here.
+const LEADER: f64 = 11.0;
+/// Between the marks' labels and the rotated title.
+const TITLE_GAP: f64 = 8.0;
+/// Colours on a bar.
+const STEPS: usize = 256;
+
+/// A reference value on a bar.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Mark {
+    pub(super) value: f64,
+    pub(super) label: String,
+}
+
+/// A bar and where it stands (CSS pixels; `x`, `y` its upper left corner).
+pub(super) struct Bar {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    pub(super) width: f64,
+    pub(super) height: f64,
+    pub(super) lo: f64,
+    pub(super) hi: f64,
+    /// Colour for 0 to 1.
+    pub(super) scale: fn(f64) -> Rgb,
+    pub(super) marks: Vec<Mark>,
+    /// Font size of ticks and marks.
+    pub(super) size: f64,
+    /// Written upwards at the far right, and its font size.
+    pub(super) title: Option<(String, f64)>,
+    /// Whether values beyond either end exist: the ends are then labelled so.
+    pub(super) clipped: bool,
+}
+
+impl Bar {
+    fn ticks(&self) -> Vec<(f64, String)> {
+        let most = (self.height / (3.2 * self.size)).floor().clamp(2.0, 9.0) as usize;
+        if self.clipped {
+            let end = |value: f64, sign: &str| (value, format!("{sign} {}", number(value, 0)));
+            return vec![end(self.lo, "≤"), (0.0, "0".to_owned()), end(self.hi, "≥")];
+        }
+        round_ticks(self.lo, self.hi, most)
+    }
+
+    /// Space to the left of `x`.
+    pub(super) fn left_space(&self) -> f64 {
+        TICK + TICK_GAP + widest(self.ticks().iter().map(|t| t.1.as_str()), self.size)
+    }
+
+    /// Space to the right of `x + width`.
+    pub(super) fn right_space(&self) -> f64 {
+        let title = self.title.as_ref().map_or(0.0, |(_, size)| TITLE_GAP + size);
+        self.marks_space() + title
+    }
+
+    fn marks_space(&self) -> f64 {
+        if self.marks.is_empty() { 0.0 } else { LEADER + 2.0 + widest(self.marks.iter().map(|m| m.label.as_str()), self.size) }
+    }
+
+    fn height_of(&self, value: f64) -> f64 {
+        let at = ((value - self.lo) / (self.hi - self.lo)).clamp(0.0, 1.0);
+        self.y + self.height * (1.0 - at)
+    }
+
+    /// Adds the bar to a scene.
+    pub(super) fn draw(self, scene: &mut Scene) {
+        let Self { x, y, width, height, .. } = self;
+        // From the top; each step reaches to the bottom and the next is drawn over it, so no seam can show.
+        for step in (0..STEPS).rev() {
+            let below = height * (STEPS - 1 - step) as f64 / STEPS as f64;
+            scene.rect(x, y + below, width, height - below, (self.scale)(step as f64 / (STEPS - 1) as f64));
+        }
+        scene.frame(x, y, width, height, colour::FRAME);
+        for (value, label) in self.ticks() {
+            let at = self.height_of(value);
+            scene.rect(x - TICK, at - 0.25, TICK, 0.5, colour::FRAME);
+            scene.text_centred(x - TICK - TICK_GAP, at, self.size, Anchor::End, colour::INK, label);
+        }
+        self.draw_marks(scene);
+        if let Some((title, size)) = &self.title {
+            let at = x + width + self.marks_space() + TITLE_GAP + size / 2.0;
+            scene.text_upwards(at, y + height / 2.0, *size, colour::INK, title.clone());
+        }
+    }
+
+    fn draw_marks(&self, scene: &mut Scene) {
+        let edge = self.x + self.width;
+        let mut marks: Vec<&Mark> = self.marks.iter().collect();
+        // Rising on the page, so falling in value.
+        marks.sort_by(|a, b| b.value.total_cmp(&a.value));
+        let wanted: Vec<f64> = marks.iter().map(|mark| self.height_of(mark.value)).collect();
+        let half = HALF_CAP * self.size;
+        let placed = spread(&wanted, 1.3 * self.size, self.y + half, self.y + self.height - half);
+        for ((mark, at), label_at) in marks.into_iter().zip(wanted).zip(placed) {
+            // White between black lines shows on every colour of a scale.
+            scene.rect(self.x, at - 1.0, self.width, 2.0, colour::BLACK);
+            scene.rect(self.x, at - 0.5, self.width, 1.0, colour::WHITE);
+            let bend = edge + LEADER - 4.0;
+            if (label_at - at).abs() < 0.5 {
+                scene.line((edge, at), (edge + LEADER, at), colour::FRAME);
+            } else {
+                scene.line((edge, at), (edge + 2.0, at), colour::FRAME);
+                scene.line((edge + 2.0, at), (bend, label_at), colour::FRAME);
+                scene.line((bend, label_at), (edge + LEADER, label_at), colour::FRAME);
+            }
+            scene.text_centred(edge + LEADER + 2.0, label_at, self.size, Anchor::Start, colour::INK, mark.label.as_str());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::scene::Item;
+    use super::*;
+
+    fn bar(marks: &[(f64, &str)]) -> Bar {
+        Bar {
+            x: 20.0,
+            y: 10.0,
+            width: 14.0,
+            height: 300.0,
+            lo: 0.0,
+            hi: 1.0,
+            scale: colour::viridis,
+            marks: marks.iter().map(|(value, label)| Mark { value: *value, label: (*label).to_owned() }).collect(),
+            size: 10.0,
+            title: None,
+            clipped: false,
+        }
+    }
+
+    #[test]
+    fn labels_on_each_side_never_overlap() {
+        let mut scene = Scene::new(200.0, 330.0, String::new());
+        bar(&[(0.0208, "gaussian"), (0.0275, "W0 control"), (0.03, "another")]).draw(&mut scene);
+        let mut right: Vec<i32> = Vec::new();
+        let mut left: Vec<i32> = Vec::new();
+        for item in &scene.items {
+            if let Item::Text(text) = item {
+                if text.anchor == Anchor::Start { right.push(text.y) } else { left.push(text.y) }
+            }
+        }
+        assert_eq!((left.len(), right.len()), (6, 3));
+        for side in [&mut left, &mut right] {
+            side.sort_unstable();
+            assert!(side.windows(2).all(|p| p[1] - p[0] >= 2 * 11), "{side:?}");
+        }
+    }
+
+    #[test]
+    fn marks_outside_the_scale_stay_on_the_bar() {
+        let mut scene = Scene::new(200.0, 330.0, String::new());
+        bar(&[(7.0, "far"), (-1.0, "low")]).draw(&mut scene);
+        for item in &scene.items {
+            if let Item::Rect { y, height, .. } = item {
+                assert!(*y >= 17 && y + height <= 623);
+            }
+        }
+    }
+}

@@ -1,0 +1,163 @@
+//! The bundled font: widths for the layout, and glyphs for the bitmap.
+//!
+//! Plotters' own `ab_glyph` text drops each glyph's side bearing and truncates its position, which shows as uneven letters;
+//! so bitmaps take their glyphs from here. SVG text is drawn by the viewer.
+
+use std::sync::OnceLock;
+
+use ab_glyph::{Font, FontRef, Glyph, GlyphId, PxScale, point};
+
+/// DejaVu Sans cut down and renamed; see `assets/font/README.md`.
+static FONT_FILE: &[u8] = include_bytes!("../../assets/font/CondloraSans-Regular.ttf");
+
+/// Half the height of a digit or capital, in em: a baseline this far below a line centres them on it.
+pub(super) const HALF_CAP: f64 = 0.3645;
+
+/// Width of characters that the font lacks, in em: East Asian ones are square, the rest get the width of the empty box.
+const WIDE: f64 = 1.0;
+const UNKNOWN: f64 = 0.6;
+
+fn font() -> Option<&'static FontRef<'static>> {
+    static FONT: OnceLock<Option<FontRef<'static>>> = OnceLock::new();
+    FONT.get_or_init(|| FontRef::try_from_slice(FONT_FILE).ok()).as_ref()
+}
+
+/// One character's glyph, and where it stands from the start of the text, in em.
+struct Placed {
+    id: GlyphId,
+    at: f64,
+}
+
+/// Places every character of `text`; returns the glyphs and the whole width in em.
+fn place(font: &FontRef<'static>, text: &str) -> (Vec<Placed>, f64) {
+    let em = f64::from(font.units_per_em().unwrap_or(2048.0));
+    let mut placed = Vec::with_capacity(text.len());
+    let mut at = 0.0;
+    let mut before: Option<GlyphId> = None;
+    for c in text.chars() {
+        let id = font.glyph_id(c);
+        let known = id.0 != 0;
+        if let (Some(before), true) = (before, known) {
+            at += f64::from(font.kern_unscaled(before, id)) / em;
+        }
+        placed.push(Placed { id, at });
+        at += match (known, c) {
+            (true, _) => f64::from(font.h_advance_unscaled(id)) / em,
+            (false, '\u{1100}'..) => WIDE,
+            (false, _) => UNKNOWN,
+        };
+        before = known.then_some(id);
+    }
+    (placed, at)
+}
+
+/// Width of `text` at a font size, in the unit of `size`.
+pub(super) fn width(text: &str, size: f64) -> f64 {
+    font().map_or_else(|| UNKNOWN * text.chars().count() as f64, |font| place(font, text).1) * size
+}
+
+/// Calls `ink(x, y, coverage)` for every pixel the text touches, from the start of its baseline (y grows downwards).
+pub(super) fn rasterise(text: &str, size: f64, start: f64, mut ink: impl FnMut(i32, i32, f32)) {
+    let Some(font) = font() else { return };
+    let em = f64::from(font.units_per_em().unwrap_or(2048.0));
+    // ab_glyph's scale is the height of the line, not the em.
+    let scale = PxScale::from((size * f64::from(font.height_unscaled()) / em) as f32);
+    for Placed { id, at } in place(font, text).0 {
+        let glyph = Glyph { id, scale, position: point((start + at * size) as f32, 0.0) };
+        if let Some(outline) = font.outline_glyph(glyph) {
+            let corner = outline.px_bounds().min;
+            outline.draw(|x, y, coverage| ink(corner.x as i32 + x as i32, corner.y as i32 + y as i32, coverage));
+        }
+    }
+}
+
+/// Shortens `text` with an ellipsis in its middle (the tail of a path often tells names apart), so that it fits `room`.
+pub(super) fn fit(text: &str, size: f64, room: f64) -> String {
+    if width(text, size) <= room {
+        return text.to_owned();
+    }
+    let chars: Vec<char> = text.chars().collect();
+    let shortened = |kept: usize| -> String {
+        let tail = kept / 2;
+        let head = kept - tail;
+        chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
+    };
+    // The width grows with every character kept, so the longest text that fits is found by halving.
+    let (mut fits, mut too_many) = (0, chars.len());
+    while too_many - fits > 1 {
+        let middle = (fits + too_many) / 2;
+        if width(&shortened(middle), size) <= room { fits = middle } else { too_many = middle }
+    }
+    shortened(fits)
+}
+
+/// Breaks `text` at spaces into lines of at most `room`. A word wider than that gets a line of its own.
+pub(super) fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split_whitespace() {
+        match lines.last_mut() {
+            Some(line) if width(&format!("{line} {word}"), size) <= room => {
+                line.push(' ');
+                line.push_str(word);
+            }
+            _ => lines.push(word.to_owned()),
+        }
+    }
+    lines
+}
+
+/// A name as it may stand in a figure: no control characters, nothing that XML forbids.
+pub(super) fn printable(name: &str) -> String {
+    crate::error::escape(name).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn widths_are_those_of_dejavu_sans() {
+        // 1303 of 2048 units a digit, 651 for the full stop.
+        assert!((width(".05", 10.0) - 10.0 * (651.0 + 2.0 * 1303.0) / 2048.0).abs() < 1e-6);
+        assert_eq!(width("", 10.0), 0.0);
+        assert!((width("層", 10.0) - 10.0).abs() < 1e-9);
+    }
+
+    #[test]
+    fn the_figures_own_signs_are_in_the_font() {
+        let font = font().unwrap();
+        for c in "Θφ·±−–→≥≤₀ᵀσ×…".chars() {
+            assert_ne!(font.glyph_id(c).0, 0, "{c}");
+        }
+    }
+
+    #[test]
+    fn shortened_text_fits_and_keeps_both_ends() {
+        let name = "a/very/long/path/to/some/checkpoint-500";
+        let short = fit(name, 12.0, 120.0);
+        assert!(width(&short, 12.0) <= 120.0 && short.contains('…'));
+        assert!(short.starts_with("a/v") && short.ends_with("500"), "{short}");
+        assert_eq!(fit("query", 12.0, 120.0), "query");
+        assert_eq!(fit("query", 12.0, 0.0), "…");
+        assert!(width(&fit(&"層".repeat(500), 12.0, 100.0), 12.0) <= 100.0);
+    }
+
+    #[test]
+    fn lines_are_broken_at_spaces() {
+        let lines = wrap("one two three four", 10.0, width("three four", 10.0) + 0.1);
+        assert_eq!(lines, ["one two", "three four"]);
+        assert!(wrap("", 10.0, 50.0).is_empty());
+    }
+
+    #[test]
+    fn a_glyph_keeps_its_side_bearing() {
+        // `l` is a thin bar that starts 0.09 em from its origin.
+        let mut left = i32::MAX;
+        rasterise("l", 100.0, 0.0, |x, _, coverage| {
+            if coverage > 0.5 {
+                left = left.min(x);
+            }
+        });
+        assert!((8..=11).contains(&left), "{left}");
+    }
+}

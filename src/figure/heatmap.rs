@@ -1,0 +1,195 @@
+//! The paper's figure: one matrix of φ over all pairs of layers.
+
+use super::ColourScale;
+use super::bar::{Bar, Mark};
+use super::colour;
+use super::font::{self, HALF_CAP, fit, printable};
+use super::group::{Grid, Group};
+use super::panel::{self, Paint, Panel, PanelFonts};
+use super::scene::{Anchor, SCALE, Scene};
+
+const MARGIN: f64 = 14.0;
+const TITLE: f64 = 13.0;
+const SUBTITLE: f64 = 11.0;
+const NOTE: f64 = 9.5;
+/// The cells' side where there are many layers.
+const SIDE: f64 = 400.0;
+/// Numbers are written in the cells up to this many layers.
+const MOST_ANNOTATED: usize = 16;
+/// Between the cells and the bar's tick labels, and the bar's width.
+const BAR_GAP: f64 = 16.0;
+const BAR_WIDTH: f64 = 16.0;
+/// A figure is widened for its title up to this.
+const WIDEST_TITLE: f64 = 560.0;
+
+/// Width of a cell in CSS pixels: whole device pixels, larger for few layers.
+fn cell_size(n: usize) -> f64 {
+    let count = n.max(1) as f64;
+    let wanted = (SIDE / count).min((110.0 - 7.5 * count).max(SIDE / 7.0));
+    ((wanted * SCALE).floor() / SCALE).max(1.0)
+}
+
+/// `.05`, `1.00`.
+pub(super) fn two_decimals(value: f64) -> String {
+    let text = format!("{value:.2}");
+    text.strip_prefix('0').map_or(text.clone(), str::to_owned)
+}
+
+/// The scene of one heatmap.
+pub(super) fn scene(group: &Group<'_>, scale: ColourScale) -> Scene {
+    let grid = group.grid(|row| row.phi);
+    let hi = match scale {
+        ColourScale::Paper => 1.0,
+        ColourScale::Data => grid.largest().filter(|v| *v > 0.0).unwrap_or(1.0),
+    };
+    let cell = cell_size(grid.n);
+    let side = cell * grid.n as f64;
+    let annotated = (grid.n <= MOST_ANNOTATED).then(|| (0.34 * cell).clamp(8.0, 13.0));
+    let fonts = PanelFonts { cell: annotated, tick: 10.0, title: 11.0 };
+    let paints = paint(&grid, scale, hi);
+
+    let mut bar = Bar {
+        x: 0.0,
+        y: 0.0,
+        width: BAR_WIDTH,
+        height: side,
+        lo: 0.0,
+        hi,
+        scale: colour::viridis,
+        marks: marks(group),
+        size: 10.0,
+        title: None,
+        clipped: false,
+    };
+    let axis_left = panel::left_space(&group.layers, fonts, true);
+    let content = axis_left + side + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
+    let second = second_line(group);
+    let room = content.max(first_line_width(group).max(font::width(&second, SUBTITLE)).min(WIDEST_TITLE));
+    let (first, second) = (first_line(group, room), fit(&second, SUBTITLE, room));
+
+    let width = room + 2.0 * MARGIN;
+    let middle = width / 2.0;
+    let first_at = MARGIN + 2.0 * HALF_CAP * TITLE;
+    let second_at = first_at + if second.is_empty() { 0.0 } else { 1.7 * SUBTITLE };
+    // The bar's name stands above it.
+    let top = second_at + 12.0 + 14.0;
+    let bottom = top + side + panel::bottom_space(fonts, true);
+    let note = note(&paints, annotated.is_some());
+    let height = bottom + note.map_or(0.0, |_| 1.8 * NOTE) + MARGIN;
+
+    let left = (width - content) / 2.0 + axis_left;
+    let mut scene = Scene::new(width, height, format!("{first}. {second}"));
+    scene.text(middle, first_at, TITLE, Anchor::Middle, colour::INK, first);
+    if !second.is_empty() {
+        scene.text(middle, second_at, SUBTITLE, Anchor::Middle, colour::SOFT_INK, second);
+    }
+    let (x_title, y_title) = axis_titles(group);
+    let panel =
+        Panel { x: left, y: top, cell, layers: &group.layers, paints, fonts, x_title: Some(&x_title), y_title: Some(&y_title) };
+    panel.draw(&mut scene);
+    (bar.x, bar.y) = (left + side + BAR_GAP + bar.left_space(), top);
+    scene.text(bar.x + BAR_WIDTH / 2.0, top - 7.0, 11.0, Anchor::Middle, colour::INK, "φ");
+    bar.draw(&mut scene);
+    if let Some(note) = note {
+        scene.text(left, bottom + 1.6 * NOTE, NOTE, Anchor::Start, colour::SOFT_INK, note);
+    }
+    scene
+}
+
+fn paint(grid: &Grid, scale: ColourScale, hi: f64) -> Vec<Paint> {
+    let paint = |(k, value): (usize, &Option<f64>)| match value {
+        _ if scale == ColourScale::Data && k / grid.n == k % grid.n => Paint::Diagonal,
+        Some(value) => Paint::Value { fill: colour::viridis(value / hi), label: two_decimals(*value) },
+        None => Paint::Missing,
+    };
+    grid.values.iter().enumerate().map(paint).collect()
+}
+
+fn note(paints: &[Paint], annotated: bool) -> Option<&'static str> {
+    let mark = if annotated {
+        "–: no value (the reason is the status in similarity.csv)"
+    } else {
+        "hatched: no value (the reason is the status in similarity.csv)"
+    };
+    paints.contains(&Paint::Missing).then_some(mark)
+}
+
+/// The controls' means, where there are any.
+fn marks(group: &Group<'_>) -> Vec<Mark> {
+    let Some(summary) = group.summary else { return Vec::new() };
+    [(summary.w0_mean, "W0 control"), (summary.gaussian_mean, "gaussian")]
+        .into_iter()
+        .filter_map(|(value, label)| Some(Mark { value: value.filter(|v| v.is_finite())?, label: label.to_owned() }))
+        .collect()
+}
+
+/// Rows are `layer_a` with i vectors, columns `layer_b` with j.
+fn axis_titles(group: &Group<'_>) -> (String, String) {
+    if group.i == group.j {
+        ("layer".to_owned(), "layer".to_owned())
+    } else {
+        (format!("layer (j = {})", group.j), format!("layer (i = {})", group.i))
+    }
+}
+
+/// What follows the module's name in the first line.
+fn what(group: &Group<'_>) -> String {
+    format!(" · {}, {}, {}", group.matrix_name(), group.side, group.phi_name())
+}
+
+fn first_line_width(group: &Group<'_>) -> f64 {
+    let line = format!("{}: {}{}", printable(group.adapter), printable(group.module), what(group));
+    font::width(&line, TITLE)
+}
+
+/// `ADAPTER: query · Θ_A, left, φ(8,8)` within `room`: the names are shortened, the rest never is.
+fn first_line(group: &Group<'_>, room: f64) -> String {
+    let rest = what(group);
+    let names = room - font::width(&rest, TITLE) - font::width(": ", TITLE);
+    let adapter = printable(group.adapter);
+    // Either name may take what the other leaves, and at least half.
+    let module_room = (names - font::width(&adapter, TITLE)).max(names / 2.0);
+    let module = fit(&printable(group.module), TITLE, module_room);
+    let adapter = fit(&adapter, TITLE, names - font::width(&module, TITLE));
+    format!("{adapter}: {module}{rest}")
+}
+
+/// `mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010`, without what is not there.
+fn second_line(group: &Group<'_>) -> String {
+    let Some(summary) = group.summary else { return String::new() };
+    let mut parts = Vec::new();
+    let mut part = |name: &str, mean: Option<f64>, sd: Option<f64>| {
+        if let Some(mean) = mean.filter(|v| v.is_finite()) {
+            let sd = sd.filter(|v| v.is_finite()).map_or(String::new(), |sd| format!(" ± {sd:.4}"));
+            parts.push(format!("{name} {mean:.4}{sd}"));
+        }
+    };
+    part("mean", summary.phi_mean, None);
+    part("gaussian", summary.gaussian_mean, None);
+    part("W0 control", summary.w0_mean, summary.w0_sd);
+    parts.join(" · ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn cells_are_whole_device_pixels_and_shrink() {
+        let mut last = f64::INFINITY;
+        for n in 1..=400 {
+            let cell = cell_size(n);
+            assert!((cell * SCALE).fract() == 0.0 && cell <= last && cell >= 1.0);
+            assert!(n < 7 || cell * n as f64 <= SIDE);
+            last = cell;
+        }
+        assert_eq!((cell_size(6), cell_size(16)), (65.0, 25.0));
+    }
+
+    #[test]
+    fn cells_are_written_without_the_leading_zero() {
+        assert_eq!(two_decimals(0.0512), ".05");
+        assert_eq!(two_decimals(0.0), ".00");
+        assert_eq!(two_decimals(0.996), "1.00");
+    }
+}

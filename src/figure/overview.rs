@@ -1,0 +1,289 @@
+//! One page for an adapter: every module's Θ_A and Θ_B beside what chance and the base weights give by themselves.
+
+mod layout;
+
+use super::FigureContext;
+use super::bar::{Bar, Mark};
+use super::colour;
+use super::font::printable;
+use super::group::{Grid, Group};
+use super::heatmap::two_decimals;
+use super::panel::Paint;
+use super::scene::Scene;
+use super::ticks::number;
+use crate::table::rows::Tables;
+use crate::terms::{MatrixKind, Side};
+
+/// The diverging scale reaches at least this far, and at most that far.
+const LEAST_LIMIT: f64 = 4.0;
+const MOST_LIMIT: f64 = 10.0;
+/// Chance differs between columns where their sizes do; more marks than this are not drawn.
+const MOST_CHANCES: usize = 3;
+
+/// A row of panels.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Row {
+    Observed,
+    W0,
+    Gaussian,
+    Deviation,
+}
+
+impl Row {
+    fn label(self) -> &'static str {
+        match self {
+            Self::Observed => "observed",
+            Self::W0 => "W0 control",
+            Self::Gaussian => "Gaussian control",
+            Self::Deviation => "(observed − W0)/sd",
+        }
+    }
+}
+
+/// One module and matrix, with a grid for each row.
+struct Column<'a> {
+    group: &'a Group<'a>,
+    observed: Grid,
+    w0: Grid,
+    gaussian: Grid,
+    deviation: Grid,
+}
+
+impl<'a> Column<'a> {
+    fn new(group: &'a Group<'a>) -> Self {
+        Self {
+            group,
+            observed: group.grid(|row| row.phi),
+            w0: group.grid(|row| row.w0_mean),
+            gaussian: group.grid(|row| row.gaussian_mean),
+            // Not where the control does not vary: then its mean is all there is to say.
+            deviation: group.grid(|row| Some((row.phi? - row.w0_mean?) / row.w0_sd.filter(|sd| *sd > 0.0)?)),
+        }
+    }
+
+    fn grid(&self, row: Row) -> &Grid {
+        match row {
+            Row::Observed => &self.observed,
+            Row::W0 => &self.w0,
+            Row::Gaussian => &self.gaussian,
+            Row::Deviation => &self.deviation,
+        }
+    }
+
+    /// The lines above a panel.
+    fn titles(&self, row: Row, phi_differs: bool) -> Vec<String> {
+        let summary = self.group.summary;
+        let mean = |value: Option<f64>| value.filter(|v| v.is_finite()).map(|v| format!("mean {v:.4}"));
+        match row {
+            Row::Observed => {
+                let phi = if phi_differs { format!(", {}", self.group.phi_name()) } else { String::new() };
+                let name = format!("{} · {}{phi}", printable(self.group.module), self.group.matrix_name());
+                std::iter::once(name).chain(mean(summary.and_then(|s| s.phi_mean))).collect()
+            }
+            Row::W0 => {
+                let correlation = self.observed.correlation(&self.w0);
+                let correlation = correlation.map(|c| format!("corr. with observed {}", number(c, 2)));
+                mean(summary.and_then(|s| s.w0_mean)).into_iter().chain(correlation).collect()
+            }
+            Row::Gaussian => mean(summary.and_then(|s| s.gaussian_mean)).into_iter().collect(),
+            Row::Deviation => {
+                let z = summary.and_then(|s| s.w0_z).filter(|z| z.is_finite());
+                z.map(|z| format!("z = {}", number(z, 1))).into_iter().collect()
+            }
+        }
+    }
+}
+
+/// Everything an overview shows, before it is laid out.
+struct Overview<'a> {
+    title: Title,
+    columns: Vec<Column<'a>>,
+    rows: Vec<Row>,
+    /// `φ(8,8)`, or `φ` where the columns differ.
+    phi: String,
+    phi_differs: bool,
+    /// The largest value beside the diagonal over the sequential rows.
+    hi: f64,
+    /// Where the diverging scale ends, and whether values beyond it exist.
+    limit: f64,
+    clipped: bool,
+}
+
+/// The parts of the title; names may be shortened to fit.
+struct Title {
+    adapter: String,
+    base: Option<String>,
+    rest: String,
+}
+
+/// The scene of an adapter's overview; none without Θ_A or Θ_B on the left side.
+pub(super) fn scene(groups: &[Group<'_>], tables: &Tables, context: &FigureContext<'_>, adapter: &str) -> Option<Scene> {
+    let columns = columns(groups, adapter);
+    let first = columns.first()?.group;
+    let phi_differs = columns.iter().any(|c| (c.group.i, c.group.j) != (first.i, first.j));
+    let present = |row: &Row| *row == Row::Observed || columns.iter().any(|column| !column.grid(*row).is_empty());
+    let rows: Vec<Row> = [Row::Observed, Row::W0, Row::Gaussian, Row::Deviation].into_iter().filter(present).collect();
+    let largest = columns.iter().flat_map(|c| [&c.observed, &c.w0, &c.gaussian]).filter_map(Grid::largest);
+    let farthest = columns.iter().flat_map(|c| c.deviation.off_diagonal()).map(f64::abs).fold(0.0, f64::max);
+    let overview = Overview {
+        title: Title {
+            adapter: printable(adapter),
+            base: context.base_name.map(printable),
+            rest: format!("{}: cross-layer similarity of conversion matrices", ranks(tables, adapter)),
+        },
+        phi: if phi_differs { "φ".to_owned() } else { first.phi_name() },
+        phi_differs,
+        hi: largest.fold(0.0, f64::max),
+        limit: farthest.ceil().clamp(LEAST_LIMIT, MOST_LIMIT),
+        clipped: farthest > MOST_LIMIT,
+        columns,
+        rows,
+    };
+    Some(layout::lay_out(&overview))
+}
+
+/// The first (i, j) of each module and matrix, module by module.
+fn columns<'a>(groups: &'a [Group<'a>], adapter: &str) -> Vec<Column<'a>> {
+    let mut modules: Vec<&str> = Vec::new();
+    for group in groups.iter().filter(|g| g.adapter == adapter) {
+        if !modules.contains(&group.module) {
+            modules.push(group.module);
+        }
+    }
+    let first = |module: &str, matrix: MatrixKind| {
+        groups.iter().find(|g| g.adapter == adapter && g.module == module && g.matrix == matrix && g.side == Side::Left)
+    };
+    modules
+        .into_iter()
+        .flat_map(|module| [first(module, MatrixKind::A), first(module, MatrixKind::B)])
+        .flatten()
+        .map(Column::new)
+        .collect()
+}
+
+/// ` (r = 8)`, ` (r = 4–16)`, or nothing.
+fn ranks(tables: &Tables, adapter: &str) -> String {
+    let ranks = || tables.conversion.iter().filter(|row| row.adapter == adapter).map(|row| row.rank);
+    match (ranks().min(), ranks().max()) {
+        (Some(least), Some(most)) if least == most => format!(" (r = {least})"),
+        (Some(least), Some(most)) => format!(" (r = {least}–{most})"),
+        _ => String::new(),
+    }
+}
+
+impl Overview<'_> {
+    fn paints(&self, column: &Column<'_>, row: Row) -> Vec<Paint> {
+        let grid = column.grid(row);
+        let paint = |(k, value): (usize, &Option<f64>)| match value {
+            _ if k / grid.n == k % grid.n => Paint::Diagonal,
+            None => Paint::Missing,
+            Some(z) if row == Row::Deviation => {
+                Paint::Value { fill: colour::blue_to_red(0.5 + 0.5 * z / self.limit), label: signed(*z) }
+            }
+            Some(value) => {
+                let hi = if self.hi > 0.0 { self.hi } else { 1.0 };
+                Paint::Value { fill: colour::viridis(value / hi), label: two_decimals(*value) }
+            }
+        };
+        grid.values.iter().enumerate().map(paint).collect()
+    }
+
+    /// What Gaussian matrices are expected to give: one mark, or one for each size of matrix.
+    fn chances(&self) -> Vec<Mark> {
+        let expected = self.columns.iter().filter_map(|c| c.group.summary?.gaussian_expected).filter(|v| v.is_finite());
+        let mut values: Vec<f64> = expected.collect();
+        values.sort_by(f64::total_cmp);
+        values.dedup_by(|a, b| (*a - *b).abs() < 5e-5);
+        if values.len() > MOST_CHANCES {
+            values = values.first().into_iter().chain(values.last()).copied().collect();
+        }
+        values.into_iter().map(|value| Mark { value, label: format!("chance {value:.4}") }).collect()
+    }
+
+    /// The bar of the first rows, not yet placed.
+    fn sequential_bar(&self, height: f64, size: f64, width: f64) -> Bar {
+        let long = format!("{}, left singular vectors", self.phi);
+        let title_size = size + 1.0;
+        let title = if super::font::width(&long, title_size) <= height { long } else { self.phi.clone() };
+        Bar {
+            x: 0.0,
+            y: 0.0,
+            width,
+            height,
+            lo: 0.0,
+            hi: if self.hi > 0.0 { self.hi } else { 1.0 },
+            scale: colour::viridis,
+            marks: self.chances(),
+            size,
+            title: Some((title, title_size)),
+            clipped: false,
+        }
+    }
+
+    /// The bar of the last row, not yet placed.
+    fn diverging_bar(&self, height: f64, size: f64, width: f64) -> Bar {
+        Bar {
+            x: 0.0,
+            y: 0.0,
+            width,
+            height,
+            lo: -self.limit,
+            hi: self.limit,
+            scale: colour::blue_to_red,
+            marks: Vec::new(),
+            size,
+            title: Some(("control sd".to_owned(), size + 1.0)),
+            clipped: self.clipped,
+        }
+    }
+
+    /// What the rows are, for a reader who has only the figure.
+    fn caption(&self) -> String {
+        let mut parts = vec![format!("Cells: {} of the left singular vectors of two layers; the diagonal is 1.", self.phi)];
+        if self.rows.contains(&Row::W0) {
+            parts.push(
+                "W0 control: Gaussian targets in place of Aᵀ and B, solved through the same W0, mean of the draws.".to_owned(),
+            );
+        }
+        if self.columns.iter().any(|c| c.observed.correlation(&c.w0).is_some()) {
+            parts.push("corr.: Pearson's, cell by cell.".to_owned());
+        }
+        if self.rows.contains(&Row::Gaussian) {
+            parts.push("Gaussian control: a Gaussian matrix in place of Θ; chance is its expectation.".to_owned());
+        }
+        if self.rows.contains(&Row::Deviation) {
+            parts.push("z compares the averages with the control's in its sd (w0_z of summary.csv); it is not the mean of the cells below it.".to_owned());
+        }
+        let hollow = |c: &Column<'_>| self.rows.iter().any(|row| self.paints(c, *row).contains(&Paint::Missing));
+        if self.columns.iter().any(hollow) {
+            parts.push("Hatched or –: no value.".to_owned());
+        }
+        parts.join(" ")
+    }
+}
+
+/// `+1.1`, `−0.4`, `+123`, `+1e4`: never wider than four digits.
+fn signed(z: f64) -> String {
+    let size = z.abs();
+    let text = if size < 9.95 {
+        number(z, 1)
+    } else if size < 999.5 {
+        number(z, 0)
+    } else {
+        format!("{z:.0e}").replace('-', "−")
+    };
+    if z > 0.0 && text.bytes().any(|b| (b'1'..=b'9').contains(&b)) { format!("+{text}") } else { text }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deviations_are_short_and_signed() {
+        let cases = [(1.12, "+1.1"), (-0.42, "−0.4"), (-0.01, "0.0"), (123.4, "+123"), (-12_345.0, "−1e4"), (9.97, "+10")];
+        for (z, text) in cases {
+            assert_eq!(signed(z), text);
+        }
+    }
+}

@@ -1,0 +1,172 @@
+//! One square of cells with its layer numbers.
+
+use super::colour::{self, Rgb};
+use super::font::HALF_CAP;
+use super::scene::{Anchor, Cells, Item, Scene, device};
+use super::ticks::{labelled_layers, widest};
+
+/// Length of a tick, and the space between it and its label.
+const TICK: f64 = 3.0;
+const TICK_GAP: f64 = 2.5;
+/// Between the tick labels and the axis title.
+const TITLE_GAP: f64 = 5.0;
+/// Least space between two tick labels.
+const LABEL_GAP: f64 = 4.0;
+/// Device pixels between two lines of hatching.
+const HATCH_STEP: i32 = 8;
+
+/// How one cell is painted.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Paint {
+    Value { fill: Rgb, label: String },
+    Diagonal,
+    Missing,
+}
+
+/// Font sizes of a panel, in CSS pixels.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct PanelFonts {
+    /// The numbers in the cells; none are written where this is `None`.
+    pub(super) cell: Option<f64>,
+    pub(super) tick: f64,
+    pub(super) title: f64,
+}
+
+/// A panel and where it stands (CSS pixels; `x`, `y` the cells' upper left corner).
+pub(super) struct Panel<'a> {
+    pub(super) x: f64,
+    pub(super) y: f64,
+    pub(super) cell: f64,
+    pub(super) layers: &'a [u32],
+    pub(super) paints: Vec<Paint>,
+    pub(super) fonts: PanelFonts,
+    pub(super) x_title: Option<&'a str>,
+    pub(super) y_title: Option<&'a str>,
+}
+
+/// Space that the vertical axis needs to the left of the cells.
+pub(super) fn left_space(layers: &[u32], fonts: PanelFonts, with_title: bool) -> f64 {
+    let labels: Vec<String> = layers.iter().map(u32::to_string).collect();
+    let title = if with_title { TITLE_GAP + fonts.title } else { 0.0 };
+    TICK + TICK_GAP + widest(labels.iter().map(String::as_str), fonts.tick) + title
+}
+
+/// Space that the horizontal axis needs below the cells.
+pub(super) fn bottom_space(fonts: PanelFonts, with_title: bool) -> f64 {
+    let title = if with_title { TITLE_GAP + fonts.title } else { 0.0 };
+    TICK + TICK_GAP + 2.0 * HALF_CAP * fonts.tick + title
+}
+
+impl Panel<'_> {
+    fn side(&self) -> f64 {
+        self.cell * self.layers.len() as f64
+    }
+
+    /// Adds the panel to a scene.
+    pub(super) fn draw(self, scene: &mut Scene) {
+        let n = self.layers.len();
+        let fills = self.paints.iter().map(|paint| match paint {
+            Paint::Value { fill, .. } => *fill,
+            Paint::Diagonal => colour::DIAGONAL,
+            Paint::Missing => colour::MISSING,
+        });
+        let block = Cells { x: device(self.x), y: device(self.y), cell: device(self.cell), n, fills: fills.collect() };
+        self.hatch(scene, &block);
+        self.write_cells(scene);
+        scene.frame(self.x, self.y, self.side(), self.side(), colour::FRAME);
+        self.axes(scene);
+    }
+
+    /// Adds the cells, and hatching over those without a value (unless numbers are written: then they get a dash).
+    fn hatch(&self, scene: &mut Scene, block: &Cells) {
+        scene.items.push(Item::Cells(block.clone()));
+        if self.fonts.cell.is_some() {
+            return;
+        }
+        let n = block.n;
+        // Runs of missing cells in a row, joined with the same run in the row above.
+        let mut open: Vec<(usize, usize, usize)> = Vec::new();
+        for row in 0..=n {
+            let missing = |k: usize| row < n && matches!(self.paints.get(row * n + k), Some(Paint::Missing));
+            let mut runs = Vec::new();
+            let mut k = 0;
+            while k < n {
+                let start = k;
+                while k < n && missing(k) {
+                    k += 1;
+                }
+                if k > start {
+                    runs.push((start, k));
+                }
+                k += 1;
+            }
+            open.retain(|&(start, end, since)| {
+                let goes_on = runs.contains(&(start, end));
+                if !goes_on {
+                    hatch_area(scene, block, (start, end), (since, row));
+                }
+                goes_on
+            });
+            for (start, end) in runs {
+                if !open.iter().any(|run| (run.0, run.1) == (start, end)) {
+                    open.push((start, end, row));
+                }
+            }
+        }
+    }
+
+    fn write_cells(&self, scene: &mut Scene) {
+        let Some(size) = self.fonts.cell else { return };
+        let n = self.layers.len();
+        for (k, paint) in self.paints.iter().enumerate() {
+            let (label, ink) = match paint {
+                Paint::Value { label, fill } => (label.as_str(), colour::ink_on(*fill)),
+                Paint::Missing => ("–", colour::SOFT_INK),
+                Paint::Diagonal => continue,
+            };
+            let x = self.x + ((k % n) as f64 + 0.5) * self.cell;
+            let y = self.y + ((k / n) as f64 + 0.5) * self.cell;
+            scene.text_centred(x, y, size, Anchor::Middle, ink, label);
+        }
+    }
+
+    fn axes(&self, scene: &mut Scene) {
+        let (side, tick_size) = (self.side(), self.fonts.tick);
+        let bottom = self.y + side;
+        let middle = |k: usize| (k as f64 + 0.5) * self.cell;
+        let label_width = |label: &str| widest([label], tick_size);
+        for k in labelled_layers(self.layers, self.cell, LABEL_GAP, label_width) {
+            let x = self.x + middle(k);
+            scene.rect(x - 0.25, bottom, 0.5, TICK, colour::FRAME);
+            let baseline = bottom + TICK + TICK_GAP + 2.0 * HALF_CAP * tick_size;
+            scene.text(x, baseline, tick_size, Anchor::Middle, colour::INK, self.layers[k].to_string());
+        }
+        for k in labelled_layers(self.layers, self.cell, LABEL_GAP, |_| 2.0 * HALF_CAP * tick_size) {
+            let y = self.y + middle(k);
+            scene.rect(self.x - TICK, y - 0.25, TICK, 0.5, colour::FRAME);
+            scene.text_centred(self.x - TICK - TICK_GAP, y, tick_size, Anchor::End, colour::INK, self.layers[k].to_string());
+        }
+        if let Some(title) = self.x_title {
+            let baseline = bottom + bottom_space(self.fonts, false) + TITLE_GAP + 2.0 * HALF_CAP * self.fonts.title;
+            scene.text(self.x + side / 2.0, baseline, self.fonts.title, Anchor::Middle, colour::INK, title);
+        }
+        if let Some(title) = self.y_title {
+            let x = self.x - left_space(self.layers, self.fonts, true) + self.fonts.title / 2.0;
+            scene.text_upwards(x, self.y + side / 2.0, self.fonts.title, colour::INK, title);
+        }
+    }
+}
+
+/// Lines `x + y = const` across the cells `columns × rows` of a block.
+fn hatch_area(scene: &mut Scene, block: &Cells, columns: (usize, usize), rows: (usize, usize)) {
+    let (left, right) = (block.x + columns.0 as i32 * block.cell, block.x + columns.1 as i32 * block.cell - 1);
+    let (top, bottom) = (block.y + rows.0 as i32 * block.cell, block.y + rows.1 as i32 * block.cell - 1);
+    // Multiples of the step everywhere, so that the lines go on from one area to the next.
+    let mut sum = left + top + (-(left + top)).rem_euclid(HATCH_STEP);
+    while sum <= right + bottom {
+        let from = (left.max(sum - bottom), bottom.min(sum - left));
+        let to = (right.min(sum - top), top.max(sum - right));
+        scene.items.push(Item::Line { from, to, colour: colour::HATCH });
+        sum += HATCH_STEP;
+    }
+}

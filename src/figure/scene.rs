@@ -1,0 +1,135 @@
+//! A figure before it is drawn: rectangles, lines, text and blocks of cells, at device pixels.
+//!
+//! Layout code works in CSS pixels; [`Scene`] rounds to the device pixels ([`SCALE`] to one CSS pixel) that
+//! both backends draw at, so that the SVG and the PNG are the same picture.
+
+use super::colour::Rgb;
+use super::font::HALF_CAP;
+
+/// Device pixels in one CSS pixel.
+pub(super) const SCALE: f64 = 2.0;
+
+/// Which end of the text stands at its position.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Anchor {
+    Start,
+    Middle,
+    End,
+}
+
+/// One line of text. `x`, `y` lie on the baseline, in device pixels.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Text {
+    pub(super) x: i32,
+    pub(super) y: i32,
+    pub(super) size: i32,
+    pub(super) anchor: Anchor,
+    /// Reads from bottom to top.
+    pub(super) upwards: bool,
+    pub(super) colour: Rgb,
+    pub(super) text: String,
+}
+
+/// A square block of `n × n` cells, row by row, each `cell` device pixels wide.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Cells {
+    pub(super) x: i32,
+    pub(super) y: i32,
+    pub(super) cell: i32,
+    pub(super) n: usize,
+    pub(super) fills: Vec<Rgb>,
+}
+
+/// One thing to draw, at device pixels.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) enum Item {
+    Rect { x: i32, y: i32, width: i32, height: i32, fill: Rgb },
+    Line { from: (i32, i32), to: (i32, i32), colour: Rgb },
+    Text(Text),
+    Cells(Cells),
+}
+
+/// A whole figure.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Scene {
+    /// Size in device pixels.
+    pub(super) width: u32,
+    pub(super) height: u32,
+    /// What the figure shows, in one line, for a reader that cannot see it.
+    pub(super) title: String,
+    pub(super) items: Vec<Item>,
+}
+
+/// CSS pixels to device pixels.
+pub(super) fn device(css: f64) -> i32 {
+    (css * SCALE).round() as i32
+}
+
+impl Scene {
+    /// An empty figure of a size in CSS pixels.
+    pub(super) fn new(width: f64, height: f64, title: String) -> Self {
+        let pixels = |css: f64| (css * SCALE).ceil().max(1.0) as u32;
+        Self { width: pixels(width), height: pixels(height), title, items: Vec::new() }
+    }
+
+    /// A filled rectangle between two corners. Corners are rounded, not sizes: neighbours share their edge.
+    pub(super) fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: Rgb) {
+        let (left, top) = (device(x), device(y));
+        let item = Item::Rect { x: left, y: top, width: device(x + width) - left, height: device(y + height) - top, fill };
+        self.items.push(item);
+    }
+
+    /// The outline of a rectangle, half a CSS pixel wide, drawn just outside it.
+    pub(super) fn frame(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb) {
+        const PEN: f64 = 0.5;
+        self.rect(x - PEN, y - PEN, width + 2.0 * PEN, PEN, colour);
+        self.rect(x - PEN, y + height, width + 2.0 * PEN, PEN, colour);
+        self.rect(x - PEN, y, PEN, height, colour);
+        self.rect(x + width, y, PEN, height, colour);
+    }
+
+    /// A straight line of one device pixel.
+    pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: Rgb) {
+        self.items.push(Item::Line { from: (device(from.0), device(from.1)), to: (device(to.0), device(to.1)), colour });
+    }
+
+    /// Text whose baseline passes through `(x, y)`.
+    pub(super) fn text(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
+        let item = Text { x: device(x), y: device(y), size: device(size), anchor, upwards: false, colour, text: text.into() };
+        self.items.push(Item::Text(item));
+    }
+
+    /// Text whose digits and capitals are centred on the height `y`.
+    pub(super) fn text_centred(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
+        self.text(x, y + HALF_CAP * size, size, anchor, colour, text);
+    }
+
+    /// Text that reads upwards, its middle at `(x, y)`.
+    pub(super) fn text_upwards(&mut self, x: f64, y: f64, size: f64, colour: Rgb, text: impl Into<String>) {
+        let x = device(x + HALF_CAP * size);
+        let item = Text { x, y: device(y), size: device(size), anchor: Anchor::Middle, upwards: true, colour, text: text.into() };
+        self.items.push(Item::Text(item));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::colour::BLACK;
+    use super::*;
+
+    #[test]
+    fn neighbouring_rectangles_share_their_edge() {
+        let mut scene = Scene::new(10.0, 10.0, String::new());
+        scene.rect(0.3, 0.0, 1.3, 1.0, BLACK);
+        scene.rect(1.6, 0.0, 1.3, 1.0, BLACK);
+        let edges: Vec<_> = scene
+            .items
+            .iter()
+            .map(|item| match item {
+                Item::Rect { x, width, .. } => (*x, x + width),
+                _ => unreachable!(),
+            })
+            .collect();
+        assert_eq!(edges[0].1, edges[1].0);
+    }
+}

@@ -1,0 +1,196 @@
+//! Scenes to SVG.
+//!
+//! Plotters writes the shapes and the text. The opening tag is ours (size in CSS pixels, a title), and so are the
+//! pictures that stand for very many cells: one rectangle each would make tens of megabytes.
+
+use std::fmt::Write;
+
+use plotters::prelude::{DrawingBackend, RGBColor, SVGBackend};
+use plotters::style::text_anchor::{HPos, Pos, VPos};
+use plotters::style::{FontFamily, FontTransform, IntoFont, TextStyle};
+
+use super::bitmap::{self, bug};
+use super::colour::Rgb;
+use super::scene::{Anchor, Cells, Item, SCALE, Scene, Text};
+use crate::error::Result;
+
+/// What a viewer should draw the text with: the widths were measured in the first.
+const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
+
+/// With more cells than this, blocks of cells are embedded pictures.
+const MOST_RECTANGLES: usize = 4096;
+
+/// Plotters puts a top-anchored baseline this many em below the position, and divides font sizes by the second number.
+const TOP_TO_BASELINE: f64 = 0.76;
+const SIZE_DIVISOR: f64 = 1.24;
+
+/// Writes a scene as an SVG document.
+///
+/// # Errors
+/// Only where the encoding of an embedded picture fails, which would be a bug.
+pub(super) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
+    let mut drawn = String::new();
+    let cells: usize = scene.items.iter().map(|item| if let Item::Cells(c) = item { c.fills.len() } else { 0 }).sum();
+    let as_pictures = cells > MOST_RECTANGLES;
+    draw(scene, as_pictures, &mut drawn)?;
+
+    let mut out = String::with_capacity(drawn.len() + 1024);
+    let (width, height) = (scene.width, scene.height);
+    // Writing to a String cannot fail.
+    let _ = writeln!(
+        out,
+        "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" width=\"{}\" height=\"{}\" \
+         viewBox=\"0 0 {width} {height}\" role=\"img\" font-family=\"{FAMILY}\">",
+        f64::from(width) / SCALE,
+        f64::from(height) / SCALE,
+    );
+    let _ = writeln!(out, "<title>{}</title>", escape(&scene.title));
+    let _ = writeln!(out, "<rect width=\"{width}\" height=\"{height}\" fill=\"#FFFFFF\"/>");
+    if as_pictures {
+        for item in &scene.items {
+            if let Item::Cells(block) = item {
+                picture(&mut out, block)?;
+            }
+        }
+    }
+    // After plotters' own opening tag, which ours replaces.
+    out.push_str(&tidy(drawn.split_once('\n').map_or("", |(_, shapes)| shapes)));
+    Ok(out.into_bytes())
+}
+
+fn draw(scene: &Scene, without_cells: bool, out: &mut String) -> Result<()> {
+    let mut backend = SVGBackend::with_string(out, (scene.width, scene.height));
+    for item in &scene.items {
+        match item {
+            Item::Rect { x, y, width, height, fill } => {
+                backend.draw_rect((*x, *y), (x + width, y + height), &rgb(*fill), true).map_err(|e| bug(&e))?;
+            }
+            Item::Line { from, to, colour } => backend.draw_line(*from, *to, &rgb(*colour)).map_err(|e| bug(&e))?,
+            Item::Text(text) => write_text(&mut backend, text)?,
+            Item::Cells(_) if without_cells => {}
+            Item::Cells(block) => rectangles(&mut backend, block)?,
+        }
+    }
+    backend.present().map_err(|e| bug(&e))
+}
+
+/// One rectangle for each run of equal cells. Each reaches under its right and lower neighbours, which are drawn later:
+/// no viewer can show a seam.
+fn rectangles(backend: &mut SVGBackend<'_>, block: &Cells) -> Result<()> {
+    let Cells { x, y, cell, n, fills } = block;
+    let end = |k: usize| k as i32 * cell + i32::from(k < *n);
+    for (row, colours) in fills.chunks(*n).enumerate() {
+        let mut first = 0;
+        for run in colours.chunk_by(|a, b| a == b) {
+            let last = first + run.len();
+            let from = (x + first as i32 * cell, y + row as i32 * cell);
+            if let Some(fill) = run.first() {
+                backend.draw_rect(from, (x + end(last), y + end(row + 1)), &rgb(*fill), true).map_err(|e| bug(&e))?;
+            }
+            first = last;
+        }
+    }
+    Ok(())
+}
+
+fn write_text(backend: &mut SVGBackend<'_>, text: &Text) -> Result<()> {
+    let h = match text.anchor {
+        Anchor::Start => HPos::Left,
+        Anchor::Middle => HPos::Center,
+        Anchor::End => HPos::Right,
+    };
+    let size = f64::from(text.size);
+    let rise = (TOP_TO_BASELINE * size).round() as i32;
+    let (position, turn) = if text.upwards {
+        ((text.x - rise, text.y), FontTransform::Rotate270)
+    } else {
+        ((text.x, text.y - rise), FontTransform::None)
+    };
+    let font = (FontFamily::Name(FAMILY), size * SIZE_DIVISOR).into_font().transform(turn);
+    backend
+        .draw_text(&text.text, &TextStyle::from(font).color(&rgb(text.colour)).pos(Pos::new(h, VPos::Top)), position)
+        .map_err(|e| bug(&e))
+}
+
+/// Plotters' output without what the opening tag says once or what SVG takes for granted, and with whole font sizes
+/// (the division leaves 26.000000000000004). Names cannot be hit: their quotation marks are escaped.
+fn tidy(shapes: &str) -> String {
+    const SIZE: &str = " font-size=\"";
+    let family = format!(" font-family=\"{FAMILY}\"");
+    let plain = shapes.replace(&family, "").replace(" opacity=\"1\"", "").replace(" stroke=\"none\"", "");
+    let mut out = String::with_capacity(plain.len());
+    for (k, part) in plain.split(SIZE).enumerate() {
+        match part.split_once('"') {
+            Some((size, rest)) if k > 0 => {
+                let size = size.parse::<f64>().map_or(size.to_owned(), |s| s.round().to_string());
+                out.extend([SIZE, &size, "\"", rest]);
+            }
+            _ => out.push_str(part),
+        }
+    }
+    out
+}
+
+/// A block of cells as an embedded PNG with as many pixels as the scene gives it.
+fn picture(out: &mut String, block: &Cells) -> Result<()> {
+    let Cells { x, y, cell, n, fills } = block;
+    let repeat = *cell as usize;
+    let side = n * repeat;
+    let mut pixels = Vec::with_capacity(side * side * 3);
+    for row in fills.chunks(*n) {
+        let line: Vec<u8> = row.iter().flat_map(|Rgb(r, g, b)| [*r, *g, *b].repeat(repeat)).collect();
+        for _ in 0..repeat {
+            pixels.extend_from_slice(&line);
+        }
+    }
+    let png = bitmap::encode(side as u32, side as u32, &pixels, None)?;
+    let _ = writeln!(
+        out,
+        "<image x=\"{x}\" y=\"{y}\" width=\"{side}\" height=\"{side}\" image-rendering=\"optimizeSpeed\" \
+         xlink:href=\"data:image/png;base64,{}\"/>",
+        base64(&png)
+    );
+    Ok(())
+}
+
+fn base64(bytes: &[u8]) -> String {
+    const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
+    let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
+    for chunk in bytes.chunks(3) {
+        let bits = (0..3).fold(0_u32, |bits, k| (bits << 8) | u32::from(chunk.get(k).copied().unwrap_or(0)));
+        for k in 0..4 {
+            let digit = DIGITS[(bits >> (18 - 6 * k)) as usize & 63];
+            out.push(if k <= chunk.len() { char::from(digit) } else { '=' });
+        }
+    }
+    out
+}
+
+fn escape(text: &str) -> String {
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;")
+}
+
+fn rgb(Rgb(r, g, b): Rgb) -> RGBColor {
+    RGBColor(r, g, b)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn base64_matches_rfc_4648() {
+        let cases = [("", ""), ("f", "Zg=="), ("fo", "Zm8="), ("foo", "Zm9v"), ("foob", "Zm9vYg=="), ("foobar", "Zm9vYmFy")];
+        for (plain, coded) in cases {
+            assert_eq!(base64(plain.as_bytes()), coded);
+        }
+    }
+
+    #[test]
+    fn font_sizes_are_whole_and_names_are_left_alone() {
+        let tidied = tidy(
+            "<text x=\"1\" font-size=\"26.000000000000004\" opacity=\"1\" fill=\"#000000\">\n font-size=&quot;9.7&quot;\n</text>",
+        );
+        assert_eq!(tidied, "<text x=\"1\" font-size=\"26\" fill=\"#000000\">\n font-size=&quot;9.7&quot;\n</text>");
+    }
+}
