@@ -1,5 +1,6 @@
 //! The output directory: the old one or the new one, never half, and nothing left beside it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by them, or shows its timings")]
+#![allow(clippy::result_large_err, reason = "the library's error is what it is")]
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::ffi::OsStringExt;
