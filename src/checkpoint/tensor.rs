@@ -138,6 +138,31 @@ impl RawTensor {
         }
         bad.refuse(&self.file, &self.name, &self.shape)
     }
+
+    /// Checks that every value is finite.
+    ///
+    /// # Errors
+    /// As [`RawTensor::to_f64`].
+    pub fn check_finite(&self) -> Result<()> {
+        const AT_ONCE: usize = 1024;
+        let float = self.float_dtype()?;
+        let (mut bad, mut values) = (NonFinite::default(), [0.0; AT_ONCE]);
+        for (piece, bytes) in self.bytes.chunks(AT_ONCE * float.size()).enumerate() {
+            let values = &mut values[..bytes.len() / float.size()];
+            if !widen(float, bytes, values) {
+                bad.count(values, piece * AT_ONCE);
+            }
+        }
+        bad.refuse(&self.file, &self.name, &self.shape)
+    }
+
+    /// Writes the values from element `first` on as `f64` into `out`, NaN and Inf included; nothing for a type that is no float.
+    pub fn widen_part(&self, first: usize, out: &mut [f64]) {
+        if let Some(float) = FloatType::of(self.dtype) {
+            let from = (first * float.size()).min(self.bytes.len());
+            widen(float, &self.bytes[from..], out);
+        }
+    }
 }
 
 /// The error for a weight that is not stored as a full-precision float.

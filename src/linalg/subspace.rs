@@ -88,6 +88,12 @@ impl SubspaceBasis {
         ThinQr::of(matrix)?.basis()
     }
 
+    /// The same of the transposed matrix: left and right change places.
+    #[must_use]
+    pub fn transposed(self) -> Self {
+        Self { left: self.right, right: self.left, ..self }
+    }
+
     /// Left singular vectors (m, k).
     #[must_use]
     pub fn left(&self) -> ArrayView2<'_, f64> {

@@ -1,0 +1,171 @@
+//! φ, the similarity of two subspaces (Kim et al. 2024, Eq. 2): one pair, and all pairs of layers at once.
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+
+use crate::linalg::UNIT_ROUNDOFF;
+use crate::linalg::lapack::multiply_into;
+use crate::linalg::subspace::SubspaceBasis;
+
+/// `φ = ‖XᵀY‖_F² / min(i, j)` for orthonormal columns X (D, i) and Y (D, j): 0 for orthogonal subspaces, 1 where one holds the other.
+///
+/// Source: Kim et al. 2024, Eq. 2, after Hu et al. 2022.
+///
+/// # Panics
+/// Where the columns differ in length.
+#[must_use]
+pub fn phi(x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>) -> f64 {
+    share(x.t().dot(&y).view())
+}
+
+/// The squared Frobenius norm of a block of cosines over its smaller side; rounding cannot take it past 1.
+fn share(block: ArrayView2<'_, f64>) -> f64 {
+    let smaller = block.nrows().min(block.ncols());
+    if smaller == 0 {
+        return 0.0;
+    }
+    (block.iter().map(|v| v * v).sum::<f64>() / smaller as f64).min(1.0)
+}
+
+/// The expected φ of independent random subspaces: `max(i, j)/D`.
+///
+/// `None` where D = max(i, j): one subspace is the whole space and φ is 1 by construction.
+#[must_use]
+pub fn expected_by_chance(i: usize, j: usize, length: usize) -> Option<f64> {
+    (length > 0).then(|| i.max(j).min(length) as f64 / length as f64)
+}
+
+/// All inner products between several bases, from one product of the stacked columns.
+///
+/// Source: one Gram matrix serves every (i, j) up to the bases' sizes.
+#[derive(Debug)]
+pub struct AllPairs {
+    /// For each basis: its group (bases of one column length) and first column there; none where there is no basis.
+    places: Vec<Option<(usize, usize, usize)>>,
+    grams: Vec<Array2<f64>>,
+}
+
+impl AllPairs {
+    /// Multiplies all bases with one another.
+    ///
+    /// # Shapes
+    /// Each basis (D, r) with orthonormal columns; D and r may differ. A missing basis has no φ with any other.
+    #[must_use]
+    pub fn of(bases: &[Option<ArrayView2<'_, f64>>]) -> Self {
+        let mut lengths: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+        for (index, basis) in bases.iter().enumerate() {
+            if let Some(basis) = basis {
+                lengths.entry(basis.nrows()).or_default().push(index);
+            }
+        }
+        let mut places = vec![None; bases.len()];
+        let mut grams = Vec::with_capacity(lengths.len());
+        for (group, members) in lengths.into_values().enumerate() {
+            let views: Vec<_> = members.iter().filter_map(|&m| bases[m]).collect();
+            let mut first = 0;
+            for (&member, view) in members.iter().zip(&views) {
+                places[member] = Some((group, first, view.ncols()));
+                first += view.ncols();
+            }
+            let mut gram = Array2::zeros((first, first));
+            if let Ok(stacked) = concatenate(Axis(1), &views) {
+                multiply_into(gram.view_mut(), false, 1.0, stacked.t(), stacked.view());
+            }
+            grams.push(gram);
+        }
+        Self { places, grams }
+    }
+
+    /// φ between the first `i` columns of basis `a` and the first `j` of basis `b`.
+    ///
+    /// `None` where one is missing or too small, or where the columns differ in length.
+    #[must_use]
+    pub fn phi(&self, a: usize, b: usize, i: usize, j: usize) -> Option<f64> {
+        // One triangle serves both orders, so that φ(a, b, i, j) and φ(b, a, j, i) have the same bits.
+        if a > b {
+            return self.phi(b, a, j, i);
+        }
+        let ((group_a, first_a, size_a), (group_b, first_b, size_b)) = ((*self.places.get(a)?)?, (*self.places.get(b)?)?);
+        if group_a != group_b || i > size_a || j > size_b {
+            return None;
+        }
+        Some(share(self.grams[group_a].slice(s![first_a..first_a + i, first_b..first_b + j])))
+    }
+
+    /// Whether both bases are there but their columns differ in length.
+    #[must_use]
+    pub fn differ_in_length(&self, a: usize, b: usize) -> bool {
+        matches!((self.places.get(a), self.places.get(b)), (Some(Some(a)), Some(Some(b))) if a.0 != b.0)
+    }
+}
+
+/// First-order bound on how far the first `i` singular vectors of Θ can be off: `10·u·(n + κ·‖Θ‖₂/g_i)`, g_i the gap behind σ_i.
+///
+/// The bound on a φ is the sum of its two matrices' values (SPEC section 3).
+#[must_use]
+pub fn vector_error(n: usize, error_factor: f64, basis: &SubspaceBasis, i: usize) -> f64 {
+    let norm = basis.sigma().first().copied().unwrap_or(0.0);
+    let bound = 10.0 * UNIT_ROUNDOFF * (n as f64 + error_factor * norm / basis.gap(i));
+    if bound.is_nan() { f64::INFINITY } else { bound }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn same_orthogonal_and_halfway() {
+        let e = Array2::<f64>::eye(4);
+        let (x, y) = (e.slice(s![.., ..2]), e.slice(s![.., 2..]));
+        assert_eq!(phi(x, x), 1.0);
+        assert_eq!(phi(x, y), 0.0);
+        assert_eq!(phi(e.slice(s![.., ..3]), x), 1.0);
+        let half = array![[0.5_f64.sqrt()], [0.0], [0.5_f64.sqrt()], [0.0]];
+        assert!((phi(half.view(), x) - 0.5).abs() < 1e-15);
+    }
+
+    #[test]
+    fn all_pairs_agree_with_single_ones() {
+        let bases: Vec<_> = (0..3)
+            .map(|k| SubspaceBasis::of(Array2::from_shape_fn((6, 3), |(a, b)| ((a * 7 + b * 5 + k * 3) % 11) as f64 - 4.0).view()).unwrap())
+            .collect();
+        let views: Vec<_> = bases.iter().map(|b| Some(b.left())).collect();
+        let pairs = AllPairs::of(&views);
+        for a in 0..3 {
+            for b in 0..3 {
+                for (i, j) in [(3, 3), (1, 3), (2, 1)] {
+                    let single = phi(bases[a].left().slice(s![.., ..i]), bases[b].left().slice(s![.., ..j]));
+                    assert!((pairs.phi(a, b, i, j).unwrap() - single).abs() < 1e-14);
+                    assert_eq!(pairs.phi(a, b, i, j), pairs.phi(b, a, j, i));
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn missing_short_and_unequal_bases_have_no_phi() {
+        let (e3, e4) = (Array2::<f64>::eye(3), Array2::<f64>::eye(4));
+        let pairs = AllPairs::of(&[Some(e3.view()), Some(e4.view()), None]);
+        assert_eq!(pairs.phi(0, 0, 3, 3), Some(1.0));
+        assert_eq!(pairs.phi(0, 0, 4, 1), None);
+        assert_eq!(pairs.phi(0, 1, 1, 1), None);
+        assert!(pairs.differ_in_length(0, 1) && !pairs.differ_in_length(0, 2));
+        assert_eq!(pairs.phi(0, 2, 1, 1), None);
+    }
+
+    #[test]
+    fn chance_is_the_share_of_the_space() {
+        assert_eq!(expected_by_chance(8, 8, 384), Some(8.0 / 384.0));
+        assert_eq!(expected_by_chance(4, 8, 8), Some(1.0));
+        assert_eq!(expected_by_chance(1, 1, 0), None);
+    }
+
+    #[test]
+    fn a_vanishing_gap_leaves_no_certainty() {
+        let basis = SubspaceBasis::of(Array2::<f64>::eye(3).view()).unwrap();
+        assert!(vector_error(3, 1.0, &basis, 1) > 1.0);
+        assert!(vector_error(3, 1.0, &basis, 3) < 1e-14);
+    }
+}
