@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::config::AdapterConfig;
-use super::files::{listing, sample};
+use super::files::{listing, sample, unreadable};
 use super::keys::{Factor, ModuleKey, TensorKey, name_modules, parse_tensor_name};
 use super::reader::SafetensorsFile;
 use super::tensor::{FloatType, TensorInfo, not_full_precision, show_shape};
@@ -108,6 +108,7 @@ impl Adapter {
     /// # Errors
     /// [`Error::Missing`] and [`Error::Malformed`] for its files, [`Error::Mismatch`] if they hold no LoRA that can be used.
     pub fn open(dir: &Path, name: String) -> Result<Self> {
+        std::fs::metadata(dir).map_err(|err| unreadable(dir, &err))?;
         let config = AdapterConfig::read(dir)?;
         let weights = SafetensorsFile::open(&weights_path(dir)?)?;
         let (pairs, ignored, magnitudes) = collect(&weights)?;

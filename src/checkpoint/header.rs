@@ -225,3 +225,28 @@ fn check_layout(path: &Path, tensors: &[(String, TensorInfo)], data_start: u64, 
     };
     Err(Error::malformed(path, what, format!("{needs} bytes"), format!("{has} bytes")).with_hint(hint))
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate::{adapter_tensors, file};
+    use super::*;
+
+    #[test]
+    fn no_damaged_byte_gets_through_or_panics() {
+        let bytes = file(&adapter_tensors());
+        let len = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let (good, data_len) = (&bytes[8..8 + len], (bytes.len() - 8 - len) as u64);
+        assert_eq!(parse(Path::new("x"), good, data_len).unwrap().len(), 4);
+        for at in 0..good.len() {
+            for byte in [0, b' ', b'"', b'-', b'.', b'0', b'9', b'[', b'{', b'}', b'\\', b'e', 0xff] {
+                let mut header = good.to_vec();
+                header[at] = byte;
+                if let Ok(tensors) = parse(Path::new("x"), &header, data_len) {
+                    let total: u64 = tensors.iter().map(|(_, info)| info.end - info.begin).sum();
+                    assert_eq!(total, data_len);
+                }
+            }
+            assert!(parse(Path::new("x"), &good[..at], data_len).is_err());
+        }
+    }
+}

@@ -149,7 +149,8 @@ impl<'a> BaseIndex<'a> {
             let hits: Vec<&str> = self.base.names().filter(|name| name.ends_with(&ending) || *name == &ending[1..]).collect();
             match hits[..] {
                 [] => {
-                    if self.base.names().any(|name| name.ends_with(&format!(".{suffix}.qweight"))) {
+                    let packed = format!(".{suffix}.qweight");
+                    if self.base.names().any(|name| name.ends_with(&packed)) {
                         return Err(self.packed(&format!("*.{suffix}.weight"), "GPTQ or AWQ (qweight)"));
                     }
                     tried.push(format!("`*.{}.weight`", escape(suffix)));
