@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 
 use super::config::AdapterConfig;
-use super::files::{listing, sample};
+use super::files::{listing, sample, unreadable};
 use super::keys::{Factor, ModuleKey, TensorKey, name_modules, parse_tensor_name};
 use super::reader::SafetensorsFile;
 use super::tensor::{FloatType, TensorInfo, not_full_precision, show_shape};
@@ -108,6 +108,7 @@ impl Adapter {
     /// # Errors
     /// [`Error::Missing`] and [`Error::Malformed`] for its files, [`Error::Mismatch`] if they hold no LoRA that can be used.
     pub fn open(dir: &Path, name: String) -> Result<Self> {
+        std::fs::metadata(dir).map_err(|err| unreadable(dir, &err))?;
         let config = AdapterConfig::read(dir)?;
         let weights = SafetensorsFile::open(&weights_path(dir)?)?;
         let (pairs, ignored, magnitudes) = collect(&weights)?;
@@ -176,7 +177,9 @@ fn weights_path(dir: &Path) -> Result<PathBuf> {
     let pickle = dir.join(PICKLE_FILE);
     if pickle.symlink_metadata().is_ok() {
         let hint = "load it with PEFT and save it again with safe_serialization=True";
-        return Err(Error::mismatch(&pickle, "weights are a pickle, which is not supported", WEIGHTS_FILE, PICKLE_FILE).with_hint(hint));
+        return Err(
+            Error::mismatch(&pickle, "weights are a pickle, which is not supported", WEIGHTS_FILE, PICKLE_FILE).with_hint(hint)
+        );
     }
     Err(Error::missing(dir, format!("has no weights; expected {WEIGHTS_FILE}, found {}", listing(dir))))
 }
@@ -234,15 +237,12 @@ fn check_layer(weights: &SafetensorsFile, config: &AdapterConfig, path: String, 
     let (rank, d_in, d_out) = (a[0], a[1], b[0]);
     if rank != b[1] {
         let what = format!("ranks of `{}` and `{}`", escape(&tensor_a), escape(&tensor_b));
-        let error = Error::mismatch(
-            file,
-            what,
-            "A [r, in] and B [out, r]",
-            format!("A {} and B {}", show_shape(&a), show_shape(&b)),
-        );
-        return Err(if a[1] == b[1] {
+        let error =
+            Error::mismatch(file, what, "A [r, in] and B [out, r]", format!("A {} and B {}", show_shape(&a), show_shape(&b)));
+        let fits = |rank: usize, d_in: usize, d_out: usize| rank <= d_in.min(d_out);
+        return Err(if a[1] == b[1] && fits(a[1], a[0], b[0]) {
             error.with_hint("A looks transposed")
-        } else if a[0] == b[0] {
+        } else if a[0] == b[0] && fits(a[0], a[1], b[1]) {
             error.with_hint("B looks transposed")
         } else {
             error
@@ -252,13 +252,10 @@ fn check_layer(weights: &SafetensorsFile, config: &AdapterConfig, path: String, 
         let what = format!("rank of `{}`", escape(&stem));
         let found = format!("{rank} (A {}, B {})", show_shape(&a), show_shape(&b));
         let expected = format!("at most min(out, in) = {}", d_in.min(d_out));
-        return Err(Error::mismatch(file, what, expected, found).with_hint("A or B may be stored transposed: A is [r, in], B is [out, r]"));
+        return Err(Error::mismatch(file, what, expected, found)
+            .with_hint("A or B may be stored transposed: A is [r, in], B is [out, r]"));
     }
-    let dtype = if dtype_a == dtype_b {
-        dtype_a.name().to_owned()
-    } else {
-        format!("{}/{}", dtype_a.name(), dtype_b.name())
-    };
+    let dtype = if dtype_a == dtype_b { dtype_a.name().to_owned() } else { format!("{}/{}", dtype_a.name(), dtype_b.name()) };
     let scaling = config.scaling(&key.path, rank);
     Ok(AdapterLayer { layer: key.layer, key, adapter_key: stem, rank, d_in, d_out, scaling, dtype, tensor_a, tensor_b })
 }
@@ -367,4 +364,87 @@ fn gap_warning(name: &str, layers: &[AdapterLayer]) -> Option<String> {
     let more = if missing.len() > 8 { ", ..." } else { "" };
     let shown: Vec<&str> = missing.iter().take(8).map(String::as_str).collect();
     Some(format!("module `{}`: layers {first}..{last} without {}{more}", escape(name), shown.join(", ")))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate::{self, Tensor, f32_tensor, lora};
+    use super::*;
+
+    fn open(tensors: &[Tensor], config: &[(&str, &str)]) -> Result<Adapter> {
+        let dir = tempfile::tempdir().unwrap();
+        generate::good(dir.path());
+        generate::config(dir.path(), config);
+        generate::adapter(dir.path(), tensors);
+        Adapter::open(&dir.path().join("adapter"), "adapter".to_owned())
+    }
+
+    fn layers(numbers: &[&str]) -> Vec<Tensor> {
+        numbers.iter().flat_map(|number| lora(number)).collect()
+    }
+
+    #[test]
+    fn layers_are_sorted_by_number_and_gaps_are_named() {
+        let adapter = open(&layers(&["10", "0", "3", "1", "4294"]), &[]).unwrap();
+        let numbers: Vec<_> = adapter.modules[0].layers.iter().map(|layer| layer.layer).collect();
+        assert_eq!(numbers, [Some(0), Some(1), Some(3), Some(10), Some(4294)]);
+        assert_eq!(adapter.warnings, ["module `query`: layers 0..4294 without 2, 4..9, 11..4293"]);
+        assert!(open(&layers(&["8", "9"]), &[]).unwrap().warnings.is_empty());
+    }
+
+    #[test]
+    fn wrapped_names_are_one_module() {
+        let mut tensors = layers(&["0", "1"]);
+        for tensor in &mut tensors[..2] {
+            tensor.name = format!("_orig_mod.{}", tensor.name.replace(".weight", ".default.weight"));
+        }
+        for tensor in &mut tensors[2..] {
+            tensor.name = tensor.name.replace("base_model.model.", "");
+        }
+        let adapter = open(&tensors, &[]).unwrap();
+        assert_eq!(adapter.modules.len(), 1);
+        assert_eq!(adapter.modules[0].module_type, "bert.encoder.layer.*.attention.self.query");
+        assert_eq!(
+            adapter.modules[0].layers[0].adapter_key,
+            "_orig_mod.base_model.model.bert.encoder.layer.0.attention.self.query"
+        );
+    }
+
+    #[test]
+    fn types_may_differ_and_kernels_of_one_are_squeezed() {
+        let mut tensors = layers(&["0"]);
+        tensors[0].dtype = "BF16";
+        tensors[0].bytes.truncate(24);
+        tensors[1].shape = vec![6, 2, 1, 1];
+        let adapter = open(&tensors, &[]).unwrap();
+        let layer = &adapter.modules[0].layers[0];
+        assert_eq!((layer.dtype.as_str(), layer.d_out, layer.rank), ("BF16/F32", 6, 2));
+    }
+
+    #[test]
+    fn what_is_left_out_is_counted_and_dora_is_told() {
+        let mut tensors = layers(&["0"]);
+        tensors.push(f32_tensor("base_model.model.classifier.weight", &[2, 6]));
+        tensors.push(f32_tensor("base_model.model.bert.encoder.layer.0.attention.self.query.lora_magnitude_vector", &[6]));
+        let adapter = open(&tensors, &[]).unwrap();
+        assert_eq!((adapter.ignored_tensors, adapter.warnings.len()), (2, 1));
+        assert!(adapter.warnings[0].contains("DoRA"));
+        let adapter = open(&tensors, &[("use_dora", "true"), ("init_lora_weights", "\"olora\"")]).unwrap();
+        assert_eq!(adapter.warnings.len(), 2, "{:?}", adapter.warnings);
+    }
+
+    #[test]
+    fn ranks_and_patterns_are_held_against_the_tensors() {
+        let mut tensors = layers(&["0", "1"]);
+        tensors[2] = f32_tensor(&tensors[2].name, &[3, 6]);
+        tensors[3] = f32_tensor(&tensors[3].name, &[6, 3]);
+        let patterned = open(&tensors, &[("rank_pattern", r#"{"layer.1.attention.self.query": 3, "key": 4}"#)]).unwrap();
+        assert_eq!(patterned.warnings, ["rank_pattern: `key` matches no module"]);
+        let scalings: Vec<f64> = patterned.modules[0].layers.iter().map(|layer| layer.scaling).collect();
+        assert_eq!(scalings, [2.0, 4.0 / 3.0]);
+        let unpatterned = open(&tensors, &[("alpha_pattern", r#"{"none": 1}"#)]).unwrap();
+        assert_eq!(unpatterned.warnings.len(), 2, "{:?}", unpatterned.warnings);
+        assert!(open(&layers(&["0"]), &[("r", "8"), ("rank_pattern", r#"{"query": 2}"#)]).unwrap().warnings.is_empty());
+        assert_eq!(open(&layers(&["0"]), &[("r", "")]).unwrap().config.r, None);
+    }
 }

@@ -148,3 +148,31 @@ fn display_name(file: &Path) -> String {
     let resolved = || directory.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
     named.or_else(resolved).unwrap_or_default()
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate;
+    use super::*;
+
+    #[test]
+    fn a_directory_or_its_file_is_the_same_model() {
+        let dir = tempfile::tempdir().unwrap();
+        generate::good(dir.path());
+        for path in [dir.path().join("base"), dir.path().join("base/..").join("base"), dir.path().join(generate::BASE_WEIGHTS)] {
+            let base = BaseModel::open(&path).unwrap();
+            assert_eq!((base.display_name(), base.names().count(), base.path()), ("base", 2, path.as_path()));
+        }
+    }
+
+    #[test]
+    fn other_layouts_are_named() {
+        let dir = tempfile::tempdir().unwrap();
+        for (name, found) in
+            [("model.safetensors.index.json", "shards"), ("pytorch_model.bin", "pickle"), ("weights.pth", "pickle")]
+        {
+            std::fs::write(dir.path().join(name), "{}").unwrap();
+            let error = BaseModel::open(&dir.path().join(name)).unwrap_err();
+            assert_eq!((error.exit_code(), error.to_string().contains(found)), (5, true), "{error}");
+        }
+    }
+}

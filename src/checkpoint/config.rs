@@ -162,6 +162,10 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
 }
 
 fn parse(path: &Path, bytes: &[u8]) -> Result<RawConfig> {
+    if let Some(first) = bytes.trim_ascii_start().first().filter(|first| **first != b'{') {
+        let found = format!("`{}`", first.escape_ascii());
+        return Err(Error::malformed(path, "adapter config is not valid JSON of an object", "`{` at column 1", found));
+    }
     let first = match serde_json::from_slice(bytes) {
         Ok(raw) => return Ok(raw),
         Err(err) => err,
@@ -376,7 +380,7 @@ mod tests {
         refused(r#"{"peft_type":"IA3"}"#, 5, "found \"IA3\"");
         refused("{}", 5, "peft_type");
         refused("{", 4, "line 1 column 1");
-        refused("[]", 4, "expected");
+        refused("[]", 4, "found `[`");
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(AdapterConfig::read(empty.path()).unwrap_err().exit_code(), 3);
     }

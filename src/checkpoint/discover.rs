@@ -44,7 +44,10 @@ pub fn find_adapters(paths: &[PathBuf]) -> Result<Vec<FoundAdapter>> {
         walk.search(path)?;
         if walk.adapters.is_empty() {
             let skipped = if walk.ours > 0 { " (directories with results of condlora were passed over)" } else { "" };
-            let what = format!("has no adapter in it; expected {CONFIG_FILE} or {WEIGHTS_FILE} at any depth, found {}{skipped}", listing(path));
+            let what = format!(
+                "has no adapter in it; expected {CONFIG_FILE} or {WEIGHTS_FILE} at any depth, found {}{skipped}",
+                listing(path)
+            );
             return Err(Error::missing(path, what));
         }
         let root = if path.file_name().is_some() { std::path::absolute(path) } else { path.canonicalize() };
@@ -226,8 +229,11 @@ pub fn match_init(init_root: &Path, adapter_names: &[String]) -> Result<BTreeMap
     for name in adapter_names {
         let Some(dir) = shorter_names(name).find_map(|suffix| by_name.get(suffix)) else {
             let names = by_name.keys().map(|name| (*name).to_owned()).collect();
-            let what = format!("has no untrained adapter for `{}`; expected one of that name, found {}", escape(name), sample(names, 8));
-            return Err(Error::missing(init_root, what).with_hint("--init takes one adapter for all, or one for each by its name"));
+            let what =
+                format!("has no untrained adapter for `{}`; expected one of that name, found {}", escape(name), sample(names, 8));
+            return Err(
+                Error::missing(init_root, what).with_hint("--init takes one adapter for all, or one for each by its name")
+            );
         };
         matched.insert(name.clone(), (*dir).clone());
     }
@@ -237,4 +243,101 @@ pub fn match_init(init_root: &Path, adapter_names: &[String]) -> Result<BTreeMap
 /// A name, then the same without its first folders, one fewer each time.
 fn shorter_names(name: &str) -> impl Iterator<Item = &str> {
     std::iter::successors(Some(name), |rest| rest.split_once('/').map(|(_, inner)| inner))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn tree(adapters: &[&str]) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().unwrap();
+        for name in adapters {
+            std::fs::create_dir_all(dir.path().join(name)).unwrap();
+            std::fs::write(dir.path().join(name).join(CONFIG_FILE), "{}").unwrap();
+        }
+        dir
+    }
+
+    fn names(paths: &[PathBuf]) -> Vec<String> {
+        find_adapters(paths).unwrap().into_iter().map(|adapter| adapter.name).collect()
+    }
+
+    #[test]
+    fn names_are_paths_below_the_one_given() {
+        let dir = tree(&["run", "run/checkpoint-500", "run/named/other", "x/y"]);
+        let at = |name: &str| dir.path().join(name);
+        assert_eq!(names(&[at("run")]), ["checkpoint-500", "named/other", "run"]);
+        assert_eq!(names(&[dir.path().to_owned()]), ["run", "run/checkpoint-500", "run/named/other", "x/y"]);
+        assert_eq!(names(&[at("x/y/."), at("x/../run/named/other")]), ["other", "y"]);
+        assert_eq!(names(&[at("x"), at("x/y")]), ["y"]);
+    }
+
+    #[test]
+    fn equal_names_get_their_parents() {
+        let dir = tree(&["a/s/sst2", "b/s/sst2", "b/s/trec"]);
+        assert_eq!(names(&[dir.path().join("a/s"), dir.path().join("b/s")]), ["a/s/sst2", "b/s/sst2", "trec"]);
+    }
+
+    #[test]
+    fn a_real_directory_counts_once_and_by_its_own_name() {
+        let dir = tree(&["runs/zeta"]);
+        symlink(dir.path().join("runs/zeta"), dir.path().join("runs/best")).unwrap();
+        symlink(dir.path().join("nowhere"), dir.path().join("runs/dangling")).unwrap();
+        assert_eq!(names(&[dir.path().join("runs"), dir.path().join("runs/best")]), ["zeta"]);
+        symlink("self", dir.path().join("runs/self")).unwrap();
+        assert_eq!(find_adapters(&[dir.path().join("runs")]).unwrap_err().exit_code(), 3);
+    }
+
+    #[test]
+    fn our_results_are_passed_over_unless_given() {
+        let dir = tree(&["results/fitted", "other", "theirs"]);
+        std::fs::write(dir.path().join("results").join(MANIFEST_FILE), r#"{"program": "condlora"}"#).unwrap();
+        std::fs::write(dir.path().join("theirs").join(MANIFEST_FILE), r#"{"program": "else"}"#).unwrap();
+        assert_eq!(names(&[dir.path().to_owned()]), ["other", "theirs"]);
+        assert_eq!(names(&[dir.path().join("results")]), ["fitted"]);
+    }
+
+    #[test]
+    fn names_that_are_not_utf8_stay_apart() {
+        let dir = tree(&[]);
+        for byte in [b'\xfe', b'\xff'] {
+            let name = dir.path().join(OsStr::from_bytes(&[b'n', byte]));
+            std::fs::create_dir(&name).unwrap();
+            std::fs::write(name.join(CONFIG_FILE), "{}").unwrap();
+        }
+        assert_eq!(names(&[dir.path().to_owned()]), ["n\\xFE", "n\\xFF"]);
+    }
+
+    #[test]
+    fn the_base_is_found_from_the_adapter_or_here() {
+        let dir = tempfile::tempdir().unwrap();
+        super::super::generate::good(dir.path());
+        let adapter = dir.path().join("adapter");
+        let config = |name: &str| {
+            super::super::generate::config(dir.path(), &[("base_model_name_or_path", name)]);
+            AdapterConfig::read(&adapter).unwrap()
+        };
+        assert_eq!(find_base(None, &adapter, &config("\"../base\"")).unwrap(), adapter.join("../base"));
+        assert_eq!(find_base(None, &adapter, &config("\"src\"")).unwrap(), PathBuf::from("src"));
+        for name in ["\"org/none\"", "null", "\"\""] {
+            let error = find_base(None, &adapter, &config(name)).unwrap_err();
+            assert_eq!((error.exit_code(), error.hint().unwrap().contains("--base")), (3, true));
+        }
+        let wrong = dir.path().join("bse");
+        assert!(find_base(Some(&wrong), &adapter, &config("null")).unwrap_err().hint().unwrap().ends_with("/base?"));
+    }
+
+    #[test]
+    fn untrained_adapters_are_matched_by_name_or_are_one_for_all() {
+        let dir = tree(&["init/a", "init/b", "one"]);
+        let wanted = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>();
+        let matched = match_init(&dir.path().join("init"), &wanted(&["a", "runs/b"])).unwrap();
+        assert_eq!(matched["runs/b"], dir.path().join("init/b"));
+        let one = match_init(&dir.path().join("one"), &wanted(&["a", "c"])).unwrap();
+        assert_eq!((one.len(), &one["c"]), (2, &dir.path().join("one")));
+        let error = match_init(&dir.path().join("init"), &wanted(&["c"])).unwrap_err();
+        assert_eq!((error.exit_code(), error.to_string().contains("found a, b")), (3, true));
+    }
 }

@@ -86,7 +86,8 @@ pub(super) fn unreadable(path: &Path, err: &std::io::Error) -> Error {
 /// The existing path most like one that does not exist: its first missing part replaced by the nearest name beside it.
 fn nearest_existing(path: &Path) -> Option<PathBuf> {
     const MOST_ENTRIES: usize = 10_000;
-    let missing = path.ancestors().find(|p| p.parent().is_some_and(|up| or_here(up).is_dir()) && p.symlink_metadata().is_err())?;
+    let missing =
+        path.ancestors().find(|p| p.parent().is_some_and(|up| or_here(up).is_dir()) && p.symlink_metadata().is_err())?;
     let wanted = missing.file_name()?.to_string_lossy().into_owned();
     let parent = missing.parent()?;
     let names = std::fs::read_dir(or_here(parent)).ok()?.take(MOST_ENTRIES).flatten().map(|entry| entry.file_name());

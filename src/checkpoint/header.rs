@@ -8,7 +8,8 @@ use std::fmt;
 use std::path::Path;
 
 use serde::Deserialize;
-use serde::de::{Error as _, IntoDeserializer, MapAccess, Visitor};
+use serde::de::value::MapAccessDeserializer;
+use serde::de::{Error as _, IgnoredAny, IntoDeserializer, MapAccess, Visitor};
 
 use super::tensor::{Dtype, TensorInfo, show_shape};
 use crate::error::{Error, Result, escape};
@@ -26,7 +27,7 @@ pub(super) fn parse(path: &Path, header: &[u8], data_len: u64) -> Result<Vec<(St
         return Err(Error::malformed(path, "header encoding", "UTF-8", found));
     }
     check_depth(path, header)?;
-    let RawHeader(mut tensors) = serde_json::from_slice(header).map_err(|err| header_error(path, &err))?;
+    let RawHeader(mut tensors) = serde_json::from_slice(header).map_err(|err| header_error(path, header, &err))?;
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     for pair in tensors.windows(2) {
         if pair[0].0 == pair[1].0 {
@@ -90,8 +91,8 @@ pub(super) fn json_message(err: &serde_json::Error) -> String {
     format!("{}{position}", escape(text.strip_suffix(&position).unwrap_or(&text)))
 }
 
-fn header_error(path: &Path, err: &serde_json::Error) -> Error {
-    let (what, expected) = if err.classify() == serde_json::error::Category::Data {
+fn header_error(path: &Path, header: &[u8], err: &serde_json::Error) -> Error {
+    let (what, expected) = if err.is_data() && serde_json::from_slice::<IgnoredAny>(header).is_ok() {
         ("header", "tensors that have dtype, shape and data_offsets, each once and of its type")
     } else {
         ("header is not valid JSON", "one JSON object")
@@ -104,6 +105,25 @@ struct RawTensorInfo {
     dtype: String,
     shape: Vec<u64>,
     data_offsets: (u64, u64),
+}
+
+/// One tensor's entry, which must be an object: a derived struct would also take an array of its fields.
+struct RawEntry(RawTensorInfo);
+
+impl<'de> Deserialize<'de> for RawEntry {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Object;
+        impl<'de> Visitor<'de> for Object {
+            type Value = RawEntry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with dtype, shape and data_offsets")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, map: M) -> Result<RawEntry, M::Error> {
+                RawTensorInfo::deserialize(MapAccessDeserializer::new(map)).map(RawEntry)
+            }
+        }
+        deserializer.deserialize_map(Object)
+    }
 }
 
 /// The entries in file order, repeated ones included.
@@ -127,9 +147,8 @@ impl<'de> Deserialize<'de> for RawHeader {
                         map.next_value::<Option<HashMap<String, String>>>()
                             .map_err(|err| M::Error::custom(format!("__metadata__: {err}")))?;
                     } else {
-                        let info = map
-                            .next_value::<RawTensorInfo>()
-                            .map_err(|err| M::Error::custom(format!("tensor `{}`: {err}", escape(&name))))?;
+                        let RawEntry(info) =
+                            map.next_value().map_err(|err| M::Error::custom(format!("tensor `{}`: {err}", escape(&name))))?;
                         entries.push((name, info));
                     }
                 }
@@ -150,7 +169,12 @@ fn check_tensor(path: &Path, name: &str, raw: RawTensorInfo) -> Result<TensorInf
     let dtype: Result<Dtype, serde::de::value::Error> = Dtype::deserialize(raw.dtype.as_str().into_deserializer());
     let Ok(dtype) = dtype else {
         let found = format!("`{}`", escape(&raw.dtype));
-        return Err(Error::malformed(path, format!("dtype of {}", label()), "a dtype of the format (F32, F16, BF16, ...)", found));
+        return Err(Error::malformed(
+            path,
+            format!("dtype of {}", label()),
+            "a dtype of the format (F32, F16, BF16, ...)",
+            found,
+        ));
     };
     let (begin, end) = raw.data_offsets;
     if begin > end || i64::try_from(end).is_err() {
@@ -200,4 +224,29 @@ fn check_layout(path: &Path, tensors: &[(String, TensorInfo)], data_start: u64, 
         ("file has trailing bytes that belong to no tensor", "it may be damaged, or two files in one")
     };
     Err(Error::malformed(path, what, format!("{needs} bytes"), format!("{has} bytes")).with_hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate::{adapter_tensors, file};
+    use super::*;
+
+    #[test]
+    fn no_damaged_byte_gets_through_or_panics() {
+        let bytes = file(&adapter_tensors());
+        let len = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
+        let (good, data_len) = (&bytes[8..8 + len], (bytes.len() - 8 - len) as u64);
+        assert_eq!(parse(Path::new("x"), good, data_len).unwrap().len(), 4);
+        for at in 0..good.len() {
+            for byte in [0, b' ', b'"', b'-', b'.', b'0', b'9', b'[', b'{', b'}', b'\\', b'e', 0xff] {
+                let mut header = good.to_vec();
+                header[at] = byte;
+                if let Ok(tensors) = parse(Path::new("x"), &header, data_len) {
+                    let total: u64 = tensors.iter().map(|(_, info)| info.end - info.begin).sum();
+                    assert_eq!(total, data_len);
+                }
+            }
+            assert!(parse(Path::new("x"), &good[..at], data_len).is_err());
+        }
+    }
 }

@@ -121,9 +121,8 @@ impl ModuleKey {
             return Err(KeyError { expected: format!("a module path of at most {DEEPEST} parts"), found });
         }
         let number_after = |words: Option<&[&str]>| {
-            (1..segments.len()).find(|at| {
-                looks_like_number(segments[*at]) && words.is_none_or(|words| words.contains(&segments[*at - 1]))
-            })
+            (1..segments.len())
+                .find(|at| looks_like_number(segments[*at]) && words.is_none_or(|words| words.contains(&segments[*at - 1])))
         };
         let Some(at) = number_after(Some(&CONTAINERS)).or_else(|| number_after(None)) else {
             return Ok(Self { module_type: path.clone(), path, layer: None });
@@ -204,7 +203,12 @@ mod tests {
             ("base_model.model.a.q.lora_B.default.weight", "a.q", "base_model.model.a.q", Factor::B),
             ("_orig_mod.base_model.model.a.q.lora_B.weight", "a.q", "_orig_mod.base_model.model.a.q", Factor::B),
             ("module.base_model.model.a._orig_mod.q.lora_A", "a.q", "module.base_model.model.a._orig_mod.q", Factor::A),
-            ("base_model.model.model.layers.0.q.lora_A.weight", "model.layers.0.q", "base_model.model.model.layers.0.q", Factor::A),
+            (
+                "base_model.model.model.layers.0.q.lora_A.weight",
+                "model.layers.0.q",
+                "base_model.model.model.layers.0.q",
+                Factor::A,
+            ),
             ("a.q.lora_A.weight", "a.q", "a.q", Factor::A),
         ] {
             assert_eq!(parse_tensor_name(name), lora(path, stem, factor));
@@ -238,10 +242,7 @@ mod tests {
         let types = ["e.layer.*.self.query", "e.layer.*.attention.output.dense", "e.layer.*.output.dense", "e.layer.*.fc.dense"];
         assert_eq!(name_modules(&types), ["query", "attention.output.dense", "output.dense", "fc.dense"]);
         let types = ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "decoder.block.*.layer.1.Cross.q"];
-        assert_eq!(
-            name_modules(&types),
-            ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "Cross.q"]
-        );
+        assert_eq!(name_modules(&types), ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "Cross.q"]);
         assert_eq!(name_modules(&["lm_head", "h.*.lm_head"]), ["lm_head", "*.lm_head"]);
         assert_eq!(name_modules(&["a.*.x", "b.a.*.x"]), ["a.*.x", "b.a.*.x"]);
     }

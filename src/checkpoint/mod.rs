@@ -19,6 +19,9 @@ pub mod reader;
 pub mod tensor;
 
 #[cfg(test)]
+#[path = "../../tests/bad_inputs/cases.rs"]
+mod cases;
+#[cfg(test)]
 #[path = "../../tests/bad_inputs/generate.rs"]
 mod generate;
 
@@ -30,3 +33,97 @@ pub use keys::ModuleKey;
 pub use pairing::{PairedLayer, PairedModule, base_name_warning, pair_with_base};
 pub use reader::SafetensorsFile;
 pub use tensor::{Dtype, FloatType, RawTensor, TensorInfo};
+
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+
+    use super::*;
+    use crate::error::Result;
+
+    /// Opens, pairs and reads everything, as a run does.
+    fn read_all(root: &Path) -> Result<usize> {
+        let mut values = 0;
+        for found in find_adapters(&[root.join("adapter")])? {
+            let adapter = Adapter::open(&found.dir, found.name)?;
+            let base = BaseModel::open(&find_base(Some(&root.join("base")), &adapter.dir, &adapter.config)?)?;
+            for layer in pair_with_base(&adapter, &base)?.iter().flat_map(|module| &module.layers) {
+                let factors = adapter.read_factors(&layer.adapter_layer)?;
+                values += factors.a.len() + factors.b.len() + base.read(&layer.tensor)?.to_f64()?.len();
+            }
+        }
+        Ok(values)
+    }
+
+    #[test]
+    fn bad_inputs_are_refused_by_name() {
+        let mut complaints = Vec::new();
+        for case in cases::all() {
+            let dir = tempfile::tempdir().unwrap();
+            generate::good(dir.path());
+            (case.spoil)(dir.path());
+            if case.name == "unreadable file" && std::fs::read(dir.path().join(generate::ADAPTER_WEIGHTS)).is_ok() {
+                continue;
+            }
+            match read_all(dir.path()) {
+                Ok(_) => complaints.push(format!("{}: accepted", case.name)),
+                Err(err) => {
+                    let text = format!("{err}\nhint: {}", err.hint().unwrap_or_default());
+                    let missing: Vec<_> = case.says.iter().filter(|part| !text.contains(**part)).collect();
+                    let clean = text.len() < 4000 && text.chars().filter(|c| c.is_control()).count() == 1;
+                    if err.exit_code() != case.exit || !missing.is_empty() || !clean {
+                        complaints.push(format!("{}: exit {}, lacks {missing:?}\n  {text}", case.name, err.exit_code()));
+                    }
+                }
+            }
+        }
+        assert!(complaints.is_empty(), "{} cases:\n{}", complaints.len(), complaints.join("\n"));
+    }
+
+    #[test]
+    fn the_good_input_is_read_whole() {
+        let dir = tempfile::tempdir().unwrap();
+        generate::good(dir.path());
+        assert_eq!(read_all(dir.path()).unwrap(), 2 * (12 + 12 + 36));
+    }
+
+    #[test]
+    fn the_real_checkpoints_are_read_whole() {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("notebooks-data");
+        let base = BaseModel::open(&data.join("base/all-MiniLM-L6-v2-qv")).unwrap();
+        assert_eq!(base.display_name(), "all-MiniLM-L6-v2-qv");
+        let found = find_adapters(&[data.join("adapters")]).unwrap();
+        let names: Vec<String> = found.iter().map(|adapter| adapter.name.clone()).collect();
+        assert_eq!(names, ["sst2-seed0", "sst2-seed1", "trec-seed0"]);
+        for FoundAdapter { name, dir } in found {
+            let adapter = Adapter::open(&dir, name).unwrap();
+            assert!(adapter.warnings.is_empty(), "{:?}", adapter.warnings);
+            assert_eq!(adapter.ignored_tensors, 2);
+            assert!(base_name_warning(&adapter, &base).unwrap().contains("`all-MiniLM-L6-v2`"));
+            let modules = pair_with_base(&adapter, &base).unwrap();
+            assert_eq!(modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>(), ["query", "value"]);
+            for module in &modules {
+                let layers: Vec<_> = module.layers.iter().map(|layer| layer.adapter_layer.layer).collect();
+                assert_eq!(layers, (0..6).map(Some).collect::<Vec<_>>());
+                let layer = &module.layers[3];
+                assert_eq!(layer.tensor, format!("encoder.layer.3.attention.self.{}.weight", module.name));
+                let of = &layer.adapter_layer;
+                assert_eq!(of.adapter_key, format!("base_model.model.bert.encoder.layer.3.attention.self.{}", module.name));
+                assert_eq!((of.rank, of.d_in, of.d_out, of.scaling, of.dtype.as_str()), (8, 384, 384, 1.0, "F32"));
+                let mut w0 = vec![0.0; 384 * 384];
+                let record = base.read_f64(&layer.tensor, &mut w0).unwrap();
+                let raw = base.read(&layer.tensor).unwrap();
+                assert_eq!((record.blake3.as_str(), raw.to_f64().unwrap()), (raw.hash.as_str(), w0));
+                let factors = adapter.read_factors(of).unwrap();
+                assert_eq!((factors.a.len(), factors.b.len(), factors.inputs.len()), (8 * 384, 8 * 384, 2));
+                assert!(factors.b.iter().any(|value| *value != 0.0));
+            }
+        }
+        for (name, dir) in match_init(&data.join("init"), &names).unwrap() {
+            let adapter = Adapter::open(&dir, name).unwrap();
+            assert!(adapter.read_factors(&adapter.modules[0].layers[0]).unwrap().b.iter().all(|value| *value == 0.0));
+        }
+        let conditional = Adapter::open(&data.join("condlora/trec-seed0"), "x".to_owned()).unwrap_err();
+        assert_eq!(conditional.exit_code(), 5);
+    }
+}

@@ -16,8 +16,28 @@ use crate::error::{Error, Result, escape, show_path};
 
 /// Prefixes that a model's class adds to the names of its tensors.
 const PREFIXES: [&str; 22] = [
-    "albert", "base_model", "bert", "bloom", "deberta", "distilbert", "electra", "encoder_model", "esm", "gpt_neox", "language_model",
-    "llm", "longformer", "mobilebert", "model", "mpnet", "rembert", "roberta", "text_model", "transformer", "vit", "xlm",
+    "albert",
+    "base_model",
+    "bert",
+    "bloom",
+    "deberta",
+    "distilbert",
+    "electra",
+    "encoder_model",
+    "esm",
+    "gpt_neox",
+    "language_model",
+    "llm",
+    "longformer",
+    "mobilebert",
+    "model",
+    "mpnet",
+    "rembert",
+    "roberta",
+    "text_model",
+    "transformer",
+    "vit",
+    "xlm",
 ];
 
 /// A module all of whose layers have their base weight, with shapes that fit.
@@ -112,13 +132,13 @@ impl<'a> BaseIndex<'a> {
         if let Some(exact) = same_core.iter().find(|weight| weight.path == path) {
             return Ok(exact.name);
         }
+        if let Some(found) = self.closest(path, core, same_core)? {
+            return Ok(found);
+        }
         for packed in [path, core] {
             if let Some(kind) = self.base.packing(packed) {
                 return Err(self.packed(&format!("{packed}.weight"), kind));
             }
-        }
-        if let Some(found) = self.closest(path, core, same_core)? {
-            return Ok(found);
         }
         let mut tried = vec![format!("`{}.weight`", escape(path))];
         if core != path {
@@ -129,7 +149,8 @@ impl<'a> BaseIndex<'a> {
             let hits: Vec<&str> = self.base.names().filter(|name| name.ends_with(&ending) || *name == &ending[1..]).collect();
             match hits[..] {
                 [] => {
-                    if self.base.names().any(|name| name.ends_with(&format!(".{suffix}.qweight"))) {
+                    let packed = format!(".{suffix}.qweight");
+                    if self.base.names().any(|name| name.ends_with(&packed)) {
                         return Err(self.packed(&format!("*.{suffix}.weight"), "GPTQ or AWQ (qweight)"));
                     }
                     tried.push(format!("`*.{}.weight`", escape(suffix)));
@@ -223,7 +244,13 @@ fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor:
     let transposed = adapter.config.fan_in_fan_out;
     let (d_out, d_in) = if transposed { (columns, rows) } else { (rows, columns) };
     let (a, b) = ([layer.rank, layer.d_in], [layer.d_out, layer.rank]);
-    let w0 = format!("W0 `{}` {} ({} stored) of {}", escape(tensor), show_shape(&[d_out, d_in]), show_shape(&info.shape), show_path(file));
+    let w0 = format!(
+        "W0 `{}` {} ({} stored) of {}",
+        escape(tensor),
+        show_shape(&[d_out, d_in]),
+        show_shape(&info.shape),
+        show_path(file)
+    );
     let wrong = |name: &str, expected: String, found: &[usize]| {
         let what = format!("tensor `{}` does not fit {w0}", escape(name));
         let error = Error::mismatch(adapter.weights_file(), what, expected, show_shape(found));
@@ -259,5 +286,82 @@ fn check_dtype(base: &BaseModel, tensor: &str, info: &TensorInfo) -> Result<Floa
                 .with_hint("give the unquantised base model with --base"))
         }
         (None, None) => Err(not_full_precision(base.weights_file(), tensor, info.dtype)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::generate::{self, Tensor, f32_tensor};
+    use super::*;
+
+    /// Pairs an adapter of one path with a base of some weights, all of W0's shape.
+    fn pair(path: &str, w0: [u64; 2], fan_in_fan_out: &str, weights: &[&str]) -> Result<Vec<PairedModule>> {
+        let dir = tempfile::tempdir().unwrap();
+        generate::good(dir.path());
+        generate::config(dir.path(), &[("fan_in_fan_out", fan_in_fan_out)]);
+        let (d_out, d_in) = if fan_in_fan_out == "true" { (w0[1], w0[0]) } else { (w0[0], w0[1]) };
+        let name = |factor| format!("base_model.model.{path}.lora_{factor}.weight");
+        generate::adapter(dir.path(), &[f32_tensor(&name("A"), &[2, d_in]), f32_tensor(&name("B"), &[d_out, 2])]);
+        let tensors: Vec<Tensor> = weights.iter().map(|name| f32_tensor(&format!("{name}.weight"), &w0)).collect();
+        generate::base(dir.path(), &tensors);
+        let adapter = Adapter::open(&dir.path().join("adapter"), "adapter".to_owned())?;
+        pair_with_base(&adapter, &BaseModel::open(&dir.path().join("base"))?)
+    }
+
+    fn tensor_for(path: &str, weights: &[&str]) -> String {
+        pair(path, [6, 6], "false", weights).unwrap()[0].layers[0].tensor.clone()
+    }
+
+    #[test]
+    fn names_are_resolved_in_order() {
+        for (path, weights, expected) in [
+            ("bert.layer.0.q", &["bert.layer.0.q", "layer.0.q"][..], "bert.layer.0.q"),
+            ("bert.layer.0.q", &["roberta.layer.0.q", "layer.0.q"], "layer.0.q"),
+            ("layer.0.q", &["bert.layer.0.q", "bert.layer.1.q"], "bert.layer.0.q"),
+            ("roberta.layer.0.q", &["model.bert.layer.0.q", "x.layer.0.q"], "model.bert.layer.0.q"),
+            (
+                "model.layers.0.q",
+                &["model.language_model.layers.0.q", "model.vision.layers.0.q"],
+                "model.language_model.layers.0.q",
+            ),
+            ("transformer.h.11.attn.c", &["h.1.attn.c", "h.11.attn.c"], "h.11.attn.c"),
+            ("deep.text.layers.3.q", &["text.layers.3.q", "vision.layers.3.q"], "text.layers.3.q"),
+            ("lm_head", &["x.lm_head", "x.y"], "x.lm_head"),
+        ] {
+            assert_eq!(tensor_for(path, weights), format!("{expected}.weight"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_without_the_layer_says_nothing() {
+        let error = pair("x.layer.5.attention.q", [6, 6], "false", &["y.layer.0.attention.q"]).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+        assert!(error.to_string().contains("`*.layer.5.attention.q.weight`"), "{error}");
+        let error = pair("x.pooler.q", [6, 6], "false", &["y.decoder.q"]).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+    }
+
+    #[test]
+    fn weights_stored_the_other_way_are_told() {
+        let modules = pair("h.0.c_attn", [4, 9], "true", &["h.0.c_attn"]).unwrap();
+        let layer = &modules[0].layers[0];
+        assert_eq!((layer.transposed, layer.d_out, layer.d_in, layer.w0_dtype.as_str()), (true, 9, 4, "F32"));
+        let plain = pair("h.0.c_attn", [4, 9], "false", &["h.0.c_attn"]).unwrap();
+        assert_eq!((plain[0].layers[0].transposed, plain[0].layers[0].d_out), (false, 4));
+    }
+
+    #[test]
+    fn prefixes_are_counted_where_they_differ() {
+        for (from, to, distance) in [
+            ("", "", 0),
+            ("bert.", "", 1),
+            ("bert.", "roberta.", 2),
+            ("model.", "model.language_model.", 1),
+            ("model.", "base_model.model.", 1),
+        ] {
+            assert_eq!(prefix_distance(from, to), distance, "{from} {to}");
+        }
+        assert_eq!(core_of("model.language_model.layers.0"), "layers.0");
+        assert_eq!(core_of("model"), "model");
     }
 }

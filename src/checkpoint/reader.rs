@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::files::{Stamp, open_regular, unreadable};
 use super::header;
-use super::tensor::{FloatType, NonFinite, RawTensor, check_len, not_full_precision, widen};
 pub use super::tensor::{Dtype, TensorInfo};
+use super::tensor::{FloatType, NonFinite, RawTensor, check_len, not_full_precision, widen};
 use crate::error::{Error, Result, escape};
 
 /// Longest header accepted, as in the `safetensors` crate.
@@ -128,9 +128,7 @@ impl SafetensorsFile {
     }
 
     fn reopen(&self, name: &str) -> Result<(&TensorInfo, File)> {
-        let info = self
-            .info(name)
-            .ok_or_else(|| Error::missing(&self.path, format!("has no tensor `{}`", escape(name))))?;
+        let info = self.info(name).ok_or_else(|| Error::missing(&self.path, format!("has no tensor `{}`", escape(name))))?;
         let (file, stamp) = open_regular(&self.path)?;
         if stamp != self.stamp {
             return Err(changed(&self.path));
@@ -209,4 +207,95 @@ fn recognise(path: &Path, start: &[u8]) -> Option<Error> {
         return None;
     };
     Some(Error::malformed(path, "not a safetensors file", "a safetensors file", found).with_hint(hint))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::generate::{Tensor, f32_tensor, file, raw, zero_tensor};
+    use super::*;
+
+    fn written(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn tensors_come_back_as_they_were() {
+        let tensors = [f32_tensor("b", &[3, 4]), f32_tensor("a\u{1b}\n\0", &[5]), zero_tensor("empty", "I64", &[0, 7], 0)];
+        let (_dir, path) = written(&file(&tensors));
+        let opened = SafetensorsFile::open(&path).unwrap();
+        assert_eq!(opened.names().collect::<Vec<_>>(), ["a\u{1b}\n\0", "b", "empty"]);
+        for tensor in &tensors {
+            let read = opened.read(&tensor.name).unwrap();
+            assert_eq!((read.bytes(), read.hash.as_str()), (&tensor.bytes[..], blake3::hash(&tensor.bytes).to_hex().as_str()));
+        }
+        assert_eq!(opened.read("c").unwrap_err().exit_code(), 3);
+        assert!(opened.info("empty").unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_accepted_file_is_accepted_by_the_reference_reader() {
+        let bytes = file(&[f32_tensor("b", &[3, 4]), zero_tensor("a", "F8_E4M3", &[5], 5), zero_tensor("f", "F4", &[4], 2)]);
+        let (_dir, path) = written(&bytes);
+        let opened = SafetensorsFile::open(&path).unwrap();
+        let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for name in opened.names() {
+            let (ours, theirs) = (opened.read(name).unwrap(), reference.tensor(name).unwrap());
+            assert_eq!((ours.dtype, &ours.shape[..], ours.bytes()), (theirs.dtype(), theirs.shape(), theirs.data()));
+        }
+    }
+
+    #[test]
+    fn an_empty_file_of_no_tensors_and_padding_are_fine() {
+        let (_dir, path) = written(&raw(b"{}   ", b""));
+        assert_eq!(SafetensorsFile::open(&path).unwrap().names().count(), 0);
+    }
+
+    #[test]
+    fn pieces_join_exactly() {
+        let count = 2 * PIECE as u64 / 4 + 77;
+        let mut tensor = f32_tensor("w", &[count]);
+        let (_dir, path) = written(&file(&[f32_tensor("a", &[3]), tensor.clone()]));
+        let opened = SafetensorsFile::open(&path).unwrap();
+        let mut out = vec![0.0; count as usize];
+        let hash = opened.read_f64("w", &mut out).unwrap();
+        let whole = opened.read("w").unwrap();
+        assert_eq!((hash, out), (whole.hash.clone(), whole.to_f64().unwrap()));
+        let at = count as usize - 2;
+        tensor.bytes[4 * at..4 * at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let (_dir, path) = written(&file(&[tensor]));
+        let opened = SafetensorsFile::open(&path).unwrap();
+        let error = opened.read_f64("w", &mut vec![0.0; count as usize]).unwrap_err();
+        assert!(error.to_string().contains(&format!("1 of NaN or Inf, the first (NaN) at index [{at}]")), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_changes_is_refused() {
+        let bytes = file(&[f32_tensor("w", &[8])]);
+        for change in [&bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat()] {
+            let (_dir, path) = written(&bytes);
+            let opened = SafetensorsFile::open(&path).unwrap();
+            std::fs::write(&path, change).unwrap();
+            let error = opened.read("w").unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            assert!(error.to_string().contains("changed while"), "{error}");
+        }
+        let (_dir, path) = written(&bytes);
+        let opened = SafetensorsFile::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(opened.read_f64("w", &mut [0.0; 8]).unwrap_err().exit_code(), 3);
+    }
+
+    #[test]
+    fn many_empty_tensors_open_quickly() {
+        let tensors: Vec<Tensor> = (0..200_000).map(|at| zero_tensor(&format!("t{at}"), "F32", &[0], 0)).collect();
+        let (_dir, path) = written(&file(&tensors));
+        let start = Instant::now();
+        assert_eq!(SafetensorsFile::open(&path).unwrap().names().count(), 200_000);
+        assert!(start.elapsed().as_secs() < 5);
+    }
 }

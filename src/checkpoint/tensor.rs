@@ -302,7 +302,8 @@ mod tests {
         assert_eq!(error.exit_code(), 6);
         let text = error.to_string();
         assert!(text.contains("2 of NaN or Inf, the first (NaN) at index [1, 1]"), "{text}");
-        for (dtype, bytes) in [(Dtype::F16, vec![0, 0x7c]), (Dtype::BF16, vec![0x80, 0xff]), (Dtype::F64, f64::NAN.to_le_bytes().to_vec())]
+        for (dtype, bytes) in
+            [(Dtype::F16, vec![0, 0x7c]), (Dtype::BF16, vec![0x80, 0xff]), (Dtype::F64, f64::NAN.to_le_bytes().to_vec())]
         {
             assert_eq!(tensor(dtype, bytes).to_f64().unwrap_err().exit_code(), 6);
         }
