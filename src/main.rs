@@ -1,3 +1,7 @@
-//! The `condlora` program.
+//! The `condlora` program: everything is in the library's `cli` module.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    condlora::cli::run(std::env::args_os())
+}

@@ -1,1 +1,122 @@
-//! TEMP
+//! The command line: arguments in, one library call, and what the terminal shows.
+//!
+//! Data goes to stdout, everything else to stderr. One file for each command; this one has what they share.
+
+mod analyze;
+mod progress;
+mod signals;
+mod summary;
+mod terminal;
+
+use std::ffi::OsString;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::process::ExitCode;
+
+use clap::{ArgAction, Args, Parser, Subcommand};
+
+use crate::error::{Error, Result, escape};
+use terminal::{ColorChoice, Terminal};
+
+/// The exit code for a mistake of ours.
+const BUG: u8 = 70;
+
+#[derive(Debug, Parser)]
+#[command(
+    name = "condlora",
+    version,
+    about = "Conversion matrices of LoRA adapters: how similar they are across layers, and how much of that is chance or the base model",
+    after_help = "Reproduces and goes beyond Kim et al. 2024, \"A Single Linear Layer Yields Task-Adapted Low-Rank Matrices\" (arXiv 2403.14946).",
+    max_term_width = 100
+)]
+struct Cli {
+    #[command(flatten)]
+    global: Global,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Global options")]
+struct Global {
+    /// Number of threads [default: one for each core]
+    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
+    threads: Option<u16>,
+    /// Say what is done, and how long each stage took
+    #[arg(short, long, global = true, conflicts_with = "quiet")]
+    verbose: bool,
+    /// No warnings on stderr (they still stand in the manifest)
+    #[arg(short, long, global = true)]
+    quiet: bool,
+    /// Print JSON on stdout instead of a table
+    #[arg(long, global = true, action = ArgAction::SetTrue)]
+    json: bool,
+    /// Colour in what is printed
+    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = false)]
+    color: ColorChoice,
+    /// Progress on stderr: a bar on a terminal, plain lines, or nothing
+    #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
+    progress: progress::Style,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Solve for the conversion matrices of LoRA adapters and compare them across layers
+    Analyze(Box<analyze::AnalyzeArgs>),
+}
+
+/// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
+pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let cli = match Cli::try_parse_from(&arguments) {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version come this way too; a closed pipe is no reason to complain.
+            let _ = error.print();
+            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+        }
+    };
+    let terminal = Terminal::new(cli.global.color, cli.global.quiet, cli.global.verbose);
+    std::panic::set_hook(Box::new(|_| {}));
+    let done = catch_unwind(AssertUnwindSafe(|| execute(&cli, &arguments, &terminal)));
+    match done {
+        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Err(error)) => {
+            terminal.error(&error);
+            ExitCode::from(error.exit_code())
+        }
+        Err(panic) => {
+            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+            terminal.bug(text.unwrap_or("a panic without a message"));
+            ExitCode::from(BUG)
+        }
+    }
+}
+
+fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<()> {
+    signals::watch()?;
+    let mut pool = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("condlora-{index}"));
+    if let Some(threads) = cli.global.threads {
+        pool = pool.num_threads(usize::from(threads));
+    }
+    let pool = pool.build().map_err(|error| Error::Resource {
+        what: "the threads could not be started".into(),
+        expected: "a number that the system allows".into(),
+        found: error.to_string(),
+        hint: Some("use fewer with --threads".into()),
+    })?;
+    let command_line: Vec<String> = arguments.iter().map(|a| escape(&a.to_string_lossy())).collect();
+    match &cli.command {
+        Command::Analyze(args) => analyze::run(args, &cli.global, command_line, &pool, terminal),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory;
+
+    #[test]
+    fn the_arguments_are_consistent() {
+        Cli::command().debug_assert();
+    }
+}

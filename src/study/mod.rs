@@ -18,7 +18,7 @@ pub use params::{AnalyzeConfig, AnalyzeParams};
 
 use crate::checkpoint::InputRecord;
 use crate::conversion::Workspace;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, escape};
 use crate::table::Tables;
 use layer::{SolvedLayer, solve_layer};
 use params::View;
@@ -30,8 +30,6 @@ use stopwatch::Clock;
 pub struct Study {
     /// All rows, in table order.
     pub tables: Tables,
-    /// What the user should know, a line each.
-    pub warnings: Vec<String>,
     /// Every header and tensor that was read, with its hash.
     pub inputs: Vec<InputRecord>,
     /// Seconds by stage: `analysis` on the clock, the others summed over threads.
@@ -74,10 +72,23 @@ impl Prepared<'_> {
         self.plan.bases.iter().map(|b| b.path().to_owned()).chain(adapters).collect()
     }
 
-    /// What the user should know before the computation.
+    /// What the user should know, known before the computation; adapters with the same warning share a line.
     #[must_use]
-    pub fn warnings(&self) -> &[String] {
-        &self.plan.warnings
+    pub fn warnings(&self) -> Vec<String> {
+        let mut lines: Vec<(&str, Vec<&str>)> = Vec::new();
+        for (adapter, text) in &self.plan.warnings {
+            match lines.iter_mut().find(|(known, _)| known == text) {
+                Some((_, adapters)) => adapters.push(adapter),
+                None => lines.push((text, vec![adapter])),
+            }
+        }
+        lines.into_iter().map(|(text, adapters)| format!("{}: {text}", escape(&list(&adapters)))).collect()
+    }
+
+    /// Adapters whose initialisation rewrote W0, with its name: the base weights given are not those that were frozen.
+    #[must_use]
+    pub fn rewritten_bases(&self) -> Vec<(&str, &str)> {
+        self.plan.adapters.iter().filter_map(|a| Some((a.adapter.name.as_str(), a.adapter.config.rewritten_base()?))).collect()
     }
 
     /// Reads, solves and compares, on the rayon pool it is called in.
@@ -131,7 +142,16 @@ impl Prepared<'_> {
             [base] => Some(base.display_name().to_owned()),
             _ => None,
         };
-        Ok(Study { tables, warnings: self.plan.warnings, inputs, timings, base_name })
+        Ok(Study { tables, inputs, timings, base_name })
+    }
+}
+
+/// A few names, and how many more there are.
+fn list(names: &[&str]) -> String {
+    const SHOWN: usize = 3;
+    match names.len().saturating_sub(SHOWN) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..SHOWN].join(", ")),
     }
 }
 

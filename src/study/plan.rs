@@ -19,7 +19,8 @@ pub(super) struct Plan {
     pub(super) bases: Vec<BaseModel>,
     pub(super) adapters: Vec<PlannedAdapter>,
     pub(super) groups: Vec<Group>,
-    pub(super) warnings: Vec<String>,
+    /// Adapter name and text.
+    pub(super) warnings: Vec<(String, String)>,
 }
 
 /// An adapter with the modules that are wanted of it.
@@ -86,7 +87,7 @@ impl Plan {
             let modules = pair_with_base(&adapter, &plan.bases[base])?;
             let named = base_name_warning(&adapter, &plan.bases[base]);
             for warning in adapter.warnings.iter().chain(&named) {
-                plan.warnings.push(format!("{}: {warning}", escape(&adapter.name)));
+                plan.warnings.push((adapter.name.clone(), warning.clone()));
             }
             let init = match &init_dirs {
                 Some(dirs) => dirs.get(&adapter.name).map(|dir| Adapter::open(dir, adapter.name.clone())).transpose()?,

@@ -1,0 +1,161 @@
+//! The summary on stdout: one table, and in words what it comes to.
+
+use anstyle::{AnsiColor, Style};
+use comfy_table::{Cell, CellAlignment, Table};
+
+use super::terminal::Terminal;
+use crate::error::escape;
+use crate::table::SummaryRow;
+use crate::terms::Status;
+
+/// Averages with a smaller p exceed the `w0` control.
+const SIGNIFICANT: f64 = 0.05;
+
+const HEADING: Style = Style::new().bold();
+const EXCEEDS: Style = AnsiColor::Green.on_default();
+const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
+
+/// One block for each adapter, then the verdict.
+pub(super) fn text(rows: &[SummaryRow], terminal: &Terminal) -> String {
+    let mut out = String::new();
+    let mut rest = rows;
+    while let Some(first) = rest.first() {
+        let count = rest.iter().take_while(|r| r.adapter == first.adapter).count();
+        let (block, after) = rest.split_at(count);
+        out.push_str(&terminal.paint(HEADING, &escape(&first.adapter)));
+        out.push('\n');
+        out.push_str(&block_text(block, terminal));
+        out.push('\n');
+        rest = after;
+    }
+    out.push_str(&verdict(rows));
+    out
+}
+
+fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
+    let has = |field: fn(&SummaryRow) -> Option<f64>| rows.iter().any(|r| field(r).is_some());
+    let (with_w0, with_init) = (has(|r| r.w0_mean), has(|r| r.init_mean));
+    let mut table = Table::new();
+    table.load_preset(comfy_table::presets::NOTHING);
+    let mut header = vec!["  module", "matrix", "side", "i,j", "mean φ", "chance"];
+    if with_w0 {
+        header.extend(["w0 control", "z", "p"]);
+    }
+    if with_init {
+        header.push("init");
+    }
+    header.push("status");
+    table.set_header(header);
+    for row in rows {
+        let mut cells = vec![
+            format!("  {}", escape(&row.module)),
+            row.matrix.to_string(),
+            row.side.to_string(),
+            format!("{},{}", row.i, row.j),
+            number(row.phi_mean),
+            number(row.gaussian_expected),
+        ];
+        if with_w0 {
+            let control = match (row.w0_mean, row.w0_sd) {
+                (Some(mean), Some(sd)) => format!("{mean:.4} ± {sd:.4}"),
+                (mean, _) => number(mean),
+            };
+            cells.extend([control, row.w0_z.map_or_else(String::new, |z| format!("{z:+.1}")), row.w0_p.map_or_else(String::new, |p| format!("{p:.3}"))]);
+        }
+        if with_init {
+            cells.push(number(row.init_mean));
+        }
+        cells.push(row.status.to_string());
+        table.add_row(cells.into_iter().map(Cell::new).collect::<Vec<_>>());
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        // Names stand at the left, numbers at the right.
+        if (4..if with_w0 { 9 } else { 6 } + usize::from(with_init)).contains(&column.index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    let mut out = String::new();
+    for (line, row) in table.lines().zip(std::iter::once(None).chain(rows.iter().map(Some))) {
+        let style = match row {
+            Some(row) if row.status != Status::Ok => Some(DOUBTFUL),
+            Some(row) if exceeds(row) => Some(EXCEEDS),
+            _ => None,
+        };
+        let line = line.trim_end();
+        out.push_str(&style.map_or_else(|| line.to_owned(), |style| terminal.paint(style, line)));
+        out.push('\n');
+    }
+    out
+}
+
+fn number(value: Option<f64>) -> String {
+    value.map_or_else(String::new, |v| format!("{v:.4}"))
+}
+
+fn exceeds(row: &SummaryRow) -> bool {
+    row.w0_p.is_some_and(|p| p < SIGNIFICANT)
+}
+
+/// What the table comes to, in words.
+fn verdict(rows: &[SummaryRow]) -> String {
+    let tested = rows.iter().filter(|r| r.w0_p.is_some()).count();
+    if tested == 0 {
+        return String::new();
+    }
+    let above_chance = rows.iter().filter(|r| r.w0_p.is_some() && r.phi_mean > r.gaussian_expected).count();
+    let above_w0 = rows.iter().filter(|r| exceeds(r)).count();
+    format!(
+        "{above_chance} of {tested} averages lie above chance, {above_w0} above the w0 control (p < {SIGNIFICANT}).\n\
+         w0 control: Gaussian targets solved through the same W0, what the base weights give by themselves.\n"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::terminal::ColorChoice;
+    use crate::terms::{MatrixKind, Side};
+
+    fn row(adapter: &str, w0_p: Option<f64>) -> SummaryRow {
+        SummaryRow {
+            adapter: adapter.into(),
+            module: "query".into(),
+            matrix: MatrixKind::A,
+            side: Side::Left,
+            i: 8,
+            j: 8,
+            layers: 6,
+            phi_mean: Some(0.0262),
+            phi_min: Some(0.0),
+            phi_max: Some(1.0),
+            gaussian_expected: Some(8.0 / 384.0),
+            gaussian_mean: None,
+            gaussian_sd: None,
+            w0_mean: w0_p.map(|_| 0.0274),
+            w0_sd: w0_p.map(|_| 0.0009),
+            w0_z: w0_p.map(|_| -1.3),
+            w0_p,
+            init_mean: None,
+            status: Status::Ok,
+        }
+    }
+
+    #[test]
+    fn a_block_for_each_adapter_within_80_columns() {
+        let plain = Terminal::new(ColorChoice::Never, false, false);
+        let shown = text(&[row("a/b", Some(0.5)), row("c", Some(0.04))], &plain);
+        assert!(shown.contains("a/b\n") && shown.contains("\nc\n"));
+        assert!(shown.contains("2 of 2 averages lie above chance, 1 above the w0 control"));
+        for line in shown.lines().filter(|l| l.starts_with("  ")) {
+            assert!(line.chars().count() <= 80, "{line}");
+        }
+    }
+
+    #[test]
+    fn columns_without_a_value_are_left_out() {
+        let plain = Terminal::new(ColorChoice::Never, false, false);
+        let shown = text(&[row("a", None)], &plain);
+        assert!(!shown.contains("w0") && !shown.contains("init"), "{shown}");
+    }
+}

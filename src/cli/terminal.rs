@@ -1,0 +1,99 @@
+//! What goes to stderr, and whether it is coloured.
+
+use std::io::{self, IsTerminal, Write};
+
+use anstyle::{AnsiColor, Style};
+use clap::ValueEnum;
+
+use crate::error::{Error, escape};
+
+/// When to use colour.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub(super) enum ColorChoice {
+    /// On a terminal, unless NO_COLOR is set
+    Auto,
+    /// Always
+    Always,
+    /// Never
+    Never,
+}
+
+/// The two output streams and how much is said on them.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Terminal {
+    color_out: bool,
+    color_err: bool,
+    quiet: bool,
+    pub(super) verbose: bool,
+}
+
+const ERROR: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default().bold();
+const HINT: Style = AnsiColor::Cyan.on_default().bold();
+
+impl Terminal {
+    pub(super) fn new(choice: ColorChoice, quiet: bool, verbose: bool) -> Self {
+        let allowed = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
+        let on = |is_terminal: bool| match choice {
+            ColorChoice::Always => true,
+            ColorChoice::Never => false,
+            ColorChoice::Auto => is_terminal && allowed,
+        };
+        Self { color_out: on(io::stdout().is_terminal()), color_err: on(io::stderr().is_terminal()), quiet, verbose }
+    }
+
+    /// Text in a style, where stdout has colour.
+    pub(super) fn paint(&self, style: Style, text: &str) -> String {
+        if self.color_out { format!("{style}{text}{style:#}") } else { text.to_owned() }
+    }
+
+    fn line(&self, style: Style, label: &str, text: &str) {
+        // When stderr is gone there is no one left to tell.
+        let _ = if self.color_err {
+            writeln!(io::stderr(), "{style}{label}:{style:#} {text}")
+        } else {
+            writeln!(io::stderr(), "{label}: {text}")
+        };
+    }
+
+    /// `error:` and, where one helps, `hint:`.
+    pub(super) fn error(&self, error: &Error) {
+        self.line(ERROR, "error", &error.to_string());
+        if let Some(hint) = error.hint() {
+            self.line(HINT, "hint", hint);
+        }
+    }
+
+    /// A panic that reached the top.
+    pub(super) fn bug(&self, text: &str) {
+        self.line(ERROR, "error", &format!("condlora has a bug: {}", escape(text)));
+        self.line(HINT, "hint", "please report it with the command line and `condlora --version`");
+    }
+
+    /// `warning:`, unless quiet.
+    pub(super) fn warning(&self, text: &str) {
+        if !self.quiet {
+            self.line(WARNING, "warning", text);
+        }
+    }
+
+    /// A line about what is done, when verbose.
+    pub(super) fn detail(&self, text: &str) {
+        if self.verbose {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// A line about the result, unless quiet.
+    pub(super) fn note(&self, text: &str) {
+        if !self.quiet {
+            let _ = writeln!(io::stderr(), "{text}");
+        }
+    }
+
+    /// Data on stdout. A reader that has gone (`| head -1`) is no error.
+    pub(super) fn data(&self, text: &str) {
+        let mut out = io::stdout().lock();
+        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+    }
+}
