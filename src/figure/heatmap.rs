@@ -7,6 +7,7 @@ use super::font::{self, HALF_CAP, fit, printable};
 use super::group::{Grid, Group};
 use super::panel::{self, Paint, Panel, PanelFonts};
 use super::scene::{Anchor, SCALE, Scene};
+use crate::terms::Status;
 
 const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
@@ -64,7 +65,9 @@ pub(super) fn scene(group: &Group<'_>, scale: ColourScale) -> Scene {
     let axis_left = panel::left_space(&group.layers, fonts, true);
     let content = axis_left + side + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
     let second = second_line(group);
-    let room = content.max(first_line_width(group).max(font::width(&second, SUBTITLE)).min(WIDEST_TITLE));
+    // Kerning makes a line a little narrower or wider than its parts.
+    let lines = first_line_width(group).max(font::width(&second, SUBTITLE)) + 2.0;
+    let room = content.max(lines.min(WIDEST_TITLE));
     let (first, second) = (first_line(group, room), fit(&second, SUBTITLE, room));
 
     let width = room + 2.0 * MARGIN;
@@ -154,7 +157,7 @@ fn first_line(group: &Group<'_>, room: f64) -> String {
     format!("{adapter}: {module}{rest}")
 }
 
-/// `mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010`, without what is not there.
+/// `mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010`, without what is not there; a status other than ok is told.
 fn second_line(group: &Group<'_>) -> String {
     let Some(summary) = group.summary else { return String::new() };
     let mut parts = Vec::new();
@@ -167,6 +170,9 @@ fn second_line(group: &Group<'_>) -> String {
     part("mean", summary.phi_mean, None);
     part("gaussian", summary.gaussian_mean, None);
     part("W0 control", summary.w0_mean, summary.w0_sd);
+    if summary.status != Status::Ok {
+        parts.push(format!("status {}", summary.status));
+    }
     parts.join(" · ")
 }
 

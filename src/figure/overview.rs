@@ -12,7 +12,7 @@ use super::panel::Paint;
 use super::scene::Scene;
 use super::ticks::number;
 use crate::table::rows::Tables;
-use crate::terms::{MatrixKind, Side};
+use crate::terms::{MatrixKind, Side, Status};
 
 /// The diverging scale reaches at least this far, and at most that far.
 const LEAST_LIMIT: f64 = 4.0;
@@ -78,7 +78,10 @@ impl<'a> Column<'a> {
             Row::Observed => {
                 let phi = if phi_differs { format!(", {}", self.group.phi_name()) } else { String::new() };
                 let name = format!("{} · {}{phi}", printable(self.group.module), self.group.matrix_name());
-                std::iter::once(name).chain(mean(summary.and_then(|s| s.phi_mean))).collect()
+                let status = summary.map(|s| s.status).filter(|status| *status != Status::Ok);
+                let status = status.map(|status| format!("status {status}"));
+                let facts: Vec<String> = mean(summary.and_then(|s| s.phi_mean)).into_iter().chain(status).collect();
+                std::iter::once(name).chain((!facts.is_empty()).then(|| facts.join(" · "))).collect()
             }
             Row::W0 => {
                 let correlation = self.observed.correlation(&self.w0);
