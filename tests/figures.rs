@@ -1,5 +1,7 @@
 //! The figures drawn from tables: what they hold, that they are well formed, and that they never change by themselves.
 
+#![allow(clippy::unwrap_used)]
+
 use condlora::figure::{ColourScale, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_study};
 use condlora::table::rows::{ConversionRow, SimilarityRow, SummaryRow, Tables};
 use condlora::terms::{Convention, MatrixKind, Method, Side, Status};

@@ -30,8 +30,16 @@ fn cell_size(n: usize) -> f64 {
     ((wanted * SCALE).floor() / SCALE).max(1.0)
 }
 
+/// The end of a scale from 0 to the largest value: 1 where that is nothing but rounding, or no similarity at all.
+pub(super) fn scale_end(largest: Option<f64>) -> f64 {
+    largest.filter(|v| (1e-9..=2.0).contains(v)).unwrap_or(1.0)
+}
+
 /// `.05`, `1.00`.
 pub(super) fn two_decimals(value: f64) -> String {
+    if value.abs() >= 99.5 {
+        return format!("{value:.0e}");
+    }
     let text = format!("{value:.2}");
     text.strip_prefix('0').map_or(text.clone(), str::to_owned)
 }
@@ -41,7 +49,7 @@ pub(super) fn scene(group: &Group<'_>, scale: ColourScale) -> Scene {
     let grid = group.grid(|row| row.phi);
     let hi = match scale {
         ColourScale::Paper => 1.0,
-        ColourScale::Data => grid.largest().filter(|v| *v > 0.0).unwrap_or(1.0),
+        ColourScale::Data => scale_end(grid.largest()),
     };
     let cell = cell_size(grid.n);
     let side = cell * grid.n as f64;
@@ -197,5 +205,14 @@ mod tests {
         assert_eq!(two_decimals(0.0512), ".05");
         assert_eq!(two_decimals(0.0), ".00");
         assert_eq!(two_decimals(0.996), "1.00");
+        assert_eq!(two_decimals(1e300), "1e300");
+    }
+
+    #[test]
+    fn a_scale_needs_something_to_span() {
+        assert_eq!(scale_end(Some(0.104)), 0.104);
+        for nothing in [None, Some(0.0), Some(1e-300), Some(1e300)] {
+            assert_eq!(scale_end(nothing), 1.0);
+        }
     }
 }
