@@ -42,10 +42,18 @@ pub(super) struct Bar {
 
 impl Bar {
     fn ticks(&self) -> Vec<(f64, String)> {
+        // A label needs about 3 lines of room.
         let most = (self.height / (3.2 * self.size)).floor().clamp(2.0, 9.0) as usize;
         if self.clipped {
             let end = |value: f64, sign: &str| (value, format!("{sign} {}", number(value, 0)));
             return vec![end(self.lo, "≤"), (0.0, "0".to_owned()), end(self.hi, "≥")];
+        }
+        if self.lo == -self.hi {
+            // Both ends and the middle say what a symmetric scale spans; halves where there is room.
+            let parts = if self.height >= 9.0 * self.size { 4 } else { 2 };
+            let decimals = usize::from((self.hi / 2.0).fract() != 0.0 && parts == 4);
+            let at = |k: i32| self.lo + (self.hi - self.lo) * f64::from(k) / f64::from(parts);
+            return (0..=parts).map(|k| (at(k), number(at(k), decimals))).collect();
         }
         round_ticks(self.lo, self.hi, most)
     }
@@ -73,10 +81,11 @@ impl Bar {
     /// Adds the bar to a scene.
     pub(super) fn draw(self, scene: &mut Scene) {
         let Self { x, y, width, height, .. } = self;
-        // From the top; each step reaches to the bottom and the next is drawn over it, so no seam can show.
+        // From the top; each step reaches under the next one, which is drawn over it: no seam can show.
         for step in (0..STEPS).rev() {
             let below = height * (STEPS - 1 - step) as f64 / STEPS as f64;
-            scene.rect(x, y + below, width, height - below, (self.scale)(step as f64 / (STEPS - 1) as f64));
+            let reach = (height / STEPS as f64 + 1.0).min(height - below);
+            scene.rect(x, y + below, width, reach, (self.scale)(step as f64 / (STEPS - 1) as f64));
         }
         scene.frame(x, y, width, height, colour::FRAME);
         for (value, label) in self.ticks() {
@@ -153,6 +162,17 @@ mod tests {
             side.sort_unstable();
             assert!(side.windows(2).all(|p| p[1] - p[0] >= 2 * 11), "{side:?}");
         }
+    }
+
+    #[test]
+    fn a_symmetric_scale_names_both_ends() {
+        let labels = |hi: f64, height: f64| {
+            let bar = Bar { lo: -hi, hi, height, ..bar(&[]) };
+            bar.ticks().into_iter().map(|t| t.1).collect::<Vec<_>>()
+        };
+        assert_eq!(labels(4.0, 200.0), ["−4", "−2", "0", "2", "4"]);
+        assert_eq!(labels(5.0, 200.0), ["−5.0", "−2.5", "0.0", "2.5", "5.0"]);
+        assert_eq!(labels(5.0, 60.0), ["−5", "0", "5"]);
     }
 
     #[test]

@@ -38,7 +38,8 @@ pub(super) fn encode(width: u32, height: u32, rgb: &[u8], per_metre: Option<u32>
     let mut encoder = png::Encoder::new(&mut out, width, height);
     encoder.set_color(png::ColorType::Rgb);
     encoder.set_depth(png::BitDepth::Eight);
-    encoder.set_compression(png::Compression::Balanced);
+    // Half the time of the default level for a fifth more bytes.
+    encoder.set_deflate_compression(png::DeflateCompression::Level(1));
     let dimensions = per_metre.map(|density| png::PixelDimensions { xppu: density, yppu: density, unit: png::Unit::Meter });
     encoder.set_pixel_dims(dimensions);
     let mut writer = encoder.write_header().map_err(|e| bug(&e))?;

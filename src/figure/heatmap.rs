@@ -7,6 +7,7 @@ use super::font::{self, HALF_CAP, fit, printable};
 use super::group::{Grid, Group};
 use super::panel::{self, Paint, Panel, PanelFonts};
 use super::scene::{Anchor, SCALE, Scene};
+use crate::terms::Status;
 
 const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
@@ -29,8 +30,16 @@ fn cell_size(n: usize) -> f64 {
     ((wanted * SCALE).floor() / SCALE).max(1.0)
 }
 
+/// The end of a scale from 0 to the largest value: 1 where that is nothing but rounding, or no similarity at all.
+pub(super) fn scale_end(largest: Option<f64>) -> f64 {
+    largest.filter(|v| (1e-9..=2.0).contains(v)).unwrap_or(1.0)
+}
+
 /// `.05`, `1.00`.
 pub(super) fn two_decimals(value: f64) -> String {
+    if value.abs() >= 99.5 {
+        return format!("{value:.0e}");
+    }
     let text = format!("{value:.2}");
     text.strip_prefix('0').map_or(text.clone(), str::to_owned)
 }
@@ -40,7 +49,7 @@ pub(super) fn scene(group: &Group<'_>, scale: ColourScale) -> Scene {
     let grid = group.grid(|row| row.phi);
     let hi = match scale {
         ColourScale::Paper => 1.0,
-        ColourScale::Data => grid.largest().filter(|v| *v > 0.0).unwrap_or(1.0),
+        ColourScale::Data => scale_end(grid.largest()),
     };
     let cell = cell_size(grid.n);
     let side = cell * grid.n as f64;
@@ -64,7 +73,9 @@ pub(super) fn scene(group: &Group<'_>, scale: ColourScale) -> Scene {
     let axis_left = panel::left_space(&group.layers, fonts, true);
     let content = axis_left + side + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
     let second = second_line(group);
-    let room = content.max(first_line_width(group).max(font::width(&second, SUBTITLE)).min(WIDEST_TITLE));
+    // Kerning makes a line a little narrower or wider than its parts.
+    let lines = first_line_width(group).max(font::width(&second, SUBTITLE)) + 2.0;
+    let room = content.max(lines.min(WIDEST_TITLE));
     let (first, second) = (first_line(group, room), fit(&second, SUBTITLE, room));
 
     let width = room + 2.0 * MARGIN;
@@ -154,7 +165,7 @@ fn first_line(group: &Group<'_>, room: f64) -> String {
     format!("{adapter}: {module}{rest}")
 }
 
-/// `mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010`, without what is not there.
+/// `mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010`, without what is not there; a status other than ok is told.
 fn second_line(group: &Group<'_>) -> String {
     let Some(summary) = group.summary else { return String::new() };
     let mut parts = Vec::new();
@@ -167,6 +178,9 @@ fn second_line(group: &Group<'_>) -> String {
     part("mean", summary.phi_mean, None);
     part("gaussian", summary.gaussian_mean, None);
     part("W0 control", summary.w0_mean, summary.w0_sd);
+    if summary.status != Status::Ok {
+        parts.push(format!("status {}", summary.status));
+    }
     parts.join(" · ")
 }
 
@@ -191,5 +205,14 @@ mod tests {
         assert_eq!(two_decimals(0.0512), ".05");
         assert_eq!(two_decimals(0.0), ".00");
         assert_eq!(two_decimals(0.996), "1.00");
+        assert_eq!(two_decimals(1e300), "1e300");
+    }
+
+    #[test]
+    fn a_scale_needs_something_to_span() {
+        assert_eq!(scale_end(Some(0.104)), 0.104);
+        for nothing in [None, Some(0.0), Some(1e-300), Some(1e300)] {
+            assert_eq!(scale_end(nothing), 1.0);
+        }
     }
 }

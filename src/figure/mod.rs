@@ -17,6 +17,9 @@ mod ticks;
 use std::fmt;
 use std::str::FromStr;
 
+use rayon::prelude::*;
+
+use self::group::Group;
 use crate::error::Result;
 use crate::table::rows::Tables;
 use crate::terms::{MatrixKind, Side};
@@ -162,6 +165,8 @@ impl DrawnFigure {
 
 /// Draws every heatmap, in table order, and after an adapter's last one its overview.
 ///
+/// Figures are drawn in parallel on rayon's current pool; neither their order nor their bytes depend on it.
+///
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
 pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
@@ -172,33 +177,36 @@ pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &Figure
             adapters.push(group.adapter);
         }
     }
-    let mut figures = Vec::new();
+    let mut jobs: Vec<(&str, Option<&Group<'_>>)> = Vec::new();
     for adapter in adapters {
-        for group in groups.iter().filter(|group| group.adapter == adapter) {
-            let scene = heatmap::scene(group, options.scale);
-            let (module, matrix, side, i, j) = (group.module.to_owned(), group.matrix, group.side, group.i, group.j);
-            render(&scene, adapter, &FigureKind::Heatmap { module, matrix, side, i, j }, options, &mut figures)?;
-        }
-        if let Some(scene) = overview::scene(&groups, tables, context, adapter) {
-            render(&scene, adapter, &FigureKind::Overview, options, &mut figures)?;
-        }
+        jobs.extend(groups.iter().filter(|group| group.adapter == adapter).map(|group| (adapter, Some(group))));
+        jobs.push((adapter, None));
     }
-    Ok(figures)
+    let draw = |(adapter, group): &(&str, Option<&Group<'_>>)| match group {
+        Some(group) => render(&heatmap::scene(group, options.scale), adapter, &heatmap_kind(group), options),
+        None => match overview::scene(&groups, tables, context, adapter) {
+            Some(scene) => render(&scene, adapter, &FigureKind::Overview, options),
+            None => Ok(Vec::new()),
+        },
+    };
+    let drawn: Vec<Result<Vec<DrawnFigure>>> = jobs.par_iter().map(draw).collect();
+    let drawn: Vec<Vec<DrawnFigure>> = drawn.into_iter().collect::<Result<_>>()?;
+    Ok(drawn.into_iter().flatten().collect())
 }
 
-fn render(
-    scene: &scene::Scene,
-    adapter: &str,
-    kind: &FigureKind,
-    options: &FigureOptions,
-    figures: &mut Vec<DrawnFigure>,
-) -> Result<()> {
-    for &format in &options.formats {
+fn heatmap_kind(group: &Group<'_>) -> FigureKind {
+    let (matrix, side, i, j) = (group.matrix, group.side, group.i, group.j);
+    FigureKind::Heatmap { module: group.module.to_owned(), matrix, side, i, j }
+}
+
+/// One scene in every format asked for.
+fn render(scene: &scene::Scene, adapter: &str, kind: &FigureKind, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+    let one = |format: &FigureFormat| {
         let bytes = match format {
             FigureFormat::Svg => svg::to_svg(scene)?,
             FigureFormat::Png => bitmap::to_png(scene)?,
         };
-        figures.push(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format, bytes });
-    }
-    Ok(())
+        Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes })
+    };
+    options.formats.iter().map(one).collect()
 }

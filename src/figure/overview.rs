@@ -7,12 +7,12 @@ use super::bar::{Bar, Mark};
 use super::colour;
 use super::font::printable;
 use super::group::{Grid, Group};
-use super::heatmap::two_decimals;
+use super::heatmap::{scale_end, two_decimals};
 use super::panel::Paint;
 use super::scene::Scene;
 use super::ticks::number;
 use crate::table::rows::Tables;
-use crate::terms::{MatrixKind, Side};
+use crate::terms::{MatrixKind, Side, Status};
 
 /// The diverging scale reaches at least this far, and at most that far.
 const LEAST_LIMIT: f64 = 4.0;
@@ -78,7 +78,10 @@ impl<'a> Column<'a> {
             Row::Observed => {
                 let phi = if phi_differs { format!(", {}", self.group.phi_name()) } else { String::new() };
                 let name = format!("{} · {}{phi}", printable(self.group.module), self.group.matrix_name());
-                std::iter::once(name).chain(mean(summary.and_then(|s| s.phi_mean))).collect()
+                let status = summary.map(|s| s.status).filter(|status| *status != Status::Ok);
+                let status = status.map(|status| format!("status {status}"));
+                let facts: Vec<String> = mean(summary.and_then(|s| s.phi_mean)).into_iter().chain(status).collect();
+                std::iter::once(name).chain((!facts.is_empty()).then(|| facts.join(" · "))).collect()
             }
             Row::W0 => {
                 let correlation = self.observed.correlation(&self.w0);
@@ -102,7 +105,7 @@ struct Overview<'a> {
     /// `φ(8,8)`, or `φ` where the columns differ.
     phi: String,
     phi_differs: bool,
-    /// The largest value beside the diagonal over the sequential rows.
+    /// The end of the sequential rows' scale: the largest value beside their diagonals.
     hi: f64,
     /// Where the diverging scale ends, and whether values beyond it exist.
     limit: f64,
@@ -133,7 +136,7 @@ pub(super) fn scene(groups: &[Group<'_>], tables: &Tables, context: &FigureConte
         },
         phi: if phi_differs { "φ".to_owned() } else { first.phi_name() },
         phi_differs,
-        hi: largest.fold(0.0, f64::max),
+        hi: scale_end(largest.reduce(f64::max)),
         limit: farthest.ceil().clamp(LEAST_LIMIT, MOST_LIMIT),
         clipped: farthest > MOST_LIMIT,
         columns,
@@ -180,10 +183,7 @@ impl Overview<'_> {
             Some(z) if row == Row::Deviation => {
                 Paint::Value { fill: colour::blue_to_red(0.5 + 0.5 * z / self.limit), label: signed(*z) }
             }
-            Some(value) => {
-                let hi = if self.hi > 0.0 { self.hi } else { 1.0 };
-                Paint::Value { fill: colour::viridis(value / hi), label: two_decimals(*value) }
-            }
+            Some(value) => Paint::Value { fill: colour::viridis(value / self.hi), label: two_decimals(*value) },
         };
         grid.values.iter().enumerate().map(paint).collect()
     }
@@ -211,7 +211,7 @@ impl Overview<'_> {
             width,
             height,
             lo: 0.0,
-            hi: if self.hi > 0.0 { self.hi } else { 1.0 },
+            hi: self.hi,
             scale: colour::viridis,
             marks: self.chances(),
             size,

@@ -134,17 +134,15 @@ impl Panel<'_> {
         let (side, tick_size) = (self.side(), self.fonts.tick);
         let bottom = self.y + side;
         let middle = |k: usize| (k as f64 + 0.5) * self.cell;
-        let label_width = |label: &str| widest([label], tick_size);
-        for k in labelled_layers(self.layers, self.cell, LABEL_GAP, label_width) {
-            let x = self.x + middle(k);
-            scene.rect(x - 0.25, bottom, 0.5, TICK, colour::FRAME);
+        // The same layers on both axes: what fits across fits down.
+        let extent = |label: &str| widest([label], tick_size).max(2.0 * HALF_CAP * tick_size);
+        for k in labelled_layers(self.layers, self.cell, LABEL_GAP, extent) {
+            let (x, y, label) = (self.x + middle(k), self.y + middle(k), self.layers[k].to_string());
             let baseline = bottom + TICK + TICK_GAP + 2.0 * HALF_CAP * tick_size;
-            scene.text(x, baseline, tick_size, Anchor::Middle, colour::INK, self.layers[k].to_string());
-        }
-        for k in labelled_layers(self.layers, self.cell, LABEL_GAP, |_| 2.0 * HALF_CAP * tick_size) {
-            let y = self.y + middle(k);
+            scene.rect(x - 0.25, bottom, 0.5, TICK, colour::FRAME);
+            scene.text(x, baseline, tick_size, Anchor::Middle, colour::INK, label.as_str());
             scene.rect(self.x - TICK, y - 0.25, TICK, 0.5, colour::FRAME);
-            scene.text_centred(self.x - TICK - TICK_GAP, y, tick_size, Anchor::End, colour::INK, self.layers[k].to_string());
+            scene.text_centred(self.x - TICK - TICK_GAP, y, tick_size, Anchor::End, colour::INK, label);
         }
         if let Some(title) = self.x_title {
             let baseline = bottom + bottom_space(self.fonts, false) + TITLE_GAP + 2.0 * HALF_CAP * self.fonts.title;

@@ -120,7 +120,7 @@ mod tests {
     fn gaps_in_the_layer_numbers_are_kept() {
         assert_eq!(labelled_layers(&[0, 1, 7, 30], 60.0, 4.0, extent), [0, 1, 2, 3]);
         // No layer is divisible by a step that fits, or only one: still a label, and never a collision.
-        assert_eq!(labelled_layers(&[4_294_967_291, 4_294_967_295], 1.0, 4.0, extent), [0]);
+        assert_eq!(labelled_layers(&[4_294_967_291, 4_294_967_295], 1.0, 4.0, extent).len(), 1);
         assert!(labelled_layers(&[], 1.0, 4.0, extent).is_empty());
     }
 

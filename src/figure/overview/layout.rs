@@ -11,6 +11,8 @@ const MARGIN: f64 = 14.0;
 const TITLE: f64 = 14.0;
 const PANEL_TITLE: f64 = 10.5;
 const CAPTION: f64 = 9.5;
+/// Distance of its lines, in em.
+const CAPTION_LINE: f64 = 1.45;
 const ROW_LABEL: f64 = 11.0;
 const TICK: f64 = 9.0;
 const AXIS: f64 = 10.0;
@@ -24,8 +26,9 @@ const BAR_GAP: f64 = 16.0;
 const LONGEST_BAR: f64 = 460.0;
 /// A panel's titles are shortened to this or to the panel.
 const WIDEST_PANEL_TITLE: f64 = 190.0;
-/// The page is at least so wide, for its title and caption.
+/// The page is at least so wide, for its caption, and wider up to the second for its title.
 const NARROWEST: f64 = 480.0;
+const WIDEST_TITLE: f64 = 720.0;
 /// Numbers are written up to this many layers, in cells at least this wide.
 const MOST_ANNOTATED: usize = 12;
 const NARROWEST_ANNOTATED: f64 = 22.0;
@@ -96,12 +99,12 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
     let bar_left = bars.iter().map(|(bar, _)| bar.left_space()).fold(0.0, f64::max);
     let bar_right = bars.iter().map(|(bar, _)| bar.right_space()).fold(0.0, f64::max);
     let content = labels_width + columns_width + BAR_GAP + bar_left + BAR_WIDTH + bar_right;
-    let room = content.max(NARROWEST);
+    let room = content.max(NARROWEST).max(overview.title.width().min(WIDEST_TITLE));
     let caption = wrap(&overview.caption(), CAPTION, room);
 
     let top = MARGIN + 2.0 * HALF_CAP * TITLE + 14.0;
     let caption_top = top + bands_height + 12.0;
-    let height = caption_top + caption.len() as f64 * 1.45 * CAPTION + MARGIN - 2.0;
+    let height = caption_top + (caption.len() as f64 * CAPTION_LINE - 0.4) * CAPTION + MARGIN;
     let title = overview.title.within(room);
     let mut scene = Scene::new(room + 2.0 * MARGIN, height, title.clone());
     scene.text(MARGIN + room / 2.0, MARGIN + 2.0 * HALF_CAP * TITLE, TITLE, Anchor::Middle, colour::INK, title);
@@ -133,8 +136,8 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
         bar.draw(&mut scene);
     }
     for (k, line) in caption.into_iter().enumerate() {
-        let baseline = caption_top + (k as f64 * 1.45 + 2.0 * HALF_CAP) * CAPTION;
-        scene.text(left.min(MARGIN), baseline, CAPTION, Anchor::Start, colour::SOFT_INK, line);
+        let baseline = caption_top + (k as f64 * CAPTION_LINE + 2.0 * HALF_CAP) * CAPTION;
+        scene.text(MARGIN, baseline, CAPTION, Anchor::Start, colour::SOFT_INK, line);
     }
     scene
 }
@@ -179,12 +182,16 @@ fn titles(scene: &mut Scene, overview: &Overview<'_>, column: &Column<'_>, band:
     let count = lines.len();
     for (k, line) in lines.into_iter().enumerate() {
         let baseline = at.1 - TITLE_SPACE - 1.5 - (count - 1 - k) as f64 * TITLE_LINE;
-        let colour = if k == 0 { colour::INK } else { colour::SOFT_INK };
-        scene.text(at.0, baseline, PANEL_TITLE, Anchor::Middle, colour, fit(&line, PANEL_TITLE, title_room(side)));
+        scene.text(at.0, baseline, PANEL_TITLE, Anchor::Middle, colour::INK, fit(&line, PANEL_TITLE, title_room(side)));
     }
 }
 
 impl Title {
+    fn width(&self) -> f64 {
+        let names = font::width(&self.adapter, TITLE) + self.base.as_ref().map_or(0.0, |b| font::width(b, TITLE));
+        names + font::width(" on ", TITLE) + font::width(&self.rest, TITLE)
+    }
+
     /// `ADAPTER on BASE (r = 8): cross-layer ...` within `room`: the names are shortened first, and the end only if there is
     /// no room for any name.
     fn within(&self, room: f64) -> String {

@@ -1,0 +1,380 @@
+//! The figures drawn from tables: what they hold, that they are well formed, and that they never change by themselves.
+
+#![allow(clippy::unwrap_used)]
+
+use condlora::figure::{ColourScale, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_study};
+use condlora::table::rows::{ConversionRow, SimilarityRow, SummaryRow, Tables};
+use condlora::terms::{Convention, MatrixKind, Method, Side, Status};
+
+/// What a synthetic study is made of.
+struct Study<'a> {
+    adapter: &'a str,
+    modules: &'a [&'a str],
+    matrices: &'a [MatrixKind],
+    layers: Vec<u32>,
+    controls: bool,
+}
+
+impl Default for Study<'_> {
+    fn default() -> Self {
+        Self {
+            adapter: "adapter",
+            modules: &["query", "value"],
+            matrices: &[MatrixKind::A, MatrixKind::B],
+            layers: (0..6).collect(),
+            controls: true,
+        }
+    }
+}
+
+impl Study<'_> {
+    fn tables(&self) -> Tables {
+        let mut tables = Tables::default();
+        for module in self.modules {
+            for &matrix in self.matrices {
+                self.add(&mut tables, module, matrix);
+            }
+            tables.conversion.push(self.conversion(module));
+        }
+        tables
+    }
+
+    fn add(&self, tables: &mut Tables, module: &str, matrix: MatrixKind) {
+        let given = |value: f64| self.controls.then_some(value);
+        for &layer_a in &self.layers {
+            for &layer_b in &self.layers {
+                let off = f64::from(layer_a.abs_diff(layer_b));
+                let phi = if off == 0.0 { 1.0 } else { 0.02 + 0.08 / (1.0 + off) };
+                tables.similarity.push(SimilarityRow {
+                    adapter: self.adapter.to_owned(),
+                    module: module.to_owned(),
+                    matrix,
+                    side: Side::Left,
+                    i: 8,
+                    j: 8,
+                    layer_a,
+                    layer_b,
+                    phi: Some(phi),
+                    phi_error_bound: Some(1e-12),
+                    gaussian_mean: given(0.0208),
+                    gaussian_sd: given(0.002),
+                    w0_mean: given(phi * 0.97),
+                    w0_sd: given(0.002),
+                    init: None,
+                    status: Status::Ok,
+                });
+            }
+        }
+        tables.summary.push(SummaryRow {
+            adapter: self.adapter.to_owned(),
+            module: module.to_owned(),
+            matrix,
+            side: Side::Left,
+            i: 8,
+            j: 8,
+            layers: self.layers.len(),
+            phi_mean: Some(0.0262),
+            phi_min: Some(0.02),
+            phi_max: Some(0.06),
+            gaussian_expected: Some(8.0 / 384.0),
+            gaussian_mean: given(0.0208),
+            gaussian_sd: given(0.0004),
+            w0_mean: given(0.0275),
+            w0_sd: given(0.001),
+            w0_z: given(-1.36),
+            w0_p: given(0.9),
+            init_mean: None,
+            status: Status::Ok,
+        });
+    }
+
+    fn conversion(&self, module: &str) -> ConversionRow {
+        ConversionRow {
+            adapter: self.adapter.to_owned(),
+            module: module.to_owned(),
+            layer: Some(0),
+            adapter_key: "key".to_owned(),
+            tensor: "tensor".to_owned(),
+            out_features: 384,
+            in_features: 384,
+            rank: 8,
+            scaling: 1.0,
+            convention: Convention::Paper,
+            method: Method::Lu,
+            w0_dtype: "F32".to_owned(),
+            adapter_dtype: "F32".to_owned(),
+            w0_rank: 384,
+            w0_condition: None,
+            residual_a: None,
+            residual_b: None,
+            backward_error_a: None,
+            backward_error_b: None,
+            norm_a: 1.0,
+            norm_b: 1.0,
+            norm_delta: 1.0,
+            status: Status::Ok,
+        }
+    }
+}
+
+fn draw(tables: &Tables, formats: &[FigureFormat], scale: ColourScale) -> Vec<DrawnFigure> {
+    let options = FigureOptions { formats: formats.to_vec(), scale };
+    draw_study(tables, &FigureContext { base_name: Some("all-MiniLM-L6-v2") }, &options).unwrap()
+}
+
+/// The SVGs of a study: an adapter's heatmaps in table order, then its overview.
+fn svgs(tables: &Tables) -> Vec<String> {
+    let figures = draw(tables, &[FigureFormat::Svg], ColourScale::Paper);
+    figures.into_iter().map(|figure| String::from_utf8(figure.bytes).unwrap()).collect()
+}
+
+/// All texts of an SVG; fails where it is not well-formed.
+fn texts(svg: &str) -> Vec<String> {
+    let document = roxmltree::Document::parse(svg).unwrap();
+    let text = |node: roxmltree::Node<'_, '_>| node.text().unwrap_or_default().trim().to_owned();
+    document.descendants().filter(|node| node.has_tag_name("text")).map(text).collect()
+}
+
+fn count(texts: &[String], wanted: &str) -> usize {
+    texts.iter().filter(|text| *text == wanted).count()
+}
+
+fn holds(texts: &[String], wanted: &str) -> bool {
+    count(texts, wanted) > 0
+}
+
+struct Pixels {
+    width: u32,
+    height: u32,
+    density: Option<png::PixelDimensions>,
+    rgb: Vec<u8>,
+}
+
+fn decode(bytes: &[u8]) -> Pixels {
+    let mut reader = png::Decoder::new(std::io::Cursor::new(bytes)).read_info().unwrap();
+    let mut rgb = vec![0; reader.output_buffer_size().unwrap()];
+    let frame = reader.next_frame(&mut rgb).unwrap();
+    Pixels { width: frame.width, height: frame.height, density: reader.info().pixel_dims, rgb }
+}
+
+#[test]
+fn every_heatmap_and_one_overview_are_drawn_in_table_order() {
+    let figures = draw(&Study::default().tables(), &[FigureFormat::Svg, FigureFormat::Png], ColourScale::Paper);
+    let names: Vec<String> = figures.iter().map(|figure| figure.file_name(str::to_uppercase)).collect();
+    let expected = ["QUERY.A.left.i8-j8", "QUERY.B.left.i8-j8", "VALUE.A.left.i8-j8", "VALUE.B.left.i8-j8", "overview"];
+    let expected: Vec<String> = expected.iter().flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]).collect();
+    assert_eq!(names, expected);
+    assert!(figures.iter().all(|figure| figure.adapter == "adapter"));
+    assert!(draw(&Study::default().tables(), &[], ColourScale::Paper).is_empty());
+    assert!(draw(&Tables::default(), &[FigureFormat::Svg], ColourScale::Paper).is_empty());
+}
+
+#[test]
+fn adapters_whose_rows_are_interleaved_stay_apart() {
+    let mut tables = Study { adapter: "one", ..Study::default() }.tables();
+    let other = Study { adapter: "two", ..Study::default() }.tables();
+    tables.summary.extend(other.summary);
+    tables.similarity.extend(other.similarity);
+    tables.similarity.sort_by_key(|row| (row.layer_a, row.layer_b));
+    let figures = draw(&tables, &[FigureFormat::Svg], ColourScale::Paper);
+    let adapters: Vec<&str> = figures.iter().map(|figure| figure.adapter.as_str()).collect();
+    assert_eq!(adapters, ["one", "one", "one", "one", "one", "two", "two", "two", "two", "two"]);
+}
+
+#[test]
+fn the_same_tables_give_the_same_bytes_on_any_thread() {
+    let tables = Study::default().tables();
+    let both = [FigureFormat::Svg, FigureFormat::Png];
+    let first = draw(&tables, &both, ColourScale::Data);
+    let others: Vec<_> = std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..3).map(|_| scope.spawn(|| draw(&tables, &both, ColourScale::Data))).collect();
+        threads.into_iter().map(|thread| thread.join().unwrap()).collect()
+    });
+    assert!(others.iter().all(|other| *other == first));
+}
+
+#[test]
+fn a_small_figure_has_not_changed() {
+    let tables = Study { layers: vec![0, 3], controls: false, ..Study::default() }.tables();
+    let svg = svgs(&tables).remove(0);
+    // Where a change of the figures is meant: look at the picture, then put the new hash here.
+    assert_eq!(
+        blake3::hash(svg.as_bytes()).to_hex().as_str(),
+        "b359ffcdccf9145636c293ff92b00b67c1530dd00bf4abe1c5cecb878fef2fc5",
+        "{svg}"
+    );
+}
+
+#[test]
+fn a_heatmap_says_what_it_shows() {
+    let texts = texts(&svgs(&Study::default().tables())[0]);
+    assert!(holds(&texts, "adapter: query · Θ_A, left, φ(8,8)"));
+    assert!(holds(&texts, "mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010"));
+    assert!(holds(&texts, "W0 control") && holds(&texts, "gaussian"));
+    assert_eq!((count(&texts, "1.00"), count(&texts, ".06")), (6, 10));
+}
+
+#[test]
+fn what_the_tables_lack_is_left_out() {
+    let figures = svgs(&Study { controls: false, ..Study::default() }.tables());
+    let heatmap = texts(&figures[0]);
+    assert!(holds(&heatmap, "mean 0.0262") && !holds(&heatmap, "gaussian"));
+    let overview = texts(&figures[4]);
+    assert!(holds(&overview, "observed") && !holds(&overview, "W0 control") && !holds(&overview, "(observed − W0)/sd"));
+
+    let mut right_only = Study::default().tables();
+    right_only.similarity.iter_mut().for_each(|row| row.side = Side::Right);
+    let factors = Study { matrices: &[MatrixKind::BA, MatrixKind::LoraA], ..Study::default() }.tables();
+    for tables in [right_only, factors] {
+        let figures = draw(&tables, &[FigureFormat::Svg], ColourScale::Paper);
+        assert_eq!(figures.len(), 4);
+        assert!(figures.iter().all(|figure| figure.kind != FigureKind::Overview));
+    }
+}
+
+#[test]
+fn an_overview_names_its_rows_columns_and_means() {
+    let figures = svgs(&Study::default().tables());
+    let overview = texts(&figures[4]);
+    assert!(holds(&overview, "adapter on all-MiniLM-L6-v2 (r = 8): cross-layer similarity of conversion matrices"));
+    for label in ["observed", "W0 control", "Gaussian control", "(observed − W0)/sd", "query · Θ_A", "value · Θ_B"] {
+        assert!(holds(&overview, label), "{label}");
+    }
+    for text in ["mean 0.0262", "mean 0.0275", "mean 0.0208", "z = −1.4", "corr. with observed 1.00"] {
+        assert_eq!(count(&overview, text), 4, "{text}");
+    }
+    assert!(holds(&overview, "chance 0.0208"));
+}
+
+#[test]
+fn an_overview_takes_the_first_pair_and_tells_ranks_apart() {
+    let mut tables = Study { modules: &["query"], ..Study::default() }.tables();
+    let again = tables.similarity.iter().cloned().map(|row| SimilarityRow { i: 4, j: 4, phi: Some(0.77), ..row });
+    let again: Vec<SimilarityRow> = again.collect();
+    tables.similarity.extend(again);
+    let more = ConversionRow { rank: 16, ..tables.conversion[0].clone() };
+    tables.conversion.push(more);
+    let figures = svgs(&tables);
+    let overview = texts(figures.last().unwrap());
+    assert!(!holds(&overview, ".77"));
+    assert!(overview.iter().any(|text| text.starts_with("φ(8,8)")));
+    assert!(overview.iter().any(|text| text.contains("(r = 8–16)")));
+}
+
+#[test]
+fn names_are_escaped_and_shortened() {
+    let adapter = "层/<&\"'>]]>\u{1b}[31m\u{0}\u{ffff}".to_owned() + &"long/".repeat(100);
+    let study = Study { adapter: &adapter, modules: &["<&\"evil\">"], ..Study::default() };
+    for svg in svgs(&study.tables()) {
+        let texts = texts(&svg);
+        assert!(texts.iter().any(|text| text.contains('…')));
+        assert!(texts.iter().any(|text| text.contains("<&\"evil\"> · Θ_")));
+    }
+    let pngs = draw(&study.tables(), &[FigureFormat::Png], ColourScale::Paper);
+    assert!(pngs.iter().all(|figure| decode(&figure.bytes).width < 2000));
+}
+
+#[test]
+fn cells_without_a_value_are_marked_not_invented() {
+    let mut tables = Study::default().tables();
+    for row in &mut tables.similarity {
+        match (row.layer_a, row.layer_b) {
+            (2, _) | (_, 2) => row.phi = None,
+            (0, 1) => row.phi = Some(f64::NAN),
+            (1, 0) => row.phi = Some(f64::INFINITY),
+            _ => {}
+        }
+    }
+    tables.similarity.retain(|row| row.layer_a != 5 || row.layer_b != 4);
+    let texts = texts(&svgs(&tables)[0]);
+    assert_eq!(count(&texts, "–"), 11 + 2 + 1);
+    assert!(!texts.iter().any(|text| text.contains("NaN") || text.contains("inf")));
+    tables.summary.iter_mut().for_each(|row| row.w0_mean = Some(f64::NAN));
+    assert_eq!(draw(&tables, &[FigureFormat::Png], ColourScale::Data).len(), 5);
+}
+
+#[test]
+fn a_doubtful_result_says_so() {
+    let mut tables = Study::default().tables();
+    for row in &mut tables.summary {
+        row.status = Status::Zero;
+        row.phi_mean = None;
+    }
+    tables.similarity.iter_mut().for_each(|row| row.phi = None);
+    let figures = svgs(&tables);
+    assert!(texts(&figures[0]).iter().any(|text| text.ends_with("status zero")));
+    assert!(holds(&texts(&figures[4]), "status zero"));
+}
+
+#[test]
+fn any_number_of_layers_can_be_drawn() {
+    for layers in [1, 2, 3, 12, 16, 17, 24, 80, 128] {
+        let tables = Study { layers: (0..layers).collect(), modules: &["query"], ..Study::default() }.tables();
+        for figure in draw(&tables, &[FigureFormat::Svg, FigureFormat::Png], ColourScale::Data) {
+            if figure.format == FigureFormat::Svg {
+                let svg = String::from_utf8(figure.bytes).unwrap();
+                assert!(svg.len() < 1_500_000, "{layers} layers: {} bytes", svg.len());
+                let numbers = texts(&svg).iter().filter(|text| text.starts_with('.')).count();
+                let annotated = if figure.kind == FigureKind::Overview { 12 } else { 16 };
+                assert_eq!(numbers > 0, (2..=annotated).contains(&layers), "{layers} layers");
+            } else {
+                let pixels = decode(&figure.bytes);
+                assert!((500..2500).contains(&pixels.width) && (300..3000).contains(&pixels.height), "{layers} layers");
+            }
+        }
+    }
+}
+
+#[test]
+fn layers_keep_their_numbers() {
+    let texts = texts(&svgs(&Study { layers: vec![3, 7, 31], ..Study::default() }.tables())[0]);
+    for layer in ["3", "7", "31"] {
+        assert_eq!(count(&texts, layer), 2, "{layer}");
+    }
+}
+
+#[test]
+fn the_bitmap_is_the_vector_picture_at_twice_the_size() {
+    let figures = draw(&Study::default().tables(), &[FigureFormat::Svg, FigureFormat::Png], ColourScale::Paper);
+    for pair in figures.chunks(2) {
+        let svg = String::from_utf8(pair[0].bytes.clone()).unwrap();
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let size = |name: &str| document.root_element().attribute(name).unwrap().parse::<f64>().unwrap();
+        let pixels = decode(&pair[1].bytes);
+        assert_eq!((size("width") * 2.0, size("height") * 2.0), (f64::from(pixels.width), f64::from(pixels.height)));
+        let view = format!("0 0 {} {}", pixels.width, pixels.height);
+        assert_eq!(document.root_element().attribute("viewBox"), Some(view.as_str()));
+        let density = pixels.density.unwrap();
+        assert_eq!((density.xppu, density.yppu), (7559, 7559));
+        assert!(matches!(density.unit, png::Unit::Meter));
+    }
+}
+
+#[test]
+fn nothing_reaches_into_the_margin() {
+    let long = "a-rather-long-module-name.with.parts".repeat(3);
+    let study = Study { adapter: &long, modules: &[&long, "value"], ..Study::default() };
+    for figure in draw(&study.tables(), &[FigureFormat::Png], ColourScale::Paper) {
+        let Pixels { width, height, rgb, .. } = decode(&figure.bytes);
+        let (width, height) = (width as usize, height as usize);
+        let white = |x: usize, y: usize| rgb[(y * width + x) * 3..][..3] == [255, 255, 255];
+        let margin = 12;
+        for x in 0..width {
+            assert!((0..margin).all(|d| white(x, d) && white(x, height - 1 - d)), "column {x}");
+        }
+        for y in 0..height {
+            assert!((0..margin).all(|d| white(d, y) && white(width - 1 - d, y)), "row {y}");
+        }
+    }
+}
+
+#[test]
+fn options_are_read_and_written_by_name() {
+    for format in [FigureFormat::Svg, FigureFormat::Png] {
+        assert_eq!(format.to_string().parse(), Ok(format));
+    }
+    for scale in [ColourScale::Paper, ColourScale::Data] {
+        assert_eq!(scale.to_string().parse(), Ok(scale));
+    }
+    assert!("gif".parse::<FigureFormat>().is_err() && "log".parse::<ColourScale>().is_err());
+}
