@@ -36,7 +36,7 @@ fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
     let has = |field: fn(&SummaryRow) -> Option<f64>| rows.iter().any(|r| field(r).is_some());
     let (with_w0, with_init) = (has(|r| r.w0_mean), has(|r| r.init_mean));
     let mut table = Table::new();
-    table.load_preset(comfy_table::presets::NOTHING);
+    table.load_style(comfy_table::presets::NOTHING);
     let mut header = vec!["  module", "matrix", "side", "i,j", "mean φ", "chance"];
     if with_w0 {
         header.extend(["w0 control", "z", "p"]);
