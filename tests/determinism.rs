@@ -120,13 +120,22 @@ fn adapters_of_other_ranks_do_not_change_a_row() {
     layers.extend((0..3).map(|l| Layer::new(&format!("model.layers.{l}.mlp.down_proj"), 40, 64, 8)));
     write_base(&root.join("base"), &layers, PLAIN);
     let of_rank = |rank: usize| -> Vec<Layer> {
-        layers.iter().map(|layer| Layer { w0: layer.w0.clone(), ..Layer::new(&layer.path, layer.w0.nrows(), layer.w0.ncols(), rank) }).collect()
+        layers
+            .iter()
+            .map(|layer| Layer { w0: layer.w0.clone(), ..Layer::new(&layer.path, layer.w0.nrows(), layer.w0.ncols(), rank) })
+            .collect()
     };
     for rank in [1, 3, 8] {
         write_adapter(&root.join(format!("adapters/rank{rank}")), &of_rank(rank), PLAIN, &[]);
     }
     let run = |out: &str, path: &str| {
-        Run::of(analyze([path, "--base", "base", "-o", out, "--figures", "none", "--side", "both"]).current_dir(root).output().unwrap()).exits(0);
+        Run::of(
+            analyze([path, "--base", "base", "-o", out, "--figures", "none", "--side", "both"])
+                .current_dir(root)
+                .output()
+                .unwrap(),
+        )
+        .exits(0);
         tables(&root.join(out))
     };
     let all = run("all", "adapters");
@@ -142,7 +151,13 @@ fn draws_do_not_change_phi() {
     let run = |out: &str, more: &[&str]| {
         let out = folder.path().join(out);
         let mut command = analyze([data("adapters/trec-seed0")]);
-        command.arg("--base").arg(real_base()).arg("-o").arg(&out).args(["--figures", "none", "--ij", "8,8", "--ij", "1,1"]).args(more);
+        command
+            .arg("--base")
+            .arg(real_base())
+            .arg("-o")
+            .arg(&out)
+            .args(["--figures", "none", "--ij", "8,8", "--ij", "1,1"])
+            .args(more);
         Run::of(command.output().unwrap()).exits(0);
         tables(&out)
     };
@@ -166,24 +181,23 @@ fn draws_do_not_change_phi() {
 }
 
 #[test]
-fn the_first_draws_are_the_first_of_more() {
+fn the_first_draw_is_the_first_of_two() {
     let folder = tempfile::tempdir().unwrap();
-    let w0_mean = |out: &str, draws: &str| -> Vec<f64> {
+    let rows = |out: &str, draws: &str| -> Vec<condlora::table::SummaryRow> {
         let out = folder.path().join(out);
         let mut command = analyze([data("adapters/trec-seed0")]);
         command.arg("--base").arg(real_base()).arg("-o").arg(&out).args(["--figures", "none", "--null-draws", draws]);
         Run::of(command.output().unwrap()).exits(0);
-        let rows: Vec<condlora::table::SummaryRow> = condlora::table::csv::read_rows(&out.join("summary.csv")).unwrap();
-        for row in &rows {
-            // One draw has no deviation, and so no z.
-            assert_eq!((row.w0_sd.is_some(), row.w0_z.is_some()), (draws != "1", draws != "1"));
-        }
-        rows.iter().flat_map(|r| [r.w0_mean.unwrap(), r.gaussian_mean.unwrap()]).collect()
+        condlora::table::csv::read_rows(&out.join("summary.csv")).unwrap()
     };
-    let (one, two) = (w0_mean("1", "1"), w0_mean("2", "2"));
-    // The mean of two draws lies as far from the first as from the second: with draw 0 alone known, only its share can be checked.
-    for (first, both) in one.iter().zip(&two) {
-        let second = 2.0 * both - first;
-        assert!(second > 0.0 && second < 2.0 * first && second != *first, "{first} and {second}");
+    for (one, two) in rows("1", "1").iter().zip(&rows("2", "2")) {
+        // One draw has no deviation, and so no z.
+        assert!(one.w0_sd.is_none() && one.gaussian_sd.is_none() && one.w0_z.is_none() && two.w0_z.is_some());
+        for (first, mean, sd) in [(one.w0_mean, two.w0_mean, two.w0_sd), (one.gaussian_mean, two.gaussian_mean, two.gaussian_sd)]
+        {
+            // Two values lie sd/√2 to both sides of their mean.
+            let (off, expected) = ((first.unwrap() - mean.unwrap()).abs(), sd.unwrap() / 2.0_f64.sqrt());
+            assert!((off - expected).abs() < 1e-15, "{off:e} and {expected:e}");
+        }
     }
 }

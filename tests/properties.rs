@@ -73,7 +73,8 @@ impl Solved {
 }
 
 fn solve(w0: &Array2<f64>, targets: &[(&Array2<f64>, Equation)], rcond: Option<f64>) -> Conversion {
-    let targets: Vec<Target> = targets.iter().map(|(values, equation)| Target { values: (*values).clone(), equation: *equation }).collect();
+    let targets: Vec<Target> =
+        targets.iter().map(|(values, equation)| Target { values: (*values).clone(), equation: *equation }).collect();
     solve_theta(w0, &targets, rcond, &mut Workspace::default()).unwrap()
 }
 
