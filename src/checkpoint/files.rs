@@ -57,7 +57,7 @@ fn refuse_irregular(path: &Path, metadata: &Metadata) -> Result<()> {
     } else {
         "something else"
     };
-    Err(Error::missing(path, format!("is not a regular file; expected a regular file, found {found}")))
+    Err(Error::missing(path, format!("cannot be read; expected a regular file, found {found}")))
 }
 
 /// Reads a small text file whole.

@@ -114,7 +114,8 @@ impl ModuleKey {
     pub fn from_path(path: String) -> Result<Self, KeyError> {
         let segments: Vec<&str> = path.split('.').collect();
         if segments.iter().any(|segment| segment.is_empty()) {
-            return Err(KeyError { expected: "a module path without empty parts".to_owned(), found: path });
+            let found = if path.is_empty() { "none".to_owned() } else { format!("`{path}`") };
+            return Err(KeyError { expected: "a module path without empty parts".to_owned(), found });
         }
         if segments.len() > DEEPEST {
             let found = format!("{} parts", segments.len());

@@ -244,13 +244,8 @@ fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor:
     let transposed = adapter.config.fan_in_fan_out;
     let (d_out, d_in) = if transposed { (columns, rows) } else { (rows, columns) };
     let (a, b) = ([layer.rank, layer.d_in], [layer.d_out, layer.rank]);
-    let w0 = format!(
-        "W0 `{}` {} ({} stored) of {}",
-        escape(tensor),
-        show_shape(&[d_out, d_in]),
-        show_shape(&info.shape),
-        show_path(file)
-    );
+    let stored = if transposed { format!(" (stored {}, fan_in_fan_out)", show_shape(&info.shape)) } else { String::new() };
+    let w0 = format!("W0 `{}` {}{stored} of {}", escape(tensor), show_shape(&[d_out, d_in]), show_path(file));
     let wrong = |name: &str, expected: String, found: &[usize]| {
         let what = format!("tensor `{}` does not fit {w0}", escape(name));
         let error = Error::mismatch(adapter.weights_file(), what, expected, show_shape(found));

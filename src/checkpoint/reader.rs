@@ -206,7 +206,7 @@ fn recognise(path: &Path, start: &[u8]) -> Option<Error> {
     } else {
         return None;
     };
-    Some(Error::malformed(path, "not a safetensors file", "a safetensors file", found).with_hint(hint))
+    Some(Error::malformed(path, "cannot be read", "a safetensors file", found).with_hint(hint))
 }
 
 #[cfg(test)]
