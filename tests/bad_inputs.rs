@@ -74,3 +74,127 @@ fn the_good_input_is_good() {
     assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
     assert!(dir.path().join("out").is_dir());
 }
+
+/// What is unusual but fine, and the warning it gets, if any.
+type Unusual = (&'static str, &'static [&'static str], fn(&Path));
+
+static UNUSUAL: [Unusual; 13] = [
+    ("unknown fields", &[], |root| generate::config(root, &[("exclude_modules", "[]"), ("corda_config", "{\"x\": null}")])),
+    ("no r, no lora_alpha", &[], |root| generate::config(root, &[("r", ""), ("lora_alpha", "")])),
+    ("rslora", &[], |root| generate::config(root, &[("use_rslora", "true")])),
+    ("dora", &["use_dora", "that of the update is not"], |root| generate::config(root, &[("use_dora", "true")])),
+    ("a pattern that matches nothing", &["rank_pattern: `key` matches no module"], |root| {
+        generate::config(root, &[("rank_pattern", "{\"key\": 2}")]);
+    }),
+    ("W0 rewritten by pissa", &["init_lora_weights", "pissa_niter_4"], |root| {
+        generate::config(root, &[("init_lora_weights", "\"pissa_niter_4\"")]);
+    }),
+    ("another base model", &["trained on `someone/base-2`, the base model given is `base`"], |root| {
+        generate::config(root, &[("base_model_name_or_path", "\"someone/base-2\"")]);
+    }),
+    ("a raw dump's names", &[], |root| {
+        renamed(root, |name| name.replace(".lora_A.", ".lora_A.default.").replace(".lora_B.", ".lora_B.default."))
+    }),
+    ("a compiled model's names", &[], |root| renamed(root, |name| name.replace(".bert.", ".bert._orig_mod."))),
+    ("no prefix", &[], |root| renamed(root, |name| name.replace("base_model.model.", ""))),
+    ("tensors that are no LoRA", &[], |root| {
+        let mut tensors = generate::adapter_tensors();
+        tensors.push(generate::f32_tensor("base_model.model.classifier.weight", &[3, 6]));
+        generate::adapter(root, &tensors);
+    }),
+    ("a base name that drives the terminal", &[], |root| {
+        let mut tensors = generate::base_tensors();
+        tensors.push(generate::f32_tensor("x\u{1b}[2J\n\0", &[2]));
+        generate::base(root, &tensors);
+    }),
+    ("a gap between layers", &["module `query`: layers 0..3 without 1..2"], |root| {
+        let layers = ["0", "3"];
+        generate::adapter(root, &layers.into_iter().flat_map(generate::lora).collect::<Vec<_>>());
+        let weight = |layer| generate::f32_tensor(&format!("{}.weight", generate::query(layer)), &[6, 6]);
+        generate::base(root, &layers.map(weight));
+    }),
+];
+
+fn renamed(root: &Path, change: fn(&str) -> String) {
+    let mut tensors = generate::adapter_tensors();
+    for tensor in &mut tensors {
+        tensor.name = change(&tensor.name);
+    }
+    generate::adapter(root, &tensors);
+}
+
+#[test]
+fn what_is_unusual_but_fine_is_done() {
+    for (name, says, change) in &UNUSUAL {
+        let dir = tempfile::tempdir().unwrap();
+        generate::good(dir.path());
+        change(dir.path());
+        let output = analyze(dir.path());
+        let text = String::from_utf8_lossy(&output.stderr);
+        println!("{name}\n{text}");
+        assert_eq!(output.status.code(), Some(0), "{name}: {text}");
+        assert_eq!(
+            text.lines().filter(|line| line.starts_with("warning: adapter: ")).count(),
+            usize::from(!says.is_empty()),
+            "{name}: {text}"
+        );
+        for part in *says {
+            assert!(text.contains(part), "{name}: does not say {part:?}\n{text}");
+        }
+        assert_eq!(text.lines().count(), 1 + usize::from(!says.is_empty()), "{name}: {text}");
+        assert!(dir.path().join("out/similarity.csv").exists());
+    }
+}
+
+#[test]
+fn a_rewritten_base_is_refused_when_strict() {
+    let dir = tempfile::tempdir().unwrap();
+    generate::good(dir.path());
+    generate::config(dir.path(), &[("init_lora_weights", "\"olora\"")]);
+    let before = names_in(dir.path());
+    let mut command = Command::new(env!("CARGO_BIN_EXE_condlora"));
+    let output =
+        command.args(["analyze", "adapter", "--base", "base", "-o", "out", "--strict"]).current_dir(dir.path()).output().unwrap();
+    let text = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(output.status.code(), Some(6), "{text}");
+    assert!(text.contains("init_lora_weights olora"), "{text}");
+    assert_eq!(names_in(dir.path()), before);
+}
+
+#[test]
+fn many_empty_tensors_are_read_in_time() {
+    let dir = tempfile::tempdir().unwrap();
+    generate::good(dir.path());
+    let mut tensors = generate::base_tensors();
+    let end = tensors.iter().map(|tensor| tensor.bytes.len()).sum::<usize>();
+    tensors.extend((0..200_000).map(|number| generate::zero_tensor(&format!("t{number}"), "F32", &[0], 0)));
+    assert!(end > 0);
+    generate::base(dir.path(), &tensors);
+    let started = std::time::Instant::now();
+    let output = analyze(dir.path());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    assert!(started.elapsed() < std::time::Duration::from_secs(5), "{:?}", started.elapsed());
+}
+
+#[test]
+fn a_base_is_looked_up_where_the_adapter_names_it() {
+    let dir = tempfile::tempdir().unwrap();
+    generate::good(dir.path());
+    let run = |home: &Path| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_condlora"));
+        command.args(["analyze", "adapter", "-o", "out", "--overwrite", "--figures", "none"]).current_dir(dir.path());
+        for name in ["HF_HUB_CACHE", "HF_HOME", "XDG_CACHE_HOME"] {
+            command.env_remove(name);
+        }
+        command.env("HOME", home).output().unwrap()
+    };
+    // `base`, from the working directory.
+    let output = run(dir.path());
+    assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+    std::fs::rename(dir.path().join("base"), dir.path().join("elsewhere")).unwrap();
+    let output = run(dir.path());
+    let text = String::from_utf8_lossy(&output.stderr);
+    println!("{text}");
+    assert_eq!(output.status.code(), Some(3), "{text}");
+    assert!(text.contains("hint: ") && text.contains("--base"), "{text}");
+}

@@ -271,7 +271,7 @@ static KEYS: [Case; 14] = [
     case("a name that drives the terminal", 5, &["\\u{1b}[2J\\n\\u{0}"], |root| {
         adapter(root, &[f32_tensor("x\u{1b}[2J\n\0.lora_A.weight", &[2, 6])]);
     }),
-    case("an empty module path", 5, &["empty parts"], |root| {
+    case("an empty module path", 5, &["empty parts, found none"], |root| {
         adapter(
             root,
             &[f32_tensor("base_model.model..lora_A.weight", &[2, 6]), f32_tensor("base_model.model..lora_B.weight", &[6, 2])],
