@@ -3,7 +3,7 @@
 //! One factorisation of W0 serves every target: the adapters' Aᵀ and B, their initial values, and the Gaussian targets of the `w0` control.
 //! Every solution is checked by its own residual. What the targets are for is the caller's business.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
 
 use crate::error::{Error, Result};
 use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
@@ -16,6 +16,9 @@ use crate::terms::Method;
 
 /// Rows of W0 that are widened at a time for the residuals: they stay in the second-level cache.
 const RESIDUAL_ROWS: usize = 32;
+
+/// Right-hand sides solved together in least squares.
+const LEAST_SQUARES_COLUMNS: usize = 8;
 
 /// A base weight W0 that gives its rows in f64, as often as asked.
 ///
@@ -335,9 +338,26 @@ impl LeastSquaresSolver {
         self.factors.rank() < self.w.nrows().min(self.w.ncols())
     }
 
+    /// All products have the same shapes whatever the number of columns, so that BLAS takes the same way and rank r gets the first
+    /// r columns of a larger rank to the bit.
+    fn solve_in_blocks(&self, targets: ArrayView2<'_, f64>, transposed: bool) -> Result<Array2<f64>> {
+        let (rows, columns) = targets.dim();
+        let length = if transposed { self.w.nrows() } else { self.w.ncols() };
+        let mut theta = Array2::zeros((length, columns));
+        let mut block = Array2::zeros((rows, LEAST_SQUARES_COLUMNS));
+        for first in (0..columns).step_by(LEAST_SQUARES_COLUMNS) {
+            let last = (first + LEAST_SQUARES_COLUMNS).min(columns);
+            block.fill(0.0);
+            block.slice_mut(s![.., ..last - first]).assign(&targets.slice(s![.., first..last]));
+            let solved = self.factors.solve(block.view(), transposed)?;
+            theta.slice_mut(s![.., first..last]).assign(&solved.slice(s![.., ..last - first]));
+        }
+        Ok(theta)
+    }
+
     fn solve(&self, target: &Target) -> Result<ConversionMatrix> {
         let transposed = target.equation == Equation::W0Transposed;
-        let theta = self.factors.solve(target.values.view(), transposed)?;
+        let theta = self.solve_in_blocks(target.values.view(), transposed)?;
         let product = if transposed { self.w.t().dot(&theta) } else { self.w.dot(&theta) };
         let rest = &target.values - &product;
         let (size, target_size, theta_size) = (frobenius_of(&rest), frobenius_of(&target.values), frobenius_of(&theta));

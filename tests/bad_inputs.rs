@@ -1,5 +1,9 @@
 //! Every bad input gets its exit code and a message that says what is wrong, and leaves nothing behind.
-#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot set itself up should stop, and its messages are there to be read")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::print_stdout,
+    reason = "a test that cannot set itself up should stop, and its messages are there to be read"
+)]
 
 #[path = "bad_inputs/cases.rs"]
 mod cases;

@@ -37,7 +37,11 @@ fn with_blas_threads(command: &mut Command, threads: Option<&str>) {
 
 fn in_a_process_of_its_own(test: &str, first: &str, blas_threads: Option<&str>) -> ExitStatus {
     let mut command = Command::new(std::env::current_exe().unwrap());
-    command.args(["--exact", test, "--ignored", "--test-threads", "1"]).env(FIRST, first).stdout(Stdio::null()).stderr(Stdio::null());
+    command
+        .args(["--exact", test, "--ignored", "--test-threads", "1"])
+        .env(FIRST, first)
+        .stdout(Stdio::null())
+        .stderr(Stdio::null());
     with_blas_threads(&mut command, blas_threads);
     command.status().unwrap()
 }
@@ -127,7 +131,8 @@ fn the_program_works_with_many_threads() {
         .collect();
     write_both(folder.path(), &layers, PLAIN);
     for threads in BLAS_THREADS {
-        let mut command = analyze(["adapter", "--base", "base", "-o", "out", "--overwrite", "--figures", "none", "--threads", "4"]);
+        let mut command =
+            analyze(["adapter", "--base", "base", "-o", "out", "--overwrite", "--figures", "none", "--threads", "4"]);
         command.args(["--null-draws", "4"]).current_dir(folder.path());
         with_blas_threads(&mut command, threads);
         Run::of(command.output().unwrap()).exits(0);

@@ -77,7 +77,9 @@ fn results() -> &'static Results {
 }
 
 fn summary_of(adapter: &str, module: &str, matrix: MatrixKind, side: Side, (i, j): (usize, usize)) -> &'static SummaryRow {
-    let wanted = |r: &&SummaryRow| r.adapter == adapter && r.module == module && r.matrix == matrix && r.side == side && (r.i, r.j) == (i, j);
+    let wanted = |r: &&SummaryRow| {
+        r.adapter == adapter && r.module == module && r.matrix == matrix && r.side == side && (r.i, r.j) == (i, j)
+    };
     let found: Vec<_> = results().summary.iter().filter(wanted).collect();
     assert_eq!(found.len(), 1, "{adapter} {module} {matrix} {side} {i},{j}");
     found[0]
@@ -130,7 +132,9 @@ fn averages_are_those_of_the_oracles_cells() {
         for ((module, matrix, side, i, j), cells) in grids {
             let row = summary_of(adapter, &module, matrix, side, (i, j));
             assert_eq!((row.layers, row.status), (6, Status::Ok));
-            let close = |ours: Option<f64>, theirs: f64| assert!((ours.unwrap() - theirs).abs() <= 1e-10, "{module} {matrix} {side} {i},{j}");
+            let close = |ours: Option<f64>, theirs: f64| {
+                assert!((ours.unwrap() - theirs).abs() <= 1e-10, "{module} {matrix} {side} {i},{j}")
+            };
             close(row.phi_mean, cells.iter().sum::<f64>() / cells.len() as f64);
             close(row.phi_min, cells.iter().copied().fold(f64::INFINITY, f64::min));
             close(row.phi_max, cells.iter().copied().fold(0.0, f64::max));
@@ -152,7 +156,10 @@ fn singular_values_are_the_oracles() {
                 .spectrum
                 .iter()
                 .filter(|r| {
-                    r.adapter == adapter && r.module == row["module"] && r.matrix.name() == row["matrix"] && r.layer == Some(layer)
+                    r.adapter == adapter
+                        && r.module == row["module"]
+                        && r.matrix.name() == row["matrix"]
+                        && r.layer == Some(layer)
                 })
                 .collect();
             ours.sort_by_key(|r| r.k);
@@ -228,7 +235,11 @@ fn condition_estimates_agree_with_the_oracle_and_with_the_inverse() {
                 norm_1(&w0) * norm_1(&w0.inv().unwrap())
             });
             // Rounding moves the last digits of either: κ·ε of their size.
-            assert!(ours <= true_one * (1.0 + true_one * f64::EPSILON) && ours >= true_one / 3.0, "{}: {ours:e} against {true_one:e}", row.tensor);
+            assert!(
+                ours <= true_one * (1.0 + true_one * f64::EPSILON) && ours >= true_one / 3.0,
+                "{}: {ours:e} against {true_one:e}",
+                row.tensor
+            );
             for (residual, name) in [(row.residual_a, "relres_A"), (row.residual_b, "relres_B")] {
                 assert!(residual.unwrap() <= 4.0 * number(&oracle, name), "{} {name}", row.tensor);
             }

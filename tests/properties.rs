@@ -73,7 +73,8 @@ impl Solved {
 }
 
 fn solve(w0: &Array2<f64>, targets: &[(&Array2<f64>, Equation)], rcond: Option<f64>) -> Conversion {
-    let targets: Vec<Target> = targets.iter().map(|(values, equation)| Target { values: (*values).clone(), equation: *equation }).collect();
+    let targets: Vec<Target> =
+        targets.iter().map(|(values, equation)| Target { values: (*values).clone(), equation: *equation }).collect();
     solve_theta(w0, &targets, rcond, &mut Workspace::default()).unwrap()
 }
 
@@ -349,5 +350,19 @@ proptest! {
         prop_assert_eq!(&alone.matrices[0].theta, &beside.matrices[2].theta);
         prop_assert_eq!(alone.matrices[0].theta.slice(s![.., ..1]), beside.matrices[3].theta.view());
         prop_assert_eq!(alone.condition, beside.condition);
+    }
+
+    #[test]
+    fn a_smaller_rank_gets_the_first_columns_to_the_bit(d_out in 2_usize..=40, d_in in 2_usize..=40, r in 1_usize..=40, more in 1_usize..=40, seed: u64) {
+        // Draws of the control are made once for the largest rank of a run.
+        let w0 = gaussian(seed, "w0", d_out, d_in);
+        for (rows, equation) in [(d_out, Equation::W0), (d_in, Equation::W0Transposed)] {
+            for rcond in [None, Some(0.0)] {
+                let targets = gaussian(seed, "b", rows, r + more);
+                let few = targets.slice(s![.., ..r]).to_owned();
+                let found = solve(&w0, &[(&targets, equation), (&few, equation)], rcond);
+                prop_assert_eq!(found.matrices[0].theta.slice(s![.., ..r]), found.matrices[1].theta.view());
+            }
+        }
     }
 }

@@ -51,16 +51,16 @@ pub(super) struct AnalyzeArgs {
     convention: ConventionChoice,
 
     /// How often each control is drawn
-    #[arg(long, value_name = "N", default_value_t = 20, help_heading = "Controls and numerics")]
+    #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls and numerics")]
     null_draws: usize,
     /// Seed of the controls
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "Controls and numerics")]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls and numerics")]
     seed: u64,
     /// An untrained adapter for the init control, or a directory with one for each adapter's name
     #[arg(long, value_name = "DIR", help_heading = "Controls and numerics")]
     init: Option<PathBuf>,
     /// Solve by SVD and take singular values of W0 below X times the largest for zero
-    #[arg(long, value_name = "X", help_heading = "Controls and numerics")]
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Controls and numerics")]
     rcond: Option<f64>,
 
     /// Figure formats: svg, png, or none
