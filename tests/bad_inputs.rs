@@ -1,5 +1,5 @@
 //! Every bad input gets its exit code and a message that says what is wrong, and leaves nothing behind.
-#![allow(clippy::unwrap_used, reason = "a test that cannot set itself up should stop")]
+#![allow(clippy::unwrap_used, clippy::print_stdout, reason = "a test that cannot set itself up should stop, and its messages are there to be read")]
 
 #[path = "bad_inputs/cases.rs"]
 mod cases;
@@ -35,6 +35,7 @@ fn complaint(case: &cases::Case) -> Option<String> {
     let before = names_in(root);
     let output = analyze(root);
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
+    println!("{} (exit {})\n{}", case.name, case.exit, text.replace(&format!("{}/", root.display()), ""));
     let mut wrong: Vec<String> =
         case.says.iter().filter(|part| !text.contains(**part)).map(|part| format!("does not say {part:?}")).collect();
     if output.status.code() != Some(i32::from(case.exit)) {

@@ -1,0 +1,10 @@
+//! What several tests need: the program, checkpoints to run it on, and the tolerance they all use.
+//!
+//! Each test file is a crate of its own that uses a part of this.
+#![allow(dead_code, reason = "each test uses its own part")]
+
+pub(crate) mod checkpoint;
+#[path = "../bad_inputs/generate.rs"]
+pub(crate) mod generate;
+pub(crate) mod program;
+pub(crate) mod tolerance;
