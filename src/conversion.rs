@@ -447,7 +447,8 @@ mod tests {
         assert!(error(&found.theta, &array![[1.0], [2.0], [1.0]]) < 1e-15);
         assert!(!all.singular && found.reliable);
         let (turned, _) = solve(&wide, &array![[2.0], [4.0], [4.0]], Equation::W0Transposed);
-        assert!(error(&turned.theta, &array![[3.0], [2.0]]) < 1e-15);
+        // Householder QR and a product, κ = √2 and ‖Θ‖ = √13: a few units in the last place.
+        assert!(error(&turned.theta, &array![[3.0], [2.0]]) < 4.0 * EPSILON * (2.0_f64 * 13.0).sqrt());
         assert!(turned.reliable && turned.residual.unwrap() > 0.1);
         assert!(turned.error_factor > all.condition);
     }
