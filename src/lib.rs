@@ -1,4 +1,64 @@
-//! Conversion matrices of LoRA adapters.
+//! Conversion matrices of LoRA adapters: how similar they are across layers, and how much of that is chance or the base model.
+//!
+//! Answers the questions of Kim et al. 2024, "A Single Linear Layer Yields Task-Adapted Low-Rank Matrices" (arXiv 2403.14946), for any LoRA checkpoint
+//! as PEFT writes it. The program `condlora` is a thin layer over this library: [`cli`] makes [`AnalyzeParams`] of the arguments and calls [`prepare`].
+//!
+//! # Notation
+//!
+//! | symbol | in the code | is |
+//! |---|---|---|
+//! | W0 (out, in) | `w0` | a frozen base weight |
+//! | A (r, in), B (out, r) | `lora_a`, `lora_b` | the trained factors: the update is ΔW = s·B·A with s = α/r, or α/√r for rsLoRA |
+//! | Θ | `theta` | a conversion matrix: what W0 has to be multiplied by to give a factor |
+//! | φ | `phi` | the similarity of two subspaces, 0 to 1 |
+//!
+//! The conversion matrices solve, in f64 and with every solution checked by its own residual ([`conversion`]),
+//!
+//! | convention | Θ_A | Θ_B | Θ_BA |
+//! |---|---|---|---|
+//! | [`Convention::Paper`] (square W0) | W0·Θ_A = Aᵀ | W0·Θ_B = B | Θ_B·A |
+//! | [`Convention::General`] (any W0) | W0ᵀ·Θ_A = Aᵀ | W0·Θ_B = B | Θ_B·A |
+//!
+//! and two layers are compared by φ(X, Y, i, j) = ‖U_Xⁱᵀ·U_Yʲ‖_F² / min(i, j), with the top i and j singular vectors of their matrices ([`similarity`]).
+//! The [`controls`] say what φ would be without training.
+//!
+//! # The way of the data
+//!
+//! [`checkpoint`] (bytes to checked tensors) → [`study`] (pairs adapters with their base, factorises each W0 once) → [`conversion`], [`controls`] and
+//! [`similarity`] (on [`linalg`], which knows no LoRA) → rows ([`table`]) → files and [`figure`]s.
+//! Results depend on the inputs and the seed alone: threads, batching and the other adapters of a run change no bit.
+//!
+//! # Example
+//!
+//! ```
+//! use condlora::{AnalyzeParams, Progress, prepare};
+//!
+//! struct Silent;
+//!
+//! impl Progress for Silent {
+//!     fn begin(&self, _base_weights: usize) {}
+//!     fn step(&self) {}
+//! }
+//!
+//! # fn main() -> condlora::Result<()> {
+//! let config = AnalyzeParams {
+//!     paths: vec!["notebooks-data/adapters/trec-seed0".into()],
+//!     base: Some("notebooks-data/base/all-MiniLM-L6-v2-qv".into()),
+//!     modules: vec!["value".into()],
+//!     ..Default::default()
+//! }
+//! .check()?;
+//! let study = prepare(&config)?.run(&Silent)?;
+//!
+//! assert_eq!(study.tables.similarity.len(), 3 * 6 * 6); // A, B and BA, all ordered pairs of 6 layers
+//! let summary = &study.tables.summary[0]; // A
+//! assert!(summary.phi_mean > summary.gaussian_expected); // more than chance,
+//! assert!(summary.w0_p > Some(0.05)); // but no more than the base weights give by themselves
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! BLAS is kept at one thread; the work is spread over the rayon pool that [`study::Prepared::run`] is called in.
 
 pub mod checkpoint;
 pub mod cli;
@@ -13,3 +73,11 @@ pub mod table;
 pub mod terms;
 
 pub use error::{Error, Result};
+pub use study::{AnalyzeConfig, AnalyzeParams, Prepared, Progress, Study, prepare};
+pub use table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+pub use terms::{Convention, MatrixKind, Method, Side, Status};
+
+/// The README's Rust examples are tests too.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

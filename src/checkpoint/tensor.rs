@@ -184,6 +184,15 @@ pub(super) fn check_len(elements: usize, room: usize) -> Result<()> {
 /// One pass without branches, so that it runs at the speed of memory: a float is NaN or Inf exactly where all bits of its
 /// exponent are set.
 pub(super) fn widen(float: FloatType, bytes: &[u8], out: &mut [f64]) -> bool {
+    pulp::Arch::new().dispatch(
+        #[inline(always)]
+        || widen_here(float, bytes, out),
+    )
+}
+
+/// [`widen`], compiled for each kind of vector register.
+#[inline(always)]
+fn widen_here(float: FloatType, bytes: &[u8], out: &mut [f64]) -> bool {
     let mut bad = 0_u32;
     match float {
         FloatType::F32 => {

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::error::{Error, Result, escape};
+use crate::linalg::lapack::use_one_blas_thread;
 use terminal::{ColorChoice, Terminal};
 
 /// The exit code for a mistake of ours.
@@ -93,6 +94,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
 }
 
 fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<()> {
+    use_one_blas_thread();
     signals::watch()?;
     let mut pool = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("condlora-{index}"));
     if let Some(threads) = cli.global.threads {

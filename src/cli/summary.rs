@@ -23,6 +23,12 @@ pub(super) fn text(rows: &[SummaryRow], terminal: &Terminal) -> String {
         let count = rest.iter().take_while(|r| r.adapter == first.adapter).count();
         let (block, after) = rest.split_at(count);
         out.push_str(&terminal.paint(HEADING, &escape(&first.adapter)));
+        if same_side(block) {
+            out.push_str(&format!(", {} singular vectors", first.side));
+        }
+        if same_pair(block) {
+            out.push_str(&format!(", i = {}, j = {}", first.i, first.j));
+        }
         out.push('\n');
         out.push_str(&block_text(block, terminal));
         out.push('\n');
@@ -32,29 +38,48 @@ pub(super) fn text(rows: &[SummaryRow], terminal: &Terminal) -> String {
     out
 }
 
+fn same_side(rows: &[SummaryRow]) -> bool {
+    rows.windows(2).all(|pair| pair[0].side == pair[1].side)
+}
+
+fn same_pair(rows: &[SummaryRow]) -> bool {
+    rows.windows(2).all(|pair| (pair[0].i, pair[0].j) == (pair[1].i, pair[1].j))
+}
+
+/// The rows of one adapter. What is the same in all of them stands in the heading, so that 80 columns are enough.
 fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
     let has = |field: fn(&SummaryRow) -> Option<f64>| rows.iter().any(|r| field(r).is_some());
     let (with_w0, with_init) = (has(|r| r.w0_mean), has(|r| r.init_mean));
     let mut table = Table::new();
     table.load_style(comfy_table::presets::NOTHING);
-    let mut header = vec!["  module", "matrix", "side", "i,j", "mean φ", "chance"];
+    let (with_side, with_pair) = (!same_side(rows), !same_pair(rows));
+    let mut header = vec!["  module", "matrix"];
+    if with_side {
+        header.push("side");
+    }
+    if with_pair {
+        header.push("i,j");
+    }
+    let names = header.len();
+    header.extend(["mean φ", "chance"]);
     if with_w0 {
         header.extend(["w0 control", "z", "p"]);
     }
     if with_init {
         header.push("init");
     }
+    let numbers = names..header.len();
     header.push("status");
     table.set_header(header);
     for row in rows {
-        let mut cells = vec![
-            format!("  {}", escape(&row.module)),
-            row.matrix.to_string(),
-            row.side.to_string(),
-            format!("{},{}", row.i, row.j),
-            number(row.phi_mean),
-            number(row.gaussian_expected),
-        ];
+        let mut cells = vec![format!("  {}", escape(&row.module)), row.matrix.to_string()];
+        if with_side {
+            cells.push(row.side.to_string());
+        }
+        if with_pair {
+            cells.push(format!("{},{}", row.i, row.j));
+        }
+        cells.extend([number(row.phi_mean), number(row.gaussian_expected)]);
         if with_w0 {
             let control = match (row.w0_mean, row.w0_sd) {
                 (Some(mean), Some(sd)) => format!("{mean:.4} ± {sd:.4}"),
@@ -71,7 +96,7 @@ fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
     for column in table.column_iter_mut() {
         column.set_padding((0, 2));
         // Names stand at the left, numbers at the right.
-        if (4..if with_w0 { 9 } else { 6 } + usize::from(with_init)).contains(&column.index) {
+        if numbers.contains(&column.index) {
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
@@ -145,7 +170,7 @@ mod tests {
     fn a_block_for_each_adapter_within_80_columns() {
         let plain = Terminal::new(ColorChoice::Never, false, false);
         let shown = text(&[row("a/b", Some(0.5)), row("c", Some(0.04))], &plain);
-        assert!(shown.contains("a/b\n") && shown.contains("\nc\n"));
+        assert!(shown.starts_with("a/b, left singular vectors, i = 8, j = 8\n") && shown.contains("\nc, left"));
         assert!(shown.contains("2 of 2 averages lie above chance, 1 above the w0 control"));
         for line in shown.lines().filter(|l| l.starts_with("  ")) {
             assert!(line.chars().count() <= 80, "{line}");

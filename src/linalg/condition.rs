@@ -42,7 +42,9 @@ pub fn reciprocal_condition(w: &LuFactors, norm_1: f64, solved: [&[f64]; STARTIN
             let new_signs = sign(&column);
             let no_better = size <= estimate;
             estimate = estimate.max(size);
-            if no_better || new_signs == signs {
+            // The opposite signs give the opposite gradient, with the same largest entry.
+            let repeated = new_signs == signs || new_signs.iter().zip(&signs).all(|(a, b)| a != b);
+            if no_better || repeated {
                 break;
             }
             signs = new_signs;

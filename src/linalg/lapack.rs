@@ -8,7 +8,7 @@ use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
 
 use lapack_sys::{dgetrf_, dtrcon_};
-use ndarray::{ArrayView2, ArrayViewMut2};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 // Links the BLAS and LAPACK that ndarray-linalg was built with.
 use ndarray_linalg as _;
 
@@ -20,16 +20,29 @@ unsafe extern "C" {
     fn openblas_get_corename() -> *const c_char;
 }
 
-/// Keeps OpenBLAS at one thread for the life of the process.
+/// Keeps OpenBLAS at one thread for the life of the process, and ends the threads it has started.
 ///
-/// A threaded BLAS called from a rayon worker overflows its stack; one BLAS thread and rayon over layers is also faster.
-/// Every public routine of [`crate::linalg`] that reaches BLAS calls this first.
-pub(crate) fn use_one_blas_thread() {
+/// A threaded BLAS called from a rayon worker overflows its stack; one BLAS thread and rayon over layers is also faster. OpenBLAS starts a thread a core
+/// when it is loaded, and each spins for its first 26 ms, which is as long as a small study takes.
+///
+/// Every routine of [`crate::linalg`] that reaches BLAS calls this first; a program should call it at its start.
+pub fn use_one_blas_thread() {
     static ONCE: Once = Once::new();
     ONCE.call_once(|| {
         // SAFETY: takes a plain integer and sets a process-wide setting of the linked OpenBLAS; `Once` orders it before
         // every later BLAS call that passed through here.
-        unsafe { openblas_set_num_threads(1) }
+        unsafe { openblas_set_num_threads(1) };
+        // Builds of OpenBLAS without threads lack this function, so it is looked up rather than linked.
+        // SAFETY: the name is NUL-terminated; looking a symbol up has no other effect.
+        let shutdown = unsafe { libc::dlsym(libc::RTLD_DEFAULT, c"blas_thread_shutdown_".as_ptr()) };
+        if !shutdown.is_null() {
+            // SAFETY: OpenBLAS declares it `int blas_thread_shutdown_(void)`. It joins the waiting threads; with the number of threads at one, no
+            // call ever hands work to them, and its own exit handler finds them gone.
+            unsafe {
+                let shutdown: extern "C" fn() -> c_int = std::mem::transmute(shutdown);
+                shutdown();
+            }
+        }
     });
 }
 
@@ -51,31 +64,29 @@ fn lapack_int(value: usize) -> Result<i32> {
     })
 }
 
-/// Factorises the columns of a row-major panel's transpose: `panelᵀ = P·L·U` with partial pivoting (`getrf`).
+/// Factorises a tall panel in LAPACK's column-by-column layout with partial pivoting (`getrf`).
 ///
 /// # Shapes
-/// `panel` (nb, m) with contiguous rows and nb ≤ m; `pivots` (nb). Row k of the panel is column k of the factorised matrix, so pivoting
-/// swaps columns of the panel. Pivots come back 0-based.
+/// `panel` holds `pivots.len()` columns of `rows` values, `stride` apart, at least as many rows as columns. Pivots come back 0-based.
 ///
 /// Returns the first column whose pivot is exactly zero, if any.
-pub(crate) fn factorise_panel(mut panel: ArrayViewMut2<'_, f64>, pivots: &mut [i32]) -> Result<Option<usize>> {
-    let (nb, m) = panel.dim();
-    let stride = panel.strides()[0];
-    if nb > m || pivots.len() != nb || (m > 1 && panel.strides()[1] != 1) || (nb > 1 && stride < m as isize) {
+pub(crate) fn factorise_panel(panel: &mut [f64], rows: usize, stride: usize, pivots: &mut [i32]) -> Result<Option<usize>> {
+    let columns = pivots.len();
+    if columns > rows || rows > stride || panel.len() != stride * columns {
         return Err(Error::Shape {
             what: "factorise_panel",
-            expected: "row-major panel with at least as many columns as rows".into(),
-            found: format!("({nb}, {m}), strides {:?}", panel.strides()),
+            expected: "a tall panel with one pivot a column".into(),
+            found: format!("{} values, {rows} rows, stride {stride}, {columns} pivots", panel.len()),
         });
     }
-    if nb == 0 {
+    if columns == 0 {
         return Ok(None);
     }
-    let (rows, cols, lda) = (lapack_int(m)?, lapack_int(nb)?, lapack_int(stride.unsigned_abs().max(m))?);
+    let (m, n, lda) = (lapack_int(rows)?, lapack_int(columns)?, lapack_int(stride)?);
     let mut info = 0;
-    // SAFETY: the view is unique, its rows are contiguous and `lda` apart, so the column-major (m, nb) matrix that LAPACK sees lies
-    // inside it; `pivots` has min(m, nb) = nb elements; all scalars outlive the call.
-    unsafe { dgetrf_(&rows, &cols, panel.as_mut_ptr(), &lda, pivots.as_mut_ptr(), &mut info) };
+    // SAFETY: `panel` is borrowed uniquely and holds n columns of m values, lda ≥ m apart, checked above; `pivots` has min(m, n) = n elements; all scalars
+    // outlive the call.
+    unsafe { dgetrf_(&m, &n, panel.as_mut_ptr(), &lda, pivots.as_mut_ptr(), &mut info) };
     if info < 0 {
         return Err(Error::Lapack { routine: "getrf", detail: format!("argument {} is illegal", -info) });
     }
@@ -117,6 +128,17 @@ pub(crate) fn multiply_into(mut c: ArrayViewMut2<'_, f64>, accumulate: bool, alp
             gemm::Parallelism::None,
         );
     }
+}
+
+/// The product `a·b` on one thread: the matrix product that the factorisation is made of.
+///
+/// # Panics
+/// If the inner sizes differ.
+#[must_use]
+pub fn multiply(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Array2<f64> {
+    let mut c = Array2::zeros((a.nrows(), b.ncols()));
+    multiply_into(c.view_mut(), false, 1.0, a, b);
+    c
 }
 
 /// Reciprocal condition estimate of the upper triangle of a square matrix in the 1-norm (`trcon`).

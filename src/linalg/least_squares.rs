@@ -5,7 +5,7 @@ use ndarray_linalg::{Diag, JobSvd, QR, SVDDC, SolveTriangular, UPLO};
 
 use super::EPSILON;
 use super::lapack::{triangle_rcond, use_one_blas_thread};
-use super::norms::frobenius;
+use super::norms::frobenius_of;
 use crate::error::{Error, Result};
 
 /// A factorisation that applies `W⁺` and `(Wᵀ)⁺`.
@@ -124,7 +124,7 @@ impl LeastSquares {
                 inner
             }
         };
-        frobenius(gradient.iter())
+        frobenius_of(&gradient)
     }
 }
 
@@ -134,7 +134,7 @@ fn lapack(routine: &'static str, error: &impl ToString) -> Error {
 
 /// ‖R‖₂ from below by power iteration from the heaviest column.
 fn norm_2_from_below(r: &Array2<f64>) -> f64 {
-    let heaviest = r.columns().into_iter().map(|c| frobenius(c.iter())).enumerate().fold((0, 0.0), |best, (k, norm)| if norm > best.1 { (k, norm) } else { best });
+    let heaviest = r.columns().into_iter().map(|c| frobenius_of(&c)).enumerate().fold((0, 0.0), |best, (k, norm)| if norm > best.1 { (k, norm) } else { best });
     let mut estimate = heaviest.1;
     let mut x = Array1::zeros(r.ncols());
     if let Some(entry) = x.get_mut(heaviest.0) {
@@ -142,13 +142,13 @@ fn norm_2_from_below(r: &Array2<f64>) -> f64 {
     }
     for _ in 0..8 {
         let y = r.dot(&x);
-        let size = frobenius(y.iter());
+        let size = frobenius_of(&y);
         if size == 0.0 || !size.is_finite() {
             break;
         }
         estimate = estimate.max(size);
         let z = r.t().dot(&(y / size));
-        let length = frobenius(z.iter());
+        let length = frobenius_of(&z);
         if length == 0.0 {
             break;
         }

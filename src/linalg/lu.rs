@@ -1,27 +1,24 @@
 //! LU with partial pivoting for square matrices, as fast as the matrix product allows.
 //!
 //! LAPACK's own `getrf` spends half its time in triangular solves at the sizes that matter here (n = 384 to 4096). This one recurses on
-//! columns (Toledo 1997), so that nearly all work is matrix products: LAPACK factorises narrow panels, and triangles are applied as products with
-//! the explicit inverses of their small unit diagonal blocks. Every solve is checked afterwards ([`crate::conversion`]), so the mild loss in
-//! the worst-case bound that such inverses bring is never taken on trust.
+//! columns (Toledo 1997), so that nearly all work is matrix products: LAPACK factorises narrow panels, and the triangles between are solved in
+//! vector registers. Rows are contiguous, so that an exchange of rows moves whole cache lines.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use pulp::{Arch, Simd, WithSimd};
 
 use super::lapack::{factorise_panel, multiply_into, use_one_blas_thread};
 use crate::error::{Error, Result};
 
-/// Columns factorised by LAPACK at a time.
+/// Columns factorised by LAPACK at a time, and rows of a triangle solved in registers.
 const PANEL: usize = 16;
-/// Side of the unit triangular blocks that are inverted.
-const TRIANGLE: usize = 16;
 
-/// `W = L̃·Ũ·P` of a square W, stored row-major in place: L̃ lower with its diagonal, Ũ unit upper, P a column permutation.
-///
-/// This is LAPACK's `Wᵀ = P·L·U` read without moving a value: a row-major W is a column-major Wᵀ.
+/// `W = P·L·U` of a square W, row-major in place: L unit lower, U upper, P a row permutation.
 #[derive(Debug)]
 pub struct LuFactors {
     pub(super) packed: Array2<f64>,
-    pub(super) pivots: Vec<i32>,
+    /// Row k was exchanged with row `exchanges[k]`, in order.
+    pub(super) exchanges: Vec<usize>,
     zero_pivot: Option<usize>,
 }
 
@@ -29,20 +26,21 @@ impl LuFactors {
     /// Factorises `w`, taking its storage.
     ///
     /// # Shapes
-    /// `w` (n, n), rows contiguous (row stride may exceed n).
+    /// `w` (n, n) in standard layout.
     /// # Errors
     /// [`Error::Shape`] if `w` is not square.
     pub fn factorise(w: Array2<f64>) -> Result<Self> {
         use_one_blas_thread();
         let n = w.nrows();
-        if w.ncols() != n {
-            return Err(Error::Shape { what: "LuFactors::factorise", expected: "a square matrix".into(), found: format!("{:?}", w.dim()) });
+        if w.ncols() != n || !w.is_standard_layout() {
+            let found = format!("{:?}, strides {:?}", w.dim(), w.strides());
+            return Err(Error::Shape { what: "LuFactors::factorise", expected: "a square matrix in standard layout".into(), found });
         }
         let mut packed = w;
-        let mut pivots = vec![0; n];
-        let mut scratch = vec![0.0; n * TRIANGLE];
-        let zero_pivot = factorise_rows(packed.view_mut(), &mut pivots, &mut scratch)?;
-        Ok(Self { packed, pivots, zero_pivot })
+        let mut exchanges = vec![0; n];
+        let mut scratch = vec![0.0; column_stride(n) * PANEL];
+        let zero_pivot = factorise_columns(packed.view_mut(), &mut exchanges, &mut scratch)?;
+        Ok(Self { packed, exchanges, zero_pivot })
     }
 
     /// The first column with an exactly zero pivot: W is singular and no solve is possible.
@@ -58,80 +56,145 @@ impl LuFactors {
     }
 }
 
-/// One level of the recursion on the rows of `w` (columns of the matrix LAPACK sees); pivots are 0-based column numbers within `w`.
-fn factorise_rows(mut w: ArrayViewMut2<'_, f64>, pivots: &mut [i32], scratch: &mut [f64]) -> Result<Option<usize>> {
-    let rows = w.nrows();
-    if rows <= PANEL {
-        return factorise_panel(w, pivots);
+/// One level of the recursion on the columns of `w`; exchanges are row numbers within `w`.
+fn factorise_columns(mut w: ArrayViewMut2<'_, f64>, exchanges: &mut [usize], scratch: &mut [f64]) -> Result<Option<usize>> {
+    let columns = w.ncols();
+    if columns <= PANEL {
+        return factorise_narrow(w, exchanges, scratch);
     }
-    let half = (rows / 2).next_multiple_of(PANEL).min(rows - 1);
-    let (mut top, mut bottom) = w.view_mut().split_at(Axis(0), half);
-    let (top_pivots, bottom_pivots) = pivots.split_at_mut(half);
+    let half = (columns / 2).next_multiple_of(PANEL).min(columns - 1);
+    let (mut left, mut right) = w.view_mut().split_at(Axis(1), half);
+    let (first, second) = exchanges.split_at_mut(half);
 
-    let zero_top = factorise_rows(top.view_mut(), top_pivots, scratch)?;
-    swap_columns(&mut bottom, top_pivots);
-    let (mut solved, mut trailing) = bottom.view_mut().split_at(Axis(1), half);
-    let (triangle, right) = top.view_mut().split_at(Axis(1), half);
-    divide_by_unit_upper(solved.view_mut(), triangle.view(), scratch);
-    multiply_into(trailing.view_mut(), true, -1.0, solved.view(), right.view());
-    let zero_bottom = factorise_rows(trailing, bottom_pivots, scratch)?;
-    swap_columns(&mut top.slice_mut(s![.., half..]), bottom_pivots);
+    let zero_left = factorise_columns(left.view_mut(), first, scratch)?;
+    exchange_rows(right.view_mut(), first);
+    let (mut solved, mut trailing) = right.view_mut().split_at(Axis(0), half);
+    let (triangle, below) = left.view().split_at(Axis(0), half);
+    divide_by_unit_lower(triangle, solved.view_mut());
+    multiply_into(trailing.view_mut(), true, -1.0, below, solved.view());
+    let zero_right = factorise_columns(trailing, second, scratch)?;
+    exchange_rows(left.slice_mut(s![half.., ..]), second);
 
-    let offset = half as i32;
-    for pivot in bottom_pivots {
-        *pivot += offset;
+    for row in second {
+        *row += half;
     }
-    Ok(zero_top.or(zero_bottom.map(|k| k + half)))
+    Ok(zero_left.or(zero_right.map(|k| k + half)))
 }
 
-/// Applies the column exchanges (k ↔ pivots[k], in order) to every row.
-fn swap_columns(w: &mut ArrayViewMut2<'_, f64>, pivots: &[i32]) {
-    for mut row in w.rows_mut() {
-        if let Some(values) = row.as_slice_mut() {
-            for (k, &pivot) in pivots.iter().enumerate() {
-                values.swap(k, pivot as usize);
+/// The distance between columns of a panel: an odd number of cache lines, so that a row does not fall into one set of the cache.
+fn column_stride(rows: usize) -> usize {
+    const LINE: usize = 64 / size_of::<f64>();
+    (rows.div_ceil(LINE) | 1) * LINE
+}
+
+/// Factorises a narrow block of columns through a copy in LAPACK's layout.
+fn factorise_narrow(mut w: ArrayViewMut2<'_, f64>, exchanges: &mut [usize], scratch: &mut [f64]) -> Result<Option<usize>> {
+    let (rows, columns) = w.dim();
+    let stride = column_stride(rows);
+    let columns_first = &mut scratch[..stride * columns];
+    for (r, row) in w.rows().into_iter().enumerate() {
+        for (c, &value) in row.iter().enumerate() {
+            columns_first[c * stride + r] = value;
+        }
+    }
+    let mut pivots = [0; PANEL];
+    let zero_pivot = factorise_panel(columns_first, rows, stride, &mut pivots[..columns])?;
+    for (r, mut row) in w.rows_mut().into_iter().enumerate() {
+        for (c, value) in row.iter_mut().enumerate() {
+            *value = columns_first[c * stride + r];
+        }
+    }
+    for (exchange, pivot) in exchanges.iter_mut().zip(pivots) {
+        *exchange = pivot as usize;
+    }
+    Ok(zero_pivot)
+}
+
+/// Applies the exchanges (row k with row `exchanges[k]`, in order).
+fn exchange_rows(mut w: ArrayViewMut2<'_, f64>, exchanges: &[usize]) {
+    for (k, &other) in exchanges.iter().enumerate() {
+        if other != k {
+            let (mut upper, mut lower) = w.view_mut().split_at(Axis(0), other);
+            if let (Some(a), Some(b)) = (upper.row_mut(k).as_slice_mut(), lower.row_mut(0).as_slice_mut()) {
+                a.swap_with_slice(b);
             }
         }
     }
 }
 
-/// `x ← x·Ũ⁻¹` for the unit upper triangle Ũ of `triangle`.
-fn divide_by_unit_upper(mut x: ArrayViewMut2<'_, f64>, triangle: ArrayView2<'_, f64>, scratch: &mut [f64]) {
+/// `x ← L⁻¹·x` for the unit lower triangle L of `triangle`.
+fn divide_by_unit_lower(triangle: ArrayView2<'_, f64>, mut x: ArrayViewMut2<'_, f64>) {
     let size = triangle.nrows();
-    if size <= TRIANGLE {
-        let mut inverse = [0.0; TRIANGLE * TRIANGLE];
-        invert_unit_upper(triangle, &mut inverse);
-        let rows = x.nrows();
-        let (Ok(inverse), Ok(mut copy)) = (
-            ArrayView2::from_shape((size, size), &inverse[..size * size]),
-            ArrayViewMut2::from_shape((rows, size), &mut scratch[..rows * size]),
-        ) else {
-            return;
-        };
-        copy.assign(&x);
-        multiply_into(x, false, 1.0, copy.view(), inverse);
+    if size <= PANEL {
+        solve_small_triangle(triangle, x);
         return;
     }
-    let half = (size / 2).next_multiple_of(TRIANGLE).min(size - 1);
-    let (mut left, mut right) = x.view_mut().split_at(Axis(1), half);
-    divide_by_unit_upper(left.view_mut(), triangle.slice(s![..half, ..half]), scratch);
-    multiply_into(right.view_mut(), true, -1.0, left.view(), triangle.slice(s![..half, half..]));
-    divide_by_unit_upper(right, triangle.slice(s![half.., half..]), scratch);
+    let half = (size / 2).next_multiple_of(PANEL).min(size - 1);
+    let (mut upper, mut lower) = x.view_mut().split_at(Axis(0), half);
+    divide_by_unit_lower(triangle.slice(s![..half, ..half]), upper.view_mut());
+    multiply_into(lower.view_mut(), true, -1.0, triangle.slice(s![half.., ..half]), upper.view());
+    divide_by_unit_lower(triangle.slice(s![half.., half..]), lower);
 }
 
-/// The inverse of a unit upper triangle, row-major.
-fn invert_unit_upper(triangle: ArrayView2<'_, f64>, inverse: &mut [f64; TRIANGLE * TRIANGLE]) {
+/// [`divide_by_unit_lower`] for at most [`PANEL`] rows: substitution, the rows of a few columns held in registers.
+fn solve_small_triangle(triangle: ArrayView2<'_, f64>, mut x: ArrayViewMut2<'_, f64>) {
     let size = triangle.nrows();
-    // Row by row from the bottom: inv[i] = e_i − Σ_{k>i} u[i,k]·inv[k].
-    for i in (0..size).rev() {
-        let (above, below) = inverse.split_at_mut((i + 1) * size);
-        let row = &mut above[i * size..];
-        row.fill(0.0);
-        row[i] = 1.0;
-        for k in i + 1..size {
-            let u = triangle[(i, k)];
-            for (value, &done) in row.iter_mut().zip(&below[(k - i - 1) * size..(k - i) * size]) {
-                *value -= u * done;
+    let mut l = [[0.0; PANEL]; PANEL];
+    for (to, from) in l.iter_mut().zip(triangle.rows()) {
+        for (to, from) in to.iter_mut().zip(from) {
+            *to = *from;
+        }
+    }
+    let mut rows: Vec<&mut [f64]> = x.rows_mut().into_iter().filter_map(|row| row.into_slice()).collect();
+    match <&mut [&mut [f64]; PANEL]>::try_from(rows.as_mut_slice()) {
+        Ok(rows) => Arch::new().dispatch(SmallTriangle { l: &l, rows }),
+        Err(_) => {
+            // The last block of a matrix whose size is no multiple of the panel.
+            for r in 1..size.min(rows.len()) {
+                let (known, rest) = rows.split_at_mut(r);
+                for (q, row) in known.iter().enumerate() {
+                    for (value, &above) in rest[0].iter_mut().zip(row.iter()) {
+                        *value -= l[r][q] * above;
+                    }
+                }
+            }
+        }
+    }
+}
+
+struct SmallTriangle<'a, 'b> {
+    l: &'a [[f64; PANEL]; PANEL],
+    rows: &'a mut [&'b mut [f64]; PANEL],
+}
+
+impl WithSimd for SmallTriangle<'_, '_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { l, rows } = self;
+        let width = rows[0].len();
+        let whole = width - width % S::F64_LANES;
+        for at in (0..whole).step_by(S::F64_LANES) {
+            let mut x = [simd.splat_f64s(0.0); PANEL];
+            for r in 0..PANEL {
+                x[r] = simd.partial_load_f64s(&rows[r][at..at + S::F64_LANES]);
+            }
+            for r in 1..PANEL {
+                for q in 0..r {
+                    x[r] = simd.negate_mul_add_e_f64s(simd.splat_f64s(l[r][q]), x[q], x[r]);
+                }
+            }
+            for r in 0..PANEL {
+                simd.partial_store_f64s(&mut rows[r][at..at + S::F64_LANES], x[r]);
+            }
+        }
+        for at in whole..width {
+            for r in 1..PANEL {
+                let mut value = rows[r][at];
+                for q in 0..r {
+                    value -= l[r][q] * rows[q][at];
+                }
+                rows[r][at] = value;
             }
         }
     }

@@ -115,21 +115,21 @@ impl Panel {
         let (n, stride) = (self.n, w.packed.ncols());
         debug_assert_eq!(n, w.packed.nrows());
         let Some(packed) = w.packed.as_slice() else { return };
-        Arch::new().dispatch(Solve { packed, stride, n, strips: self.strips_mut() });
-        for (k, &pivot) in w.pivots.iter().enumerate().rev() {
-            self.swap_rows(k, pivot as usize);
+        for (k, &other) in w.exchanges.iter().enumerate() {
+            self.swap_rows(k, other);
         }
+        Arch::new().dispatch(Solve { packed, stride, n, strips: self.strips_mut() });
     }
 
     /// Replaces the columns T by `W⁻ᵀ·T`.
     pub fn solve_transposed(&mut self, w: &LuFactors) {
         let (n, stride) = (self.n, w.packed.ncols());
         debug_assert_eq!(n, w.packed.nrows());
-        for (k, &pivot) in w.pivots.iter().enumerate() {
-            self.swap_rows(k, pivot as usize);
-        }
         let Some(packed) = w.packed.as_slice() else { return };
         Arch::new().dispatch(SolveTransposed { packed, stride, n, strips: self.strips_mut() });
+        for (k, &other) in w.exchanges.iter().enumerate().rev() {
+            self.swap_rows(k, other);
+        }
     }
 
     /// Subtracts `rows·x` from the panel's rows from `first` on.
@@ -259,7 +259,7 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// R rows of `L̃·y = t` from row `i` on, those above being solved.
+/// R rows of `L·y = t` (unit lower) from row `i` on, those above being solved.
 #[inline(always)]
 fn forward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], i: usize) {
     let acc = load::<S, R, V>(simd, x, w.n, i);
@@ -271,15 +271,11 @@ fn forward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &
                 acc[r][v] = simd.negate_mul_add_e_f64s(a, acc[q][v], acc[r][v]);
             }
         }
-        let diagonal = simd.splat_f64s(w.at(i + r, i + r));
-        for v in 0..V {
-            acc[r][v] = simd.div_f64s(acc[r][v], diagonal);
-        }
     }
     store::<S, R, V>(x, w.n, i, acc);
 }
 
-/// R rows of `Ũ·x = y` from row `i` on, those below being solved.
+/// R rows of `U·x = y` from row `i` on, those below being solved.
 #[inline(always)]
 fn backward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], i: usize) {
     let acc = load::<S, R, V>(simd, x, w.n, i);
@@ -290,6 +286,10 @@ fn backward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: 
             for v in 0..V {
                 acc[r][v] = simd.negate_mul_add_e_f64s(a, acc[q][v], acc[r][v]);
             }
+        }
+        let diagonal = simd.splat_f64s(w.at(i + r, i + r));
+        for v in 0..V {
+            acc[r][v] = simd.div_f64s(acc[r][v], diagonal);
         }
     }
     store::<S, R, V>(x, w.n, i, acc);
@@ -360,7 +360,7 @@ fn eliminate<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x:
     }
 }
 
-/// R rows of `Ũᵀ·y = t` (unit lower), then their elimination below.
+/// R rows of `Uᵀ·y = t` (lower with diagonal), then their elimination below.
 #[inline(always)]
 fn forward_transposed<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], k: usize) {
     let mut acc = load::<S, R, V>(simd, x, w.n, k);
@@ -371,12 +371,16 @@ fn forward_transposed<S: Simd, const R: usize, const V: usize>(simd: S, w: Packe
                 acc[r][v] = simd.negate_mul_add_e_f64s(a, acc[q][v], acc[r][v]);
             }
         }
+        let diagonal = simd.splat_f64s(w.at(k + r, k + r));
+        for v in 0..V {
+            acc[r][v] = simd.div_f64s(acc[r][v], diagonal);
+        }
     }
     store::<S, R, V>(x, w.n, k, acc);
     eliminate::<S, R, V>(simd, w, x, k, k + R, w.n);
 }
 
-/// R rows of `L̃ᵀ·x = y` (upper with diagonal), then their elimination above.
+/// R rows of `Lᵀ·x = y` (unit upper), then their elimination above.
 #[inline(always)]
 fn backward_transposed<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], k: usize) {
     let mut acc = load::<S, R, V>(simd, x, w.n, k);
@@ -386,10 +390,6 @@ fn backward_transposed<S: Simd, const R: usize, const V: usize>(simd: S, w: Pack
             for v in 0..V {
                 acc[r][v] = simd.negate_mul_add_e_f64s(a, acc[q][v], acc[r][v]);
             }
-        }
-        let diagonal = simd.splat_f64s(w.at(k + r, k + r));
-        for v in 0..V {
-            acc[r][v] = simd.div_f64s(acc[r][v], diagonal);
         }
     }
     store::<S, R, V>(x, w.n, k, acc);

@@ -11,7 +11,7 @@ use crate::checkpoint::{Adapter, AdapterLayer, InputRecord, PairedLayer, RawTens
 use crate::controls::{Control, Factor, draw};
 use crate::conversion::{Conversion, ConversionMatrix, Equation, Target, WeightRows, Workspace, solve_theta};
 use crate::error::{Error, Result};
-use crate::linalg::norms::frobenius;
+use crate::linalg::norms::frobenius_of;
 use crate::linalg::subspace::{SubspaceBasis, ThinQr};
 use crate::similarity::vector_error;
 use crate::table::ConversionRow;
@@ -74,38 +74,40 @@ impl LayerMatrix {
 }
 
 /// A base weight as it is stored, or turned where the model stores it transposed.
-enum StoredWeight {
-    AsIs { raw: RawTensor, d_out: usize, d_in: usize },
-    Turned(Array2<f64>),
+struct StoredWeight {
+    raw: RawTensor,
+    d_out: usize,
+    d_in: usize,
+    turned: Option<Array2<f64>>,
 }
 
 impl StoredWeight {
-    fn new(raw: RawTensor, layer: &GroupLayer) -> Result<Self> {
+    fn new(raw: RawTensor, layer: &GroupLayer) -> Self {
         let (d_out, d_in) = (layer.d_out, layer.d_in);
-        raw.check_finite()?;
-        if !layer.transposed {
-            return Ok(Self::AsIs { raw, d_out, d_in });
-        }
-        let mut stored = Array2::zeros((d_in, d_out));
-        if let Some(values) = stored.as_slice_mut() {
-            raw.widen_part(0, values);
-        }
-        Ok(Self::Turned(stored.reversed_axes().as_standard_layout().into_owned()))
+        let turned = layer.transposed.then(|| {
+            let mut stored = Array2::zeros((d_in, d_out));
+            if let Some(values) = stored.as_slice_mut() {
+                raw.widen_part(0, values);
+            }
+            stored.reversed_axes().as_standard_layout().into_owned()
+        });
+        Self { raw, d_out, d_in, turned }
+    }
+
+    fn stored(&self) -> &RawTensor {
+        &self.raw
     }
 }
 
 impl WeightRows for StoredWeight {
     fn shape(&self) -> (usize, usize) {
-        match self {
-            Self::AsIs { d_out, d_in, .. } => (*d_out, *d_in),
-            Self::Turned(w) => w.dim(),
-        }
+        (self.d_out, self.d_in)
     }
 
     fn copy_rows(&self, first: usize, out: &mut [f64]) {
-        match self {
-            Self::AsIs { raw, d_in, .. } => raw.widen_part(first * d_in, out),
-            Self::Turned(w) => w.copy_rows(first, out),
+        match &self.turned {
+            None => self.raw.widen_part(first * self.d_in, out),
+            Some(w) => w.copy_rows(first, out),
         }
     }
 }
@@ -153,7 +155,7 @@ pub(super) fn solve_layer(context: &Context<'_>, group: &Group, index: usize, wo
             dtype: Some(raw.dtype.to_string()),
             blake3: raw.hash.clone(),
         });
-        let w0 = StoredWeight::new(raw, layer)?;
+        let w0 = StoredWeight::new(raw, layer);
         let mut trained = Vec::with_capacity(group.members.len());
         let mut untrained = Vec::with_capacity(group.members.len());
         for &(a, m) in &group.members {
@@ -185,7 +187,12 @@ pub(super) fn solve_layer(context: &Context<'_>, group: &Group, index: usize, wo
         }
     }
 
-    let solved = context.clock.solve.time(|| solve_theta(&w0, &targets, context.config.params().rcond, workspace))?;
+    let solved = context.clock.solve.time(|| solve_theta(&w0, &targets, context.config.params().rcond, workspace));
+    let solved = solved.map_err(|error| match error {
+        // The solver only knows that something is not finite; the tensor knows what and where.
+        Error::NonFinite { .. } => w0.stored().check_finite().err().unwrap_or(error),
+        _ => error,
+    })?;
 
     context.clock.subspaces.time(|| {
         let matrices = &context.config.params().matrices;
@@ -299,7 +306,7 @@ impl Solved<'_> {
         let rank = factors.b.ncols();
         let status = [&theta_a, &theta_b].map(|m| with_confidence(m.status(rank), m.error(rank)));
         // ‖B·A‖_F = ‖B·Rᵀ‖_F with Aᵀ = Q·R.
-        let norm_of_product = qr_a.as_ref().map_or(0.0, |qr| frobenius(factors.b.dot(&qr.r.t()).iter()));
+        let norm_of_product = qr_a.as_ref().map_or(0.0, |qr| frobenius_of(&factors.b.dot(&qr.r.t())));
 
         let (mut theta_a, mut theta_b) = (Some(theta_a), Some(theta_b));
         let mut matrices = Vec::with_capacity(kinds.len());
@@ -342,8 +349,8 @@ impl Solved<'_> {
             residual_b: self.b.residual,
             backward_error_a: self.a.backward_error,
             backward_error_b: self.b.backward_error,
-            norm_a: frobenius(factors.a_transposed.iter()),
-            norm_b: frobenius(factors.b.iter()),
+            norm_a: frobenius_of(&factors.a_transposed),
+            norm_b: frobenius_of(&factors.b),
             norm_delta: layer.scaling.abs() * of.norm_of_product,
             status: of.status,
         }

@@ -1,0 +1,58 @@
+# `make` lists the targets. Each works first, alone and again; what it needs and does not find it installs, or says how.
+
+CARGO ?= cargo
+DATA := notebooks-data
+# Without a space in it this is right for every setting but cargo's own `build.target-dir`.
+TARGET := $(or $(CARGO_TARGET_DIR),target)
+DEMO := $(TARGET)/demo
+# One command for everything that runs the release program, so that nothing is built twice.
+BUILD := $(CARGO) build --release --bin condlora --example refresh_results
+STUDY = $(TARGET)/release/condlora analyze $(DATA)/adapters --base $(DATA)/base/all-MiniLM-L6-v2-qv \
+	--init $(DATA)/init --figures-dir $(DEMO)/figures -o $(DEMO)/results --overwrite
+REFRESH = $(TARGET)/release/examples/refresh_results $(DEMO)/results $(DEMO)/figures $(DATA)/results figures
+# openblas-static takes OpenBLAS from GitHub and compiles it: a matter of its own.
+FEATURES := --no-default-features --features openblas-system
+
+.DEFAULT_GOAL := help
+.PHONY: help demo results test interop bench compare fmt lint doc openblas
+
+help: ## List the targets
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
+
+demo: openblas ## Build, analyse the adapters in notebooks-data/, refresh its results/ and figures/
+	$(BUILD)
+	$(STUDY)
+	$(REFRESH)
+
+results: openblas ## The same, and replace results and figures even where only rounding differs
+	$(BUILD)
+	$(STUDY)
+	$(REFRESH) --always
+
+test: openblas ## Run all Rust tests
+	$(CARGO) test
+
+interop: openblas ## Check against PEFT, NumPy and pandas (Python; the first run installs some 400 MB)
+	$(BUILD)
+	python=$$(tests/interop/setup.sh) && CONDLORA=$(abspath $(TARGET))/release/condlora PYTHONDONTWRITEBYTECODE=1 \
+		"$$python" -m pytest -q -p no:cacheprovider tests/interop
+
+bench: openblas ## Time the kernels and the study
+	$(CARGO) bench --bench '*'
+
+compare: openblas ## Time condlora against NumPy and PyTorch programs (Python; the first run installs several GB)
+	$(BUILD)
+	CONDLORA=$(abspath $(TARGET))/release/condlora benches/compare/run.sh
+
+fmt: ## Format the Rust code
+	$(CARGO) fmt
+
+lint: openblas ## Formatting, and clippy with warnings denied
+	$(CARGO) fmt --check
+	$(CARGO) clippy --all-targets $(FEATURES) -- -D warnings
+
+doc: openblas ## Build the documentation, warnings denied
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps $(FEATURES)
+
+openblas:
+	@scripts/install-openblas.sh

@@ -1,0 +1,76 @@
+//! How close the solves come to the machine's matrix product: LU and 16 right-hand sides at n = 384 to 2048 against the f64 product at n = 2048,
+//! on the same threads, interleaved in one run.
+//!
+//! `cargo bench --bench solve_rate` prints, for one thread and for two, the rate of each as the best of several rounds, and the solves' share.
+//! Operations are counted as 2n³ for the product and 2n³/3 + 2n²k for a solve with k right-hand sides.
+#![allow(clippy::print_stdout, clippy::expect_used, missing_docs)]
+
+use std::time::Instant;
+
+use condlora::conversion::{Equation, Target, Workspace, solve_theta};
+use condlora::linalg::lapack::{blas_description, multiply};
+use condlora::linalg::lu::LuFactors;
+use condlora::linalg::panel::Panel;
+use ndarray::{Array2, s};
+use rayon::prelude::*;
+
+const PRODUCT: usize = 2048;
+const COLUMNS: usize = 16;
+const ROUNDS: usize = 7;
+
+fn random(n: usize, seed: u64) -> Array2<f64> {
+    let mut state = seed.wrapping_mul(2).wrapping_add(1);
+    Array2::from_shape_fn((n, n), |_| {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
+    })
+}
+
+/// Operations per second when every thread runs `work` `times` times.
+fn rate(threads: usize, times: usize, operations: f64, work: impl Fn() + Sync) -> f64 {
+    let started = Instant::now();
+    (0..threads).into_par_iter().with_max_len(1).for_each(|_| (0..times).for_each(|_| work()));
+    (threads * times) as f64 * operations / started.elapsed().as_secs_f64() / 1e9
+}
+
+fn main() {
+    println!("OpenBLAS {}", blas_description());
+    // A first call sets BLAS to one thread before any product.
+    LuFactors::factorise(Array2::eye(2)).expect("the identity has an LU");
+    for threads in [1, 2] {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
+        pool.install(|| report(threads));
+    }
+}
+
+fn report(threads: usize) {
+    let (a, b) = (random(PRODUCT, 1), random(PRODUCT, 2));
+    let sizes = [384, 768, 1024, 2048];
+    let inputs: Vec<_> = sizes.iter().map(|&n| (n, random(n, 3), random(n, 4).slice(s![.., ..COLUMNS]).to_owned())).collect();
+    let product_operations = 2.0 * (PRODUCT as f64).powi(3);
+    let (mut ours, mut blas) = (0.0_f64, 0.0_f64);
+    let mut solves = vec![(0.0_f64, 0.0_f64); sizes.len()];
+    for _ in 0..ROUNDS {
+        ours = ours.max(rate(threads, 1, product_operations, || drop(multiply(a.view(), b.view()))));
+        blas = blas.max(rate(threads, 1, product_operations, || drop(a.dot(&b))));
+        for ((n, w, t), best) in inputs.iter().zip(&mut solves) {
+            let operations = 2.0 * (*n as f64).powi(3) / 3.0 + (2 * n * n * COLUMNS) as f64;
+            let times = (1500 / n).pow(2).max(1);
+            best.0 = best.0.max(rate(threads, times, operations, || {
+                let mut panel = Panel::zeros(*n, COLUMNS);
+                panel.set_columns(0, t.view());
+                panel.solve(&LuFactors::factorise(w.clone()).expect("square"));
+            }));
+            best.1 = best.1.max(rate(threads, times, operations, || {
+                let targets = [Target { values: t.clone(), equation: Equation::W0 }];
+                drop(solve_theta(w, &targets, None, &mut Workspace::default()).expect("finite"));
+            }));
+        }
+    }
+    let best = ours.max(blas);
+    println!("\n{threads} thread(s); product at n = {PRODUCT}: {ours:.1} GFLOP/s here, {blas:.1} by OpenBLAS");
+    println!("  {:>5}  {:>28}  {:>34}", "n", "LU + 16 right-hand sides", "with residuals, checks, condition");
+    for ((n, ..), (plain, checked)) in inputs.iter().zip(&solves) {
+        println!("  {n:>5}  {plain:>12.1} GFLOP/s {:>5.1} %  {checked:>18.1} GFLOP/s {:>5.1} %", 100.0 * plain / best, 100.0 * checked / best);
+    }
+}
