@@ -1,5 +1,5 @@
 //! Criterion benchmarks of each stage, and of the whole study, at the size of RoBERTa-base (768) and rank 8.
-#![allow(clippy::expect_used, missing_docs)]
+#![allow(clippy::expect_used, clippy::result_large_err, missing_docs)]
 
 use std::fs;
 use std::hint::black_box;
