@@ -71,6 +71,10 @@ fn report(threads: usize) {
     println!("\n{threads} thread(s); product at n = {PRODUCT}: {ours:.1} GFLOP/s here, {blas:.1} by OpenBLAS");
     println!("  {:>5}  {:>28}  {:>34}", "n", "LU + 16 right-hand sides", "with residuals, checks, condition");
     for ((n, ..), (plain, checked)) in inputs.iter().zip(&solves) {
-        println!("  {n:>5}  {plain:>12.1} GFLOP/s {:>5.1} %  {checked:>18.1} GFLOP/s {:>5.1} %", 100.0 * plain / best, 100.0 * checked / best);
+        println!(
+            "  {n:>5}  {plain:>12.1} GFLOP/s {:>5.1} %  {checked:>18.1} GFLOP/s {:>5.1} %",
+            100.0 * plain / best,
+            100.0 * checked / best
+        );
     }
 }

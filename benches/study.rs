@@ -1,5 +1,5 @@
 //! Criterion benchmarks of each stage, and of the whole study, at the size of RoBERTa-base (768) and rank 8.
-#![allow(clippy::expect_used, missing_docs)]
+#![allow(clippy::expect_used, clippy::result_large_err, missing_docs)]
 
 use std::fs;
 use std::hint::black_box;
@@ -28,13 +28,14 @@ fn random(rows: usize, columns: usize, seed: u64) -> Array2<f64> {
 
 fn solve(c: &mut Criterion) {
     let w0 = random(WIDTH, WIDTH, 1);
-    let targets: Vec<Target> =
-        (2..4).map(|seed| Target { values: random(WIDTH, RANK, seed), equation: Equation::W0 }).collect();
+    let targets: Vec<Target> = (2..4).map(|seed| Target { values: random(WIDTH, RANK, seed), equation: Equation::W0 }).collect();
     let with_draws: Vec<Target> =
         (2..44).map(|seed| Target { values: random(WIDTH, RANK, seed), equation: Equation::W0 }).collect();
     let mut workspace = Workspace::default();
     c.bench_function("solve/A and B, n = 768", |b| b.iter(|| solve_theta(&w0, black_box(&targets), None, &mut workspace)));
-    c.bench_function("solve/A, B and 20 draws, n = 768", |b| b.iter(|| solve_theta(&w0, black_box(&with_draws), None, &mut workspace)));
+    c.bench_function("solve/A, B and 20 draws, n = 768", |b| {
+        b.iter(|| solve_theta(&w0, black_box(&with_draws), None, &mut workspace))
+    });
 }
 
 fn subspace(c: &mut Criterion) {
@@ -61,10 +62,13 @@ fn write_checkpoint(dir: &Path) {
     let save = |path: &Path, tensors: Vec<(String, Array2<f64>)>| {
         let stored: Vec<(String, [usize; 2], Vec<u8>)> = tensors
             .into_iter()
-            .map(|(name, values)| (name, [values.nrows(), values.ncols()], values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect()))
+            .map(|(name, values)| {
+                (name, [values.nrows(), values.ncols()], values.iter().flat_map(|&v| (v as f32).to_le_bytes()).collect())
+            })
             .collect();
-        let views =
-            stored.iter().map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("a fitting shape")));
+        let views = stored
+            .iter()
+            .map(|(name, shape, bytes)| (name, TensorView::new(Dtype::F32, shape.to_vec(), bytes).expect("a fitting shape")));
         serialize_to_file(views, None, path).expect("room for the checkpoint");
     };
     let (mut base, mut adapter) = (Vec::new(), Vec::new());

@@ -120,7 +120,12 @@ impl Workspace {
 /// With `rcond` always by SVD. A result's bits depend on W0, the target and `rcond` alone, not on the other targets.
 /// # Errors
 /// [`Error::Shape`] if a target's rows do not fit; [`Error::NonFinite`] if W0 holds NaN or Inf; [`Error::Lapack`] if LAPACK fails on finite input.
-pub fn solve_theta(w0: &impl WeightRows, targets: &[Target], rcond: Option<f64>, workspace: &mut Workspace) -> Result<Conversion> {
+pub fn solve_theta(
+    w0: &impl WeightRows,
+    targets: &[Target],
+    rcond: Option<f64>,
+    workspace: &mut Workspace,
+) -> Result<Conversion> {
     let (d_out, d_in) = w0.shape();
     for target in targets {
         let rows = if target.equation == Equation::W0 { d_out } else { d_in };
@@ -132,14 +137,20 @@ pub fn solve_theta(w0: &impl WeightRows, targets: &[Target], rcond: Option<f64>,
             });
         }
     }
-    if d_out == d_in && rcond.is_none() {
-        if let Some(done) = solve_by_lu(w0, targets, workspace)? {
-            return Ok(done);
-        }
+    if d_out == d_in
+        && rcond.is_none()
+        && let Some(done) = solve_by_lu(w0, targets, workspace)?
+    {
+        return Ok(done);
     }
     let solver = LeastSquaresSolver::new(w0, rcond)?;
     let matrices = targets.iter().map(|t| solver.solve(t)).collect::<Result<Vec<_>>>()?;
-    Ok(Conversion { matrices, condition: solver.factors.condition(), w0_rank: solver.factors.rank(), singular: solver.singular() })
+    Ok(Conversion {
+        matrices,
+        condition: solver.factors.condition(),
+        w0_rank: solver.factors.rank(),
+        singular: solver.singular(),
+    })
 }
 
 /// Where the columns of the targets of one equation stand in their panel.
@@ -234,7 +245,14 @@ fn solve_factorised(w0: &impl WeightRows, targets: &[Target], lu: &LuFactors, no
 }
 
 /// One step of iterative refinement: Θ + W⁻¹(T − WΘ).
-fn refine(w0: &impl WeightRows, target: &Target, lu: &LuFactors, theta: &Array2<f64>, rest: &Array2<f64>, norms: MatrixNorms) -> Checked {
+fn refine(
+    w0: &impl WeightRows,
+    target: &Target,
+    lu: &LuFactors,
+    theta: &Array2<f64>,
+    rest: &Array2<f64>,
+    norms: MatrixNorms,
+) -> Checked {
     let (n, k) = target.values.dim();
     let panel_of = |block: ArrayView2<'_, f64>| {
         let mut panel = Panel::zeros(n, k);
@@ -456,7 +474,9 @@ mod tests {
     #[test]
     fn company_does_not_change_a_bit() {
         let n = 40;
-        let w0 = Array2::from_shape_fn((n, n), |(a, b)| ((a * 31 + b * 17 + a * b) % 23) as f64 - 11.0 + if a == b { 40.0 } else { 0.0 });
+        let w0 = Array2::from_shape_fn((n, n), |(a, b)| {
+            ((a * 31 + b * 17 + a * b) % 23) as f64 - 11.0 + if a == b { 40.0 } else { 0.0 }
+        });
         let t = Array2::from_shape_fn((n, 3), |(a, b)| (a + 7 * b) as f64 / 9.0 - 1.0);
         let other = Array2::from_shape_fn((n, 30), |(a, b)| (a * b % 7) as f64);
         let target = |values: &Array2<f64>, equation| Target { values: values.clone(), equation };

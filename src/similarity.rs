@@ -129,7 +129,10 @@ mod tests {
     #[test]
     fn all_pairs_agree_with_single_ones() {
         let bases: Vec<_> = (0..3)
-            .map(|k| SubspaceBasis::of(Array2::from_shape_fn((6, 3), |(a, b)| ((a * 7 + b * 5 + k * 3) % 11) as f64 - 4.0).view()).unwrap())
+            .map(|k| {
+                SubspaceBasis::of(Array2::from_shape_fn((6, 3), |(a, b)| ((a * 7 + b * 5 + k * 3) % 11) as f64 - 4.0).view())
+                    .unwrap()
+            })
             .collect();
         let views: Vec<_> = bases.iter().map(|b| Some(b.left())).collect();
         let pairs = AllPairs::of(&views);

@@ -1,5 +1,5 @@
 //! The real program as people meet it: what it prints, what it writes, and how it ends.
-#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
 

@@ -144,7 +144,13 @@ impl AnalyzeArgs {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &AnalyzeArgs, global: &Global, command_line: Vec<String>, pool: &ThreadPool, terminal: &Terminal) -> Result<()> {
+pub(super) fn run(
+    args: &AnalyzeArgs,
+    global: &Global,
+    command_line: Vec<String>,
+    pool: &ThreadPool,
+    terminal: &Terminal,
+) -> Result<()> {
     let config = args.params().check()?;
     let formats = args.formats()?;
     let prepared = prepare(&config)?;

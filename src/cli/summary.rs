@@ -85,7 +85,11 @@ fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
                 (Some(mean), Some(sd)) => format!("{mean:.4} ± {sd:.4}"),
                 (mean, _) => number(mean),
             };
-            cells.extend([control, row.w0_z.map_or_else(String::new, |z| format!("{z:+.1}")), row.w0_p.map_or_else(String::new, |p| format!("{p:.3}"))]);
+            cells.extend([
+                control,
+                row.w0_z.map_or_else(String::new, |z| format!("{z:+.1}")),
+                row.w0_p.map_or_else(String::new, |p| format!("{p:.3}")),
+            ]);
         }
         if with_init {
             cells.push(number(row.init_mean));

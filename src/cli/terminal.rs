@@ -33,7 +33,8 @@ const HINT: Style = AnsiColor::Cyan.on_default().bold();
 
 impl Terminal {
     pub(super) fn new(choice: ColorChoice, quiet: bool, verbose: bool) -> Self {
-        let allowed = std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
+        let allowed =
+            std::env::var_os("NO_COLOR").is_none_or(|v| v.is_empty()) && std::env::var_os("TERM").is_none_or(|t| t != "dumb");
         let on = |is_terminal: bool| match choice {
             ColorChoice::Always => true,
             ColorChoice::Never => false,

@@ -50,8 +50,9 @@ pub fn use_one_blas_thread() {
 #[must_use]
 pub fn blas_description() -> String {
     // SAFETY: both return pointers to static NUL-terminated strings inside the library.
-    let (config, core) =
-        unsafe { (CStr::from_ptr(openblas_get_config()).to_string_lossy(), CStr::from_ptr(openblas_get_corename()).to_string_lossy()) };
+    let (config, core) = unsafe {
+        (CStr::from_ptr(openblas_get_config()).to_string_lossy(), CStr::from_ptr(openblas_get_corename()).to_string_lossy())
+    };
     format!("{} ({core})", config.trim())
 }
 
@@ -99,7 +100,13 @@ pub(crate) fn factorise_panel(panel: &mut [f64], rows: usize, stride: usize, piv
 /// `c ← c + alpha·a·b`, or `c ← alpha·a·b` when `accumulate` is false, on one thread.
 ///
 /// Views may be strided in any way. The result's bits depend on the operands alone.
-pub(crate) fn multiply_into(mut c: ArrayViewMut2<'_, f64>, accumulate: bool, alpha: f64, a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) {
+pub(crate) fn multiply_into(
+    mut c: ArrayViewMut2<'_, f64>,
+    accumulate: bool,
+    alpha: f64,
+    a: ArrayView2<'_, f64>,
+    b: ArrayView2<'_, f64>,
+) {
     let ((m, k), (k_b, n)) = (a.dim(), b.dim());
     assert_eq!((k, m, n), (k_b, c.nrows(), c.ncols()), "matrix product of mismatched shapes");
     let (rs_c, cs_c) = (c.strides()[0], c.strides()[1]);
@@ -148,7 +155,11 @@ pub fn multiply(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Array2<f64> {
 pub(crate) fn triangle_rcond(r: ArrayView2<'_, f64>) -> Result<f64> {
     let k = r.nrows();
     let Some(data) = r.as_slice().filter(|_| r.ncols() == k) else {
-        return Err(Error::Shape { what: "triangle_rcond", expected: "a square matrix in standard layout".into(), found: format!("{:?}", r.dim()) });
+        return Err(Error::Shape {
+            what: "triangle_rcond",
+            expected: "a square matrix in standard layout".into(),
+            found: format!("{:?}", r.dim()),
+        });
     };
     if k == 0 {
         return Ok(1.0);

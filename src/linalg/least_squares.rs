@@ -56,8 +56,11 @@ impl LeastSquares {
         let kept = sigma.iter().take_while(|&&s| s > 0.0 && if rcond.is_some() { s >= cutoff } else { s > cutoff }).count();
         let condition = if kept > 0 { largest / sigma[kept - 1] } else { f64::INFINITY };
         let first = |m: &Array2<f64>, axis| m.select(axis, &(0..kept).collect::<Vec<_>>());
-        let factors =
-            Factors::Svd { u: first(&u, Axis(1)), sigma: sigma.iter().take(kept).copied().collect(), v: first(&vt, Axis(0)).reversed_axes() };
+        let factors = Factors::Svd {
+            u: first(&u, Axis(1)),
+            sigma: sigma.iter().take(kept).copied().collect(),
+            v: first(&vt, Axis(0)).reversed_axes(),
+        };
         Ok(Self { rank: kept, condition, norm_2: largest, factors })
     }
 
@@ -95,7 +98,8 @@ impl LeastSquares {
             Factors::Qr { q, r, .. } => {
                 // It is the transpose: X = Q·R⁻ᵀ·T has least norm among the exact solutions.
                 let lower = r.t().as_standard_layout().into_owned();
-                let inner = lower.solve_triangular(UPLO::Lower, Diag::NonUnit, &targets.to_owned()).map_err(|e| lapack("trtrs", &e))?;
+                let inner =
+                    lower.solve_triangular(UPLO::Lower, Diag::NonUnit, &targets.to_owned()).map_err(|e| lapack("trtrs", &e))?;
                 Ok(q.dot(&inner))
             }
             Factors::Svd { u, sigma, v } => {
@@ -134,7 +138,12 @@ fn lapack(routine: &'static str, error: &impl ToString) -> Error {
 
 /// ‖R‖₂ from below by power iteration from the heaviest column.
 fn norm_2_from_below(r: &Array2<f64>) -> f64 {
-    let heaviest = r.columns().into_iter().map(|c| frobenius_of(&c)).enumerate().fold((0, 0.0), |best, (k, norm)| if norm > best.1 { (k, norm) } else { best });
+    let heaviest = r
+        .columns()
+        .into_iter()
+        .map(|c| frobenius_of(&c))
+        .enumerate()
+        .fold((0, 0.0), |best, (k, norm)| if norm > best.1 { (k, norm) } else { best });
     let mut estimate = heaviest.1;
     let mut x = Array1::zeros(r.ncols());
     if let Some(entry) = x.get_mut(heaviest.0) {

@@ -34,7 +34,11 @@ impl LuFactors {
         let n = w.nrows();
         if w.ncols() != n || !w.is_standard_layout() {
             let found = format!("{:?}, strides {:?}", w.dim(), w.strides());
-            return Err(Error::Shape { what: "LuFactors::factorise", expected: "a square matrix in standard layout".into(), found });
+            return Err(Error::Shape {
+                what: "LuFactors::factorise",
+                expected: "a square matrix in standard layout".into(),
+                found,
+            });
         }
         let mut packed = w;
         let mut exchanges = vec![0; n];

@@ -352,7 +352,14 @@ impl WithSimd for Solve<'_> {
 
 /// Takes the part of R solved rows out of rows `from..to`: `x[i] −= Σ_r w[k+r][i]·x[k+r]`.
 #[inline(always)]
-fn eliminate<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], k: usize, from: usize, to: usize) {
+fn eliminate<S: Simd, const R: usize, const V: usize>(
+    simd: S,
+    w: Packed<'_>,
+    x: &mut [S::f64s],
+    k: usize,
+    from: usize,
+    to: usize,
+) {
     for v in 0..V {
         let mut solved = [simd.splat_f64s(0.0); R];
         solved.copy_from_slice(&x[v * w.n + k..][..R]);
@@ -557,7 +564,11 @@ mod tests {
                 let t = if transposed { w.t().dot(&x) } else { w.dot(&x) };
                 let mut panel = Panel::zeros(n, 19);
                 panel.set_columns(0, t.view());
-                if transposed { panel.solve_transposed(&lu) } else { panel.solve(&lu) }
+                if transposed {
+                    panel.solve_transposed(&lu)
+                } else {
+                    panel.solve(&lu)
+                }
                 let error = (&panel.block(0, 19) - &x).iter().fold(0.0_f64, |m, v| m.max(v.abs()));
                 assert!(error < 1e-12, "n = {n}, transposed {transposed}: {error:e}");
             }

@@ -27,7 +27,11 @@ impl ThinQr {
         use_one_blas_thread();
         let (m, k) = matrix.dim();
         if m < k {
-            return Err(Error::Shape { what: "ThinQr::of", expected: "at least as many rows as columns".into(), found: format!("({m}, {k})") });
+            return Err(Error::Shape {
+                what: "ThinQr::of",
+                expected: "at least as many rows as columns".into(),
+                found: format!("({m}, {k})"),
+            });
         }
         check_finite(matrix)?;
         let (q, r) = matrix.qr().map_err(|e| Error::Lapack { routine: "geqrf", detail: e.to_string() })?;

@@ -1,6 +1,7 @@
 //! From the vectors of all layers to the rows of the tables: φ of every pair, what the controls give, and how far to trust it.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -25,6 +26,9 @@ type Draws = Vec<Cells>;
 /// Draws of one control, by view and (i, j).
 type ControlDraws = Vec<Vec<Draws>>;
 
+/// What a control depends on besides the base weights: the rank of each layer and the (i, j) compared.
+type Drawn = (Vec<usize>, Vec<(usize, usize)>);
+
 /// What is drawn once for all members with the same ranks.
 struct Controls {
     gaussian: ControlDraws,
@@ -34,14 +38,14 @@ struct Controls {
 /// The rows of every member of a group, in the group's order.
 pub(super) fn compare_group(context: &Context<'_>, group: &Group, layers: &[SolvedLayer]) -> Result<Vec<Tables>> {
     context.clock.similarity.time(|| {
-        let mut known: BTreeMap<(Vec<usize>, Vec<(usize, usize)>), Controls> = BTreeMap::new();
+        let mut known: BTreeMap<Drawn, Controls> = BTreeMap::new();
         let mut out = Vec::with_capacity(group.members.len());
         for (member, &(adapter, module)) in group.members.iter().enumerate() {
             let ranks: Vec<usize> = layers.iter().map(|l| l.members[member].rank).collect();
             let ij = context.pairs_for(&ranks);
             let controls = match known.entry((ranks, ij.clone())) {
-                std::collections::btree_map::Entry::Occupied(entry) => entry.into_mut(),
-                std::collections::btree_map::Entry::Vacant(entry) => {
+                Entry::Occupied(entry) => entry.into_mut(),
+                Entry::Vacant(entry) => {
                     let drawn = Controls::draw(context, group, layers, &entry.key().0, &ij)?;
                     entry.insert(drawn)
                 }
@@ -64,14 +68,21 @@ pub(super) fn compare_group(context: &Context<'_>, group: &Group, layers: &[Solv
 }
 
 impl Controls {
-    fn draw(context: &Context<'_>, group: &Group, layers: &[SolvedLayer], ranks: &[usize], ij: &[(usize, usize)]) -> Result<Self> {
+    fn draw(
+        context: &Context<'_>,
+        group: &Group,
+        layers: &[SolvedLayer],
+        ranks: &[usize],
+        ij: &[(usize, usize)],
+    ) -> Result<Self> {
         let draws = if group.is_grid() { context.draws() } else { 0 };
         let views = context.config.views();
         let gaussian: Result<Vec<_>> = (0..draws)
             .into_par_iter()
             .map(|number| {
-                let bases: Result<Vec<_>> =
-                    (0..layers.len()).map(|index| gaussian_vectors(context, group, index, number, ranks[index], &views)).collect();
+                let bases: Result<Vec<_>> = (0..layers.len())
+                    .map(|index| gaussian_vectors(context, group, index, number, ranks[index], &views))
+                    .collect();
                 Ok(cells_of(&bases?, views.len(), ij))
             })
             .collect();
@@ -171,20 +182,33 @@ impl Grid<'_> {
         let mut tables = Tables::default();
         tables.conversion.extend(self.layers.iter().map(|l| l.members[self.member].conversion.clone()));
         for (v, view) in self.context.config.views().into_iter().enumerate() {
-            let observed: Vec<&LayerMatrix> = self.layers.iter().filter_map(|l| find(&l.members[self.member].matrices, view.matrix)).collect();
-            let initial: Vec<Option<&LayerMatrix>> = self.layers.iter().map(|l| find(&l.members[self.member].init, view.matrix)).collect();
+            let observed: Vec<&LayerMatrix> =
+                self.layers.iter().filter_map(|l| find(&l.members[self.member].matrices, view.matrix)).collect();
+            let initial: Vec<Option<&LayerMatrix>> =
+                self.layers.iter().map(|l| find(&l.members[self.member].init, view.matrix)).collect();
             let pairs = AllPairs::of(&observed.iter().map(|m| m.vectors(view.side)).collect::<Vec<_>>());
             let init_pairs = AllPairs::of(&initial.iter().map(|m| m.and_then(|m| m.vectors(view.side))).collect::<Vec<_>>());
             for (p, &(i, j)) in self.ij.iter().enumerate() {
                 let draws = (&self.controls.gaussian[v][p], &self.controls.w0[v][p]);
-                let cells = ViewCells { grid: self, view, i, j, observed: &observed, pairs: &pairs, initial: &initial, init_pairs: &init_pairs, draws };
+                let cells = ViewCells {
+                    grid: self,
+                    view,
+                    i,
+                    j,
+                    observed: &observed,
+                    pairs: &pairs,
+                    initial: &initial,
+                    init_pairs: &init_pairs,
+                    draws,
+                };
                 cells.add_rows(&mut tables);
             }
         }
         for &matrix in &self.context.config.params().matrices {
             for (layer, solved) in self.group.layers.iter().zip(self.layers) {
                 let basis = find(&solved.members[self.member].matrices, matrix).and_then(|m| m.basis.as_ref());
-                for (k, &sigma) in basis.filter(|_| !matrix.is_factor()).map_or(&[][..], SubspaceBasis::sigma).iter().enumerate() {
+                for (k, &sigma) in basis.filter(|_| !matrix.is_factor()).map_or(&[][..], SubspaceBasis::sigma).iter().enumerate()
+                {
                     tables.spectrum.push(SpectrumRow {
                         adapter: self.adapter.to_owned(),
                         module: self.module.to_owned(),
@@ -239,7 +263,8 @@ impl ViewCells<'_> {
         let bound = (x.error(self.i) + y.error(self.j)).min(1.0);
         let status = if self.pairs.differ_in_length(a, b) {
             Status::Skipped
-        } else if let Some(without) = [status_a, status_b].into_iter().filter(|s| matches!(s, Status::Zero | Status::Rank)).min() {
+        } else if let Some(without) = [status_a, status_b].into_iter().filter(|s| matches!(s, Status::Zero | Status::Rank)).min()
+        {
             // One of the two has no vectors to compare: that is what the empty cell has to say.
             without
         } else {
@@ -275,7 +300,9 @@ impl ViewCells<'_> {
     }
 
     fn init_cell(&self, a: usize, b: usize) -> Option<f64> {
-        let usable = |index: usize, size: usize| self.initial[index].is_some_and(|m| !matches!(m.status(size), Status::Zero | Status::Rank));
+        let usable = |index: usize, size: usize| {
+            self.initial[index].is_some_and(|m| !matches!(m.status(size), Status::Zero | Status::Rank))
+        };
         if usable(a, self.i) && usable(b, self.j) { self.init_pairs.phi(a, b, self.i, self.j) } else { None }
     }
 
@@ -292,8 +319,7 @@ impl ViewCells<'_> {
         let (gaussian_mean, gaussian_sd) = mean_and_sd(&gaussian);
         let (w0_mean, w0_sd) = mean_and_sd(&w0);
         let length = |index: usize| self.observed[index].vectors(self.view.side).map(|v| v.nrows());
-        let expected: Vec<f64> =
-            upper.iter().filter_map(|n| expected_by_chance(self.i, self.j, length(n / count)?)).collect();
+        let expected: Vec<f64> = upper.iter().filter_map(|n| expected_by_chance(self.i, self.j, length(n / count)?)).collect();
         // Where the vectors span their whole space in every pair, φ is 1 by construction and there is nothing to test.
         let by_construction = !expected.is_empty() && expected.iter().all(|&e| e == 1.0);
         let has_phi = |index: usize| cells.get(index * count + index).is_some_and(|c| c.phi.is_some());

@@ -137,7 +137,10 @@ impl FactorPair {
     }
 
     fn targets(&self, equation_a: Equation) -> [Target; 2] {
-        [Target { values: self.a_transposed.clone(), equation: equation_a }, Target { values: self.b.clone(), equation: Equation::W0 }]
+        [
+            Target { values: self.a_transposed.clone(), equation: equation_a },
+            Target { values: self.b.clone(), equation: Equation::W0 },
+        ]
     }
 }
 
@@ -300,7 +303,8 @@ impl Solved<'_> {
         let usable = |zero: bool, matrix: &ConversionMatrix| !zero && matrix.theta.iter().all(|v| v.is_finite());
         let qr_a = (!zero_a).then(|| ThinQr::of(factors.a_transposed.view())).transpose()?;
         let qr_theta_b = usable(zero_b, self.b).then(|| ThinQr::of(self.b.theta.view())).transpose()?;
-        let theta_a = converted(usable(zero_a, self.a).then(|| SubspaceBasis::of(self.a.theta.view())).transpose()?, zero_a, self.a);
+        let theta_a =
+            converted(usable(zero_a, self.a).then(|| SubspaceBasis::of(self.a.theta.view())).transpose()?, zero_a, self.a);
         let theta_b = converted(qr_theta_b.as_ref().map(ThinQr::basis).transpose()?, zero_b, self.b);
 
         let rank = factors.b.ncols();
@@ -327,7 +331,15 @@ impl Solved<'_> {
         Ok(Compared { matrices, status: status[0].worse(status[1]), norm_of_product })
     }
 
-    fn row(&self, adapter: &str, module: &str, paired: &PairedLayer, factors: &FactorPair, convention: Convention, of: &Compared) -> ConversionRow {
+    fn row(
+        &self,
+        adapter: &str,
+        module: &str,
+        paired: &PairedLayer,
+        factors: &FactorPair,
+        convention: Convention,
+        of: &Compared,
+    ) -> ConversionRow {
         let layer = &paired.adapter_layer;
         ConversionRow {
             adapter: adapter.to_owned(),

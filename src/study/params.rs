@@ -84,7 +84,12 @@ impl AnalyzeParams {
         self.sides.sort();
         self.sides.dedup();
         let mut seen = Vec::new();
-        self.ij.retain(|pair| !seen.contains(pair) && { seen.push(*pair); true });
+        self.ij.retain(|pair| {
+            !seen.contains(pair) && {
+                seen.push(*pair);
+                true
+            }
+        });
         let layers = self.layers.as_deref().map(LayerSet::parse).transpose()?;
         Ok(AnalyzeConfig { given: self, layers })
     }

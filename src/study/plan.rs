@@ -8,8 +8,8 @@ use std::path::PathBuf;
 
 use super::params::AnalyzeConfig;
 use crate::checkpoint::{
-    Adapter, AdapterLayer, BaseModel, InputRecord, PairedLayer, PairedModule, base_name_warning, find_adapters, find_base, match_init,
-    pair_with_base,
+    Adapter, AdapterLayer, BaseModel, InputRecord, PairedLayer, PairedModule, base_name_warning, find_adapters, find_base,
+    match_init, pair_with_base,
 };
 use crate::error::{Error, Result, escape};
 use crate::terms::Convention;
@@ -154,7 +154,9 @@ impl Plan {
     }
 
     fn group(&mut self, convention: Option<Convention>) -> Result<()> {
-        let mut groups: BTreeMap<(usize, Convention, Vec<GroupLayer>), Vec<(usize, usize)>> = BTreeMap::new();
+        // Base, convention and layers: what members of a group share.
+        type Shared = (usize, Convention, Vec<GroupLayer>);
+        let mut groups: BTreeMap<Shared, Vec<(usize, usize)>> = BTreeMap::new();
         for (a, planned) in self.adapters.iter().enumerate() {
             for (m, module) in planned.modules.iter().enumerate() {
                 let layers: Vec<_> = module.layers.iter().map(GroupLayer::of).collect();
@@ -169,7 +171,10 @@ impl Plan {
 
     /// The headers and configurations that were read.
     pub(super) fn header_records(&self) -> Vec<InputRecord> {
-        let adapters = self.adapters.iter().flat_map(|a| std::iter::once(a.adapter.header_record()).chain(a.init.iter().map(Adapter::header_record)));
+        let adapters = self
+            .adapters
+            .iter()
+            .flat_map(|a| std::iter::once(a.adapter.header_record()).chain(a.init.iter().map(Adapter::header_record)));
         self.bases.iter().map(BaseModel::header_record).chain(adapters).collect()
     }
 }
