@@ -1,7 +1,7 @@
 //! Conversion matrices of LoRA adapters: how similar they are across layers, and how much of that is chance or the base model.
 //!
-//! Answers the questions of Kim et al. 2024, "A Single Linear Layer Yields Task-Adapted Low-Rank Matrices" (arXiv 2403.14946), for any LoRA checkpoint
-//! as PEFT writes it. The program `condlora` is a thin layer over this library: [`cli`] makes [`AnalyzeParams`] of the arguments and calls [`prepare`].
+//! Answers the questions of Kim et al. 2024, "A Single Linear Layer Yields Task-Adapted Low-Rank Matrices" (arXiv 2403.14946), for LoRA checkpoints
+//! as PEFT writes them. The program `condlora` is a thin layer over this library: [`cli`] makes [`AnalyzeParams`] of the arguments and calls [`prepare`].
 //!
 //! # Notation
 //!
