@@ -3,22 +3,21 @@
 //! One factorisation of W0 serves every target: the adapters' Aᵀ and B, their initial values, and the Gaussian targets of the `w0` control.
 //! Every solution is checked by its own residual. What the targets are for is the caller's business.
 
-use ndarray::{Array2, ArrayView2, s};
+mod minimum_norm;
+
+use ndarray::{Array2, ArrayView2};
 
 use crate::error::{Error, Result};
 use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
-use crate::linalg::least_squares::LeastSquares;
 use crate::linalg::lu::LuFactors;
 use crate::linalg::norms::{MatrixNorms, fill_with_norms, frobenius_of};
 use crate::linalg::panel::Panel;
 use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
 use crate::terms::Method;
+use minimum_norm::MinimumNorm;
 
 /// Rows of W0 that are widened at a time for the residuals: they stay in the second-level cache.
 const RESIDUAL_ROWS: usize = 32;
-
-/// Right-hand sides solved together in least squares.
-const LEAST_SQUARES_COLUMNS: usize = 8;
 
 /// A base weight W0 that gives its rows in f64, as often as asked.
 ///
@@ -143,14 +142,9 @@ pub fn solve_theta(
     {
         return Ok(done);
     }
-    let solver = LeastSquaresSolver::new(w0, rcond)?;
+    let solver = MinimumNorm::new(w0, rcond)?;
     let matrices = targets.iter().map(|t| solver.solve(t)).collect::<Result<Vec<_>>>()?;
-    Ok(Conversion {
-        matrices,
-        condition: solver.factors.condition(),
-        w0_rank: solver.factors.rank(),
-        singular: solver.singular(),
-    })
+    Ok(Conversion { matrices, condition: solver.condition(), w0_rank: solver.rank(), singular: solver.singular() })
 }
 
 /// Where the columns of the targets of one equation stand in their panel.
@@ -234,13 +228,13 @@ fn solve_factorised(w0: &impl WeightRows, targets: &[Target], lu: &LuFactors, no
         } else {
             let solver = match fallback {
                 Some(ref solver) => solver,
-                None => fallback.insert(LeastSquaresSolver::new(w0, None)?),
+                None => fallback.insert(MinimumNorm::new(w0, None)?),
             };
             solver.solve(target)?
         });
     }
-    let singular = fallback.as_ref().is_some_and(LeastSquaresSolver::singular);
-    let w0_rank = fallback.as_ref().map_or(n, |s| s.factors.rank());
+    let singular = fallback.as_ref().is_some_and(MinimumNorm::singular);
+    let w0_rank = fallback.as_ref().map_or(n, |s| s.rank());
     Ok(Some(Conversion { matrices, condition: 1.0 / rcond, w0_rank, singular }))
 }
 
@@ -334,77 +328,6 @@ impl Checked {
     fn into_matrix(self, method: Method, error_factor: f64) -> ConversionMatrix {
         let Self { theta, residual, backward_error, reliable } = self;
         ConversionMatrix { theta, method, residual, backward_error, reliable, error_factor }
-    }
-}
-
-/// Minimum-norm least squares with its check.
-struct LeastSquaresSolver {
-    w: Array2<f64>,
-    norm: f64,
-    factors: LeastSquares,
-}
-
-impl LeastSquaresSolver {
-    fn new(w0: &impl WeightRows, rcond: Option<f64>) -> Result<Self> {
-        let mut w = Array2::zeros(w0.shape());
-        let norm = fill(w0, &mut w)?.frobenius;
-        let factors = LeastSquares::factorise(w.view(), rcond)?;
-        Ok(Self { norm, w, factors })
-    }
-
-    fn singular(&self) -> bool {
-        self.factors.rank() < self.w.nrows().min(self.w.ncols())
-    }
-
-    /// All products have the same shapes whatever the number of columns, so that BLAS takes the same way and rank r gets the first
-    /// r columns of a larger rank to the bit.
-    fn solve_in_blocks(&self, targets: ArrayView2<'_, f64>, transposed: bool) -> Result<Array2<f64>> {
-        let (rows, columns) = targets.dim();
-        let length = if transposed { self.w.nrows() } else { self.w.ncols() };
-        let mut theta = Array2::zeros((length, columns));
-        let mut block = Array2::zeros((rows, LEAST_SQUARES_COLUMNS));
-        for first in (0..columns).step_by(LEAST_SQUARES_COLUMNS) {
-            let last = (first + LEAST_SQUARES_COLUMNS).min(columns);
-            block.fill(0.0);
-            block.slice_mut(s![.., ..last - first]).assign(&targets.slice(s![.., first..last]));
-            let solved = self.factors.solve(block.view(), transposed)?;
-            theta.slice_mut(s![.., first..last]).assign(&solved.slice(s![.., ..last - first]));
-        }
-        Ok(theta)
-    }
-
-    fn solve(&self, target: &Target) -> Result<ConversionMatrix> {
-        let transposed = target.equation == Equation::W0Transposed;
-        let theta = self.solve_in_blocks(target.values.view(), transposed)?;
-        let product = if transposed { self.w.t().dot(&theta) } else { self.w.dot(&theta) };
-        let rest = &target.values - &product;
-        let (size, target_size, theta_size) = (frobenius_of(&rest), frobenius_of(&target.values), frobenius_of(&theta));
-        let kappa = self.factors.condition();
-        if target_size == 0.0 {
-            return Ok(ConversionMatrix {
-                theta,
-                method: Method::LeastSquares,
-                residual: None,
-                backward_error: None,
-                reliable: true,
-                error_factor: kappa,
-            });
-        }
-        let gradient = self.factors.gradient_norm(self.w.view(), rest.view(), transposed);
-        // W = 0 has the solution 0, which nothing can improve.
-        let backward_error = if self.norm == 0.0 { 0.0 } else { gradient / self.norm / (self.norm * theta_size + target_size) };
-        let longest = self.w.nrows().max(self.w.ncols()) as f64;
-        let reliable = backward_error <= 16.0 * longest * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite());
-        let growth = size / (self.factors.norm_2() * theta_size);
-        let error_factor = if growth > 0.0 { kappa + kappa * kappa * growth } else { kappa };
-        Ok(ConversionMatrix {
-            theta,
-            method: Method::LeastSquares,
-            residual: Some(size / target_size),
-            backward_error: Some(backward_error),
-            reliable,
-            error_factor,
-        })
     }
 }
 

@@ -28,7 +28,7 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
 const OWNERS: [(&str, &[&str]); 4] = [
     ("cli", &["clap", "indicatif", "comfy_table", "anstyle", "signal_hook"]),
     ("checkpoint", &["safetensors", "half", "regex"]),
-    ("linalg", &["ndarray_linalg", "lapack_sys", "gemm", "pulp", "rand", "rand_chacha", "rand_distr"]),
+    ("linalg", &["ndarray_linalg", "lapack_sys", "gemm", "rand", "rand_chacha", "rand_distr"]),
     ("figure", &["plotters", "colorous", "png", "ab_glyph"]),
 ];
 

@@ -11,6 +11,7 @@ pub mod norms;
 pub mod panel;
 pub mod random;
 pub mod subspace;
+mod substitution;
 
 /// 2⁻⁵², the spacing of f64 at 1: `ε` in SPEC.
 pub const EPSILON: f64 = f64::EPSILON;
