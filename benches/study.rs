@@ -8,7 +8,7 @@ use std::path::Path;
 use condlora::conversion::{Equation, Target, Workspace, solve_theta};
 use condlora::linalg::subspace::{SubspaceBasis, ThinQr};
 use condlora::similarity::AllPairs;
-use condlora::study::{AnalyzeParams, Progress, prepare};
+use condlora::study::{AnalyzeParams, prepare};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ndarray::Array2;
 use safetensors::Dtype;
@@ -90,13 +90,6 @@ fn write_checkpoint(dir: &Path) {
     fs::write(dir.join("adapter/adapter_config.json"), config).expect("a writable directory");
 }
 
-struct Silent;
-
-impl Progress for Silent {
-    fn begin(&self, _: usize) {}
-    fn step(&self) {}
-}
-
 fn whole_study(c: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
     write_checkpoint(dir.path());
@@ -113,7 +106,7 @@ fn whole_study(c: &mut Criterion) {
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
             group.bench_function(format!("{null_draws} draws, {threads} threads"), |b| {
-                b.iter(|| pool.install(|| prepare(&config).and_then(|p| p.run(&Silent))).expect("a valid checkpoint"))
+                b.iter(|| pool.install(|| prepare(&config).and_then(|p| p.run(&()))).expect("a valid checkpoint"))
             });
         }
     }

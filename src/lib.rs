@@ -31,14 +31,7 @@
 //! # Example
 //!
 //! ```
-//! use condlora::{AnalyzeParams, Progress, prepare};
-//!
-//! struct Silent;
-//!
-//! impl Progress for Silent {
-//!     fn begin(&self, _base_weights: usize) {}
-//!     fn step(&self) {}
-//! }
+//! use condlora::{AnalyzeParams, prepare};
 //!
 //! # fn main() -> condlora::Result<()> {
 //! let config = AnalyzeParams {
@@ -48,7 +41,7 @@
 //!     ..Default::default()
 //! }
 //! .check()?;
-//! let study = prepare(&config)?.run(&Silent)?;
+//! let study = prepare(&config)?.run(&())?;
 //!
 //! assert_eq!(study.tables.similarity.len(), 3 * 6 * 6); // A, B and BA, all ordered pairs of 6 layers
 //! let summary = &study.tables.summary[0]; // A

@@ -54,6 +54,12 @@ pub trait Progress: Sync {
     fn step(&self);
 }
 
+/// Nobody listens.
+impl Progress for () {
+    fn begin(&self, _: usize) {}
+    fn step(&self) {}
+}
+
 /// Opens the checkpoints and pairs them; reads headers only.
 ///
 /// # Errors

@@ -9,7 +9,7 @@ use std::path::Path;
 use super::columns::{CellValue, Row};
 use crate::error::{Error, Result, escape};
 
-/// A float in the shortest form that reads back as the same bits, with an exponent where Python's `repr` has one
+/// A float in the shortest form that reads back as the same bits, with an exponent (`1e-9`) where Python's `repr` has one
 /// (below 1e-4 and from 1e16): `0.0262`, `1.0`, `1e-17`. That is what Rust's `Debug` form does.
 struct ShortestFloat {
     text: [u8; 32],
