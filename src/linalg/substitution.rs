@@ -162,37 +162,48 @@ macro_rules! for_strip_groups {
     };
 }
 
-pub(super) struct Solve<'a> {
-    pub(super) packed: &'a [f64],
-    pub(super) stride: usize,
-    pub(super) n: usize,
-    pub(super) strips: &'a mut [f64],
+/// A solve with all strips: down the blocks of rows by one kernel, then up again by the other.
+macro_rules! substitution {
+    ($(#[$doc:meta])* $name:ident: $down:ident, $up:ident) => {
+        $(#[$doc])*
+        pub(super) struct $name<'a> {
+            pub(super) packed: &'a [f64],
+            pub(super) stride: usize,
+            pub(super) n: usize,
+            pub(super) strips: &'a mut [f64],
+        }
+
+        impl WithSimd for $name<'_> {
+            type Output = ();
+            #[inline(always)]
+            fn with_simd<S: Simd>(self, simd: S) {
+                let Self { packed, stride, n, strips } = self;
+                if n == 0 {
+                    return;
+                }
+                let w = Packed { values: packed, stride, n };
+                let (strips, _) = S::as_mut_simd_f64s(strips);
+                let whole = n - n % ROWS;
+                for i in (0..whole).step_by(ROWS) {
+                    for_strip_groups!(strips, n, |x, V| { $down::<S, ROWS, V>(simd, w, x, i) });
+                }
+                for i in whole..n {
+                    for_strip_groups!(strips, n, |x, V| { $down::<S, 1, V>(simd, w, x, i) });
+                }
+                for i in (whole..n).rev() {
+                    for_strip_groups!(strips, n, |x, V| { $up::<S, 1, V>(simd, w, x, i) });
+                }
+                for i in (0..whole).step_by(ROWS).rev() {
+                    for_strip_groups!(strips, n, |x, V| { $up::<S, ROWS, V>(simd, w, x, i) });
+                }
+            }
+        }
+    };
 }
 
-impl WithSimd for Solve<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { packed, stride, n, strips } = self;
-        if n == 0 {
-            return;
-        }
-        let w = Packed { values: packed, stride, n };
-        let (strips, _) = S::as_mut_simd_f64s(strips);
-        let whole = n - n % ROWS;
-        for i in (0..whole).step_by(ROWS) {
-            for_strip_groups!(strips, n, |x, V| { forward::<S, ROWS, V>(simd, w, x, i) });
-        }
-        for i in whole..n {
-            for_strip_groups!(strips, n, |x, V| { forward::<S, 1, V>(simd, w, x, i) });
-        }
-        for i in (whole..n).rev() {
-            for_strip_groups!(strips, n, |x, V| { backward::<S, 1, V>(simd, w, x, i) });
-        }
-        for i in (0..whole).step_by(ROWS).rev() {
-            for_strip_groups!(strips, n, |x, V| { backward::<S, ROWS, V>(simd, w, x, i) });
-        }
-    }
+substitution! {
+    /// `x ← (L·U)⁻¹·x`.
+    Solve: forward, backward
 }
 
 /// Takes the part of R solved rows out of rows `from..to`: `x[i] −= Σ_r w[k+r][i]·x[k+r]`.
@@ -248,37 +259,9 @@ fn backward_transposed<S: Simd, const R: usize, const V: usize>(simd: S, w: Pack
     eliminate::<S, R, V>(simd, w, x, k, 0, k);
 }
 
-pub(super) struct SolveTransposed<'a> {
-    pub(super) packed: &'a [f64],
-    pub(super) stride: usize,
-    pub(super) n: usize,
-    pub(super) strips: &'a mut [f64],
-}
-
-impl WithSimd for SolveTransposed<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { packed, stride, n, strips } = self;
-        if n == 0 {
-            return;
-        }
-        let w = Packed { values: packed, stride, n };
-        let (strips, _) = S::as_mut_simd_f64s(strips);
-        let whole = n - n % ROWS;
-        for k in (0..whole).step_by(ROWS) {
-            for_strip_groups!(strips, n, |x, V| { forward_transposed::<S, ROWS, V>(simd, w, x, k) });
-        }
-        for k in whole..n {
-            for_strip_groups!(strips, n, |x, V| { forward_transposed::<S, 1, V>(simd, w, x, k) });
-        }
-        for k in (whole..n).rev() {
-            for_strip_groups!(strips, n, |x, V| { backward_transposed::<S, 1, V>(simd, w, x, k) });
-        }
-        for k in (0..whole).step_by(ROWS).rev() {
-            for_strip_groups!(strips, n, |x, V| { backward_transposed::<S, ROWS, V>(simd, w, x, k) });
-        }
-    }
+substitution! {
+    /// `x ← (L·U)⁻ᵀ·x`.
+    SolveTransposed: forward_transposed, backward_transposed
 }
 
 /// Some rows of W against all columns.
