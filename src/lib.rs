@@ -67,7 +67,7 @@ pub mod terms;
 
 pub use error::{Error, Result};
 pub use study::{AnalyzeConfig, AnalyzeParams, Prepared, Progress, Study, prepare};
-pub use table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+pub use table::{AcrossRow, ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
 pub use terms::{Convention, MatrixKind, Method, Side, Status};
 
 /// The README's Rust examples are tests too.

@@ -8,8 +8,8 @@ use std::path::{Path, PathBuf};
 use super::config::AdapterConfig;
 use super::files::{listing, sample, unreadable};
 use super::keys::{Factor, ModuleKey, TensorKey, name_modules, parse_tensor_name};
-use super::reader::SafetensorsFile;
 use super::tensor::{FloatType, TensorInfo, not_full_precision, show_shape};
+use super::weights::WeightsFile;
 use crate::error::{Error, Result, escape};
 
 /// The weights' file name in an adapter directory.
@@ -32,7 +32,7 @@ pub struct Adapter {
     pub ignored_tensors: usize,
     /// What the user should know, the configuration's warnings included.
     pub warnings: Vec<String>,
-    weights: SafetensorsFile,
+    weights: WeightsFile,
 }
 
 /// The layers of one module type.
@@ -110,7 +110,7 @@ impl Adapter {
     pub fn open(dir: &Path, name: String) -> Result<Self> {
         std::fs::metadata(dir).map_err(|err| unreadable(dir, &err))?;
         let config = AdapterConfig::read(dir)?;
-        let weights = SafetensorsFile::open(&weights_path(dir)?)?;
+        let weights = WeightsFile::open(&weights_path(dir)?)?;
         let (pairs, ignored, magnitudes) = collect(&weights)?;
         let mut warnings = config.warnings.clone();
         if magnitudes > 0 && !config.use_dora {
@@ -156,12 +156,12 @@ impl Adapter {
 
 impl InputRecord {
     /// The record of a file's header.
-    pub(super) fn header(file: &SafetensorsFile) -> Self {
+    pub(super) fn header(file: &WeightsFile) -> Self {
         Self { file: file.path().to_owned(), tensor: None, dtype: None, blake3: file.header_hash().to_owned() }
     }
 
     /// Reads a tensor into `out` and records that.
-    pub(super) fn read_f64(file: &SafetensorsFile, name: &str, out: &mut [f64]) -> Result<Self> {
+    pub(super) fn read_f64(file: &WeightsFile, name: &str, out: &mut [f64]) -> Result<Self> {
         let blake3 = file.read_f64(name, out)?;
         let dtype = file.info(name).map(|info| info.dtype.to_string());
         Ok(Self { file: file.path().to_owned(), tensor: Some(name.to_owned()), dtype, blake3 })
@@ -185,7 +185,7 @@ fn weights_path(dir: &Path) -> Result<PathBuf> {
 }
 
 /// Sorts the tensor names by module path; also the number of tensors left out, and of DoRA magnitudes among them.
-fn collect(weights: &SafetensorsFile) -> Result<(BTreeMap<String, Pair>, usize, usize)> {
+fn collect(weights: &WeightsFile) -> Result<(BTreeMap<String, Pair>, usize, usize)> {
     let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
     let (mut ignored, mut magnitudes) = (0, 0);
     for name in weights.names() {
@@ -220,7 +220,7 @@ fn collect(weights: &SafetensorsFile) -> Result<(BTreeMap<String, Pair>, usize, 
 }
 
 /// Checks names and shapes of one layer's factors.
-fn check_layer(weights: &SafetensorsFile, config: &AdapterConfig, path: String, pair: Pair) -> Result<AdapterLayer> {
+fn check_layer(weights: &WeightsFile, config: &AdapterConfig, path: String, pair: Pair) -> Result<AdapterLayer> {
     let file = weights.path();
     let ((tensor_a, stem), (tensor_b, _)) = match (pair.a, pair.b) {
         (Some(a), Some(b)) => (a, b),
@@ -266,7 +266,7 @@ fn alone(file: &Path, name: &str, partner: &str) -> Error {
 }
 
 /// The two sizes of a factor, a 1x1 kernel removed.
-fn factor_shape(weights: &SafetensorsFile, name: &str) -> Result<([usize; 2], FloatType)> {
+fn factor_shape(weights: &WeightsFile, name: &str) -> Result<([usize; 2], FloatType)> {
     let file = weights.path();
     let info = weights.info(name).ok_or_else(|| Error::missing(file, format!("has no tensor `{}`", escape(name))))?;
     let float = FloatType::of(info.dtype).ok_or_else(|| not_full_precision(file, name, info.dtype))?;
@@ -327,7 +327,7 @@ fn check_ranks(config: &AdapterConfig, layers: &[AdapterLayer], warnings: &mut V
 }
 
 /// Groups the layers by module type, names the modules and sorts everything.
-fn group(weights: &SafetensorsFile, layers: Vec<AdapterLayer>, warnings: &mut Vec<String>) -> Result<Vec<AdapterModule>> {
+fn group(weights: &WeightsFile, layers: Vec<AdapterLayer>, warnings: &mut Vec<String>) -> Result<Vec<AdapterModule>> {
     let mut by_type: BTreeMap<String, Vec<AdapterLayer>> = BTreeMap::new();
     for layer in layers {
         by_type.entry(layer.key.module_type.clone()).or_default().push(layer);

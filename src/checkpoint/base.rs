@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 
 use super::adapter::InputRecord;
 use super::files::{listing, unreadable};
-use super::reader::SafetensorsFile;
 use super::tensor::{RawTensor, TensorInfo};
+use super::weights::WeightsFile;
 use crate::error::{Error, Result};
 
 /// The weights' file name in a model directory.
@@ -23,7 +23,7 @@ const OTHER_LAYOUTS: [(&str, &str); 4] = [
 pub struct BaseModel {
     path: PathBuf,
     display_name: String,
-    weights: SafetensorsFile,
+    weights: WeightsFile,
 }
 
 impl BaseModel {
@@ -38,7 +38,7 @@ impl BaseModel {
         if let Some(found) = pickle_or_index(&file) {
             return Err(unsupported(&file, found));
         }
-        let weights = SafetensorsFile::open(&file)?;
+        let weights = WeightsFile::open(&file)?;
         Ok(Self { path: path.to_owned(), display_name: display_name(&file), weights })
     }
 
@@ -74,7 +74,7 @@ impl BaseModel {
     /// Reads one tensor as it is stored.
     ///
     /// # Errors
-    /// As [`SafetensorsFile::read`].
+    /// As [`WeightsFile::read`].
     pub fn read(&self, name: &str) -> Result<RawTensor> {
         self.weights.read(name)
     }
@@ -82,7 +82,7 @@ impl BaseModel {
     /// Reads one tensor into `out` as `f64`, row-major as stored.
     ///
     /// # Errors
-    /// As [`SafetensorsFile::read_f64`].
+    /// As [`WeightsFile::read_f64`].
     pub fn read_f64(&self, name: &str, out: &mut [f64]) -> Result<InputRecord> {
         InputRecord::read_f64(&self.weights, name, out)
     }

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod pairing;
 pub mod reader;
 pub mod tensor;
+pub mod weights;
 
 #[cfg(test)]
 #[path = "../../tests/bad_inputs/cases.rs"]
@@ -30,9 +31,10 @@ pub use base::BaseModel;
 pub use config::AdapterConfig;
 pub use discover::{FoundAdapter, find_adapters, find_base, match_init};
 pub use keys::ModuleKey;
-pub use pairing::{PairedLayer, PairedModule, base_name_warning, pair_with_base};
+pub use pairing::{Block, PairedLayer, PairedModule, base_name_warning, pair_with_base};
 pub use reader::SafetensorsFile;
 pub use tensor::{Dtype, FloatType, RawTensor, TensorInfo};
+pub use weights::WeightsFile;
 
 #[cfg(test)]
 mod tests {

@@ -58,12 +58,25 @@ pub struct PairedLayer {
     pub tensor: String,
     /// Whether W0 is stored `[d_in, d_out]` (`fan_in_fan_out`).
     pub transposed: bool,
-    /// Rows of W0.
+    /// The rows of a fused weight that this layer is, if it is only a part of one.
+    pub block: Option<Block>,
+    /// Rows of W0 (of the block).
     pub d_out: usize,
     /// Columns of W0.
     pub d_in: usize,
     /// The stored type of W0.
     pub w0_dtype: String,
+}
+
+/// Part of a fused weight: some of its rows, and the same rows of B; A belongs to all parts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Block {
+    /// Its name (`q`, `k` or `v`), the last part of the module's name.
+    pub name: &'static str,
+    /// The first row.
+    pub first: usize,
+    /// All rows of the fused weight.
+    pub rows_of_whole: usize,
 }
 
 /// Finds the base weight of every layer of an adapter and checks the shapes.
@@ -265,6 +278,7 @@ fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor:
         adapter_layer: layer.clone(),
         tensor: tensor.to_owned(),
         transposed,
+        block: None,
         d_out,
         d_in,
         w0_dtype: float.name().to_owned(),

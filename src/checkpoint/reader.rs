@@ -57,6 +57,12 @@ impl SafetensorsFile {
         &self.header_hash
     }
 
+    /// The tensors, sorted by name.
+    #[must_use]
+    pub fn tensors(&self) -> &[(String, TensorInfo)] {
+        &self.tensors
+    }
+
     /// The names of the tensors, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.tensors.iter().map(|(name, _)| name.as_str())

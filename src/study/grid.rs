@@ -144,7 +144,7 @@ fn gaussian_vectors(
     views: &[View],
 ) -> Result<Vec<Option<Array2<f64>>>> {
     let layer = &group.layers[index];
-    let gaussian = |factor, length| draw(context.seed(), Control::Gaussian, &layer.tensor, factor, number, length, rank);
+    let gaussian = |factor, length| draw(context.seed(), Control::Gaussian, &layer.stream(), factor, number, length, rank);
     let length_a = if group.convention == Convention::Paper { layer.d_in } else { layer.d_out };
     let a_transposed = gaussian(Factor::A, layer.d_in);
     let theta_a = if length_a == layer.d_in { a_transposed.clone() } else { gaussian(Factor::A, length_a) };

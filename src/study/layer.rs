@@ -73,9 +73,10 @@ impl LayerMatrix {
     }
 }
 
-/// A base weight as it is stored, or turned where the model stores it transposed.
+/// A base weight as it is stored, or turned where the model stores it transposed; of a fused weight, the rows of one part.
 struct StoredWeight {
     raw: RawTensor,
+    first_row: usize,
     d_out: usize,
     d_in: usize,
     turned: Option<Array2<f64>>,
@@ -84,14 +85,16 @@ struct StoredWeight {
 impl StoredWeight {
     fn new(raw: RawTensor, layer: &GroupLayer) -> Self {
         let (d_out, d_in) = (layer.d_out, layer.d_in);
+        let (first_row, all_rows) = layer.block.as_ref().map_or((0, d_out), |block| (block.first, block.rows_of_whole));
         let turned = layer.transposed.then(|| {
-            let mut stored = Array2::zeros((d_in, d_out));
-            if let Some(values) = stored.as_slice_mut() {
-                raw.widen_part(0, values);
+            let (mut turned, mut stored) = (Array2::zeros((d_out, d_in)), vec![0.0; all_rows]);
+            for column in 0..d_in {
+                raw.widen_part(column * all_rows, &mut stored);
+                turned.column_mut(column).iter_mut().zip(&stored[first_row..]).for_each(|(to, from)| *to = *from);
             }
-            stored.reversed_axes().as_standard_layout().into_owned()
+            turned
         });
-        Self { raw, d_out, d_in, turned }
+        Self { raw, first_row, d_out, d_in, turned }
     }
 
     fn stored(&self) -> &RawTensor {
@@ -106,7 +109,7 @@ impl WeightRows for StoredWeight {
 
     fn copy_rows(&self, first: usize, out: &mut [f64]) {
         match &self.turned {
-            None => self.raw.widen_part(first * self.d_in, out),
+            None => self.raw.widen_part((self.first_row + first) * self.d_in, out),
             Some(w) => w.copy_rows(first, out),
         }
     }
@@ -119,7 +122,8 @@ struct FactorPair {
 }
 
 impl FactorPair {
-    fn read(adapter: &Adapter, layer: &AdapterLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
+    /// Reads the factors of `layer`; of a fused weight's B, the rows of one part.
+    fn read(adapter: &Adapter, layer: &AdapterLayer, part: &GroupLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
         let factors = adapter.read_factors(layer)?;
         inputs.extend(factors.inputs);
         let shaped = |rows: usize, columns: usize, values: Vec<f64>| {
@@ -130,10 +134,11 @@ impl FactorPair {
                 found: format!("{found} values"),
             })
         };
-        Ok(Self {
-            a_transposed: shaped(layer.rank, layer.d_in, factors.a)?.reversed_axes().as_standard_layout().into_owned(),
-            b: shaped(layer.d_out, layer.rank, factors.b)?,
-        })
+        let mut b = shaped(layer.d_out, layer.rank, factors.b)?;
+        if let Some(block) = &part.block {
+            b = b.slice(s![block.first..block.first + part.d_out, ..]).to_owned();
+        }
+        Ok(Self { a_transposed: shaped(layer.rank, layer.d_in, factors.a)?.reversed_axes().as_standard_layout().into_owned(), b })
     }
 
     fn targets(&self, equation_a: Equation) -> [Target; 2] {
@@ -164,9 +169,9 @@ pub(super) fn solve_layer(context: &Context<'_>, group: &Group, index: usize, wo
         for &(a, m) in &group.members {
             let planned = &plan.adapters[a];
             let paired = &planned.modules[m].layers[index];
-            trained.push((paired, FactorPair::read(&planned.adapter, &paired.adapter_layer, &mut inputs)?));
+            trained.push((paired, FactorPair::read(&planned.adapter, &paired.adapter_layer, layer, &mut inputs)?));
             let init = planned.init.as_ref().and_then(|init| Some((init, init_layer(init, &paired.adapter_layer)?)));
-            untrained.push(init.map(|(init, layer)| FactorPair::read(init, layer, &mut inputs)).transpose()?);
+            untrained.push(init.map(|(init, of)| FactorPair::read(init, of, layer, &mut inputs)).transpose()?);
         }
         Ok((w0, trained, untrained))
     })?;
@@ -184,7 +189,7 @@ pub(super) fn solve_layer(context: &Context<'_>, group: &Group, index: usize, wo
     let first_draw = targets.len();
     if let Some(rank) = largest_rank {
         for number in 0..context.draws() {
-            let gaussian = |factor, length| draw(context.seed(), Control::W0, &layer.tensor, factor, number, length, rank);
+            let gaussian = |factor, length| draw(context.seed(), Control::W0, &layer.stream(), factor, number, length, rank);
             let pair = FactorPair { a_transposed: gaussian(Factor::A, layer.d_in), b: gaussian(Factor::B, layer.d_out) };
             targets.extend(pair.targets(equation_a));
         }

@@ -2,14 +2,15 @@
 //!
 //! Adapters that use the same base weights for a module form one group, so that each W0 is read and factorised once for all of them.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use super::params::AnalyzeConfig;
+use super::params::{AnalyzeConfig, AnalyzeParams};
 use crate::checkpoint::{
-    Adapter, AdapterLayer, BaseModel, InputRecord, PairedLayer, PairedModule, base_name_warning, find_adapters, find_base,
-    match_init, pair_with_base,
+    Adapter, AdapterLayer, BaseModel, Block, FoundAdapter, InputRecord, PairedLayer, PairedModule, base_name_warning,
+    find_adapters, find_base, match_init, pair_with_base,
 };
 use crate::error::{Error, Result, escape};
 use crate::terms::Convention;
@@ -47,16 +48,26 @@ pub(super) struct GroupLayer {
     pub(super) layer: Option<u32>,
     pub(super) tensor: String,
     pub(super) transposed: bool,
+    pub(super) block: Option<Block>,
     pub(super) d_out: usize,
     pub(super) d_in: usize,
 }
 
 impl GroupLayer {
+    /// What the random streams of the controls are derived from: the base tensor, and the part of it.
+    pub(super) fn stream(&self) -> Cow<'_, str> {
+        match &self.block {
+            None => Cow::Borrowed(&self.tensor),
+            Some(block) => Cow::Owned(format!("{}#{}", self.tensor, block.name)),
+        }
+    }
+
     fn of(layer: &PairedLayer) -> Self {
         Self {
             layer: layer.adapter_layer.layer,
             tensor: layer.tensor.clone(),
             transposed: layer.transposed,
+            block: layer.block.clone(),
             d_out: layer.d_out,
             d_in: layer.d_in,
         }
@@ -73,32 +84,42 @@ impl Plan {
         let mut plan = Self { bases: Vec::new(), adapters: Vec::new(), groups: Vec::new(), warnings: Vec::new() };
         let mut known_bases: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for found in found {
-            let adapter = Adapter::open(&found.dir, found.name)?;
-            let path = find_base(given.base.as_deref(), &adapter.dir, &adapter.config)?;
-            let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-            let base = match known_bases.get(&real) {
-                Some(&base) => base,
-                None => {
-                    plan.bases.push(BaseModel::open(&path)?);
-                    known_bases.insert(real, plan.bases.len() - 1);
-                    plan.bases.len() - 1
-                }
-            };
-            let modules = pair_with_base(&adapter, &plan.bases[base])?;
-            let named = base_name_warning(&adapter, &plan.bases[base]);
-            for warning in adapter.warnings.iter().chain(&named) {
-                plan.warnings.push((adapter.name.clone(), warning.clone()));
-            }
-            let init = match &init_dirs {
-                Some(dirs) => dirs.get(&adapter.name).map(|dir| Adapter::open(dir, adapter.name.clone())).transpose()?,
-                None => None,
-            };
-            plan.adapters.push(PlannedAdapter { adapter, base, modules, init });
+            let init = init_dirs.as_ref().and_then(|dirs| dirs.get(&found.name));
+            let planned = plan.open(found, given, init.map(PathBuf::as_path), &mut known_bases)?;
+            plan.adapters.push(planned);
         }
         plan.keep_wanted(config)?;
         plan.check_init()?;
         plan.group(given.convention)?;
         Ok(plan)
+    }
+
+    /// Opens one adapter and its base, and pairs them.
+    fn open(
+        &mut self,
+        found: FoundAdapter,
+        given: &AnalyzeParams,
+        init: Option<&Path>,
+        known_bases: &mut BTreeMap<PathBuf, usize>,
+    ) -> Result<PlannedAdapter> {
+        let adapter = Adapter::open(&found.dir, found.name)?;
+        let path = find_base(given.base.as_deref(), &adapter.dir, &adapter.config)?;
+        let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        let base = match known_bases.get(&real) {
+            Some(&base) => base,
+            None => {
+                self.bases.push(BaseModel::open(&path)?);
+                known_bases.insert(real, self.bases.len() - 1);
+                self.bases.len() - 1
+            }
+        };
+        let modules = pair_with_base(&adapter, &self.bases[base])?;
+        let named = base_name_warning(&adapter, &self.bases[base]);
+        for warning in adapter.warnings.iter().chain(&named) {
+            self.warnings.push((adapter.name.clone(), warning.clone()));
+        }
+        let init = init.map(|dir| Adapter::open(dir, adapter.name.clone())).transpose()?;
+        Ok(PlannedAdapter { adapter, base, modules, init })
     }
 
     /// Drops the modules and layers that were not asked for.

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::rows::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
+use super::rows::{AcrossRow, ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Method, Side, Status};
 
 /// What stands in one field.
@@ -249,6 +249,7 @@ columns!(
     ]
 );
 columns!(SpectrumRow, "spectrum", [adapter, module, matrix, layer, k, sigma]);
+columns!(AcrossRow, "across", [module, layer, matrix, side, i, j, adapter_a, adapter_b, phi, gaussian_expected, status]);
 
 #[cfg(test)]
 mod tests {
@@ -273,6 +274,7 @@ mod tests {
              norm_delta,status"
         );
         assert_eq!(SpectrumRow::COLUMNS.join(","), "adapter,module,matrix,layer,k,sigma");
+        assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
     }
 
     #[test]

@@ -150,6 +150,33 @@ pub struct SpectrumRow {
     pub sigma: f64,
 }
 
+/// One row of `across.csv`: an ordered pair of adapters at one layer of a module, the diagonal included.
+#[derive(Debug, Clone, PartialEq)]
+pub struct AcrossRow {
+    /// Module name.
+    pub module: String,
+    /// Layer index; none for a module outside any repeated container.
+    pub layer: Option<u32>,
+    /// The matrix compared.
+    pub matrix: MatrixKind,
+    /// Which singular vectors.
+    pub side: Side,
+    /// How many singular vectors of `adapter_a`.
+    pub i: usize,
+    /// How many singular vectors of `adapter_b`.
+    pub j: usize,
+    /// The first adapter's name.
+    pub adapter_a: String,
+    /// The second adapter's name.
+    pub adapter_b: String,
+    /// φ(adapter_a, adapter_b, i, j).
+    pub phi: Option<f64>,
+    /// Expected φ of Gaussian matrices, `max(i,j)/D`.
+    pub gaussian_expected: Option<f64>,
+    /// The worse status of the two matrices.
+    pub status: Status,
+}
+
 /// All rows of one study, each table in its fixed order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tables {
@@ -161,4 +188,6 @@ pub struct Tables {
     pub conversion: Vec<ConversionRow>,
     /// `spectrum.csv`.
     pub spectrum: Vec<SpectrumRow>,
+    /// `across.csv`; none where it was not asked for.
+    pub across: Option<Vec<AcrossRow>>,
 }

@@ -10,7 +10,7 @@ use super::phi_matrix::phi_matrices;
 use super::rows::Tables;
 use crate::error::Result;
 
-/// Writes `summary.csv`, `similarity.csv`, `conversion.csv`, `spectrum.csv` and the φ matrices in `matrices/`.
+/// Writes `summary.csv`, `similarity.csv`, `conversion.csv`, `spectrum.csv`, `across.csv` (where it was asked for) and the φ matrices in `matrices/`.
 ///
 /// # Errors
 /// [`crate::Error::Output`] if a file cannot be written.
@@ -19,6 +19,9 @@ pub fn write_study(out: &mut OutputDir, tables: &Tables) -> Result<()> {
     write_table(out, &tables.similarity)?;
     write_table(out, &tables.conversion)?;
     write_table(out, &tables.spectrum)?;
+    if let Some(rows) = &tables.across {
+        write_table(out, rows)?;
+    }
     for phi in phi_matrices(&tables.similarity) {
         let path = matrix_path("matrices", &phi.adapter, &phi.module, phi.matrix, phi.side, phi.i, phi.j, "csv");
         out.stream(&path, |file: &mut dyn Write| -> io::Result<()> { phi.write_csv(file) })?;
