@@ -17,7 +17,7 @@ use crate::terms::Method;
 use minimum_norm::MinimumNorm;
 
 /// Rows of W0 that are widened at a time for the residuals: they stay in the second-level cache.
-const RESIDUAL_ROWS: usize = 32;
+const RESIDUAL_ROWS: usize = 64;
 
 /// A base weight W0 that gives its rows in f64, as often as asked.
 ///

@@ -8,6 +8,12 @@ use pulp::{Simd, WithSimd};
 const ROWS: usize = 8;
 /// Strips handled together: with [`ROWS`] rows their accumulators fill 24 of the 32 registers that AVX-512 and NEON have.
 const STRIPS: usize = 3;
+/// Rows of the matrix that go over all strips before the next: what is read of the strips serves all of them.
+const BLOCK: usize = 8 * ROWS;
+/// Columns of the matrix taken at a time: [`STRIPS`] strips of so many rows stay in the first-level cache.
+const DEPTH: usize = 128;
+/// Bytes of strips that stay in the second-level cache.
+const STRIPS_BYTES: usize = 1 << 20;
 
 /// How many columns one strip holds on this CPU.
 pub(super) struct Lanes;
@@ -18,6 +24,55 @@ impl WithSimd for Lanes {
     fn with_simd<S: Simd>(self, _: S) -> usize {
         S::F64_LANES
     }
+}
+
+/// Goes over the strips, three at a time; the last four as two and two.
+macro_rules! for_strip_groups {
+    ($strips:expr, $group:expr, |$x:ident, $v:ident| $body:block) => {
+        let mut rest = &mut $strips[..];
+        while !rest.is_empty() {
+            let here = match rest.len() / $group {
+                4 => 2,
+                many => many.min(STRIPS),
+            };
+            let $x;
+            ($x, rest) = rest.split_at_mut(here * $group);
+            match here {
+                3 => {
+                    const $v: usize = 3;
+                    $body
+                }
+                2 => {
+                    const $v: usize = 2;
+                    $body
+                }
+                _ => {
+                    const $v: usize = 1;
+                    $body
+                }
+            }
+        }
+    };
+}
+
+/// How many columns of the matrix to take at a time for so many strips: all where they are few.
+fn depth(strips: usize) -> usize {
+    if strips <= 2 * STRIPS { usize::MAX } else { DEPTH }
+}
+
+/// Goes over rows, [`ROWS`] at a time as long as there are so many.
+macro_rules! for_row_groups {
+    ($first:expr, $last:expr, |$i:ident, $r:ident| $body:block) => {
+        let whole = $last - ($last - $first) % ROWS;
+        for $i in ($first..whole).step_by(ROWS) {
+            const $r: usize = ROWS;
+            $body
+        }
+        for $i in whole..$last {
+            const $r: usize = 1;
+            $body
+        }
+    };
 }
 
 /// `acc − rows·x`, the rows and the columns of x taken over the same range.
@@ -104,11 +159,11 @@ impl<'a> Packed<'a> {
     }
 }
 
-/// R rows of `L·y = t` (unit lower) from row `i` on, those above being solved.
+/// R rows of `L·y = t` (unit lower) from row `i` on, those above being solved and those above `from` taken out already.
 #[inline(always)]
-fn forward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], i: usize) {
+fn forward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], i: usize, from: usize) {
     let acc = load::<S, R, V>(simd, x, w.n, i);
-    let mut acc = subtract_rows(simd, w.rows::<R>(i, 0, i), columns::<S, V>(x, w.n, 0, i), acc);
+    let mut acc = subtract_rows(simd, w.rows::<R>(i, from, i), columns::<S, V>(x, w.n, from, i), acc);
     for r in 0..R {
         for q in 0..r {
             let a = simd.splat_f64s(w.at(i + r, i + q));
@@ -120,11 +175,11 @@ fn forward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &
     store::<S, R, V>(x, w.n, i, acc);
 }
 
-/// R rows of `U·x = y` from row `i` on, those below being solved.
+/// R rows of `U·x = y` from row `i` on, those below being solved and those from `to` on taken out already.
 #[inline(always)]
-fn backward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], i: usize) {
+fn backward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], i: usize, to: usize) {
     let acc = load::<S, R, V>(simd, x, w.n, i);
-    let mut acc = subtract_rows(simd, w.rows::<R>(i, i + R, w.n), columns::<S, V>(x, w.n, i + R, w.n), acc);
+    let mut acc = subtract_rows(simd, w.rows::<R>(i, i + R, to), columns::<S, V>(x, w.n, i + R, to), acc);
     for r in (0..R).rev() {
         for q in r + 1..R {
             let a = simd.splat_f64s(w.at(i + r, i + q));
@@ -140,70 +195,61 @@ fn backward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: 
     store::<S, R, V>(x, w.n, i, acc);
 }
 
-/// Applies `kernel` to row blocks of the strips, three strips at a time. Blocks are outermost: R rows of W stay in cache for all strips.
-macro_rules! for_strip_groups {
-    ($strips:expr, $group:expr, |$x:ident, $v:ident| $body:block) => {
-        for $x in $strips.chunks_mut($group * STRIPS) {
-            match $x.len() / $group {
-                3 => {
-                    const $v: usize = 3;
-                    $body
-                }
-                2 => {
-                    const $v: usize = 2;
-                    $body
-                }
-                _ => {
-                    const $v: usize = 1;
-                    $body
-                }
-            }
-        }
-    };
+/// Takes the solved rows `from..to` out of the rows `first..last`: a product, in blocks that stay in the cache.
+#[inline(always)]
+fn take_out<S: Simd>(simd: S, w: Packed<'_>, strips: &mut [S::f64s], first: usize, last: usize, from: usize, to: usize) {
+    let depth = depth(strips.len() / w.n);
+    for from in (from..to).step_by(depth) {
+        let to = to.min(from.saturating_add(depth));
+        for_strip_groups!(strips, w.n, |x, V| {
+            for_row_groups!(first, last, |i, R| {
+                let acc = load::<S, R, V>(simd, x, w.n, i);
+                let acc = subtract_rows(simd, w.rows::<R>(i, from, to), columns::<S, V>(x, w.n, from, to), acc);
+                store::<S, R, V>(x, w.n, i, acc);
+            });
+        });
+    }
 }
 
-/// A solve with all strips: down the blocks of rows by one kernel, then up again by the other.
-macro_rules! substitution {
-    ($(#[$doc:meta])* $name:ident: $down:ident, $up:ident) => {
-        $(#[$doc])*
-        pub(super) struct $name<'a> {
-            pub(super) packed: &'a [f64],
-            pub(super) stride: usize,
-            pub(super) n: usize,
-            pub(super) strips: &'a mut [f64],
-        }
-
-        impl WithSimd for $name<'_> {
-            type Output = ();
-            #[inline(always)]
-            fn with_simd<S: Simd>(self, simd: S) {
-                let Self { packed, stride, n, strips } = self;
-                if n == 0 {
-                    return;
-                }
-                let w = Packed { values: packed, stride, n };
-                let (strips, _) = S::as_mut_simd_f64s(strips);
-                let whole = n - n % ROWS;
-                for i in (0..whole).step_by(ROWS) {
-                    for_strip_groups!(strips, n, |x, V| { $down::<S, ROWS, V>(simd, w, x, i) });
-                }
-                for i in whole..n {
-                    for_strip_groups!(strips, n, |x, V| { $down::<S, 1, V>(simd, w, x, i) });
-                }
-                for i in (whole..n).rev() {
-                    for_strip_groups!(strips, n, |x, V| { $up::<S, 1, V>(simd, w, x, i) });
-                }
-                for i in (0..whole).step_by(ROWS).rev() {
-                    for_strip_groups!(strips, n, |x, V| { $up::<S, ROWS, V>(simd, w, x, i) });
-                }
-            }
-        }
-    };
+/// `x ← (L·U)⁻¹·x`.
+pub(super) struct Solve<'a> {
+    pub(super) packed: &'a [f64],
+    pub(super) stride: usize,
+    pub(super) n: usize,
+    pub(super) strips: &'a mut [f64],
 }
 
-substitution! {
-    /// `x ← (L·U)⁻¹·x`.
-    Solve: forward, backward
+impl WithSimd for Solve<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { packed, stride, n, strips } = self;
+        if n == 0 {
+            return;
+        }
+        let w = Packed { values: packed, stride, n };
+        let (strips, _) = S::as_mut_simd_f64s(strips);
+        for first in (0..n).step_by(BLOCK) {
+            let last = n.min(first + BLOCK);
+            take_out(simd, w, strips, first, last, 0, first);
+            for_strip_groups!(strips, n, |x, V| {
+                for_row_groups!(first, last, |i, R| { forward::<S, R, V>(simd, w, x, i, first) });
+            });
+        }
+        for first in (0..n).step_by(BLOCK).rev() {
+            let last = n.min(first + BLOCK);
+            take_out(simd, w, strips, first, last, last, n);
+            for_strip_groups!(strips, n, |x, V| {
+                let whole = last - (last - first) % ROWS;
+                for i in (whole..last).rev() {
+                    backward::<S, 1, V>(simd, w, x, i, last);
+                }
+                for i in (first..whole).step_by(ROWS).rev() {
+                    backward::<S, ROWS, V>(simd, w, x, i, last);
+                }
+            });
+        }
+    }
 }
 
 /// Takes the part of R solved rows out of rows `from..to`: `x[i] −= Σ_r w[k+r][i]·x[k+r]`.
@@ -259,9 +305,42 @@ fn backward_transposed<S: Simd, const R: usize, const V: usize>(simd: S, w: Pack
     eliminate::<S, R, V>(simd, w, x, k, 0, k);
 }
 
-substitution! {
-    /// `x ← (L·U)⁻ᵀ·x`.
-    SolveTransposed: forward_transposed, backward_transposed
+/// `x ← (L·U)⁻ᵀ·x`.
+pub(super) struct SolveTransposed<'a> {
+    pub(super) packed: &'a [f64],
+    pub(super) stride: usize,
+    pub(super) n: usize,
+    pub(super) strips: &'a mut [f64],
+}
+
+impl WithSimd for SolveTransposed<'_> {
+    type Output = ();
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) {
+        let Self { packed, stride, n, strips } = self;
+        if n == 0 {
+            return;
+        }
+        let w = Packed { values: packed, stride, n };
+        let (strips, _) = S::as_mut_simd_f64s(strips);
+        let whole = n - n % ROWS;
+        // Few strips at a time, so that they stay in the second-level cache while the matrix goes by.
+        let few = n * STRIPS * (STRIPS_BYTES / (n * STRIPS * size_of::<S::f64s>())).max(1);
+        for strips in strips.chunks_mut(few) {
+            for i in (0..whole).step_by(ROWS) {
+                for_strip_groups!(strips, n, |x, V| { forward_transposed::<S, ROWS, V>(simd, w, x, i) });
+            }
+            for i in whole..n {
+                for_strip_groups!(strips, n, |x, V| { forward_transposed::<S, 1, V>(simd, w, x, i) });
+            }
+            for i in (whole..n).rev() {
+                for_strip_groups!(strips, n, |x, V| { backward_transposed::<S, 1, V>(simd, w, x, i) });
+            }
+            for i in (0..whole).step_by(ROWS).rev() {
+                for_strip_groups!(strips, n, |x, V| { backward_transposed::<S, ROWS, V>(simd, w, x, i) });
+            }
+        }
+    }
 }
 
 /// Some rows of W against all columns.
@@ -286,34 +365,21 @@ impl WithSimd for Residual<'_> {
         let w = Packed { values: rows, stride: n_in, n: n_out };
         let (x, _) = S::as_simd_f64s(x);
         let (out, _) = S::as_mut_simd_f64s(out);
-        let whole = count - count % ROWS;
-        let mut strip = 0;
-        for_strip_groups!(out, n_out, |group, V| {
-            let x = &x[strip * n_in..(strip + V) * n_in];
-            strip += V;
-            for i in (0..whole).step_by(ROWS) {
-                residual::<S, ROWS, V>(simd, w, x, n_in, group, first, i);
-            }
-            for i in whole..count {
-                residual::<S, 1, V>(simd, w, x, n_in, group, first, i);
-            }
-        });
+        let depth = depth(out.len() / n_out);
+        for from in (0..n_in).step_by(depth) {
+            let to = n_in.min(from.saturating_add(depth));
+            let mut strip = 0;
+            for_strip_groups!(out, n_out, |group, V| {
+                let x = columns::<S, V>(&x[strip * n_in..(strip + V) * n_in], n_in, from, to);
+                strip += V;
+                for_row_groups!(0, count, |i, R| {
+                    let acc = load::<S, R, V>(simd, group, n_out, first + i);
+                    let acc = subtract_rows(simd, w.rows::<R>(i, from, to), x, acc);
+                    store::<S, R, V>(group, n_out, first + i, acc);
+                });
+            });
+        }
     }
-}
-
-#[inline(always)]
-fn residual<S: Simd, const R: usize, const V: usize>(
-    simd: S,
-    w: Packed<'_>,
-    x: &[S::f64s],
-    n_in: usize,
-    out: &mut [S::f64s],
-    first: usize,
-    i: usize,
-) {
-    let acc = load::<S, R, V>(simd, out, w.n, first + i);
-    let acc = subtract_rows(simd, w.rows::<R>(i, 0, n_in), columns::<S, V>(x, n_in, 0, n_in), acc);
-    store::<S, R, V>(out, w.n, first + i, acc);
 }
 
 /// Some rows of W, taken as columns, against the matching rows of x.
