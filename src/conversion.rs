@@ -3,21 +3,16 @@
 //! One factorisation of W0 serves every target: the adapters' Aᵀ and B, their initial values, and the Gaussian targets of the `w0` control.
 //! Every solution is checked by its own residual. What the targets are for is the caller's business.
 
+mod by_lu;
 mod minimum_norm;
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::Array2;
 
 use crate::error::{Error, Result};
-use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
-use crate::linalg::lu::LuFactors;
-use crate::linalg::norms::{MatrixNorms, fill_with_norms, frobenius_of};
-use crate::linalg::panel::Panel;
-use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
+use crate::linalg::norms::{MatrixNorms, fill_with_norms};
 use crate::terms::Method;
+use by_lu::ByLu;
 use minimum_norm::MinimumNorm;
-
-/// Rows of W0 that are widened at a time for the residuals: they stay in the second-level cache.
-const RESIDUAL_ROWS: usize = 64;
 
 /// A base weight W0 that gives its rows in f64, as often as asked.
 ///
@@ -78,6 +73,10 @@ pub struct ConversionMatrix {
     pub reliable: bool,
     /// What the error bound multiplies by `‖Θ‖₂/gap`: κ for LU, `κ + κ²·‖WΘ−T‖_F/(‖W‖₂‖Θ‖_F)` for least squares.
     pub error_factor: f64,
+    /// Numerical rank of W0 as this solve saw it: by SVD where one was made, else min(out, in).
+    pub w0_rank: usize,
+    /// Whether that rank is below min(out, in).
+    pub singular: bool,
 }
 
 /// All conversion matrices through one W0, and what was learnt about W0.
@@ -87,10 +86,6 @@ pub struct Conversion {
     pub matrices: Vec<ConversionMatrix>,
     /// Condition number of W0: 1-norm estimate, or σ₁/σ_min over the singular values kept where an SVD was made.
     pub condition: f64,
-    /// Numerical rank where an SVD was made, else min(out, in).
-    pub w0_rank: usize,
-    /// Whether that rank is below min(out, in).
-    pub singular: bool,
 }
 
 /// Reusable storage for one thread's factorisations.
@@ -107,184 +102,115 @@ impl Workspace {
     }
 }
 
-/// Solves `W0·Θ = T` (or `W0ᵀ·Θ = T`) for all targets of one layer.
+/// Solves `W0·Θ = T` (or `W0ᵀ·Θ = T`) for all targets of one layer at once.
 ///
-/// Source: Kim et al. 2024, Eq. 3 and 4. Differs: minimum-norm least squares where W0 is singular or not square, every solve is checked, and W0 is
-/// never inverted.
-///
-/// # Shapes
-/// `w0` (out, in); targets (out, k) or (in, k), returning (in, k) or (out, k).
-/// # Numerics
-/// Square W0: LU with partial pivoting where the 1-norm condition estimate allows, backward error at most `max(n, 16)·u`, refined once, then least squares.
-/// With `rcond` always by SVD. A result's bits depend on W0, the target and `rcond` alone, not on the other targets.
 /// # Errors
-/// [`Error::Shape`] if a target's rows do not fit; [`Error::NonFinite`] if W0 holds NaN or Inf; [`Error::Lapack`] if LAPACK fails on finite input.
+/// As [`Solver::solve`].
 pub fn solve_theta(
     w0: &impl WeightRows,
     targets: &[Target],
     rcond: Option<f64>,
     workspace: &mut Workspace,
 ) -> Result<Conversion> {
-    let (d_out, d_in) = w0.shape();
-    for target in targets {
-        let rows = if target.equation == Equation::W0 { d_out } else { d_in };
-        if target.values.nrows() != rows {
-            return Err(Error::Shape {
-                what: "a target of solve_theta",
-                expected: format!("{rows} rows"),
-                found: format!("{:?}", target.values.dim()),
-            });
-        }
-    }
-    if d_out == d_in
-        && rcond.is_none()
-        && let Some(done) = solve_by_lu(w0, targets, workspace)?
-    {
-        return Ok(done);
-    }
-    let solver = MinimumNorm::new(w0, rcond)?;
-    let matrices = targets.iter().map(|t| solver.solve(t)).collect::<Result<Vec<_>>>()?;
-    Ok(Conversion { matrices, condition: solver.condition(), w0_rank: solver.rank(), singular: solver.singular() })
+    let mut solver = Solver::new(w0, rcond, workspace)?;
+    let matrices = solver.solve(targets)?;
+    Ok(Conversion { matrices, condition: solver.condition()? })
 }
 
-/// Where the columns of the targets of one equation stand in their panel.
-struct Slots {
-    panel: Panel,
-    first: Vec<Option<usize>>,
+/// One factorised W0, through which any number of targets is solved.
+///
+/// Source: Kim et al. 2024, Eq. 3 and 4. Differs: minimum-norm least squares where W0 is singular or not square, every solve is checked, and W0 is
+/// never inverted.
+///
+/// # Numerics
+/// Square W0: LU with partial pivoting where the 1-norm condition estimate allows, backward error at most `max(n, 16)·u`, refined once, then least squares.
+/// With `rcond` always by SVD. A result's bits depend on W0, the target and `rcond` alone, not on the other targets nor on how they are divided into calls.
+#[derive(Debug)]
+pub struct Solver<'a, W: WeightRows> {
+    w0: &'a W,
+    rcond: Option<f64>,
+    workspace: &'a mut Workspace,
+    by_lu: Option<ByLu>,
+    by_least_squares: Option<MinimumNorm>,
 }
 
-impl Slots {
-    fn new(n: usize, targets: &[Target], equation: Equation, extra: &[Vec<f64>]) -> Self {
-        let mut used = extra.len();
-        let first: Vec<_> = targets
-            .iter()
-            .map(|t| {
-                (t.equation == equation).then(|| {
-                    used += t.values.ncols();
-                    used - t.values.ncols()
-                })
-            })
-            .collect();
-        let mut panel = Panel::zeros(n, used);
-        for (k, column) in extra.iter().enumerate() {
-            panel.set_column(k, column.iter().copied());
-        }
-        for (target, first) in targets.iter().zip(&first) {
-            if let Some(first) = first {
-                panel.set_columns(*first, target.values.view());
+impl<'a, W: WeightRows> Solver<'a, W> {
+    /// Factorises W0 (out, in), by LU where it is square and `rcond` is not given.
+    ///
+    /// # Errors
+    /// [`Error::NonFinite`] if W0 holds NaN or Inf; [`Error::Lapack`] if LAPACK fails on finite input.
+    pub fn new(w0: &'a W, rcond: Option<f64>, workspace: &'a mut Workspace) -> Result<Self> {
+        let (d_out, d_in) = w0.shape();
+        let by_lu = if d_out == d_in && rcond.is_none() { ByLu::factorise(w0, workspace)? } else { None };
+        Ok(Self { w0, rcond, workspace, by_lu, by_least_squares: None })
+    }
+
+    /// Solves for some targets.
+    ///
+    /// # Shapes
+    /// Targets (out, k) or (in, k), returning (in, k) or (out, k).
+    /// # Errors
+    /// [`Error::Shape`] if a target's rows do not fit; otherwise as [`Self::new`].
+    pub fn solve(&mut self, targets: &[Target]) -> Result<Vec<ConversionMatrix>> {
+        let (d_out, d_in) = self.w0.shape();
+        for target in targets {
+            let rows = if target.equation == Equation::W0 { d_out } else { d_in };
+            if target.values.nrows() != rows {
+                return Err(Error::Shape {
+                    what: "a target of Solver::solve",
+                    expected: format!("{rows} rows"),
+                    found: format!("{:?}", target.values.dim()),
+                });
             }
         }
-        Self { panel, first }
+        if let Some(by_lu) = &mut self.by_lu {
+            match by_lu.solve(self.w0, targets) {
+                Some(found) => {
+                    return found
+                        .into_iter()
+                        .zip(targets)
+                        .map(|(found, t)| found.map_or_else(|| self.least_squares()?.solve(t), Ok))
+                        .collect();
+                }
+                None => self.give_up_lu(),
+            }
+        }
+        let solver = self.least_squares()?;
+        targets.iter().map(|target| solver.solve(target)).collect()
+    }
+
+    /// Condition number of W0: 1-norm estimate, or σ₁/σ_min over the singular values kept where an SVD was made.
+    ///
+    /// # Errors
+    /// As [`Self::new`].
+    pub fn condition(&mut self) -> Result<f64> {
+        if let Some(by_lu) = &mut self.by_lu {
+            match by_lu.condition() {
+                Some(condition) => return Ok(condition),
+                None => self.give_up_lu(),
+            }
+        }
+        Ok(self.least_squares()?.condition())
+    }
+
+    /// W0 is too close to singular for LU.
+    fn give_up_lu(&mut self) {
+        if let Some(by_lu) = self.by_lu.take() {
+            self.workspace.w = by_lu.into_storage();
+        }
+    }
+
+    fn least_squares(&mut self) -> Result<&MinimumNorm> {
+        match self.by_least_squares {
+            Some(ref solver) => Ok(solver),
+            None => Ok(self.by_least_squares.insert(MinimumNorm::new(self.w0, self.rcond)?)),
+        }
     }
 }
 
-/// LU for all targets at once; `None` where W0 is too close to singular for it.
-fn solve_by_lu(w0: &impl WeightRows, targets: &[Target], workspace: &mut Workspace) -> Result<Option<Conversion>> {
-    let n = w0.shape().0;
-    let mut w = workspace.take(n);
-    let norms = fill(w0, &mut w)?;
-    let lu = LuFactors::factorise(w)?;
-    let done = solve_factorised(w0, targets, &lu, norms);
-    workspace.w = lu.into_storage();
-    done
-}
-
-fn solve_factorised(w0: &impl WeightRows, targets: &[Target], lu: &LuFactors, norms: MatrixNorms) -> Result<Option<Conversion>> {
-    let n = w0.shape().0;
-    if lu.zero_pivot().is_some() {
-        return Ok(None);
-    }
-    let mut straight = Slots::new(n, targets, Equation::W0, &starting_columns(n));
-    let mut turned = Slots::new(n, targets, Equation::W0Transposed, &[]);
-    // The right-hand sides are needed again for the residuals.
-    let (mut straight_rest, mut turned_rest) = (straight.panel.clone(), turned.panel.clone());
-    straight.panel.solve(lu);
-    turned.panel.solve_transposed(lu);
-
-    let started: [Vec<f64>; STARTING_COLUMNS] = [straight.panel.column(0), straight.panel.column(1)];
-    let rcond = reciprocal_condition(lu, norms.one, [&started[0], &started[1]]);
-    if rcond < n as f64 * EPSILON {
-        return Ok(None);
-    }
-    subtract_products(w0, &straight.panel, &mut straight_rest, &turned.panel, &mut turned_rest);
-
-    let mut fallback = None;
-    let mut matrices = Vec::with_capacity(targets.len());
-    for (index, target) in targets.iter().enumerate() {
-        let k = target.values.ncols();
-        let (theta, rest) = match (straight.first[index], turned.first[index]) {
-            (Some(first), _) => (straight.panel.block(first, k), straight_rest.block(first, k)),
-            (_, Some(first)) => (turned.panel.block(first, k), turned_rest.block(first, k)),
-            _ => continue,
-        };
-        let mut found = Checked::new(theta, &rest, target, norms, n);
-        let mut method = Method::Lu;
-        if !found.reliable {
-            found = refine(w0, target, lu, &found.theta, &rest, norms);
-            method = Method::LuRefined;
-        }
-        matrices.push(if found.reliable {
-            found.into_matrix(method, 1.0 / rcond)
-        } else {
-            let solver = match fallback {
-                Some(ref solver) => solver,
-                None => fallback.insert(MinimumNorm::new(w0, None)?),
-            };
-            solver.solve(target)?
-        });
-    }
-    let singular = fallback.as_ref().is_some_and(MinimumNorm::singular);
-    let w0_rank = fallback.as_ref().map_or(n, |s| s.rank());
-    Ok(Some(Conversion { matrices, condition: 1.0 / rcond, w0_rank, singular }))
-}
-
-/// One step of iterative refinement: Θ + W⁻¹(T − WΘ).
-fn refine(
-    w0: &impl WeightRows,
-    target: &Target,
-    lu: &LuFactors,
-    theta: &Array2<f64>,
-    rest: &Array2<f64>,
-    norms: MatrixNorms,
-) -> Checked {
-    let (n, k) = target.values.dim();
-    let panel_of = |block: ArrayView2<'_, f64>| {
-        let mut panel = Panel::zeros(n, k);
-        panel.set_columns(0, block);
-        panel
-    };
-    let mut better = panel_of(rest.view());
-    let empty = Panel::zeros(n, 0);
-    let mut new_rest = panel_of(target.values.view());
-    match target.equation {
-        Equation::W0 => {
-            better.solve(lu);
-            better.add(&panel_of(theta.view()));
-            subtract_products(w0, &better, &mut new_rest, &empty, &mut empty.clone());
-        }
-        Equation::W0Transposed => {
-            better.solve_transposed(lu);
-            better.add(&panel_of(theta.view()));
-            subtract_products(w0, &empty, &mut empty.clone(), &better, &mut new_rest);
-        }
-    }
-    Checked::new(better.block(0, k), &new_rest.block(0, k), target, norms, n)
-}
-
-/// Takes `W·x` out of the straight right-hand sides and `Wᵀ·x` out of the turned ones, widening W once.
-fn subtract_products(w0: &impl WeightRows, straight: &Panel, straight_rest: &mut Panel, turned: &Panel, turned_rest: &mut Panel) {
-    let (d_out, d_in) = w0.shape();
-    let mut buffer = vec![0.0; RESIDUAL_ROWS.min(d_out) * d_in];
-    for first in (0..d_out).step_by(RESIDUAL_ROWS) {
-        let rows = RESIDUAL_ROWS.min(d_out - first);
-        let part = &mut buffer[..rows * d_in];
-        w0.copy_rows(first, part);
-        if straight.columns() > 0 {
-            straight_rest.subtract_product(first, part, straight);
-        }
-        if turned.columns() > 0 {
-            turned_rest.subtract_transposed_product(first, part, turned);
-        }
+impl<W: WeightRows> Drop for Solver<'_, W> {
+    fn drop(&mut self) {
+        self.give_up_lu();
     }
 }
 
@@ -305,35 +231,10 @@ fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNorms> {
     }
 }
 
-/// A solution with its backward error.
-struct Checked {
-    theta: Array2<f64>,
-    residual: Option<f64>,
-    backward_error: Option<f64>,
-    reliable: bool,
-}
-
-impl Checked {
-    fn new(theta: Array2<f64>, rest: &Array2<f64>, target: &Target, norms: MatrixNorms, n: usize) -> Self {
-        let (size, target_size) = (frobenius_of(rest), frobenius_of(&target.values));
-        if target_size == 0.0 {
-            return Self { theta, residual: None, backward_error: None, reliable: true };
-        }
-        let backward_error = size / (norms.frobenius * frobenius_of(&theta) + target_size);
-        // NaN (from an overflow on the way) fails the comparison, as it should.
-        let reliable = backward_error <= n.max(16) as f64 * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite());
-        Self { theta, residual: Some(size / target_size), backward_error: Some(backward_error), reliable }
-    }
-
-    fn into_matrix(self, method: Method, error_factor: f64) -> ConversionMatrix {
-        let Self { theta, residual, backward_error, reliable } = self;
-        ConversionMatrix { theta, method, residual, backward_error, reliable, error_factor }
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linalg::EPSILON;
     use ndarray::array;
 
     fn solve(w0: &Array2<f64>, t: &Array2<f64>, equation: Equation) -> (ConversionMatrix, Conversion) {
@@ -374,11 +275,11 @@ mod tests {
     #[test]
     fn a_singular_square_w0_gets_the_minimum_norm_solution() {
         let w0 = array![[1.0, 1.0], [1.0, 1.0]];
-        let (found, all) = solve(&w0, &array![[2.0], [2.0]], Equation::W0);
+        let (found, _) = solve(&w0, &array![[2.0], [2.0]], Equation::W0);
         assert!(error(&found.theta, &array![[1.0], [1.0]]) < 1e-15);
-        assert_eq!((found.method, all.w0_rank, all.singular), (Method::LeastSquares, 1, true));
+        assert_eq!((found.method, found.w0_rank, found.singular), (Method::LeastSquares, 1, true));
         let zero = solve(&Array2::zeros((2, 2)), &array![[2.0], [2.0]], Equation::W0);
-        assert_eq!((zero.1.w0_rank, zero.0.theta), (0, array![[0.0], [0.0]]));
+        assert_eq!((zero.0.w0_rank, zero.0.theta), (0, array![[0.0], [0.0]]));
     }
 
     #[test]
@@ -386,7 +287,7 @@ mod tests {
         let wide = array![[1.0, 0.0, 1.0], [0.0, 2.0, 0.0]];
         let (found, all) = solve(&wide, &array![[2.0], [4.0]], Equation::W0);
         assert!(error(&found.theta, &array![[1.0], [2.0], [1.0]]) < 1e-15);
-        assert!(!all.singular && found.reliable);
+        assert!(!found.singular && found.reliable);
         let (turned, _) = solve(&wide, &array![[2.0], [4.0], [4.0]], Equation::W0Transposed);
         // Householder QR and a product, κ = √2 and ‖Θ‖ = √13: a few units in the last place.
         assert!(error(&turned.theta, &array![[3.0], [2.0]]) < 4.0 * EPSILON * (2.0_f64 * 13.0).sqrt());
@@ -414,6 +315,12 @@ mod tests {
             .unwrap();
             assert_eq!(alone.theta, many.matrices[2].theta);
             assert_eq!(alone.backward_error, many.matrices[2].backward_error);
+            let (mut workspace, turned) = (Workspace::default(), target(&other, Equation::W0Transposed));
+            let mut solver = Solver::new(&w0, None, &mut workspace).unwrap();
+            solver.solve(&[turned]).unwrap();
+            let later = &solver.solve(&[target(&t, equation)]).unwrap()[0];
+            assert_eq!((&alone.theta, alone.error_factor), (&later.theta, later.error_factor));
+            assert_eq!(alone.backward_error, later.backward_error);
         }
     }
 

@@ -13,6 +13,7 @@ use crate::terms::Method;
 const LEAST_SQUARES_COLUMNS: usize = 8;
 
 /// Minimum-norm least squares with its check.
+#[derive(Debug)]
 pub(super) struct MinimumNorm {
     w: Array2<f64>,
     norm: f64,
@@ -27,15 +28,11 @@ impl MinimumNorm {
         Ok(Self { norm, w, factors })
     }
 
-    pub(super) fn rank(&self) -> usize {
-        self.factors.rank()
-    }
-
     pub(super) fn condition(&self) -> f64 {
         self.factors.condition()
     }
 
-    pub(super) fn singular(&self) -> bool {
+    fn singular(&self) -> bool {
         self.factors.rank() < self.w.nrows().min(self.w.ncols())
     }
 
@@ -71,6 +68,8 @@ impl MinimumNorm {
                 backward_error: None,
                 reliable: true,
                 error_factor: kappa,
+                w0_rank: self.factors.rank(),
+                singular: self.singular(),
             });
         }
         let gradient = self.factors.gradient_norm(self.w.view(), rest.view(), transposed);
@@ -87,6 +86,8 @@ impl MinimumNorm {
             backward_error: Some(backward_error),
             reliable,
             error_factor,
+            w0_rank: self.factors.rank(),
+            singular: self.singular(),
         })
     }
 }

@@ -47,6 +47,12 @@ impl LuFactors {
         Ok(Self { packed, exchanges, zero_pivot })
     }
 
+    /// n.
+    #[must_use]
+    pub fn size(&self) -> usize {
+        self.packed.nrows()
+    }
+
     /// The first column with an exactly zero pivot: W is singular and no solve is possible.
     #[must_use]
     pub fn zero_pivot(&self) -> Option<usize> {

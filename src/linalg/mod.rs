@@ -10,6 +10,8 @@ pub mod lu;
 pub mod norms;
 pub mod panel;
 pub mod random;
+mod residual;
+mod strips;
 pub mod subspace;
 mod substitution;
 

@@ -8,7 +8,9 @@ use ndarray::{Array2, ArrayView2};
 use pulp::Arch;
 
 use super::lu::LuFactors;
-use super::substitution::{Lanes, Residual, Solve, SolveTransposed, TransposedResidual};
+use super::residual::{Residual, TransposedResidual};
+use super::strips::Lanes;
+use super::substitution::{Solve, SolveTransposed};
 
 /// Rows start on a cache line, so that no vector load crosses one.
 const LINE: usize = 64 / size_of::<f64>();

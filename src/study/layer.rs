@@ -296,7 +296,7 @@ impl Solved<'_> {
             basis,
             zero,
             reliable: matrix.reliable,
-            singular: self.conversion.singular,
+            singular: matrix.singular,
             error_factor: matrix.error_factor,
             n: self.n,
         };
@@ -363,7 +363,7 @@ impl Solved<'_> {
             method: self.a.method.max(self.b.method),
             w0_dtype: paired.w0_dtype.clone(),
             adapter_dtype: layer.dtype.clone(),
-            w0_rank: self.conversion.w0_rank,
+            w0_rank: self.a.w0_rank.min(self.b.w0_rank),
             w0_condition: Some(self.conversion.condition).filter(|c| c.is_finite()),
             residual_a: self.a.residual,
             residual_b: self.b.residual,

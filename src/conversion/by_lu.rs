@@ -1,0 +1,196 @@
+//! The solves that LU serves: all columns of a call at once, each checked by its own backward error.
+
+use ndarray::{Array2, ArrayView2};
+
+use super::{ConversionMatrix, Equation, Target, WeightRows, Workspace, fill};
+use crate::error::Result;
+use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
+use crate::linalg::lu::LuFactors;
+use crate::linalg::norms::{MatrixNorms, frobenius_of};
+use crate::linalg::panel::Panel;
+use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
+use crate::terms::Method;
+
+/// Rows of W0 that are widened at a time for the residuals.
+const RESIDUAL_ROWS: usize = 64;
+
+/// A square W0 factorised.
+#[derive(Debug)]
+pub(super) struct ByLu {
+    lu: LuFactors,
+    norms: MatrixNorms,
+    /// The estimate, once the first solve has made it.
+    rcond: Option<f64>,
+}
+
+impl ByLu {
+    /// Factorises W0; `None` where it has a zero pivot.
+    pub(super) fn factorise(w0: &impl WeightRows, workspace: &mut Workspace) -> Result<Option<Self>> {
+        let mut w = workspace.take(w0.shape().0);
+        let norms = fill(w0, &mut w)?;
+        let lu = LuFactors::factorise(w)?;
+        if lu.zero_pivot().is_some() {
+            workspace.w = lu.into_storage();
+            return Ok(None);
+        }
+        Ok(Some(Self { lu, norms, rcond: None }))
+    }
+
+    pub(super) fn into_storage(self) -> Array2<f64> {
+        self.lu.into_storage()
+    }
+
+    /// The condition number; `None` where W0 is too close to singular for LU.
+    pub(super) fn condition(&mut self) -> Option<f64> {
+        let n = self.lu.size();
+        let rcond = match self.rcond {
+            Some(rcond) => rcond,
+            None => {
+                let mut panel = Slots::new(n, &[], Equation::W0, &starting_columns(n)).panel;
+                panel.solve(&self.lu);
+                self.estimate(&panel)
+            }
+        };
+        (rcond >= n as f64 * EPSILON).then_some(1.0 / rcond)
+    }
+
+    /// The estimate from a panel whose first columns are the starting columns solved.
+    fn estimate(&mut self, solved: &Panel) -> f64 {
+        let started: [Vec<f64>; STARTING_COLUMNS] = [solved.column(0), solved.column(1)];
+        *self.rcond.insert(reciprocal_condition(&self.lu, self.norms.one, [&started[0], &started[1]]))
+    }
+
+    /// Solves for all targets; `None` in place of one where it failed its check, and of all where W0 is too close to singular.
+    pub(super) fn solve(&mut self, w0: &impl WeightRows, targets: &[Target]) -> Option<Vec<Option<ConversionMatrix>>> {
+        let n = self.lu.size();
+        // The estimate's columns ride along with the first targets.
+        let extra = if self.rcond.is_none() { &starting_columns(n)[..] } else { &[] };
+        let mut straight = Slots::new(n, targets, Equation::W0, extra);
+        let mut turned = Slots::new(n, targets, Equation::W0Transposed, &[]);
+        // The right-hand sides are needed again for the residuals.
+        let (mut straight_rest, mut turned_rest) = (straight.panel.clone(), turned.panel.clone());
+        straight.panel.solve(&self.lu);
+        turned.panel.solve_transposed(&self.lu);
+        if self.rcond.is_none() {
+            self.estimate(&straight.panel);
+        }
+        let condition = self.condition()?;
+        subtract_products(w0, &straight.panel, &mut straight_rest, &turned.panel, &mut turned_rest);
+
+        let found = targets.iter().enumerate().map(|(index, target)| {
+            let k = target.values.ncols();
+            let (theta, rest) = match (straight.first[index], turned.first[index]) {
+                (Some(first), _) => (straight.panel.block(first, k), straight_rest.block(first, k)),
+                (_, first) => (turned.panel.block(first?, k), turned_rest.block(first?, k)),
+            };
+            let found = Checked::new(theta, &rest, target, self.norms, n);
+            let (found, method) = if found.reliable {
+                (found, Method::Lu)
+            } else {
+                (self.refine(w0, target, &found.theta, &rest), Method::LuRefined)
+            };
+            found.reliable.then(|| found.into_matrix(method, condition, n))
+        });
+        Some(found.collect())
+    }
+
+    /// One step of iterative refinement: Θ + W⁻¹(T − WΘ).
+    fn refine(&self, w0: &impl WeightRows, target: &Target, theta: &Array2<f64>, rest: &Array2<f64>) -> Checked {
+        let (n, k) = target.values.dim();
+        let panel_of = |block: ArrayView2<'_, f64>| {
+            let mut panel = Panel::zeros(n, k);
+            panel.set_columns(0, block);
+            panel
+        };
+        let mut better = panel_of(rest.view());
+        let empty = Panel::zeros(n, 0);
+        let mut new_rest = panel_of(target.values.view());
+        match target.equation {
+            Equation::W0 => {
+                better.solve(&self.lu);
+                better.add(&panel_of(theta.view()));
+                subtract_products(w0, &better, &mut new_rest, &empty, &mut empty.clone());
+            }
+            Equation::W0Transposed => {
+                better.solve_transposed(&self.lu);
+                better.add(&panel_of(theta.view()));
+                subtract_products(w0, &empty, &mut empty.clone(), &better, &mut new_rest);
+            }
+        }
+        Checked::new(better.block(0, k), &new_rest.block(0, k), target, self.norms, n)
+    }
+}
+
+/// Where the columns of the targets of one equation stand in their panel.
+struct Slots {
+    panel: Panel,
+    first: Vec<Option<usize>>,
+}
+
+impl Slots {
+    fn new(n: usize, targets: &[Target], equation: Equation, extra: &[Vec<f64>]) -> Self {
+        let mut used = extra.len();
+        let first: Vec<_> = targets
+            .iter()
+            .map(|t| {
+                (t.equation == equation).then(|| {
+                    used += t.values.ncols();
+                    used - t.values.ncols()
+                })
+            })
+            .collect();
+        let mut panel = Panel::zeros(n, used);
+        for (k, column) in extra.iter().enumerate() {
+            panel.set_column(k, column.iter().copied());
+        }
+        for (target, first) in targets.iter().zip(&first) {
+            if let Some(first) = first {
+                panel.set_columns(*first, target.values.view());
+            }
+        }
+        Self { panel, first }
+    }
+}
+
+/// Takes `W·x` out of the straight right-hand sides and `Wᵀ·x` out of the turned ones, widening W once.
+fn subtract_products(w0: &impl WeightRows, straight: &Panel, straight_rest: &mut Panel, turned: &Panel, turned_rest: &mut Panel) {
+    let (d_out, d_in) = w0.shape();
+    let mut buffer = vec![0.0; RESIDUAL_ROWS.min(d_out) * d_in];
+    for first in (0..d_out).step_by(RESIDUAL_ROWS) {
+        let rows = RESIDUAL_ROWS.min(d_out - first);
+        let part = &mut buffer[..rows * d_in];
+        w0.copy_rows(first, part);
+        if straight.columns() > 0 {
+            straight_rest.subtract_product(first, part, straight);
+        }
+        if turned.columns() > 0 {
+            turned_rest.subtract_transposed_product(first, part, turned);
+        }
+    }
+}
+
+/// A solution with its backward error.
+struct Checked {
+    theta: Array2<f64>,
+    residual: Option<f64>,
+    backward_error: Option<f64>,
+    reliable: bool,
+}
+
+impl Checked {
+    fn new(theta: Array2<f64>, rest: &Array2<f64>, target: &Target, norms: MatrixNorms, n: usize) -> Self {
+        let (size, target_size) = (frobenius_of(rest), frobenius_of(&target.values));
+        if target_size == 0.0 {
+            return Self { theta, residual: None, backward_error: None, reliable: true };
+        }
+        let backward_error = size / (norms.frobenius * frobenius_of(&theta) + target_size);
+        // NaN (from an overflow on the way) fails the comparison, as it should.
+        let reliable = backward_error <= n.max(16) as f64 * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite());
+        Self { theta, residual: Some(size / target_size), backward_error: Some(backward_error), reliable }
+    }
+
+    fn into_matrix(self, method: Method, error_factor: f64, n: usize) -> ConversionMatrix {
+        let Self { theta, residual, backward_error, reliable } = self;
+        ConversionMatrix { theta, method, residual, backward_error, reliable, error_factor, w0_rank: n, singular: false }
+    }
+}
