@@ -100,7 +100,7 @@ fn report(threads: usize) {
                 factorise,
                 reset,
             ));
-            let targets = [Target { values: t.clone(), equation: Equation::W0 }];
+            let targets = [Target::new(t, Equation::W0)];
             let checked = |workspace: &mut Workspace| drop(solve_theta(w, &targets, None, workspace).expect("finite"));
             best.1 = best.1.max(rate(threads, times, operations, Workspace::default, checked, |_| ()));
         }

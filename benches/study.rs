@@ -28,9 +28,9 @@ fn random(rows: usize, columns: usize, seed: u64) -> Array2<f64> {
 
 fn solve(c: &mut Criterion) {
     let w0 = random(WIDTH, WIDTH, 1);
-    let targets: Vec<Target> = (2..4).map(|seed| Target { values: random(WIDTH, RANK, seed), equation: Equation::W0 }).collect();
-    let with_draws: Vec<Target> =
-        (2..44).map(|seed| Target { values: random(WIDTH, RANK, seed), equation: Equation::W0 }).collect();
+    let values: Vec<_> = (2..44).map(|seed| random(WIDTH, RANK, seed)).collect();
+    let with_draws: Vec<_> = values.iter().map(|values| Target::new(values, Equation::W0)).collect();
+    let targets = [with_draws[0], with_draws[1]];
     let mut workspace = Workspace::default();
     c.bench_function("solve/A and B, n = 768", |b| b.iter(|| solve_theta(&w0, black_box(&targets), None, &mut workspace)));
     c.bench_function("solve/A, B and 20 draws, n = 768", |b| {

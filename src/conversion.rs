@@ -6,7 +6,7 @@
 mod by_lu;
 mod minimum_norm;
 
-use ndarray::Array2;
+use ndarray::{Array2, ArrayView2};
 
 use crate::error::{Error, Result};
 use crate::linalg::norms::{MatrixNorms, fill_with_norms};
@@ -50,12 +50,20 @@ pub enum Equation {
 }
 
 /// Right-hand sides that belong together: all columns of one Aᵀ or one B.
-#[derive(Debug, Clone)]
-pub struct Target {
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'t> {
     /// T (out, k), or (in, k) for [`Equation::W0Transposed`].
-    pub values: Array2<f64>,
+    pub values: ArrayView2<'t, f64>,
     /// The equation to solve.
     pub equation: Equation,
+}
+
+impl<'t> Target<'t> {
+    /// All columns of `values` for one equation.
+    #[must_use]
+    pub fn new(values: &'t Array2<f64>, equation: Equation) -> Self {
+        Self { values: values.view(), equation }
+    }
 }
 
 /// A conversion matrix and how well it solves its equation.
@@ -108,7 +116,7 @@ impl Workspace {
 /// As [`Solver::solve`].
 pub fn solve_theta(
     w0: &impl WeightRows,
-    targets: &[Target],
+    targets: &[Target<'_>],
     rcond: Option<f64>,
     workspace: &mut Workspace,
 ) -> Result<Conversion> {
@@ -151,7 +159,7 @@ impl<'a, W: WeightRows> Solver<'a, W> {
     /// Targets (out, k) or (in, k), returning (in, k) or (out, k).
     /// # Errors
     /// [`Error::Shape`] if a target's rows do not fit; otherwise as [`Self::new`].
-    pub fn solve(&mut self, targets: &[Target]) -> Result<Vec<ConversionMatrix>> {
+    pub fn solve(&mut self, targets: &[Target<'_>]) -> Result<Vec<ConversionMatrix>> {
         let (d_out, d_in) = self.w0.shape();
         for target in targets {
             let rows = if target.equation == Equation::W0 { d_out } else { d_in };
@@ -238,7 +246,7 @@ mod tests {
     use ndarray::array;
 
     fn solve(w0: &Array2<f64>, t: &Array2<f64>, equation: Equation) -> (ConversionMatrix, Conversion) {
-        let target = Target { values: t.clone(), equation };
+        let target = Target::new(t, equation);
         let all = solve_theta(w0, &[target], None, &mut Workspace::default()).unwrap();
         (all.matrices[0].clone(), all)
     }
@@ -303,22 +311,21 @@ mod tests {
         });
         let t = Array2::from_shape_fn((n, 3), |(a, b)| (a + 7 * b) as f64 / 9.0 - 1.0);
         let other = Array2::from_shape_fn((n, 30), |(a, b)| (a * b % 7) as f64);
-        let target = |values: &Array2<f64>, equation| Target { values: values.clone(), equation };
         for equation in [Equation::W0, Equation::W0Transposed] {
             let alone = solve(&w0, &t, equation).0;
             let many = solve_theta(
                 &w0,
-                &[target(&other, Equation::W0), target(&other, Equation::W0Transposed), target(&t, equation)],
+                &[Target::new(&other, Equation::W0), Target::new(&other, Equation::W0Transposed), Target::new(&t, equation)],
                 None,
                 &mut Workspace::default(),
             )
             .unwrap();
             assert_eq!(alone.theta, many.matrices[2].theta);
             assert_eq!(alone.backward_error, many.matrices[2].backward_error);
-            let (mut workspace, turned) = (Workspace::default(), target(&other, Equation::W0Transposed));
+            let (mut workspace, turned) = (Workspace::default(), Target::new(&other, Equation::W0Transposed));
             let mut solver = Solver::new(&w0, None, &mut workspace).unwrap();
             solver.solve(&[turned]).unwrap();
-            let later = &solver.solve(&[target(&t, equation)]).unwrap()[0];
+            let later = &solver.solve(&[Target::new(&t, equation)]).unwrap()[0];
             assert_eq!((&alone.theta, alone.error_factor), (&later.theta, later.error_factor));
             assert_eq!(alone.backward_error, later.backward_error);
         }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::{Array2, ArrayView2, s};
 
 use crate::linalg::UNIT_ROUNDOFF;
-use crate::linalg::lapack::multiply_into;
-use crate::linalg::subspace::SubspaceBasis;
+use crate::linalg::panel::inner_products;
+use crate::linalg::subspace::Spectrum;
 
 /// `φ = ‖XᵀY‖_F² / min(i, j)` for orthonormal columns X (D, i) and Y (D, j): 0 for orthogonal subspaces, 1 where one holds the other.
 ///
@@ -36,9 +36,9 @@ pub fn expected_by_chance(i: usize, j: usize, length: usize) -> Option<f64> {
     (length > 0).then(|| i.max(j).min(length) as f64 / length as f64)
 }
 
-/// All inner products between several bases, from one product of the stacked columns.
+/// All inner products between several bases: one Gram matrix serves every (i, j) up to the bases' sizes.
 ///
-/// Source: one Gram matrix serves every (i, j) up to the bases' sizes.
+/// A φ has the same bits whatever other bases are compared at the same time.
 #[derive(Debug)]
 pub struct AllPairs {
     /// For each basis: its group (bases of one column length) and first column there; none where there is no basis.
@@ -68,11 +68,7 @@ impl AllPairs {
                 places[member] = Some((group, first, view.ncols()));
                 first += view.ncols();
             }
-            let mut gram = Array2::zeros((first, first));
-            if let Ok(stacked) = concatenate(Axis(1), &views) {
-                multiply_into(gram.view_mut(), false, 1.0, stacked.t(), stacked.view());
-            }
-            grams.push(gram);
+            grams.push(inner_products(&views));
         }
         Self { places, grams }
     }
@@ -104,15 +100,16 @@ impl AllPairs {
 ///
 /// The bound on a φ is the sum of its two matrices' values (SPEC section 3).
 #[must_use]
-pub fn vector_error(n: usize, error_factor: f64, basis: &SubspaceBasis, i: usize) -> f64 {
-    let norm = basis.sigma().first().copied().unwrap_or(0.0);
-    let bound = 10.0 * UNIT_ROUNDOFF * (n as f64 + error_factor * norm / basis.gap(i));
+pub fn vector_error(n: usize, error_factor: f64, spectrum: &Spectrum, i: usize) -> f64 {
+    let norm = spectrum.sigma().first().copied().unwrap_or(0.0);
+    let bound = 10.0 * UNIT_ROUNDOFF * (n as f64 + error_factor * norm / spectrum.gap(i));
     if bound.is_nan() { f64::INFINITY } else { bound }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linalg::subspace::SubspaceBasis;
     use ndarray::array;
 
     #[test]
@@ -168,7 +165,7 @@ mod tests {
     #[test]
     fn a_vanishing_gap_leaves_no_certainty() {
         let basis = SubspaceBasis::of(Array2::<f64>::eye(3).view()).unwrap();
-        assert!(vector_error(3, 1.0, &basis, 1) > 1.0);
-        assert!(vector_error(3, 1.0, &basis, 3) < 1e-14);
+        assert!(vector_error(3, 1.0, basis.spectrum(), 1) > 1.0);
+        assert!(vector_error(3, 1.0, basis.spectrum(), 3) < 1e-14);
     }
 }

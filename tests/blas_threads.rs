@@ -60,8 +60,8 @@ fn child_lapack_in_rayon() {
         "SubspaceBasis" => drop(SubspaceBasis::of(eye().view()).unwrap()),
         "LeastSquares" => drop(LeastSquares::factorise(eye().view(), None).unwrap()),
         "solve_theta" => {
-            let target = Target { values: eye(), equation: Equation::W0 };
-            drop(solve_theta(&eye(), &[target], None, &mut Workspace::default()).unwrap());
+            let values = eye();
+            drop(solve_theta(&eye(), &[Target::new(&values, Equation::W0)], None, &mut Workspace::default()).unwrap());
         }
         other => panic!("no such start: {other}"),
     }
@@ -101,10 +101,10 @@ fn child_library_in_rayon() {
     pool.install(|| {
         (0..16_u64).into_par_iter().for_each(|seed| {
             let w0 = gaussian(seed, "w0", n, n);
-            let target = Target { values: gaussian(seed, "b", n, 16), equation: Equation::W0 };
-            let found = solve_theta(&w0, &[target], None, &mut Workspace::default()).unwrap();
-            assert_eq!(SubspaceBasis::of(found.matrices[0].theta.view()).unwrap().rank(), 16);
-            assert_eq!(SubspaceBasis::of(gaussian(seed, "tall", 4096, 16).view()).unwrap().rank(), 16);
+            let b = gaussian(seed, "b", n, 16);
+            let found = solve_theta(&w0, &[Target::new(&b, Equation::W0)], None, &mut Workspace::default()).unwrap();
+            assert_eq!(SubspaceBasis::of(found.matrices[0].theta.view()).unwrap().spectrum().rank(), 16);
+            assert_eq!(SubspaceBasis::of(gaussian(seed, "tall", 4096, 16).view()).unwrap().spectrum().rank(), 16);
             assert_eq!(LeastSquares::factorise(gaussian(seed, "oblong", n, n / 2).view(), None).unwrap().rank(), n / 2);
             if seed < 2 {
                 assert_eq!(LeastSquares::factorise(w0.view(), Some(0.0)).unwrap().rank(), n);

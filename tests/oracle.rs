@@ -190,8 +190,13 @@ fn theta_is_the_oracles_and_solves_its_equation() {
             let w0 = read_matrix(&base, &format!("{path}.weight"));
             let factor = |name: &str| read_matrix(&adapter, &format!("base_model.model.bert.{path}.{name}.weight"));
             let (a_transposed, b) = (factor("lora_A").reversed_axes().as_standard_layout().into_owned(), factor("lora_B"));
-            let target = |values: &Array2<f64>| Target { values: values.clone(), equation: Equation::W0 };
-            let found = solve_theta(&w0, &[target(&a_transposed), target(&b)], None, &mut Workspace::default()).unwrap();
+            let found = solve_theta(
+                &w0,
+                &[Target::new(&a_transposed, Equation::W0), Target::new(&b, Equation::W0)],
+                None,
+                &mut Workspace::default(),
+            )
+            .unwrap();
             assert!(found.matrices.iter().all(|m| !m.singular && m.w0_rank == N));
             let row = conditions.iter().find(|r| r["module"] == module && r["layer"] == layer.to_string()).unwrap();
             for ((matrix, values), ours) in [("A", &a_transposed), ("B", &b)].into_iter().zip(&found.matrices) {

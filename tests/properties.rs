@@ -68,13 +68,12 @@ impl Solved {
 
     /// κ(W0) times ‖Θ‖₂ over the gap behind σ_i.
     fn condition(&self, i: usize) -> f64 {
-        self.matrix.error_factor * self.basis.sigma()[0] / self.basis.gap(i)
+        self.matrix.error_factor * self.basis.spectrum().sigma()[0] / self.basis.spectrum().gap(i)
     }
 }
 
 fn solve(w0: &Array2<f64>, targets: &[(&Array2<f64>, Equation)], rcond: Option<f64>) -> Conversion {
-    let targets: Vec<Target> =
-        targets.iter().map(|(values, equation)| Target { values: (*values).clone(), equation: *equation }).collect();
+    let targets: Vec<Target<'_>> = targets.iter().map(|(values, equation)| Target::new(values, *equation)).collect();
     solve_theta(w0, &targets, rcond, &mut Workspace::default()).unwrap()
 }
 
@@ -149,7 +148,7 @@ proptest! {
             }
             prop_assert_eq!(plain.0[k].matrix.method, other.0[k].matrix.method);
             prop_assert_eq!(plain.0[k].matrix.backward_error, other.0[k].matrix.backward_error);
-            prop_assert_eq!(plain.0[k].basis.rank(), other.0[k].basis.rank());
+            prop_assert_eq!(plain.0[k].basis.spectrum().rank(), other.0[k].basis.spectrum().rank());
         }
     }
 
@@ -176,7 +175,7 @@ proptest! {
             // By transposition: change = U·D·Vᵀ with known parts, so R⁻¹ = V·D⁻¹·Uᵀ.
             let basis = SubspaceBasis::of(change.view()).unwrap();
             let mut right = basis.right().to_owned();
-            for (mut column, sigma) in right.columns_mut().into_iter().zip(basis.sigma()) {
+            for (mut column, sigma) in right.columns_mut().into_iter().zip(basis.spectrum().sigma()) {
                 column /= *sigma;
             }
             right.dot(&basis.left().t())
@@ -195,8 +194,8 @@ proptest! {
             ThinQr::of(theta_b.matrix.theta.view()).unwrap().basis_of_product(&ThinQr::of(a_transposed.view()).unwrap()).unwrap()
         };
         let (one, two) = (product(&plain[1], &x.a_transposed), product(&turned_thetas[1], &turned.a_transposed));
-        let allowed = tolerance(case.n, r, 16.0 * plain[1].matrix.error_factor) * one.sigma()[0];
-        for (p, q) in one.sigma().iter().zip(two.sigma()) {
+        let allowed = tolerance(case.n, r, 16.0 * plain[1].matrix.error_factor) * one.spectrum().sigma()[0];
+        for (p, q) in one.spectrum().sigma().iter().zip(two.spectrum().sigma()) {
             prop_assert!((p - q).abs() <= allowed, "{} against {}", p, q);
         }
     }
@@ -217,7 +216,7 @@ proptest! {
         // The product's left vectors have been through A as well.
         let by_a = |layer: &Layer| {
             let basis = SubspaceBasis::of(layer.a_transposed.view()).unwrap();
-            basis.sigma()[0] / basis.gap(r)
+            basis.spectrum().sigma()[0] / basis.spectrum().gap(r)
         };
         let allowed = allowed(case.n, &bases[0].0, r, &bases[1].0, r) * by_a(&bases[0].2).max(by_a(&bases[1].2));
         prop_assume!(allowed < INFORMATIVE);
@@ -226,11 +225,11 @@ proptest! {
         // And it is Θ_B·A: its singular vectors and values put it together again.
         let (theta_b, product, layer) = &bases[0];
         let mut scaled = product.left().to_owned();
-        for (mut column, sigma) in scaled.columns_mut().into_iter().zip(product.sigma()) {
+        for (mut column, sigma) in scaled.columns_mut().into_iter().zip(product.spectrum().sigma()) {
             column *= *sigma;
         }
         let whole = theta_b.matrix.theta.dot(&layer.a_transposed.t());
-        let size = theta_b.basis.sigma()[0] * SubspaceBasis::of(layer.a_transposed.view()).unwrap().sigma()[0];
+        let size = theta_b.basis.spectrum().sigma()[0] * SubspaceBasis::of(layer.a_transposed.view()).unwrap().spectrum().sigma()[0];
         prop_assert!(distance(&scaled.dot(&product.right().t()), &whole) <= tolerance(case.n, r, size));
     }
 
@@ -261,7 +260,7 @@ proptest! {
         let allowed = allowed(case.n, &solved[0], i, &solved[1], i);
         prop_assume!(allowed < INFORMATIVE);
         prop_assert!((left_phi(&solved[0].basis, &solved[1].basis, i, i) - 1.0).abs() <= allowed);
-        let size = solved[0].matrix.error_factor * solved[0].basis.sigma()[0];
+        let size = solved[0].matrix.error_factor * solved[0].basis.spectrum().sigma()[0];
         prop_assert!(distance(&solved[0].matrix.theta, &theta) <= tolerance(case.n, case.r, size));
     }
 
@@ -276,7 +275,7 @@ proptest! {
                 Solved::new(&found.matrices[0])
             })
         });
-        let bound: f64 = both.iter().flatten().map(|s| vector_error(case.n, s.matrix.error_factor, &s.basis, i)).sum();
+        let bound: f64 = both.iter().flatten().map(|s| vector_error(case.n, s.matrix.error_factor, s.basis.spectrum(), i)).sum();
         let phis = both.each_ref().map(|pair| left_phi(&pair[0].basis, &pair[1].basis, i, i));
         prop_assert!((phis[0] - phis[1]).abs() <= bound, "{} and {}, bound {:e}", phis[0], phis[1], bound);
     }

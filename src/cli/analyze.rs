@@ -7,11 +7,11 @@ use rayon::ThreadPool;
 
 use super::progress::Reporter;
 use super::terminal::Terminal;
-use super::{Global, summary};
+use super::{Global, Outcome, summary};
 use crate::error::{Error, Result};
 use crate::figure::{ColourScale, DrawnFigure, FigureContext, FigureFormat, FigureOptions, draw_study};
 use crate::linalg::lapack::blas_description;
-use crate::study::{AnalyzeConfig, AnalyzeParams, Prepared, Study, prepare};
+use crate::study::{AnalyzeConfig, AnalyzeParams, Division, Prepared, Study, parse_bytes, prepare};
 use crate::table::{InputRecord, Manifest, OutputDir, Tables, file_name, summary_json, write_files_atomically, write_study};
 use crate::terms::{Convention, MatrixKind, Side, Status};
 
@@ -50,6 +50,10 @@ pub(super) struct AnalyzeArgs {
     #[arg(long, default_value = "auto", help_heading = "What is compared")]
     convention: ConventionChoice,
 
+    /// Also compare the same layer of different adapters: across.csv and its heatmaps
+    #[arg(long, help_heading = "What is compared")]
+    across: bool,
+
     /// How often each control is drawn
     #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls and numerics")]
     null_draws: usize,
@@ -62,6 +66,13 @@ pub(super) struct AnalyzeArgs {
     /// Solve by SVD and take singular values of W0 below X times the largest for zero
     #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Controls and numerics")]
     rcond: Option<f64>,
+
+    /// Memory that may be used, as in 8G; more adapters at a time are quicker [default: 80% of what is available]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Running")]
+    memory_limit: Option<u64>,
+    /// Pass over adapters that cannot be analysed, name each, and exit with 1
+    #[arg(long, help_heading = "Running")]
+    keep_going: bool,
 
     /// Figure formats: svg, png, or none
     #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "svg,png", value_parser = parse_format, help_heading = "Output")]
@@ -129,6 +140,9 @@ impl AnalyzeArgs {
             seed: self.seed,
             init: self.init.clone(),
             rcond: self.rcond,
+            across: self.across,
+            keep_going: self.keep_going,
+            memory_limit: self.memory_limit,
         }
     }
 
@@ -150,14 +164,17 @@ pub(super) fn run(
     command_line: Vec<String>,
     pool: &ThreadPool,
     terminal: &Terminal,
-) -> Result<()> {
+) -> Result<Outcome> {
     let config = args.params().check()?;
     let formats = args.formats()?;
-    let prepared = prepare(&config)?;
-    let warnings = prepared.warnings();
+    let prepared = pool.install(|| prepare(&config))?;
+    let mut warnings = prepared.warnings();
     for warning in &warnings {
         terminal.warning(warning);
     }
+    let mut skipped = say_skipped(prepared.skipped(), terminal);
+    let Division { weights, readings, waves, workers } = prepared.division();
+    terminal.detail(&format!("{weights} base weights, {readings} readings, {workers} at a time, in rounds: {waves}"));
     if args.strict {
         refuse_rewritten_bases(&prepared, &args.out)?;
     }
@@ -169,6 +186,7 @@ pub(super) fn run(
     let study = pool.install(|| prepared.run(&reporter));
     reporter.finish();
     let study = study?;
+    skipped.extend(say_skipped(&study.skipped, terminal));
     if args.strict {
         refuse_doubt(&study.tables, &args.out)?;
     }
@@ -188,6 +206,8 @@ pub(super) fn run(
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
     manifest.inputs = study.inputs.iter().map(input_record).collect();
+    let outcome = if skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
+    warnings.append(&mut skipped);
     manifest.warnings = warnings;
     manifest.libraries.insert("openblas".into(), blas_description());
     for (stage, took) in &study.timings {
@@ -207,7 +227,17 @@ pub(super) fn run(
     }
     terminal.detail(&format!("tables and figures: {:.1} ms", drawing.as_secs_f64() * 1e3));
     terminal.note(&format!("results in {}", crate::error::show_path(&written)));
-    Ok(())
+    Ok(outcome)
+}
+
+/// Names the adapters that were passed over, as warnings that the manifest keeps.
+fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> {
+    let line = |(adapter, error): &(String, Error)| format!("{} skipped: {error}", crate::error::escape(adapter));
+    let lines: Vec<String> = skipped.iter().map(line).collect();
+    for (line, (_, error)) in lines.iter().zip(skipped) {
+        terminal.skipped(line, error.hint());
+    }
+    lines
 }
 
 fn figure_path(figure: &DrawnFigure) -> String {
@@ -278,6 +308,9 @@ fn options_json(args: &AnalyzeArgs, config: &AnalyzeConfig, formats: &[FigureFor
         "seed": given.seed,
         "init": given.init.as_deref().map(crate::error::show_path),
         "rcond": given.rcond,
+        "across": given.across,
+        "keep_going": given.keep_going,
+        "memory_limit": given.memory_limit,
         "figures": formats.iter().map(|f| f.name()).collect::<Vec<_>>(),
         "figures_dir": args.figures_dir.as_deref().map(crate::error::show_path),
         "scale": args.scale.name(),

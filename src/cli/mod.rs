@@ -18,6 +18,15 @@ use crate::error::{Error, Result, escape};
 use crate::linalg::lapack::use_one_blas_thread;
 use terminal::{ColorChoice, Terminal};
 
+/// How a command ended that did not fail.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Outcome {
+    /// Everything was done.
+    Done,
+    /// Adapters were passed over, each named.
+    Skipped,
+}
+
 /// The exit code for a mistake of ours.
 const BUG: u8 = 70;
 
@@ -80,7 +89,8 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let done = catch_unwind(AssertUnwindSafe(|| execute(&cli, &arguments, &terminal)));
     match done {
-        Ok(Ok(())) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
+        Ok(Ok(Outcome::Skipped)) => ExitCode::from(1),
         Ok(Err(error)) => {
             terminal.error(&error);
             ExitCode::from(error.exit_code())
@@ -93,7 +103,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
-fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<()> {
+fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Outcome> {
     use_one_blas_thread();
     signals::watch()?;
     let mut pool = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("condlora-{index}"));

@@ -78,6 +78,14 @@ impl Terminal {
         }
     }
 
+    /// An adapter that was passed over: said also when quiet, as the exit code speaks of it.
+    pub(super) fn skipped(&self, text: &str, hint: Option<&str>) {
+        self.line(WARNING, "warning", text);
+        if let Some(hint) = hint {
+            self.line(HINT, "hint", hint);
+        }
+    }
+
     /// A line about what is done, when verbose.
     pub(super) fn detail(&self, text: &str) {
         if self.verbose {

@@ -61,7 +61,7 @@ impl ByLu {
     }
 
     /// Solves for all targets; `None` in place of one where it failed its check, and of all where W0 is too close to singular.
-    pub(super) fn solve(&mut self, w0: &impl WeightRows, targets: &[Target]) -> Option<Vec<Option<ConversionMatrix>>> {
+    pub(super) fn solve(&mut self, w0: &impl WeightRows, targets: &[Target<'_>]) -> Option<Vec<Option<ConversionMatrix>>> {
         let n = self.lu.size();
         // The estimate's columns ride along with the first targets.
         let extra = if self.rcond.is_none() { &starting_columns(n)[..] } else { &[] };
@@ -95,7 +95,7 @@ impl ByLu {
     }
 
     /// One step of iterative refinement: Θ + W⁻¹(T − WΘ).
-    fn refine(&self, w0: &impl WeightRows, target: &Target, theta: &Array2<f64>, rest: &Array2<f64>) -> Checked {
+    fn refine(&self, w0: &impl WeightRows, target: &Target<'_>, theta: &Array2<f64>, rest: &Array2<f64>) -> Checked {
         let (n, k) = target.values.dim();
         let panel_of = |block: ArrayView2<'_, f64>| {
             let mut panel = Panel::zeros(n, k);
@@ -104,7 +104,7 @@ impl ByLu {
         };
         let mut better = panel_of(rest.view());
         let empty = Panel::zeros(n, 0);
-        let mut new_rest = panel_of(target.values.view());
+        let mut new_rest = panel_of(target.values);
         match target.equation {
             Equation::W0 => {
                 better.solve(&self.lu);
@@ -128,7 +128,7 @@ struct Slots {
 }
 
 impl Slots {
-    fn new(n: usize, targets: &[Target], equation: Equation, extra: &[Vec<f64>]) -> Self {
+    fn new(n: usize, targets: &[Target<'_>], equation: Equation, extra: &[Vec<f64>]) -> Self {
         let mut used = extra.len();
         let first: Vec<_> = targets
             .iter()
@@ -145,7 +145,7 @@ impl Slots {
         }
         for (target, first) in targets.iter().zip(&first) {
             if let Some(first) = first {
-                panel.set_columns(*first, target.values.view());
+                panel.set_columns(*first, target.values);
             }
         }
         Self { panel, first }
@@ -178,7 +178,7 @@ struct Checked {
 }
 
 impl Checked {
-    fn new(theta: Array2<f64>, rest: &Array2<f64>, target: &Target, norms: MatrixNorms, n: usize) -> Self {
+    fn new(theta: Array2<f64>, rest: &Array2<f64>, target: &Target<'_>, norms: MatrixNorms, n: usize) -> Self {
         let (size, target_size) = (frobenius_of(rest), frobenius_of(&target.values));
         if target_size == 0.0 {
             return Self { theta, residual: None, backward_error: None, reliable: true };

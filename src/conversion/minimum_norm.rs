@@ -53,9 +53,9 @@ impl MinimumNorm {
         Ok(theta)
     }
 
-    pub(super) fn solve(&self, target: &Target) -> Result<ConversionMatrix> {
+    pub(super) fn solve(&self, target: &Target<'_>) -> Result<ConversionMatrix> {
         let transposed = target.equation == Equation::W0Transposed;
-        let theta = self.solve_in_blocks(target.values.view(), transposed)?;
+        let theta = self.solve_in_blocks(target.values, transposed)?;
         let product = if transposed { self.w.t().dot(&theta) } else { self.w.dot(&theta) };
         let rest = &target.values - &product;
         let (size, target_size, theta_size) = (frobenius_of(&rest), frobenius_of(&target.values), frobenius_of(&theta));

@@ -4,12 +4,12 @@
 //! result depends on that column and the matrix alone: not on its position, on how many others are solved with it, or on the number of threads. BLAS
 //! gives no such promise. The kernels also need no packing, which makes them about twice as fast as `getrs` for 16 columns at n = 768.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
 use pulp::Arch;
 
 use super::lu::LuFactors;
 use super::residual::{Residual, TransposedResidual};
-use super::strips::Lanes;
+use super::strips::{Lanes, STRIPS};
 use super::substitution::{Solve, SolveTransposed};
 
 /// Rows start on a cache line, so that no vector load crosses one.
@@ -77,8 +77,14 @@ impl Panel {
 
     /// Copies the columns of `block` (n, k) to the panel's columns from `first` on.
     pub fn set_columns(&mut self, first: usize, block: ArrayView2<'_, f64>) {
-        for (offset, column) in block.columns().into_iter().enumerate() {
-            self.set_column(first + offset, column.iter().copied());
+        debug_assert!(first + block.ncols() <= self.columns && block.nrows() == self.n);
+        let (n, lanes) = (self.n, self.lanes);
+        let strips = self.strips_mut();
+        for (columns, place) in runs(first, block.ncols(), n, lanes) {
+            let part = block.slice(s![.., columns]);
+            for (row, to) in part.rows().into_iter().zip(strips[place..].chunks_mut(lanes)) {
+                to.iter_mut().zip(row).for_each(|(to, &from)| *to = from);
+            }
         }
     }
 
@@ -92,11 +98,13 @@ impl Panel {
     /// Columns `first..first + count` as a matrix (n, count).
     #[must_use]
     pub fn block(&self, first: usize, count: usize) -> Array2<f64> {
+        debug_assert!(first + count <= self.columns);
         let strips = self.strips();
         let mut out = Array2::zeros((self.n, count));
-        for offset in 0..count {
-            for (value, place) in out.column_mut(offset).iter_mut().zip(self.places(first + offset)) {
-                *value = strips[place];
+        for (columns, place) in runs(first, count, self.n, self.lanes) {
+            let mut part = out.slice_mut(s![.., columns]);
+            for (row, from) in part.rows_mut().into_iter().zip(strips[place..].chunks(self.lanes)) {
+                row.into_iter().zip(from).for_each(|(to, &from)| *to = from);
             }
         }
         out
@@ -114,9 +122,7 @@ impl Panel {
         let (n, stride) = (self.n, w.packed.ncols());
         debug_assert_eq!(n, w.packed.nrows());
         let Some(packed) = w.packed.as_slice() else { return };
-        for (k, &other) in w.exchanges.iter().enumerate() {
-            self.swap_rows(k, other);
-        }
+        self.exchange(w.exchanges.iter().copied().enumerate());
         Arch::new().dispatch(Solve { packed, stride, n, strips: self.strips_mut() });
     }
 
@@ -126,9 +132,7 @@ impl Panel {
         debug_assert_eq!(n, w.packed.nrows());
         let Some(packed) = w.packed.as_slice() else { return };
         Arch::new().dispatch(SolveTransposed { packed, stride, n, strips: self.strips_mut() });
-        for (k, &other) in w.exchanges.iter().enumerate().rev() {
-            self.swap_rows(k, other);
-        }
+        self.exchange(w.exchanges.iter().copied().enumerate().rev());
     }
 
     /// Subtracts `rows·x` from the panel's rows from `first` on.
@@ -151,16 +155,60 @@ impl Panel {
         Arch::new().dispatch(TransposedResidual { rows, first, n_out, n_in, x: x.strips(), out: self.strips_mut() });
     }
 
-    fn swap_rows(&mut self, a: usize, b: usize) {
-        if a == b {
-            return;
-        }
+    /// Exchanges pairs of rows, one after the other.
+    fn exchange(&mut self, pairs: impl Iterator<Item = (usize, usize)> + Clone) {
         let (n, lanes) = (self.n, self.lanes);
-        for strip in self.strips_mut().chunks_exact_mut(n * lanes) {
-            let (low, high) = strip.split_at_mut(a.max(b) * lanes);
-            low[a.min(b) * lanes..][..lanes].swap_with_slice(&mut high[..lanes]);
+        // A strip stays in the cache while all its rows change places.
+        for strip in self.strips_mut().chunks_exact_mut((n * lanes).max(1)) {
+            for (a, b) in pairs.clone().filter(|(a, b)| a != b) {
+                let (low, high) = strip.split_at_mut(a.max(b) * lanes);
+                low[a.min(b) * lanes..][..lanes].swap_with_slice(&mut high[..lanes]);
+            }
         }
     }
+}
+
+/// The inner products of all columns with one another: the upper triangle of `SᵀS`, zeros below it.
+///
+/// # Shapes
+/// Blocks (n, k) of one n; returns a square matrix over all their columns, in order.
+/// # Numerics
+/// Each product is summed from the first row to the last, whatever other columns are there: bits of two columns' product depend on these two alone.
+#[must_use]
+pub fn inner_products(blocks: &[ArrayView2<'_, f64>]) -> Array2<f64> {
+    let n = blocks.first().map_or(0, |block| block.nrows());
+    let columns = blocks.iter().map(|block| block.ncols()).sum();
+    let mut panel = Panel::zeros(n, columns);
+    let mut rows = Vec::with_capacity(columns * n);
+    for block in blocks {
+        panel.set_columns(rows.len() / n.max(1), block.view());
+        for column in block.columns() {
+            rows.extend(column);
+        }
+    }
+    let mut out = Array2::zeros((columns, columns));
+    let together = STRIPS * panel.lanes;
+    for first in (0..columns).step_by(together) {
+        let last = columns.min(first + together);
+        let mut products = Panel::zeros(last - first, columns - first);
+        let (n_out, rows) = (last - first, &rows[first * n..last * n]);
+        let x = &panel.strips()[first * n..];
+        Arch::new().dispatch(Residual { rows, first: 0, n_out, n_in: n, x, out: products.strips_mut() });
+        out.slice_mut(s![first..last, first..]).assign(&-products.block(0, columns - first));
+    }
+    out
+}
+
+/// Runs of columns from `first` on that share a strip: which of the `count` they are, and where the first value of each run stands.
+fn runs(first: usize, count: usize, n: usize, lanes: usize) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> {
+    let mut next = 0;
+    std::iter::from_fn(move || {
+        let column = first + next;
+        let run = (lanes - column % lanes).min(count - next);
+        let columns = next..next + run;
+        next += run;
+        (run > 0).then_some((columns, column / lanes * n * lanes + column % lanes))
+    })
 }
 
 #[cfg(test)]
@@ -245,5 +293,18 @@ mod tests {
         out.subtract_transposed_product(10, &flat[10 * n_in..], &xs);
         let error = (&out.block(0, 5) - &(&t - &w.t().dot(&x))).iter().fold(0.0_f64, |m, v| m.max(v.abs()));
         assert!(error < 1e-14, "{error:e}");
+    }
+
+    #[test]
+    fn inner_products_do_not_depend_on_the_company() {
+        let (n, all) = (301, sample(301, 61, 9));
+        let gram = inner_products(&[all.slice(s![.., ..7]), all.slice(s![.., 7..61])]);
+        let error =
+            (&gram - &all.t().dot(&all)).indexed_iter().filter(|((a, b), _)| a <= b).fold(0.0_f64, |m, (_, v)| m.max(v.abs()));
+        assert!(error < n as f64 * f64::EPSILON, "{error:e}");
+        for (a, b) in [(0, 0), (3, 60), (24, 31), (8, 9)] {
+            let pair = inner_products(&[all.slice(s![.., a..=a]), all.slice(s![.., b..=b])]);
+            assert_eq!(pair[(0, 1)], gram[(a, b)]);
+        }
     }
 }

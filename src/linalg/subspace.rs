@@ -69,22 +69,53 @@ impl ThinQr {
     }
 }
 
-/// Singular vectors of a matrix with its singular values, largest first.
-///
-/// Invariant: values are finite and the columns of each side orthonormal; those beyond [`Self::rank`] are arbitrary and must not be compared.
-#[derive(Debug, Clone)]
-pub struct SubspaceBasis {
-    left: Array2<f64>,
-    right: Array2<f64>,
+/// Singular values, largest first, and how many of them are above rounding level.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Spectrum {
     sigma: Vec<f64>,
     rank: usize,
 }
 
-impl SubspaceBasis {
-    fn new(left: Array2<f64>, right: Array2<f64>, sigma: Vec<f64>, cutoff: f64) -> Self {
+impl Spectrum {
+    fn new(sigma: Vec<f64>, cutoff: f64) -> Self {
         let largest = sigma.first().copied().unwrap_or(0.0);
         let rank = sigma.iter().take_while(|&&s| s > cutoff * largest).count();
-        Self { left, right, sigma, rank }
+        Self { sigma, rank }
+    }
+
+    /// Singular values, largest first.
+    #[must_use]
+    pub fn sigma(&self) -> &[f64] {
+        &self.sigma
+    }
+
+    /// How many singular values are above rounding level. 0 for a zero matrix.
+    #[must_use]
+    pub fn rank(&self) -> usize {
+        self.rank
+    }
+
+    /// σ_i − σ_{i+1}, with σ_{r+1} = 0: how well the first `i` vectors are determined.
+    #[must_use]
+    pub fn gap(&self, i: usize) -> f64 {
+        let at = |k: usize| self.sigma.get(k).copied().unwrap_or(0.0);
+        if i == 0 { 0.0 } else { at(i - 1) - at(i) }
+    }
+}
+
+/// Singular vectors of a matrix with its singular values, largest first.
+///
+/// Invariant: values are finite and the columns of each side orthonormal; those beyond the spectrum's rank are arbitrary and must not be compared.
+#[derive(Debug, Clone)]
+pub struct SubspaceBasis {
+    left: Array2<f64>,
+    right: Array2<f64>,
+    spectrum: Spectrum,
+}
+
+impl SubspaceBasis {
+    fn new(left: Array2<f64>, right: Array2<f64>, sigma: Vec<f64>, cutoff: f64) -> Self {
+        Self { left, right, spectrum: Spectrum::new(sigma, cutoff) }
     }
 
     /// Singular vectors of a tall matrix (m, k), m ≥ k.
@@ -113,23 +144,16 @@ impl SubspaceBasis {
         self.right.view()
     }
 
-    /// Singular values, largest first.
+    /// Left vectors, right vectors and spectrum.
     #[must_use]
-    pub fn sigma(&self) -> &[f64] {
-        &self.sigma
+    pub fn into_parts(self) -> (Array2<f64>, Array2<f64>, Spectrum) {
+        (self.left, self.right, self.spectrum)
     }
 
-    /// How many singular values are above rounding level. 0 for a zero matrix.
+    /// Singular values and numerical rank.
     #[must_use]
-    pub fn rank(&self) -> usize {
-        self.rank
-    }
-
-    /// σ_i − σ_{i+1}, with σ_{r+1} = 0: how well the first `i` vectors are determined.
-    #[must_use]
-    pub fn gap(&self, i: usize) -> f64 {
-        let at = |k: usize| self.sigma.get(k).copied().unwrap_or(0.0);
-        if i == 0 { 0.0 } else { at(i - 1) - at(i) }
+    pub fn spectrum(&self) -> &Spectrum {
+        &self.spectrum
     }
 }
 
@@ -158,18 +182,18 @@ mod tests {
     #[test]
     fn a_scaled_permutation_has_its_own_singular_vectors() {
         let basis = SubspaceBasis::of(array![[0.0, 3.0], [2.0, 0.0], [0.0, 0.0]].view()).unwrap();
-        assert!((basis.sigma()[0] - 3.0).abs() < 1e-15 && (basis.sigma()[1] - 2.0).abs() < 1e-15);
+        assert!((basis.spectrum().sigma()[0] - 3.0).abs() < 1e-15 && (basis.spectrum().sigma()[1] - 2.0).abs() < 1e-15);
         assert!((basis.left()[(0, 0)].abs() - 1.0).abs() < 1e-15);
         assert!((basis.right()[(1, 0)].abs() - 1.0).abs() < 1e-15);
-        assert_eq!(basis.rank(), 2);
-        assert!((basis.gap(1) - 1.0).abs() < 1e-15 && (basis.gap(2) - 2.0).abs() < 1e-15);
+        assert_eq!(basis.spectrum().rank(), 2);
+        assert!((basis.spectrum().gap(1) - 1.0).abs() < 1e-15 && (basis.spectrum().gap(2) - 2.0).abs() < 1e-15);
     }
 
     #[test]
     fn rank_counts_what_is_above_rounding() {
-        assert_eq!(SubspaceBasis::of(Array2::zeros((4, 2)).view()).unwrap().rank(), 0);
+        assert_eq!(SubspaceBasis::of(Array2::zeros((4, 2)).view()).unwrap().spectrum().rank(), 0);
         let dependent = array![[1.0, 2.0], [2.0, 4.0], [3.0, 6.0]];
-        assert_eq!(SubspaceBasis::of(dependent.view()).unwrap().rank(), 1);
+        assert_eq!(SubspaceBasis::of(dependent.view()).unwrap().spectrum().rank(), 1);
     }
 
     #[test]
@@ -181,7 +205,7 @@ mod tests {
         for k in 0..2 {
             for a in 0..4 {
                 for b in 0..3 {
-                    back[(a, b)] += basis.left()[(a, k)] * basis.sigma()[k] * basis.right()[(b, k)];
+                    back[(a, b)] += basis.left()[(a, k)] * basis.spectrum().sigma()[k] * basis.right()[(b, k)];
                 }
             }
         }

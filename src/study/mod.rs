@@ -2,28 +2,42 @@
 //!
 //! It joins `checkpoint` and the mathematics, which do not know each other. It writes nothing and prints nothing.
 
+mod across;
+mod context;
+mod drawn;
 mod grid;
+mod grouping;
 mod layer;
+mod matrices;
+mod memory;
 mod params;
 mod plan;
+mod schedule;
 mod stopwatch;
+mod stored;
+mod workers;
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+pub use memory::parse_bytes;
 pub use params::{AnalyzeConfig, AnalyzeParams};
 
 use crate::checkpoint::InputRecord;
-use crate::conversion::Workspace;
 use crate::error::{Error, Result, escape};
-use crate::table::Tables;
+use crate::table::{AcrossRow, Tables};
+use context::Context;
+use drawn::GroupControls;
+use grid::compare_pass;
 use layer::{SolvedLayer, solve_layer};
-use params::View;
-use plan::{Group, Plan};
+use plan::Plan;
+use schedule::{Pass, Schedule};
 use stopwatch::Clock;
+use workers::run_jobs;
 
 /// What a study found.
 #[derive(Debug)]
@@ -36,14 +50,30 @@ pub struct Study {
     pub timings: Vec<(&'static str, Duration)>,
     /// The base model's name, where there is only one.
     pub base_name: Option<String>,
+    /// Adapters that were passed over while they were read, by name, and why (`--keep-going`).
+    pub skipped: Vec<(String, Error)>,
 }
 
 /// Opened and checked inputs: everything that can be refused without computing has been.
 pub struct Prepared<'a> {
     config: &'a AnalyzeConfig,
     plan: Plan,
+    schedule: Schedule,
     started: Instant,
     opening: Duration,
+}
+
+/// How the work of a study was divided.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Division {
+    /// Base weights.
+    pub weights: usize,
+    /// How often one is read and factorised: as many times as there are weights, if memory suffices.
+    pub readings: usize,
+    /// Rounds, one after the other; what a round gave is dropped, but for rows, before the next.
+    pub waves: usize,
+    /// Weights in memory at a time.
+    pub workers: usize,
 }
 
 /// Hears how far a study has come.
@@ -60,14 +90,32 @@ impl Progress for () {
     fn step(&self) {}
 }
 
-/// Opens the checkpoints and pairs them; reads headers only.
+/// Opens the checkpoints and pairs them, reading headers only, and divides the work so that it fits into memory, for the rayon pool it is called in.
 ///
 /// # Errors
-/// Whatever is wrong with the inputs (SPEC section 4: exit codes 2 to 5).
+/// Whatever is wrong with the inputs (SPEC section 4: exit codes 2 to 5); [`Error::Resource`] if memory cannot suffice.
 pub fn prepare(config: &AnalyzeConfig) -> Result<Prepared<'_>> {
+    prepare_with(config, Schedule::make)
+}
+
+/// As [`prepare`] for a study that only compares adapters with one another: its tables have no rows but those of `across.csv`.
+///
+/// # Errors
+/// As [`prepare`].
+pub fn prepare_across(config: &AnalyzeConfig) -> Result<Prepared<'_>> {
+    prepare_with(config, Schedule::across_only)
+}
+
+fn prepare_with(
+    config: &AnalyzeConfig,
+    divide: impl FnOnce(&Context<'_>, usize, Option<u64>) -> Result<Schedule>,
+) -> Result<Prepared<'_>> {
     let started = Instant::now();
     let plan = Plan::make(config)?;
-    Ok(Prepared { config, plan, started, opening: started.elapsed() })
+    let limit = config.params().memory_limit.or_else(memory::default_limit);
+    let clock = Clock::default();
+    let schedule = divide(&Context::new(config, &plan, &clock), rayon::current_num_threads(), limit)?;
+    Ok(Prepared { config, plan, schedule, started, opening: started.elapsed() })
 }
 
 impl Prepared<'_> {
@@ -97,48 +145,58 @@ impl Prepared<'_> {
         self.plan.adapters.iter().filter_map(|a| Some((a.adapter.name.as_str(), a.adapter.config.rewritten_base()?))).collect()
     }
 
+    /// How the work was divided so that it fits into memory.
+    #[must_use]
+    pub fn division(&self) -> Division {
+        Division {
+            weights: self.plan.groups.iter().map(|group| group.layers.len()).sum(),
+            readings: self.schedule.jobs(&self.plan.groups),
+            waves: self.schedule.waves.len(),
+            workers: self.schedule.workers,
+        }
+    }
+
+    /// Adapters that were passed over, by name, and why (`--keep-going`).
+    #[must_use]
+    pub fn skipped(&self) -> &[(String, Error)] {
+        &self.plan.skipped
+    }
+
     /// Reads, solves and compares, on the rayon pool it is called in.
     ///
     /// # Errors
     /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes meanwhile.
     pub fn run(self, progress: &dyn Progress) -> Result<Study> {
         let clock = Clock::default();
-        let context = Context { config: self.config, plan: &self.plan, clock: &clock, workspaces: Mutex::default() };
-        progress.begin(self.plan.groups.iter().map(|g| g.layers.len()).sum());
-
-        let groups: Result<Vec<_>> = self
-            .plan
-            .groups
-            .par_iter()
-            .map(|group| {
-                let layers: Result<Vec<SolvedLayer>> = (0..group.layers.len())
-                    .into_par_iter()
-                    .map(|index| {
-                        let solved = context.with_workspace(|workspace| solve_layer(&context, group, index, workspace));
-                        progress.step();
-                        solved
-                    })
-                    .collect();
-                let mut layers = layers?;
-                let inputs: Vec<InputRecord> = layers.iter_mut().flat_map(|l| std::mem::take(&mut l.inputs)).collect();
-                Ok((grid::compare_group(&context, group, &layers)?, inputs))
-            })
-            .collect();
-
-        let mut inputs = self.plan.header_records();
-        let mut members = Vec::new();
-        for (group, (tables, read)) in self.plan.groups.iter().zip(groups?) {
-            inputs.extend(read);
-            members.extend(group.members.iter().copied().zip(tables));
+        let context = Context::new(self.config, &self.plan, &clock);
+        progress.begin(self.schedule.jobs(&self.plan.groups));
+        let mut found = Found { inputs: self.plan.header_records(), ..Default::default() };
+        let controls: Vec<Mutex<GroupControls>> = self.plan.groups.iter().map(|_| Mutex::default()).collect();
+        for wave in &self.schedule.waves {
+            run_wave(&context, wave, self.schedule.workers, &controls, progress, &mut found)?;
         }
-        // Adapters are in the order of their names and modules within each, whatever the grouping was.
-        members.sort_by_key(|(at, _)| *at);
+        let Found { members, across, mut inputs, failed } = found;
+        let skipped: Vec<(String, Error)> =
+            failed.iter().map(|(adapter, error)| (self.plan.adapters[*adapter].adapter.name.clone(), error.clone())).collect();
+        if let Some((_, error)) = skipped.first().filter(|_| failed.len() == self.plan.adapters.len()) {
+            return Err(error.clone());
+        }
         let mut tables = Tables::default();
-        for (_, member) in members {
-            tables.summary.extend(member.summary);
-            tables.similarity.extend(member.similarity);
-            tables.conversion.extend(member.conversion);
-            tables.spectrum.extend(member.spectrum);
+        tables.similarity.reserve_exact(members.values().map(|member| member.similarity.len()).sum());
+        tables.conversion.reserve_exact(members.values().map(|member| member.conversion.len()).sum());
+        // Adapters are in the order of their names and modules within each, whatever the grouping was.
+        for ((adapter, _), member) in members {
+            if !failed.contains_key(&adapter) {
+                tables.summary.extend(member.summary);
+                tables.similarity.extend(member.similarity);
+                tables.conversion.extend(member.conversion);
+                tables.spectrum.extend(member.spectrum);
+            }
+        }
+        if context.across() {
+            let gone = |name: &String| skipped.iter().any(|(skipped, _)| skipped == name);
+            let rows = across.into_values().flatten();
+            tables.across = Some(rows.filter(|row| !gone(&row.adapter_a) && !gone(&row.adapter_b)).collect());
         }
         inputs.sort();
         inputs.dedup();
@@ -148,8 +206,63 @@ impl Prepared<'_> {
             [base] => Some(base.display_name().to_owned()),
             _ => None,
         };
-        Ok(Study { tables, inputs, timings, base_name })
+        Ok(Study { tables, inputs, timings, base_name, skipped })
     }
+}
+
+/// What the passes have given so far.
+#[derive(Default)]
+struct Found {
+    /// By adapter and module.
+    members: BTreeMap<(usize, usize), Tables>,
+    /// By group and layer.
+    across: BTreeMap<(usize, usize), Vec<AcrossRow>>,
+    inputs: Vec<InputRecord>,
+    /// Adapters that fell out, with the first reason in the order of the work.
+    failed: BTreeMap<usize, Error>,
+}
+
+/// Solves through the weights of a wave's passes, then compares each pass's layers.
+fn run_wave(
+    context: &Context<'_>,
+    wave: &[Pass],
+    workers: usize,
+    controls: &[Mutex<GroupControls>],
+    progress: &dyn Progress,
+    found: &mut Found,
+) -> Result<()> {
+    let groups = &context.plan.groups;
+    let jobs: Vec<(&Pass, usize)> =
+        wave.iter().flat_map(|pass| (0..groups[pass.group].layers.len()).map(move |index| (pass, index))).collect();
+    let solved = run_jobs(&jobs, workers, |(pass, index), workspace| {
+        let solved = solve_layer(context, pass, *index, workspace);
+        progress.step();
+        solved
+    })?;
+    let mut solved = solved.into_iter();
+    let mut passes: Vec<(&Pass, Vec<SolvedLayer>)> =
+        wave.iter().map(|pass| (pass, solved.by_ref().take(groups[pass.group].layers.len()).collect())).collect();
+    for (pass, layers) in &mut passes {
+        for (index, layer) in layers.iter_mut().enumerate() {
+            found.inputs.append(&mut layer.inputs);
+            for (adapter, error) in layer.failed.drain(..) {
+                found.failed.entry(adapter).or_insert(error);
+            }
+            if pass.across {
+                found.across.insert((pass.group, index), std::mem::take(&mut layer.across));
+            }
+        }
+    }
+    let compared: Result<Vec<_>> = passes
+        .into_par_iter()
+        .filter(|(pass, _)| pass.within)
+        .map(|(pass, layers)| {
+            let mut controls = controls[pass.group].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+            compare_pass(context, pass, &layers, &mut controls)
+        })
+        .collect();
+    found.members.extend(compared?.into_iter().flatten());
+    Ok(())
 }
 
 /// A few names, and how many more there are.
@@ -158,71 +271,5 @@ fn list(names: &[&str]) -> String {
     match names.len().saturating_sub(SHOWN) {
         0 => names.join(", "),
         more => format!("{} and {more} more", names[..SHOWN].join(", ")),
-    }
-}
-
-/// What every stage of one run shares.
-struct Context<'a> {
-    config: &'a AnalyzeConfig,
-    plan: &'a Plan,
-    clock: &'a Clock,
-    workspaces: Mutex<Vec<Workspace>>,
-}
-
-impl Context<'_> {
-    fn seed(&self) -> u64 {
-        self.config.params().seed
-    }
-
-    fn draws(&self) -> usize {
-        self.config.params().null_draws
-    }
-
-    /// The (i, j) compared in a module with these ranks.
-    fn pairs_for(&self, ranks: &[usize]) -> Vec<(usize, usize)> {
-        let given = &self.config.params().ij;
-        if given.is_empty() {
-            let smallest = ranks.iter().copied().min().unwrap_or_default();
-            return vec![(smallest, smallest)];
-        }
-        given.clone()
-    }
-
-    /// How many vectors of a matrix of this rank can be asked for.
-    fn most_vectors(&self, rank: usize) -> usize {
-        self.config.params().ij.iter().map(|&(i, j)| i.max(j)).max().map_or(rank, |most| most.min(rank))
-    }
-
-    /// The views that the `w0` control has.
-    fn drawn_views(&self) -> Vec<View> {
-        self.config.views().into_iter().filter(|v| !v.matrix.is_factor()).collect()
-    }
-
-    /// The distinct ranks of a group's members at one layer, for which the `w0` control is drawn.
-    fn drawn_ranks(&self, group: &Group, index: usize) -> Vec<usize> {
-        if self.draws() == 0 || !group.is_grid() || group.layers.len() < 2 || self.drawn_views().is_empty() {
-            return Vec::new();
-        }
-        let mut ranks: Vec<usize> =
-            group.members.iter().map(|&(a, m)| self.plan.adapters[a].modules[m].layers[index].adapter_layer.rank).collect();
-        ranks.sort_unstable();
-        ranks.dedup();
-        ranks
-    }
-
-    /// Runs with a workspace that no other thread has, made or reused.
-    fn with_workspace<T>(&self, work: impl FnOnce(&mut Workspace) -> Result<T>) -> Result<T> {
-        let poisoned = || Error::Lapack { routine: "workspace", detail: "a worker thread panicked".into() };
-        let mut workspace = self.workspaces.lock().map_err(|_| poisoned())?.pop().unwrap_or_default();
-        let done = work(&mut workspace);
-        self.workspaces.lock().map_err(|_| poisoned())?.push(workspace);
-        done
-    }
-}
-
-impl Group {
-    /// Whether the layers can be compared: a module outside any repeated container is one weight without an index.
-    fn is_grid(&self) -> bool {
-        self.layers.iter().all(|l| l.layer.is_some())
     }
 }

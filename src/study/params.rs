@@ -32,6 +32,12 @@ pub struct AnalyzeParams {
     pub init: Option<PathBuf>,
     /// Singular values below this share of the largest count as zero.
     pub rcond: Option<f64>,
+    /// Compare the same layer of different adapters too.
+    pub across: bool,
+    /// Pass over adapters that cannot be analysed, and say which.
+    pub keep_going: bool,
+    /// Bytes that may be used; none for 80 % of what is available.
+    pub memory_limit: Option<u64>,
 }
 
 impl Default for AnalyzeParams {
@@ -49,6 +55,9 @@ impl Default for AnalyzeParams {
             seed: 0,
             init: None,
             rcond: None,
+            across: false,
+            keep_going: false,
+            memory_limit: None,
         }
     }
 }

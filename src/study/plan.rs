@@ -1,19 +1,16 @@
 //! Which weights are read and what is solved through each: adapters opened, paired and grouped.
-//!
-//! Adapters that use the same base weights for a module form one group, so that each W0 is read and factorised once for all of them.
 
-use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::grouping::{Group, choose_convention, group};
 use super::params::{AnalyzeConfig, AnalyzeParams};
 use crate::checkpoint::{
-    Adapter, AdapterLayer, BaseModel, Block, FoundAdapter, InputRecord, PairedLayer, PairedModule, base_name_warning,
-    find_adapters, find_base, match_init, pair_with_base,
+    Adapter, AdapterLayer, BaseModel, FoundAdapter, InputRecord, PairedModule, base_name_warning, find_adapters, find_base,
+    match_init, pair_with_base,
 };
 use crate::error::{Error, Result, escape};
-use crate::terms::Convention;
 
 /// Everything opened and matched, nothing read yet.
 pub(super) struct Plan {
@@ -22,6 +19,8 @@ pub(super) struct Plan {
     pub(super) groups: Vec<Group>,
     /// Adapter name and text.
     pub(super) warnings: Vec<(String, String)>,
+    /// Adapters that were passed over, and why (`--keep-going`).
+    pub(super) skipped: Vec<(String, Error)>,
 }
 
 /// An adapter with the modules that are wanted of it.
@@ -33,47 +32,6 @@ pub(super) struct PlannedAdapter {
     pub(super) init: Option<Adapter>,
 }
 
-/// A module of one base, and the adapters that have it with the same layers.
-pub(super) struct Group {
-    pub(super) base: usize,
-    pub(super) convention: Convention,
-    pub(super) layers: Vec<GroupLayer>,
-    /// (adapter, module) indices into [`Plan::adapters`].
-    pub(super) members: Vec<(usize, usize)>,
-}
-
-/// A base weight of a group.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct GroupLayer {
-    pub(super) layer: Option<u32>,
-    pub(super) tensor: String,
-    pub(super) transposed: bool,
-    pub(super) block: Option<Block>,
-    pub(super) d_out: usize,
-    pub(super) d_in: usize,
-}
-
-impl GroupLayer {
-    /// What the random streams of the controls are derived from: the base tensor, and the part of it.
-    pub(super) fn stream(&self) -> Cow<'_, str> {
-        match &self.block {
-            None => Cow::Borrowed(&self.tensor),
-            Some(block) => Cow::Owned(format!("{}#{}", self.tensor, block.name)),
-        }
-    }
-
-    fn of(layer: &PairedLayer) -> Self {
-        Self {
-            layer: layer.adapter_layer.layer,
-            tensor: layer.tensor.clone(),
-            transposed: layer.transposed,
-            block: layer.block.clone(),
-            d_out: layer.d_out,
-            d_in: layer.d_in,
-        }
-    }
-}
-
 impl Plan {
     pub(super) fn make(config: &AnalyzeConfig) -> Result<Self> {
         let given = config.params();
@@ -81,17 +39,36 @@ impl Plan {
         let names: Vec<String> = found.iter().map(|f| f.name.clone()).collect();
         let init_dirs = given.init.as_deref().map(|root| match_init(root, &names)).transpose()?;
 
-        let mut plan = Self { bases: Vec::new(), adapters: Vec::new(), groups: Vec::new(), warnings: Vec::new() };
+        let mut plan =
+            Self { bases: Vec::new(), adapters: Vec::new(), groups: Vec::new(), warnings: Vec::new(), skipped: Vec::new() };
         let mut known_bases: BTreeMap<PathBuf, usize> = BTreeMap::new();
         for found in found {
-            let init = init_dirs.as_ref().and_then(|dirs| dirs.get(&found.name));
-            let planned = plan.open(found, given, init.map(PathBuf::as_path), &mut known_bases)?;
-            plan.adapters.push(planned);
+            let name = found.name.clone();
+            let init = init_dirs.as_ref().and_then(|dirs| dirs.get(&name));
+            match plan.open(found, given, init.map(PathBuf::as_path), &mut known_bases) {
+                Ok(planned) => plan.adapters.push(planned),
+                Err(error) if given.keep_going => plan.skipped.push((name, error)),
+                Err(error) => return Err(error),
+            }
         }
+        plan.refuse_if_empty()?;
         plan.keep_wanted(config)?;
-        plan.check_init()?;
-        plan.group(given.convention)?;
+        for planned in std::mem::take(&mut plan.adapters) {
+            match planned.check(given) {
+                Ok(()) => plan.adapters.push(planned),
+                Err(error) if given.keep_going => plan.skipped.push((planned.adapter.name, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        plan.refuse_if_empty()?;
+        plan.groups = group(&plan.adapters, given.convention)?;
         Ok(plan)
+    }
+
+    /// Where no adapter is left, the error of the first is the study's.
+    fn refuse_if_empty(&self) -> Result<()> {
+        let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| self.adapters.is_empty());
+        first.map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
     /// Opens one adapter and its base, and pairs them.
@@ -154,42 +131,6 @@ impl Plan {
         Ok(())
     }
 
-    /// Every layer must have its untrained counterpart, of the same shape.
-    fn check_init(&self) -> Result<()> {
-        for planned in &self.adapters {
-            let Some(init) = &planned.init else { continue };
-            for layer in planned.modules.iter().flat_map(|m| &m.layers) {
-                let wanted = &layer.adapter_layer;
-                let what = format!("the untrained adapter's `{}`", escape(&wanted.key.path));
-                let shape = |l: &AdapterLayer| format!("{} in, {} out", l.d_in, l.d_out);
-                match init_layer(init, wanted) {
-                    None => return Err(Error::mismatch(init.weights_file(), what, shape(wanted), "none")),
-                    Some(l) if (l.d_in, l.d_out) != (wanted.d_in, wanted.d_out) => {
-                        return Err(Error::mismatch(init.weights_file(), what, shape(wanted), shape(l)));
-                    }
-                    Some(_) => {}
-                }
-            }
-        }
-        Ok(())
-    }
-
-    fn group(&mut self, convention: Option<Convention>) -> Result<()> {
-        // Base, convention and layers: what members of a group share.
-        type Shared = (usize, Convention, Vec<GroupLayer>);
-        let mut groups: BTreeMap<Shared, Vec<(usize, usize)>> = BTreeMap::new();
-        for (a, planned) in self.adapters.iter().enumerate() {
-            for (m, module) in planned.modules.iter().enumerate() {
-                let layers: Vec<_> = module.layers.iter().map(GroupLayer::of).collect();
-                let chosen = choose_convention(planned, module, convention)?;
-                groups.entry((planned.base, chosen, layers)).or_default().push((a, m));
-            }
-        }
-        self.groups =
-            groups.into_iter().map(|((base, convention, layers), members)| Group { base, convention, layers, members }).collect();
-        Ok(())
-    }
-
     /// The headers and configurations that were read.
     pub(super) fn header_records(&self) -> Vec<InputRecord> {
         let adapters = self
@@ -200,20 +141,26 @@ impl Plan {
     }
 }
 
-/// `paper` only where every layer is square.
-fn choose_convention(planned: &PlannedAdapter, module: &PairedModule, wanted: Option<Convention>) -> Result<Convention> {
-    let oblong = module.layers.iter().find(|l| l.d_out != l.d_in);
-    match (wanted, oblong) {
-        (Some(Convention::Paper), Some(layer)) => Err(Error::mismatch(
-            planned.adapter.weights_file(),
-            format!("module `{}` in the paper's convention", escape(&module.name)),
-            "square base weights",
-            format!("`{}` with shape [{}, {}]", escape(&layer.tensor), layer.d_out, layer.d_in),
-        )
-        .with_hint("use --convention general or auto, or leave the module out with --modules")),
-        (Some(convention), _) => Ok(convention),
-        (None, Some(_)) => Ok(Convention::General),
-        (None, None) => Ok(Convention::Paper),
+impl PlannedAdapter {
+    /// Whether it can be analysed as asked: conventions fit, and every layer has its untrained counterpart of the same shape.
+    fn check(&self, given: &AnalyzeParams) -> Result<()> {
+        for module in &self.modules {
+            choose_convention(self, module, given.convention)?;
+        }
+        let Some(init) = &self.init else { return Ok(()) };
+        for layer in self.modules.iter().flat_map(|m| &m.layers) {
+            let wanted = &layer.adapter_layer;
+            let what = format!("the untrained adapter's `{}`", escape(&wanted.key.path));
+            let shape = |l: &AdapterLayer| format!("{} in, {} out", l.d_in, l.d_out);
+            match init_layer(init, wanted) {
+                None => return Err(Error::mismatch(init.weights_file(), what, shape(wanted), "none")),
+                Some(l) if (l.d_in, l.d_out) != (wanted.d_in, wanted.d_out) => {
+                    return Err(Error::mismatch(init.weights_file(), what, shape(wanted), shape(l)));
+                }
+                Some(_) => {}
+            }
+        }
+        Ok(())
     }
 }
 

@@ -1,0 +1,90 @@
+//! What every stage of one run shares.
+
+use super::grouping::Group;
+use super::matrices::Wanted;
+use super::params::{AnalyzeConfig, View};
+use super::plan::Plan;
+use super::stopwatch::Clock;
+
+/// The options, the plan and the clock of one run.
+pub(super) struct Context<'a> {
+    pub(super) config: &'a AnalyzeConfig,
+    pub(super) plan: &'a Plan,
+    pub(super) clock: &'a Clock,
+    /// The matrices and sides compared.
+    pub(super) views: Vec<View>,
+    /// Those that the `w0` control has.
+    pub(super) drawn_views: Vec<View>,
+}
+
+impl<'a> Context<'a> {
+    pub(super) fn new(config: &'a AnalyzeConfig, plan: &'a Plan, clock: &'a Clock) -> Self {
+        let views = config.views();
+        let drawn_views = views.iter().copied().filter(|v| !v.matrix.is_factor()).collect();
+        Self { config, plan, clock, views, drawn_views }
+    }
+
+    pub(super) fn seed(&self) -> u64 {
+        self.config.params().seed
+    }
+
+    pub(super) fn draws(&self) -> usize {
+        self.config.params().null_draws
+    }
+
+    pub(super) fn keep_going(&self) -> bool {
+        self.config.params().keep_going
+    }
+
+    pub(super) fn across(&self) -> bool {
+        self.config.params().across
+    }
+
+    /// What is kept of an adapter's layer.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        self.wanted_views(&self.views)
+    }
+
+    /// What is kept of a draw of the `w0` control.
+    pub(super) fn wanted_of_draws(&self) -> Wanted<'_> {
+        self.wanted_views(&self.drawn_views)
+    }
+
+    fn wanted_views<'w>(&'w self, views: &'w [View]) -> Wanted<'w> {
+        let given = self.config.params();
+        Wanted { kinds: &given.matrices, views, most: given.ij.iter().map(|&(i, j)| i.max(j)).max() }
+    }
+
+    /// The (i, j) compared between matrices of these ranks.
+    pub(super) fn pairs_for(&self, ranks: impl IntoIterator<Item = usize>) -> Vec<(usize, usize)> {
+        let given = &self.config.params().ij;
+        if given.is_empty() {
+            let smallest = ranks.into_iter().min().unwrap_or_default();
+            return vec![(smallest, smallest)];
+        }
+        given.clone()
+    }
+
+    /// How often the controls are drawn for this group: a single weight has nothing to be compared with.
+    pub(super) fn draws_of(&self, group: &Group) -> usize {
+        if group.is_grid() { self.draws() } else { 0 }
+    }
+
+    /// How often the `w0` control is solved for through the group's weights.
+    pub(super) fn w0_draws_of(&self, group: &Group) -> usize {
+        let compared = group.members.iter().any(|member| member.at.len() > 1) && !self.drawn_views.is_empty();
+        if compared { self.draws_of(group) } else { 0 }
+    }
+
+    /// The distinct ranks of a group's members at one layer, for which the `w0` control is drawn.
+    pub(super) fn drawn_ranks(&self, group: &Group, index: usize) -> Vec<usize> {
+        if self.w0_draws_of(group) == 0 {
+            return Vec::new();
+        }
+        let at = |member: &super::grouping::Member| Some(member.ranks[member.position(index)?]);
+        let mut ranks: Vec<usize> = group.members.iter().filter_map(at).collect();
+        ranks.sort_unstable();
+        ranks.dedup();
+        ranks
+    }
+}

@@ -1,0 +1,277 @@
+//! The matrices of one layer as they are compared: singular vectors, spectrum, and how far to trust them.
+
+use ndarray::{Array2, ArrayView2, s};
+
+use super::params::View;
+use super::stored::FactorPair;
+use crate::checkpoint::PairedLayer;
+use crate::conversion::ConversionMatrix;
+use crate::error::Result;
+use crate::linalg::norms::frobenius_of;
+use crate::linalg::subspace::{Spectrum, SubspaceBasis, ThinQr};
+use crate::similarity::vector_error;
+use crate::table::ConversionRow;
+use crate::terms::{Convention, MatrixKind, Side, Status};
+
+/// A bound on φ above this makes its status `low_confidence`.
+const CONFIDENT: f64 = 1e-3;
+
+/// Adds what the bound says to what is already known.
+fn with_confidence(status: Status, bound: f64) -> Status {
+    if status == Status::Ok && bound > CONFIDENT { Status::LowConfidence } else { status }
+}
+
+/// What is wanted of every layer: which vectors, and how many.
+pub(super) struct Wanted<'a> {
+    pub(super) kinds: &'a [MatrixKind],
+    pub(super) views: &'a [View],
+    /// The largest i or j; none for all.
+    pub(super) most: Option<usize>,
+}
+
+impl Wanted<'_> {
+    fn side(&self, matrix: MatrixKind, side: Side) -> bool {
+        self.views.contains(&View { matrix, side })
+    }
+
+    /// How many vectors of a matrix of this rank can be asked for.
+    pub(super) fn most_of(&self, rank: usize) -> usize {
+        self.most.map_or(rank, |most| most.min(rank))
+    }
+}
+
+/// A matrix of one layer, ready to be compared: the vectors that are wanted of it, and its spectrum.
+pub(super) struct LayerMatrix {
+    left: Option<Array2<f64>>,
+    right: Option<Array2<f64>>,
+    /// None where the matrix is zero, or where its solve overflowed.
+    pub(super) spectrum: Option<Spectrum>,
+    zero: bool,
+    reliable: bool,
+    singular: bool,
+    error_factor: f64,
+    n: usize,
+}
+
+impl LayerMatrix {
+    /// The singular vectors of one side.
+    pub(super) fn vectors(&self, side: Side) -> Option<ArrayView2<'_, f64>> {
+        let vectors = if side == Side::Left { &self.left } else { &self.right };
+        vectors.as_ref().map(|vectors| vectors.view())
+    }
+
+    /// What is to be said of its first `i` vectors, whatever they are compared with.
+    pub(super) fn status(&self, i: usize) -> Status {
+        match &self.spectrum {
+            None if self.zero => Status::Zero,
+            Some(spectrum) if i > spectrum.rank() => Status::Rank,
+            _ if !self.reliable => Status::Unreliable,
+            _ if self.singular => Status::Singular,
+            _ => Status::Ok,
+        }
+    }
+
+    /// The error bound of its first `i` vectors.
+    pub(super) fn error(&self, i: usize) -> f64 {
+        self.spectrum.as_ref().map_or(f64::INFINITY, |spectrum| vector_error(self.n, self.error_factor, spectrum, i))
+    }
+}
+
+/// What is to be said of φ between the first `i` vectors of `x` and the first `j` of `y`, and the bound on its error.
+pub(super) fn cell_status(x: &LayerMatrix, y: &LayerMatrix, (i, j): (usize, usize), differ_in_length: bool) -> (Status, f64) {
+    let (status_x, status_y) = (x.status(i), y.status(j));
+    let bound = (x.error(i) + y.error(j)).min(1.0);
+    let status = if differ_in_length {
+        Status::Skipped
+    } else if let Some(without) = [status_x, status_y].into_iter().filter(|s| matches!(s, Status::Zero | Status::Rank)).min() {
+        // One of the two has no vectors to compare: that is what the empty cell has to say.
+        without
+    } else {
+        with_confidence(status_x.worse(status_y), bound)
+    };
+    (status, bound)
+}
+
+/// Whether a cell of this status has a φ.
+pub(super) fn has_phi(status: Status) -> bool {
+    !matches!(status, Status::Skipped | Status::Zero | Status::Rank)
+}
+
+/// The two conversion matrices of one adapter's layer.
+#[derive(Clone, Copy)]
+pub(super) struct Solved<'a> {
+    pub(super) factors: &'a FactorPair,
+    pub(super) a: &'a ConversionMatrix,
+    pub(super) b: &'a ConversionMatrix,
+    /// Condition number of W0.
+    pub(super) condition: f64,
+    /// The larger side of W0.
+    pub(super) n: usize,
+}
+
+/// What one adapter's layer gives.
+pub(super) struct Compared {
+    /// In the order of the study's matrices.
+    pub(super) matrices: Vec<(MatrixKind, LayerMatrix)>,
+    status: Status,
+    norm_of_product: f64,
+}
+
+impl Solved<'_> {
+    /// The matrices wanted, and what `conversion.csv` says of Θ_A and Θ_B.
+    ///
+    /// # Errors
+    /// [`crate::Error::Lapack`] if a small SVD fails.
+    pub(super) fn compare(&self, wanted: &Wanted<'_>) -> Result<Compared> {
+        let factors = self.factors;
+        let (zero_a, zero_b) = (is_zero(&factors.a_transposed), is_zero(&factors.b));
+        let usable = |zero: bool, matrix: &ConversionMatrix| !zero && matrix.theta.iter().all(|v| v.is_finite());
+        let qr_a = (!zero_a).then(|| ThinQr::of(factors.a_transposed.view())).transpose()?;
+        let qr_theta_b = usable(zero_b, self.b).then(|| ThinQr::of(self.b.theta.view())).transpose()?;
+        let theta_a = usable(zero_a, self.a).then(|| SubspaceBasis::of(self.a.theta.view())).transpose()?;
+        let theta_b = qr_theta_b.as_ref().map(ThinQr::basis).transpose()?;
+
+        let keep = |kind: MatrixKind, basis: Option<SubspaceBasis>, zero: bool, solved: Option<&ConversionMatrix>| {
+            let (mut left, mut right, spectrum) = match basis {
+                Some(basis) => {
+                    let (left, right, spectrum) = basis.into_parts();
+                    (Some(left), Some(right), Some(spectrum))
+                }
+                None => (None, None, None),
+            };
+            for (vectors, side) in [(&mut left, Side::Left), (&mut right, Side::Right)] {
+                *vectors = vectors.take().filter(|_| wanted.side(kind, side)).map(|all| first_columns(all, wanted));
+            }
+            LayerMatrix {
+                left,
+                right,
+                spectrum,
+                zero,
+                reliable: solved.is_none_or(|matrix| matrix.reliable),
+                singular: solved.is_some_and(|matrix| matrix.singular),
+                error_factor: solved.map_or(1.0, |matrix| matrix.error_factor),
+                n: self.n,
+            }
+        };
+        let theta_a = keep(MatrixKind::A, theta_a, zero_a, Some(self.a));
+        let theta_b = keep(MatrixKind::B, theta_b, zero_b, Some(self.b));
+        let rank = factors.rank();
+        let status = [&theta_a, &theta_b].map(|m| with_confidence(m.status(rank), m.error(rank)));
+        // ‖B·A‖_F = ‖B·Rᵀ‖_F with Aᵀ = Q·R.
+        let norm_of_product = qr_a.as_ref().map_or(0.0, |qr| frobenius_of(&factors.b.dot(&qr.r.t())));
+
+        let (mut theta_a, mut theta_b) = (Some(theta_a), Some(theta_b));
+        let mut matrices = Vec::with_capacity(wanted.kinds.len());
+        for &kind in wanted.kinds {
+            let matrix = match kind {
+                MatrixKind::A => theta_a.take(),
+                MatrixKind::B => theta_b.take(),
+                MatrixKind::BA => {
+                    let both = qr_theta_b.as_ref().zip(qr_a.as_ref());
+                    let basis = both.map(|(b, a)| b.basis_of_product(a)).transpose()?;
+                    Some(keep(kind, basis, zero_a || zero_b, Some(self.b)))
+                }
+                // Right vectors of A are the left ones of Aᵀ.
+                MatrixKind::LoraA => {
+                    let basis = qr_a.as_ref().map(ThinQr::basis).transpose()?.map(SubspaceBasis::transposed);
+                    Some(keep(kind, basis, zero_a, None))
+                }
+                MatrixKind::LoraB => {
+                    let basis = (!zero_b).then(|| SubspaceBasis::of(factors.b.view())).transpose()?;
+                    Some(keep(kind, basis, zero_b, None))
+                }
+            };
+            matrices.extend(matrix.map(|m| (kind, m)));
+        }
+        Ok(Compared { matrices, status: status[0].worse(status[1]), norm_of_product })
+    }
+
+    /// The row of `conversion.csv`.
+    pub(super) fn row(
+        &self,
+        adapter: &str,
+        module: &str,
+        paired: &PairedLayer,
+        convention: Convention,
+        of: &Compared,
+    ) -> ConversionRow {
+        let layer = &paired.adapter_layer;
+        ConversionRow {
+            adapter: adapter.to_owned(),
+            module: module.to_owned(),
+            layer: layer.layer,
+            adapter_key: layer.adapter_key.clone(),
+            tensor: paired.tensor.clone(),
+            out_features: paired.d_out,
+            in_features: paired.d_in,
+            rank: layer.rank,
+            scaling: layer.scaling,
+            convention,
+            method: self.a.method.max(self.b.method),
+            w0_dtype: paired.w0_dtype.clone(),
+            adapter_dtype: layer.dtype.clone(),
+            w0_rank: self.a.w0_rank.min(self.b.w0_rank),
+            w0_condition: Some(self.condition).filter(|c| c.is_finite()),
+            residual_a: self.a.residual,
+            residual_b: self.b.residual,
+            backward_error_a: self.a.backward_error,
+            backward_error_b: self.b.backward_error,
+            norm_a: frobenius_of(&self.factors.a_transposed),
+            norm_b: frobenius_of(&self.factors.b),
+            norm_delta: layer.scaling.abs() * of.norm_of_product,
+            status: of.status,
+        }
+    }
+}
+
+/// The vectors of each view for matrices drawn in place of Θ_A, Θ_B and (for BA) Aᵀ; none for a matrix that is zero or too small in rank.
+///
+/// # Errors
+/// [`crate::Error::Lapack`] if a small SVD fails.
+pub(super) fn drawn_vectors(
+    wanted: &Wanted<'_>,
+    theta_a: ArrayView2<'_, f64>,
+    theta_b: ArrayView2<'_, f64>,
+    a_transposed: ArrayView2<'_, f64>,
+) -> Result<Vec<Option<Array2<f64>>>> {
+    let has = |matrix| wanted.views.iter().any(|v: &View| v.matrix == matrix);
+    // A W0 near the end of the range of f64 lets a solution overflow: that draw has no vectors then.
+    let finite = |theta: ArrayView2<'_, f64>| theta.iter().all(|v| v.is_finite());
+    let with_b = (has(MatrixKind::B) || has(MatrixKind::BA)) && finite(theta_b);
+    let basis_a = (has(MatrixKind::A) && finite(theta_a)).then(|| SubspaceBasis::of(theta_a)).transpose()?;
+    let qr_b = with_b.then(|| ThinQr::of(theta_b)).transpose()?;
+    let basis_b = qr_b.as_ref().filter(|_| has(MatrixKind::B)).map(ThinQr::basis).transpose()?;
+    let basis_ba = match &qr_b {
+        Some(qr_b) if has(MatrixKind::BA) => Some(qr_b.basis_of_product(&ThinQr::of(a_transposed)?)?),
+        _ => None,
+    };
+    let mut parts = [basis_a, basis_b, basis_ba].map(|basis| {
+        basis.map(|basis| {
+            let (left, right, spectrum) = basis.into_parts();
+            ([Some(left), Some(right)], spectrum.rank())
+        })
+    });
+    let take = |view: &View| {
+        let at = match view.matrix {
+            MatrixKind::A => 0,
+            MatrixKind::B => 1,
+            MatrixKind::BA => 2,
+            MatrixKind::LoraA | MatrixKind::LoraB => return None,
+        };
+        let (sides, rank) = parts[at].as_mut()?;
+        let vectors = sides[usize::from(view.side == Side::Right)].take()?;
+        let most = wanted.most_of(vectors.ncols()).min(*rank);
+        (most > 0).then(|| if most == vectors.ncols() { vectors } else { vectors.slice(s![.., ..most]).to_owned() })
+    };
+    Ok(wanted.views.iter().map(take).collect())
+}
+
+/// Only the columns that can be asked for.
+fn first_columns(vectors: Array2<f64>, wanted: &Wanted<'_>) -> Array2<f64> {
+    let most = wanted.most_of(vectors.ncols());
+    if most == vectors.ncols() { vectors } else { vectors.slice(s![.., ..most]).to_owned() }
+}
+
+fn is_zero(values: &Array2<f64>) -> bool {
+    values.iter().all(|&v| v == 0.0)
+}

@@ -1,0 +1,90 @@
+//! What is read of a layer: its base weight, and the factors of its adapters.
+
+use ndarray::{Array2, s};
+
+use super::grouping::GroupLayer;
+use crate::checkpoint::{Adapter, AdapterLayer, InputRecord, RawTensor};
+use crate::conversion::{Equation, Target, WeightRows};
+use crate::error::{Error, Result};
+
+/// A base weight as it is stored, or turned where the model stores it transposed; of a fused weight, the rows of one part.
+pub(super) struct StoredWeight {
+    raw: RawTensor,
+    first_row: usize,
+    d_out: usize,
+    d_in: usize,
+    turned: Option<Array2<f64>>,
+}
+
+impl StoredWeight {
+    pub(super) fn new(raw: RawTensor, layer: &GroupLayer) -> Self {
+        let (d_out, d_in) = (layer.d_out, layer.d_in);
+        let (first_row, all_rows) = layer.block.as_ref().map_or((0, d_out), |block| (block.first, block.rows_of_whole));
+        let turned = layer.transposed.then(|| {
+            let (mut turned, mut stored) = (Array2::zeros((d_out, d_in)), vec![0.0; all_rows]);
+            for column in 0..d_in {
+                raw.widen_part(column * all_rows, &mut stored);
+                turned.column_mut(column).iter_mut().zip(&stored[first_row..]).for_each(|(to, from)| *to = *from);
+            }
+            turned
+        });
+        Self { raw, first_row, d_out, d_in, turned }
+    }
+
+    pub(super) fn stored(&self) -> &RawTensor {
+        &self.raw
+    }
+}
+
+impl WeightRows for StoredWeight {
+    fn shape(&self) -> (usize, usize) {
+        (self.d_out, self.d_in)
+    }
+
+    fn copy_rows(&self, first: usize, out: &mut [f64]) {
+        match &self.turned {
+            None => self.raw.widen_part((self.first_row + first) * self.d_in, out),
+            Some(w) => w.copy_rows(first, out),
+        }
+    }
+}
+
+/// A and B of one adapter's layer: Aᵀ (in, r) and B (out, r).
+pub(super) struct FactorPair {
+    pub(super) a_transposed: Array2<f64>,
+    pub(super) b: Array2<f64>,
+}
+
+impl FactorPair {
+    /// Reads the factors of `layer`; of a fused weight's B, the rows of one part.
+    pub(super) fn read(
+        adapter: &Adapter,
+        layer: &AdapterLayer,
+        part: &GroupLayer,
+        inputs: &mut Vec<InputRecord>,
+    ) -> Result<Self> {
+        let factors = adapter.read_factors(layer)?;
+        inputs.extend(factors.inputs);
+        let shaped = |rows: usize, columns: usize, values: Vec<f64>| {
+            let found = values.len();
+            Array2::from_shape_vec((rows, columns), values).map_err(|_| Error::Shape {
+                what: "a factor as read",
+                expected: format!("({rows}, {columns})"),
+                found: format!("{found} values"),
+            })
+        };
+        let mut b = shaped(layer.d_out, layer.rank, factors.b)?;
+        if let Some(block) = &part.block {
+            b = b.slice(s![block.first..block.first + part.d_out, ..]).to_owned();
+        }
+        Ok(Self { a_transposed: shaped(layer.rank, layer.d_in, factors.a)?.reversed_axes().as_standard_layout().into_owned(), b })
+    }
+
+    pub(super) fn rank(&self) -> usize {
+        self.b.ncols()
+    }
+
+    pub(super) fn targets(&self, equation_a: Equation) -> [Target<'_>; 2] {
+        [Target::new(&self.a_transposed, equation_a), Target::new(&self.b, Equation::W0)]
+    }
+}
