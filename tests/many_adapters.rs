@@ -199,7 +199,9 @@ fn modules_that_adapters_name_differently_are_compared_under_the_bases_name() {
 fn keep_going_passes_over_what_cannot_be_analysed_and_names_it() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    let layers = overlapping(root);
+    let mut layers = overlapping(root);
+    layers.extend((0..2).map(|l| Layer::new(&format!("model.layers.{l}.self_attn.v_proj"), 24, 24, 4)));
+    write_base(&root.join("base"), &layers, PLAIN);
     let options = ["adapters", "--base", "base", "--figures", "none", "--null-draws", "3", "--across"];
     let with = |more: &[&'static str]| -> Vec<&str> { options.iter().chain(more).copied().collect() };
     run_in(root, &with(&["-o", "good"])).exits(0);
@@ -207,6 +209,7 @@ fn keep_going_passes_over_what_cannot_be_analysed_and_names_it() {
     let broken = root.join("adapters/broken");
     write_adapter(&broken, &layers[..1], PLAIN, &[]);
     fs::write(broken.join("adapter_model.safetensors"), b"<html>not found</html>").unwrap();
+    // One bad value in one of two modules costs the whole adapter.
     let mut nan = layers.clone();
     nan[2].b[(5, 1)] = f64::NAN;
     write_adapter(&root.join("adapters/nan"), &nan, PLAIN, &[]);
