@@ -15,7 +15,9 @@ mod files;
 mod header;
 pub mod keys;
 pub mod pairing;
-pub mod reader;
+mod pickle;
+mod safetensors_file;
+mod strided;
 pub mod tensor;
 pub mod weights;
 
@@ -32,7 +34,6 @@ pub use config::AdapterConfig;
 pub use discover::{FoundAdapter, find_adapters, find_base, match_init};
 pub use keys::ModuleKey;
 pub use pairing::{Block, PairedLayer, PairedModule, base_name_warning, pair_with_base};
-pub use reader::SafetensorsFile;
 pub use tensor::{Dtype, FloatType, RawTensor, TensorInfo};
 pub use weights::WeightsFile;
 
