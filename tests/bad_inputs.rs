@@ -2,6 +2,7 @@
 #![allow(
     clippy::unwrap_used,
     clippy::print_stdout,
+    clippy::panic,
     reason = "a test that cannot set itself up should stop, and its messages are there to be read"
 )]
 
@@ -9,6 +10,10 @@
 mod cases;
 #[path = "bad_inputs/generate.rs"]
 mod generate;
+#[path = "bad_inputs/pickle_cases.rs"]
+mod pickle_cases;
+#[path = "bad_inputs/pickled.rs"]
+mod pickled;
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;

@@ -168,7 +168,7 @@ impl InputRecord {
     }
 }
 
-/// Finds the weight file of an adapter directory.
+/// Finds the weight file of an adapter directory: the safetensors file where both are there.
 fn weights_path(dir: &Path) -> Result<PathBuf> {
     let path = dir.join(WEIGHTS_FILE);
     if path.symlink_metadata().is_ok() {
@@ -176,12 +176,9 @@ fn weights_path(dir: &Path) -> Result<PathBuf> {
     }
     let pickle = dir.join(PICKLE_FILE);
     if pickle.symlink_metadata().is_ok() {
-        let hint = "load it with PEFT and save it again with safe_serialization=True";
-        return Err(
-            Error::mismatch(&pickle, "weights are a pickle, which is not supported", WEIGHTS_FILE, PICKLE_FILE).with_hint(hint)
-        );
+        return Ok(pickle);
     }
-    Err(Error::missing(dir, format!("has no weights; expected {WEIGHTS_FILE}, found {}", listing(dir))))
+    Err(Error::missing(dir, format!("has no weights; expected {WEIGHTS_FILE} or {PICKLE_FILE}, found {}", listing(dir))))
 }
 
 /// Sorts the tensor names by module path; also the number of tensors left out, and of DoRA magnitudes among them.

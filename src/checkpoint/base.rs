@@ -10,11 +10,12 @@ use crate::error::{Error, Result};
 
 /// The weights' file name in a model directory.
 pub const MODEL_FILE: &str = "model.safetensors";
+/// The pickle that older versions write instead.
+const MODEL_PICKLE: &str = "pytorch_model.bin";
 /// What other ways of storing a model look like, and what they are called.
-const OTHER_LAYOUTS: [(&str, &str); 4] = [
+const OTHER_LAYOUTS: [(&str, &str); 3] = [
     ("model.safetensors.index.json", "weights in shards"),
     ("pytorch_model.bin.index.json", "weights in pickled shards"),
-    ("pytorch_model.bin", "weights in a pickle"),
     ("tf_model.h5", "weights of TensorFlow"),
 ];
 
@@ -35,7 +36,7 @@ impl BaseModel {
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|err| unreadable(path, &err))?;
         let file = if metadata.is_dir() { weights_in(path)? } else { path.to_owned() };
-        if let Some(found) = pickle_or_index(&file) {
+        if let Some(found) = index(&file) {
             return Err(unsupported(&file, found));
         }
         let weights = WeightsFile::open(&file)?;
@@ -117,9 +118,11 @@ impl BaseModel {
 }
 
 fn weights_in(dir: &Path) -> Result<PathBuf> {
-    let file = dir.join(MODEL_FILE);
-    if file.symlink_metadata().is_ok() {
-        return Ok(file);
+    for name in [MODEL_FILE, MODEL_PICKLE] {
+        let file = dir.join(name);
+        if file.symlink_metadata().is_ok() {
+            return Ok(file);
+        }
     }
     if let Some((name, found)) = OTHER_LAYOUTS.iter().find(|(name, _)| dir.join(name).symlink_metadata().is_ok()) {
         return Err(unsupported(&dir.join(name), found));
@@ -127,13 +130,9 @@ fn weights_in(dir: &Path) -> Result<PathBuf> {
     Err(Error::missing(dir, format!("has no model weights; expected {MODEL_FILE}, found {}", listing(dir))))
 }
 
-fn pickle_or_index(file: &Path) -> Option<&'static str> {
+fn index(file: &Path) -> Option<&'static str> {
     let name = file.file_name()?.to_string_lossy().to_ascii_lowercase();
-    if name.ends_with(".index.json") {
-        return Some("weights in shards");
-    }
-    let pickled = [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end));
-    pickled.then_some("weights in a pickle")
+    name.ends_with(".index.json").then_some("weights in shards")
 }
 
 fn unsupported(file: &Path, found: &str) -> Error {
@@ -167,9 +166,7 @@ mod tests {
     #[test]
     fn other_layouts_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, found) in
-            [("model.safetensors.index.json", "shards"), ("pytorch_model.bin", "pickle"), ("weights.pth", "pickle")]
-        {
+        for (name, found) in [("model.safetensors.index.json", "shards"), ("pytorch_model.bin.index.json", "shards")] {
             std::fs::write(dir.path().join(name), "{}").unwrap();
             let error = BaseModel::open(&dir.path().join(name)).unwrap_err();
             assert_eq!((error.exit_code(), error.to_string().contains(found)), (5, true), "{error}");

@@ -1,7 +1,7 @@
 //! From the bytes of a checkpoint to typed, checked tensors.
 //!
-//! The way of the data: [`discover`] finds adapter directories, [`config`] reads `adapter_config.json`, [`reader`] opens
-//! `.safetensors` files strictly, [`keys`] makes modules and layers of tensor names, [`adapter`] joins these into an
+//! The way of the data: [`discover`] finds adapter directories, [`config`] reads `adapter_config.json`, [`weights`] opens
+//! files of tensors strictly (`.safetensors`, pickles of `torch.save`), [`keys`] makes modules and layers of tensor names, [`adapter`] joins these into an
 //! [`Adapter`], [`base`] opens the base model and [`pairing`] finds the base weight of every layer. What leaves this layer
 //! has shapes that fit and values that are finite.
 //!
@@ -27,6 +27,12 @@ mod cases;
 #[cfg(test)]
 #[path = "../../tests/bad_inputs/generate.rs"]
 mod generate;
+#[cfg(test)]
+#[path = "../../tests/bad_inputs/pickle_cases.rs"]
+mod pickle_cases;
+#[cfg(test)]
+#[path = "../../tests/bad_inputs/pickled.rs"]
+mod pickled;
 
 pub use adapter::{Adapter, AdapterLayer, AdapterModule, Factors, InputRecord};
 pub use base::BaseModel;

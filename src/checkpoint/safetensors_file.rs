@@ -7,6 +7,8 @@ use std::path::Path;
 use super::files::unreadable;
 use crate::error::{Error, Result};
 
+/// What such a file is called in messages.
+const EXPECTED: &str = "a safetensors file";
 /// Longest header accepted, as in the `safetensors` crate.
 const LONGEST_HEADER: u64 = 100_000_000;
 
@@ -18,7 +20,7 @@ pub(super) fn read_header(path: &Path, file: &File, len: u64) -> Result<Vec<u8>>
     read(&mut start[..known], 0)?;
     let start = &start[..known];
     let Some((length, rest)) = start.split_first_chunk::<8>() else {
-        if let Some(error) = recognise(path, start) {
+        if let Some(error) = recognise(path, start, EXPECTED) {
             return Err(error);
         }
         let what = if len == 0 { "file is empty" } else { "file is too short" };
@@ -26,7 +28,7 @@ pub(super) fn read_header(path: &Path, file: &File, len: u64) -> Result<Vec<u8>>
     };
     let header_len = u64::from_le_bytes(*length);
     if rest.first() != Some(&b'{')
-        && let Some(error) = recognise(path, start)
+        && let Some(error) = recognise(path, start, EXPECTED)
     {
         return Err(error);
     }
@@ -41,7 +43,7 @@ pub(super) fn read_header(path: &Path, file: &File, len: u64) -> Result<Vec<u8>>
 }
 
 /// The error for a file that is known to be something else, from its first bytes.
-pub(super) fn recognise(path: &Path, start: &[u8]) -> Option<Error> {
+pub(super) fn recognise(path: &Path, start: &[u8], expected: &str) -> Option<Error> {
     let text = String::from_utf8_lossy(start).trim_start().to_ascii_lowercase();
     let is = |magic: &[u8]| start.starts_with(magic);
     let (found, hint) = if text.starts_with("version https://git-lfs") {
@@ -51,17 +53,17 @@ pub(super) fn recognise(path: &Path, start: &[u8]) -> Option<Error> {
     } else if is(b"\x1f\x8b") {
         ("a gzip archive", "unpack it first")
     } else if is(b"GGUF") {
-        ("a GGUF file", "only safetensors files are read")
+        ("a GGUF file", "only safetensors files and pickles of PyTorch are read")
     } else if is(b"PK\x03\x04") {
         ("a zip archive (as torch.save writes)", "name it .bin if it is a pickle of PyTorch")
     } else if is(b"\x80\x02") || is(b"\x80\x04") {
-        ("a Python pickle", "only safetensors files are read")
+        ("a Python pickle without an archive", "save it anew as safetensors")
     } else if is(b"\x89HDF") {
-        ("an HDF5 file", "only safetensors files are read")
+        ("an HDF5 file", "only safetensors files and pickles of PyTorch are read")
     } else if is(b"{") {
-        ("JSON text without the 8-byte header length", "only safetensors files are read")
+        ("JSON text without the 8-byte header length", "is this an index or a config file?")
     } else {
         return None;
     };
-    Some(Error::malformed(path, "cannot be read", "a safetensors file", found).with_hint(hint))
+    Some(Error::malformed(path, "cannot be read", expected, found).with_hint(hint))
 }

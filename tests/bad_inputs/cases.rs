@@ -9,6 +9,7 @@ use super::generate::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_WEIGHTS, Tensor, WIDTH, adapter, adapter_header, adapter_tensors, base, base_tensors,
     changed, config, f32_tensor, file, lora, put, query, raw, zero_tensor,
 };
+use super::pickle_cases::PICKLES;
 
 /// One bad input.
 pub(crate) struct Case {
@@ -22,13 +23,13 @@ pub(crate) struct Case {
     pub(crate) spoil: fn(&Path),
 }
 
-const fn case(name: &'static str, exit: u8, says: &'static [&'static str], spoil: fn(&Path)) -> Case {
+pub(crate) const fn case(name: &'static str, exit: u8, says: &'static [&'static str], spoil: fn(&Path)) -> Case {
     Case { name, exit, says, spoil }
 }
 
 /// Every case.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    FILES.iter().chain(&HEADER).chain(&CONFIG).chain(&KEYS).chain(&SHAPES).chain(&VALUES)
+    FILES.iter().chain(&HEADER).chain(&CONFIG).chain(&KEYS).chain(&SHAPES).chain(&VALUES).chain(&PICKLES)
 }
 
 fn weights(root: &Path, bytes: &[u8]) {
@@ -39,7 +40,7 @@ fn remove(root: &Path, name: &str) {
     fs::remove_file(root.join(name)).unwrap();
 }
 
-static FILES: [Case; 25] = [
+static FILES: [Case; 23] = [
     case("missing path", 3, &["adapter: does not exist", "did you mean", "adaptor"], |root| {
         fs::rename(root.join("adapter"), root.join("adaptor")).unwrap();
     }),
@@ -50,18 +51,12 @@ static FILES: [Case; 25] = [
     case("config without weights", 3, &["adapter:", "expected adapter_model.safetensors", "found adapter_config.json"], |root| {
         remove(root, ADAPTER_WEIGHTS);
     }),
-    case("a pickle only", 5, &["adapter_model.bin", "not supported", "expected adapter_model.safetensors"], |root| {
-        fs::rename(root.join(ADAPTER_WEIGHTS), root.join("adapter/adapter_model.bin")).unwrap();
-    }),
     case("base is missing", 3, &["base: does not exist"], |root| fs::remove_dir_all(root.join("base")).unwrap()),
     case("base without weights", 3, &["base:", "expected model.safetensors", "found config.json"], |root| {
         fs::rename(root.join(BASE_WEIGHTS), root.join("base/config.json")).unwrap();
     }),
     case("base in shards", 5, &["model.safetensors.index.json", "not supported", "expected one model.safetensors"], |root| {
         fs::rename(root.join(BASE_WEIGHTS), root.join("base/model.safetensors.index.json")).unwrap();
-    }),
-    case("base is a pickle", 5, &["pytorch_model.bin", "not supported", "expected one model.safetensors"], |root| {
-        fs::rename(root.join(BASE_WEIGHTS), root.join("base/pytorch_model.bin")).unwrap();
     }),
     case("empty file", 4, &["adapter_model.safetensors: file is empty", "at least 10 bytes", "found 0 bytes"], |root| {
         weights(root, b"")

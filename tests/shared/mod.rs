@@ -6,5 +6,7 @@
 pub(crate) mod checkpoint;
 #[path = "../bad_inputs/generate.rs"]
 pub(crate) mod generate;
+#[path = "../bad_inputs/pickled.rs"]
+pub(crate) mod pickled;
 pub(crate) mod program;
 pub(crate) mod tolerance;

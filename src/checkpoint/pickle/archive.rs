@@ -1,106 +1,107 @@
 //! The zip archive around a pickle: where its parts stand in the file.
 
 use std::fs::File;
-use std::io::{BufReader, Read};
 use std::os::unix::fs::FileExt;
 use std::path::Path;
-
-use zip::{CompressionMethod, ZipArchive};
 
 use super::super::files::unreadable;
 use super::super::safetensors_file::recognise;
 use super::HINT;
+use super::directory::{Directory, Part, crc32, read_directory};
 use crate::error::{Error, Result, escape};
 
-/// More than any dictionary of tensors needs: some 100 bytes a tensor.
-const LONGEST_PICKLE: u64 = 32 << 20;
+/// More than any dictionary of tensors needs: some 250 bytes a tensor.
+const LONGEST_PICKLE: u64 = 16 << 20;
 
 /// An archive as `torch.save` writes it.
 pub(super) struct Archive<'a> {
     path: &'a Path,
-    zip: ZipArchive<BufReader<&'a File>>,
+    file: &'a File,
+    len: u64,
+    parts: Directory,
     /// The folder that everything is in, with its slash.
     folder: String,
-    len: u64,
 }
 
 impl<'a> Archive<'a> {
     pub(super) fn open(path: &'a Path, file: &'a File, len: u64) -> Result<Self> {
         check_start(path, file, len)?;
-        let zip = ZipArchive::new(BufReader::new(file))
-            .map_err(|err| Error::malformed(path, "zip archive", "one that is whole", escape(&err.to_string())))?;
-        let folders: Vec<String> =
-            zip.file_names().flatten().filter_map(|name| name.strip_suffix("data.pkl").map(str::to_owned)).collect();
-        let [folder] = &folders[..] else { return Err(not_torch(path)) };
-        if !folder.is_empty() && !folder.ends_with('/') {
-            return Err(not_torch(path));
-        }
-        let folder = folder.clone();
-        let mut archive = Self { path, zip, folder, len };
+        let parts = read_directory(path, file, len)?;
+        let folders: Vec<&[u8]> = parts
+            .keys()
+            .filter_map(|name| name.strip_suffix(b"data.pkl"))
+            .filter(|folder| folder.is_empty() || folder.ends_with(b"/"))
+            .collect();
+        let folder = match folders[..] {
+            [folder] => String::from_utf8(folder.to_owned()).map_err(|_| not_torch(path))?,
+            _ => return Err(not_torch(path)),
+        };
+        let archive = Self { path, file, len, parts, folder };
         archive.check_byte_order()?;
         Ok(archive)
     }
 
     /// The bytes of `data.pkl`.
-    pub(super) fn pickle(&mut self) -> Result<Vec<u8>> {
-        let (_, size) = self.entry("data.pkl")?.unwrap_or_default();
-        if size > LONGEST_PICKLE {
-            return Err(Error::malformed(
-                self.path,
-                "size of data.pkl",
-                format!("at most {LONGEST_PICKLE} bytes"),
-                size.to_string(),
-            ));
-        }
-        self.contents("data.pkl", size)
+    pub(super) fn pickle(&self) -> Result<Vec<u8>> {
+        self.contents("data.pkl", LONGEST_PICKLE)?.ok_or_else(|| not_torch(self.path))
     }
 
     /// Where a storage begins in the file, and how many bytes it has.
-    pub(super) fn storage(&mut self, key: &str, tensor: &str) -> Result<(u64, u64)> {
-        self.entry(&format!("data/{key}"))?.ok_or_else(|| {
+    pub(super) fn storage(&self, key: &str, tensor: &str) -> Result<(u64, u64)> {
+        let name = format!("data/{key}");
+        let part = self.part(&name)?.ok_or_else(|| {
             let what = format!("tensor `{}`", escape(tensor));
-            Error::malformed(self.path, what, format!("its values in data/{}", escape(key)), "no such part of the archive")
-        })
+            Error::malformed(self.path, what, format!("its values in {}", escape(&name)), "no such part of the archive")
+        })?;
+        Ok((part.begin(self.path, &name, self.file, self.len)?, part.size))
     }
 
-    /// Start and size of an uncompressed part, if it is there.
-    fn entry(&mut self, name: &str) -> Result<Option<(u64, u64)>> {
-        let full = format!("{}{name}", self.folder);
-        let Some(index) = self.zip.index_for_name(&full) else { return Ok(None) };
-        let broken = |found: String| {
-            Error::malformed(self.path, format!("part `{}` of the archive", escape(name)), "one that is whole", found)
+    /// An uncompressed part, if it is there.
+    fn part(&self, name: &str) -> Result<Option<&Part>> {
+        let Some(part) = self.parts.get(format!("{}{name}", self.folder).as_bytes()) else { return Ok(None) };
+        let found = match part.method {
+            _ if part.encrypted => "an encrypted one".to_owned(),
+            0 if part.stored == part.size => return Ok(Some(part)),
+            0 => {
+                let found = format!("{} bytes for {}", part.stored, part.size);
+                let what = format!("part `{}` of the archive", escape(name));
+                return Err(Error::malformed(self.path, what, "one that is whole", found));
+            }
+            8 => "one compressed by deflate".to_owned(),
+            method => format!("one compressed by method {method}"),
         };
-        let entry = self.zip.by_index_raw(index).map_err(|err| broken(escape(&err.to_string())))?;
-        if entry.compression() != CompressionMethod::Stored || entry.encrypted() {
-            let found = if entry.encrypted() { "an encrypted one".to_owned() } else { entry.compression().to_string() };
-            let what = format!("part `{}` of the archive", escape(name));
-            return Err(Error::mismatch(self.path, what, "uncompressed values, as torch.save writes them", found).with_hint(HINT));
-        }
-        let (start, size) = (entry.data_start().unwrap_or(u64::MAX), entry.size());
-        match start.checked_add(size) {
-            Some(end) if end <= self.len => Ok(Some((start, size))),
-            _ => Err(broken(format!("{size} bytes from {start} on in a file of {}", self.len))),
-        }
+        let what = format!("part `{}` of the archive", escape(name));
+        Err(Error::mismatch(self.path, what, "uncompressed values, as torch.save writes them", found).with_hint(HINT))
     }
 
-    fn contents(&mut self, name: &str, size: u64) -> Result<Vec<u8>> {
-        let full = format!("{}{name}", self.folder);
-        let mut bytes = Vec::new();
-        let path = self.path;
-        let broken = |found: String| Error::malformed(path, format!("part `{name}` of the archive"), "one that is whole", found);
-        let entry = self.zip.by_name(&full).map_err(|err| broken(escape(&err.to_string())))?;
-        entry.take(size).read_to_end(&mut bytes).map_err(|err| broken(escape(&err.to_string())))?;
-        if bytes.len() as u64 == size { Ok(bytes) } else { Err(broken(format!("{} of {size} bytes", bytes.len()))) }
+    /// The bytes of a small part, held against their checksum.
+    fn contents(&self, name: &str, most: u64) -> Result<Option<Vec<u8>>> {
+        let Some(part) = self.part(name)? else { return Ok(None) };
+        if part.size > most {
+            let what = format!("size of {name}");
+            return Err(Error::malformed(self.path, what, format!("at most {most} bytes"), part.size.to_string()));
+        }
+        let begin = part.begin(self.path, name, self.file, self.len)?;
+        let mut bytes = vec![0; usize::try_from(part.size).unwrap_or(usize::MAX)];
+        self.file.read_exact_at(&mut bytes, begin).map_err(|err| unreadable(self.path, &err))?;
+        let found = crc32(&bytes);
+        if found != part.crc {
+            let what = format!("part `{name}` of the archive");
+            let (expected, found) = (format!("the checksum {:08x}", part.crc), format!("{found:08x}"));
+            return Err(Error::malformed(self.path, what, expected, found).with_hint("copy or download it again"));
+        }
+        Ok(Some(bytes))
     }
 
-    fn check_byte_order(&mut self) -> Result<()> {
-        let Some((_, size)) = self.entry("byteorder")? else { return Ok(()) };
-        let text = self.contents("byteorder", size.min(16))?;
-        if text == b"little" {
-            return Ok(());
+    fn check_byte_order(&self) -> Result<()> {
+        match self.contents("byteorder", 16)? {
+            None => Ok(()),
+            Some(text) if text == b"little" => Ok(()),
+            Some(text) => {
+                let found = escape(&String::from_utf8_lossy(&text));
+                Err(Error::mismatch(self.path, "byte order of the values", "little", found).with_hint(HINT))
+            }
         }
-        let found = escape(&String::from_utf8_lossy(&text));
-        Err(Error::mismatch(self.path, "byte order of the values", "little", found).with_hint(HINT))
     }
 }
 
@@ -123,9 +124,9 @@ fn check_start(path: &Path, file: &File, len: u64) -> Result<()> {
     }
     // A tar file has its mark behind the first header's names.
     let tar = start.get(257..262) == Some(b"ustar");
-    if start.starts_with(b"\x80") || tar {
+    if start.starts_with(b"\x80\x02") || start.starts_with(b"\x80\x04") || tar {
         let found = if tar { "the tar file of very old versions" } else { "the older format without an archive" };
         return Err(Error::mismatch(path, "pickle cannot be read", EXPECTED, found).with_hint(HINT));
     }
-    Err(recognise(path, start).unwrap_or_else(|| Error::malformed(path, "cannot be read", EXPECTED, "something else")))
+    Err(recognise(path, start, EXPECTED).unwrap_or_else(|| Error::malformed(path, "cannot be read", EXPECTED, "something else")))
 }
