@@ -32,7 +32,7 @@ results: openblas ## The same, and replace results and figures even where only r
 test: openblas ## Run all Rust tests
 	$(CARGO) test
 
-interop: openblas ## Check against PEFT, NumPy and pandas (Python; the first run installs some 400 MB)
+interop: openblas ## Check against PEFT, NumPy and pandas (Python; the first run installs some 500 MB)
 	$(BUILD)
 	python=$$(tests/interop/setup.sh) && CONDLORA=$(abspath $(TARGET))/release/condlora PYTHONDONTWRITEBYTECODE=1 \
 		"$$python" -m pytest -q -p no:cacheprovider tests/interop

@@ -1,4 +1,4 @@
-"""The program under test, and a run of it."""
+"""The program under test, and runs of it."""
 
 import os
 import subprocess
@@ -19,15 +19,26 @@ def notebooks_data():
 
 
 @pytest.fixture(scope="session")
-def analyze():
-    """analyze(out, *arguments): runs `condlora analyze`, and gives back `out`."""
+def condlora():
+    """condlora(*arguments): runs it, and gives back what it printed. `environment` adds variables."""
     program = Path(os.environ.get("CONDLORA", ROOT / "target/release/condlora"))
     assert program.is_file(), f"{program} is missing: cargo build --release"
 
-    def run(out, *arguments):
-        command = [program, "analyze", *arguments, "-o", out, "--figures", "none"]
-        done = subprocess.run([str(part) for part in command], capture_output=True, text=True)
-        assert done.returncode == 0, f"exit {done.returncode}\n{done.stderr}"
+    def run(*arguments, environment=None, expected=0):
+        command = [str(part) for part in (program, *arguments)]
+        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+        assert done.returncode == expected, f"exit {done.returncode}\n{done.stderr}"
+        return done.stdout
+
+    return run
+
+
+@pytest.fixture(scope="session")
+def analyze(condlora):
+    """analyze(out, *arguments): runs `condlora analyze`, and gives back `out`."""
+
+    def run(out, *arguments, environment=None):
+        condlora("analyze", *arguments, "-o", out, "--figures", "none", environment=environment)
         return out
 
     return run

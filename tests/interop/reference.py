@@ -5,43 +5,73 @@ Nothing here is shared with condlora: the weights come from the model's own modu
 
 import re
 from collections import defaultdict
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
-from peft.tuners.lora import LoraLayer
+from peft.tuners.tuners_utils import BaseTunerLayer
 from scipy.linalg import subspace_angles
 
 
 @dataclass
 class LoraModule:
     path: str
-    layer: int
+    layer: int | None
     w0: np.ndarray  # (out, in)
-    lora_a: np.ndarray  # (r, in)
+    lora_a: np.ndarray  # (r, in); of AdaLoRA the product E * A
     lora_b: np.ndarray  # (out, r)
     scaling: float
-    delta_norm: float
+
+    @property
+    def delta_norm(self):
+        return float(np.linalg.norm(self.scaling * self.lora_b @ self.lora_a))
+
+    def rows(self, first, end):
+        """A block of a fused projection: these rows of W0 and of B; A belongs to all blocks."""
+        return replace(self, w0=self.w0[first:end], lora_b=self.lora_b[first:end])
 
 
-def lora_modules(model, adapter="default"):
-    """What PEFT has of one adapter: {module name: [LoraModule in the order of the layers]}."""
+def last_part(path):
+    return path.rsplit(".", 1)[1]
+
+
+def lora_modules(model, adapter="default", name=last_part):
+    """What PEFT has of one adapter: {module name: [LoraModule in the order of the layers]}; `name` gives a path's module name."""
     found = defaultdict(list)
     for path, module in model.named_modules():
-        if not isinstance(module, LoraLayer) or adapter not in module.lora_A:
-            continue
-        w0 = array(module.get_base_layer().weight)
-        found[path.rsplit(".", 1)[1]].append(
-            LoraModule(
-                path=path,
-                layer=int(re.search(r"\.(\d+)\.", path).group(1)),
-                w0=w0.T if getattr(module, "fan_in_fan_out", False) else w0,
-                lora_a=array(module.lora_A[adapter].weight),
-                lora_b=array(module.lora_B[adapter].weight),
-                scaling=module.scaling[adapter],
-                delta_norm=float(np.linalg.norm(array(module.get_delta_weight(adapter)))),
-            )
-        )
+        if isinstance(module, BaseTunerLayer) and adapter in module.scaling:
+            found[name(path)].append(lora_module(path, module, adapter))
     return dict(found)
+
+
+def lora_module(path, module, adapter):
+    index = re.search(r"\.(\d+)\.", path)
+    w0, scaling = matrix(array(module.get_base_layer().weight)), module.scaling[adapter]
+    if adapter in module.lora_embedding_A:
+        # Stored (vocabulary, dimension): the update is the transpose of B A.
+        w0, lora_a, lora_b = w0.T, array(module.lora_embedding_A[adapter]), array(module.lora_embedding_B[adapter])
+    elif hasattr(module, "lora_E"):
+        lora_a, lora_b = array(module.lora_E[adapter]) * array(module.lora_A[adapter]), array(module.lora_B[adapter])
+        # AdaLoRA divides by the rank when it multiplies.
+        scaling /= len(lora_a)
+    else:
+        lora_a, lora_b = matrix(array(module.lora_A[adapter].weight)), matrix(array(module.lora_B[adapter].weight))
+    w0 = w0.T if getattr(module, "fan_in_fan_out", False) else w0
+    ours = LoraModule(path, int(index[1]) if index else None, w0, lora_a, lora_b, scaling)
+    check_update(ours, module, adapter)
+    return ours
+
+
+def check_update(ours, module, adapter):
+    """s B A must be the update that PEFT itself would merge, in its own precision and in the layout of its own weight."""
+    merged = matrix(array(module.get_delta_weight(adapter)))
+    transposed = getattr(module, "fan_in_fan_out", False) or adapter in module.lora_embedding_A
+    error = np.linalg.norm((merged.T if transposed else merged) - ours.scaling * ours.lora_b @ ours.lora_a)
+    assert error <= 0.01 * ours.delta_norm, f"{ours.path}: {error / ours.delta_norm}"
+
+
+def matrix(kernel):
+    """A 1x1 kernel as the matrix that it is."""
+    return kernel[:, :, 0, 0] if kernel.ndim == 4 else kernel
 
 
 def array(tensor):
