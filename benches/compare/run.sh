@@ -1,17 +1,32 @@
 #!/bin/sh
-# Times condlora against NumPy and PyTorch. usage: run.sh [compare.py options]    (see README.md)
+# Times condlora, against NumPy and PyTorch where they can do the same. (see README.md)
+# usage: run.sh [STUDY] [options of its script]
+#   study      the study of the README (the default): compare.py
+#   adapters   100 adapters on one base: together, each by itself, and in NumPy and PyTorch: compare.py
+#   wide       four weights of 4096 x 4096, rank 16: compare.py
+#   bytes      what is read of a base of 10 GB: bytes_read.py
+#   growth     time against layers, width, rank and adapters, into figures/: growth.py
+# Variables:
 #   CONDLORA                 release binary (default target/release/condlora of this repository; never built here)
-#   CONDLORA_COMPARE_SHAPE   options for make_checkpoint.py, such as "--layers 24 --width 1024 --rank 16"
+#   CONDLORA_COMPARE_SHAPE   options for make_checkpoint.py, such as "--layers 24 --width 1024 --rank 16", instead of the study's own
 #   CONDLORA_COMPARE_VENV    virtual environment, made on the first run     (default in the user's cache directory)
 #   CONDLORA_COMPARE_DATA    generated checkpoints, one folder a shape      (default in the user's cache directory)
 set -eu
 
 here=$(cd "$(dirname "$0")" && pwd)
+root=$(cd "$here/../.." && pwd)
 cache=${XDG_CACHE_HOME:-$HOME/.cache}/condlora
 venv=${CONDLORA_COMPARE_VENV:-$cache/compare-venv}
 data=${CONDLORA_COMPARE_DATA:-$cache/compare-data}
-binary=${CONDLORA:-$(cd "$here/../.." && pwd)/target/release/condlora}
-shape=${CONDLORA_COMPARE_SHAPE:-}
+binary=${CONDLORA:-$root/target/release/condlora}
+
+study=study
+case ${1:-} in
+study | adapters | wide | bytes | growth)
+    study=$1
+    shift
+    ;;
+esac
 
 if ! cmp -s "$here/requirements.txt" "$venv/installed-requirements.txt"; then
     echo "installing $(grep -c '^[a-z]' "$here/requirements.txt") packages into $venv (several GB)" >&2
@@ -20,6 +35,24 @@ if ! cmp -s "$here/requirements.txt" "$venv/installed-requirements.txt"; then
     cp "$here/requirements.txt" "$venv/installed-requirements.txt"
 fi
 
+case $study in
+study) shape= ;;
+adapters)
+    shape="--adapters 100"
+    set -- --each --rounds 3 "$@"
+    ;;
+wide)
+    shape="--layers 4 --width 4096 --rank 16 --modules query"
+    set -- --rounds 3 "$@"
+    ;;
+bytes) exec "$venv/bin/python" "$here/bytes_read.py" "$data" --condlora "$binary" "$@" ;;
+growth)
+    exec "$venv/bin/python" "$here/growth.py" "$data" --condlora "$binary" --csv "$root/figures/growth.csv" \
+        --figure "$root/figures/growth.svg" "$root/figures/growth.png" "$@"
+    ;;
+esac
+
+shape=${CONDLORA_COMPARE_SHAPE:-$shape}
 work=$data/roberta$(printf '%s' "$shape" | tr -s ' ' '_' | tr -cd 'A-Za-z0-9_,=-')
 # shellcheck disable=SC2086  # the shape is a list of options
 "$venv/bin/python" "$here/make_checkpoint.py" "$work" $shape
