@@ -25,10 +25,11 @@ const MAY_IMPORT: [(&str, &[&str]); 12] = [
 ];
 
 /// Outside crates with one owner.
-const OWNERS: [(&str, &[&str]); 4] = [
+const OWNERS: [(&str, &[&str]); 5] = [
     ("cli", &["clap", "indicatif", "comfy_table", "anstyle", "signal_hook"]),
     ("checkpoint", &["safetensors", "half", "regex"]),
     ("linalg", &["ndarray_linalg", "lapack_sys", "gemm", "rand", "rand_chacha", "rand_distr"]),
+    ("table", &["parquet"]),
     ("figure", &["plotters", "colorous", "png", "ab_glyph"]),
 ];
 

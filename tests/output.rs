@@ -13,7 +13,8 @@ use condlora::table::columns::Row;
 use condlora::table::csv::read_rows;
 use condlora::table::manifest::is_our_output;
 use condlora::table::{
-    ConversionRow, Manifest, OutputDir, SimilarityRow, SpectrumRow, SummaryRow, Tables, remove_temporaries, write_study,
+    ConversionRow, Manifest, OutputDir, SimilarityRow, SpectrumRow, SummaryRow, TableFormat, Tables, remove_temporaries,
+    write_study,
 };
 use condlora::terms::{Convention, MatrixKind, Method, Side, Status};
 
@@ -443,7 +444,7 @@ fn a_study_is_written_and_read_back_quickly() {
         let start = Instant::now();
         let mut dir = OutputDir::begin(&out, true, &[]).unwrap();
         let begun = start.elapsed();
-        write_study(&mut dir, &tables).unwrap();
+        write_study(&mut dir, &tables, &[TableFormat::Csv]).unwrap();
         let written = start.elapsed();
         for figure in 0..40 {
             dir.write(&format!("figures/run/{figure}.png"), &[figure; 30_000]).unwrap();

@@ -3,6 +3,7 @@
 //! Data goes to stdout, everything else to stderr. One file for each command; this one has what they share.
 
 mod analyze;
+mod drawing;
 mod progress;
 mod signals;
 mod summary;

@@ -30,6 +30,31 @@ impl CellValue<'_> {
     }
 }
 
+/// The kind of value that a column holds, where it holds one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ValueKind {
+    /// Names.
+    Text,
+    /// Counts and indices.
+    Integer,
+    /// Finite numbers.
+    Float,
+}
+
+/// What a column can hold, whatever is in it: a typed format needs to know before the first row.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ColumnType {
+    /// The kind of its values.
+    pub kind: ValueKind,
+    /// Whether a field may be without a value.
+    pub nullable: bool,
+}
+
+/// The type of the column that a row's field is.
+const fn column_type<R, C: Cell>(_: fn(&R) -> &C) -> ColumnType {
+    C::TYPE
+}
+
 impl Serialize for CellValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
@@ -56,6 +81,8 @@ impl BadCell {
 
 /// A type that a column can hold.
 pub trait Cell: Sized {
+    /// What such a column holds.
+    const TYPE: ColumnType;
     /// The value to write.
     fn value(&self) -> CellValue<'_>;
     /// The value that a field's text stands for.
@@ -63,6 +90,7 @@ pub trait Cell: Sized {
 }
 
 impl Cell for String {
+    const TYPE: ColumnType = ColumnType { kind: ValueKind::Text, nullable: false };
     fn value(&self) -> CellValue<'_> {
         CellValue::Text(self)
     }
@@ -72,6 +100,8 @@ impl Cell for String {
 }
 
 impl Cell for f64 {
+    /// Nullable, because what is not finite is written as no value.
+    const TYPE: ColumnType = ColumnType { kind: ValueKind::Float, nullable: true };
     fn value(&self) -> CellValue<'_> {
         CellValue::finite(*self)
     }
@@ -84,6 +114,7 @@ impl Cell for f64 {
 macro_rules! integer_cells {
     ($($type:ty),+) => {$(
         impl Cell for $type {
+            const TYPE: ColumnType = ColumnType { kind: ValueKind::Integer, nullable: false };
             fn value(&self) -> CellValue<'_> {
                 CellValue::Integer(u64::try_from(*self).unwrap_or(u64::MAX))
             }
@@ -98,6 +129,7 @@ integer_cells!(u32, usize);
 macro_rules! named_cells {
     ($($type:ty),+) => {$(
         impl Cell for $type {
+            const TYPE: ColumnType = ColumnType { kind: ValueKind::Text, nullable: false };
             fn value(&self) -> CellValue<'_> {
                 CellValue::Text(self.name())
             }
@@ -116,6 +148,7 @@ named_cells!(MatrixKind, Side, Convention, Method, Status);
 macro_rules! optional_cells {
     ($($type:ty),+) => {$(
         impl Cell for Option<$type> {
+            const TYPE: ColumnType = ColumnType { kind: <$type>::TYPE.kind, nullable: true };
             fn value(&self) -> CellValue<'_> {
                 self.as_ref().map_or(CellValue::Empty, Cell::value)
             }
@@ -133,6 +166,8 @@ pub trait Row: Sized {
     const TABLE: &'static str;
     /// The column names, in the order they are written.
     const COLUMNS: &'static [&'static str];
+    /// What each column can hold, in the same order.
+    const TYPES: &'static [ColumnType];
 
     /// Hands every column's value to `visit`, in order; stops at the first error.
     fn visit<E>(&self, visit: impl FnMut(&'static str, CellValue<'_>) -> Result<(), E>) -> Result<(), E>;
@@ -149,6 +184,7 @@ macro_rules! columns {
         impl Row for $row {
             const TABLE: &'static str = $table;
             const COLUMNS: &'static [&'static str] = &[$(stringify!($column)),+];
+            const TYPES: &'static [ColumnType] = &[$(column_type(|row: &$row| &row.$column)),+];
 
             fn visit<E>(
                 &self,
@@ -275,6 +311,15 @@ mod tests {
         );
         assert_eq!(SpectrumRow::COLUMNS.join(","), "adapter,module,matrix,layer,k,sigma");
         assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
+    }
+
+    #[test]
+    fn types_are_those_of_the_fields() {
+        let of = |name| SpectrumRow::TYPES[SpectrumRow::COLUMNS.iter().position(|column| *column == name).unwrap()];
+        assert_eq!(of("matrix"), ColumnType { kind: ValueKind::Text, nullable: false });
+        assert_eq!(of("layer"), ColumnType { kind: ValueKind::Integer, nullable: true });
+        assert_eq!(of("k"), ColumnType { kind: ValueKind::Integer, nullable: false });
+        assert_eq!(of("sigma"), ColumnType { kind: ValueKind::Float, nullable: true });
     }
 
     #[test]

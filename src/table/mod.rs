@@ -1,4 +1,4 @@
-//! Rows and the files that hold them: CSV tables, φ matrices, the manifest, and the directory they are written to.
+//! Rows and the files that hold them: CSV and Parquet tables, φ matrices, the manifest, and the directory they are written to.
 //!
 //! Rows are plain data. What they mean is in their fields' docs; how they come about is the pipeline's business,
 //! and how they look is [`crate::figure`]'s.
@@ -8,9 +8,12 @@ pub mod columns;
 pub mod csv;
 mod destination;
 pub mod file_name;
+pub mod format;
 pub mod json;
 pub mod manifest;
+mod npy;
 pub mod output;
+pub mod parquet;
 pub mod phi_matrix;
 pub mod rows;
 mod sync;
@@ -18,6 +21,7 @@ mod temporaries;
 pub mod write;
 
 pub use atomic_file::{write_file_atomically, write_files_atomically};
+pub use format::TableFormat;
 pub use json::summary_json;
 pub use manifest::{InputRecord, Manifest};
 pub use output::OutputDir;

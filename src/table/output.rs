@@ -104,7 +104,7 @@ impl OutputDir {
     ///
     /// # Errors
     /// [`crate::Error::Output`] if it cannot be written or was written before, with the error of `fill` in words.
-    pub fn stream(&mut self, relative: &str, fill: impl FnOnce(&mut dyn Write) -> io::Result<()>) -> Result<()> {
+    pub fn stream(&mut self, relative: &str, fill: impl FnOnce(&mut (dyn Write + Send)) -> io::Result<()>) -> Result<()> {
         let file = Hashing { file: self.create(relative)?, hash: blake3::Hasher::new() };
         let mut buffered = BufWriter::with_capacity(64 << 10, file);
         let result = fill(&mut buffered).and_then(|()| buffered.flush());

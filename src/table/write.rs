@@ -1,38 +1,52 @@
-//! The tables of a study, written to an output directory.
-
-use std::io::{self, Write};
+//! The tables of a study, written to an output directory in the formats asked for.
 
 use super::columns::Row;
-use super::csv::write_rows;
 use super::file_name::matrix_path;
+use super::format::TableFormat;
 use super::output::OutputDir;
 use super::phi_matrix::phi_matrices;
 use super::rows::Tables;
+use super::{csv, npy, parquet};
 use crate::error::Result;
 
-/// Writes `summary.csv`, `similarity.csv`, `conversion.csv`, `spectrum.csv`, `across.csv` (where it was asked for) and the φ matrices in `matrices/`.
+/// Writes `summary`, `similarity`, `conversion`, `spectrum` and `across` (where it was asked for) in each of the formats that hold
+/// tables, and the φ matrices in `matrices/` (CSV) and `npy/`.
 ///
 /// # Errors
 /// [`crate::Error::Output`] if a file cannot be written.
-pub fn write_study(out: &mut OutputDir, tables: &Tables) -> Result<()> {
-    write_table(out, &tables.summary)?;
-    write_table(out, &tables.similarity)?;
-    write_table(out, &tables.conversion)?;
-    write_table(out, &tables.spectrum)?;
+pub fn write_study(out: &mut OutputDir, tables: &Tables, formats: &[TableFormat]) -> Result<()> {
+    write_table(out, &tables.summary, formats)?;
+    write_table(out, &tables.similarity, formats)?;
+    write_table(out, &tables.conversion, formats)?;
+    write_table(out, &tables.spectrum, formats)?;
     if let Some(rows) = &tables.across {
-        write_table(out, rows)?;
+        write_table(out, rows, formats)?;
     }
-    for phi in phi_matrices(&tables.similarity) {
-        let path = matrix_path("matrices", &phi.adapter, &phi.module, phi.matrix, phi.side, phi.i, phi.j, "csv");
-        out.stream(&path, |file: &mut dyn Write| -> io::Result<()> { phi.write_csv(file) })?;
+    let matrices = phi_matrices(&tables.similarity);
+    if formats.contains(&TableFormat::Csv) {
+        for phi in &matrices {
+            let path = matrix_path("matrices", &phi.adapter, &phi.module, phi.matrix, phi.side, phi.i, phi.j, "csv");
+            out.stream(&path, |file| phi.write_csv(file))?;
+        }
+    }
+    if formats.contains(&TableFormat::Npy) {
+        npy::write_all(out, &matrices)?;
     }
     Ok(())
 }
 
-/// Writes one table as `TABLE.csv`.
+/// Writes one table as `TABLE.csv` and `TABLE.parquet`, whichever are among the formats.
 ///
 /// # Errors
-/// [`crate::Error::Output`] if the file cannot be written.
-pub fn write_table<R: Row>(out: &mut OutputDir, rows: &[R]) -> Result<()> {
-    out.stream(&format!("{}.csv", R::TABLE), |file| write_rows(file, rows))
+/// [`crate::Error::Output`] if a file cannot be written.
+pub fn write_table<R: Row>(out: &mut OutputDir, rows: &[R], formats: &[TableFormat]) -> Result<()> {
+    for format in formats {
+        let name = format!("{}.{format}", R::TABLE);
+        match format {
+            TableFormat::Csv => out.stream(&name, |file| csv::write_rows(file, rows))?,
+            TableFormat::Parquet => out.stream(&name, |file| parquet::write_rows(file, rows))?,
+            TableFormat::Npy => {}
+        }
+    }
+    Ok(())
 }

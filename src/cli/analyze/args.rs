@@ -1,0 +1,143 @@
+//! The arguments of `condlora analyze`, and what the library is asked for by them.
+
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+
+use crate::cli::drawing::DrawingArgs;
+use crate::study::{AnalyzeParams, parse_bytes};
+use crate::table::TableFormat;
+use crate::terms::{Convention, MatrixKind, Side};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  condlora analyze adapters/sst2 --base models/roberta-base
+  condlora analyze runs/ --base models/roberta-base --init runs-step0/ -o results
+  condlora analyze adapters/sst2 --base models/roberta-base --modules value --ij 8,8 --ij 4,8 --side both")]
+pub(in crate::cli) struct AnalyzeArgs {
+    /// Adapter directories, or directories to search for adapters
+    #[arg(required = true, value_name = "PATH")]
+    pub(super) paths: Vec<PathBuf>,
+    /// Base model: a directory with model.safetensors, or that file [default: the one the adapter names]
+    #[arg(long, value_name = "DIR|FILE")]
+    base: Option<PathBuf>,
+    /// Where the tables, figures and manifest go
+    #[arg(short, long, value_name = "OUT", default_value = "condlora-results")]
+    pub(super) out: PathBuf,
+
+    /// Only these modules, by name
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
+    modules: Vec<String>,
+    /// Only these layers: 0-based indices and inclusive ranges (0..5,8)
+    #[arg(long, value_name = "LIST", help_heading = "What is compared")]
+    layers: Option<String>,
+    /// Conversion matrices A, B and BA, or the factors lora_A and lora_B themselves
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "A,B,BA", help_heading = "What is compared")]
+    matrices: Vec<MatrixKind>,
+    /// Numbers of singular vectors; repeatable [default: r,r with the module's smallest rank]
+    #[arg(long, value_name = "I,J", value_parser = parse_pair, help_heading = "What is compared")]
+    ij: Vec<(usize, usize)>,
+    /// Which singular vectors
+    #[arg(long, default_value = "left", help_heading = "What is compared")]
+    side: Sides,
+    /// The equations: the paper's need square weights; auto uses `general` where one is not
+    #[arg(long, default_value = "auto", help_heading = "What is compared")]
+    convention: ConventionChoice,
+
+    /// Also compare the same layer of different adapters: across.csv and its heatmaps
+    #[arg(long, help_heading = "What is compared")]
+    across: bool,
+
+    /// How often each control is drawn
+    #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls and numerics")]
+    null_draws: usize,
+    /// Seed of the controls
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls and numerics")]
+    pub(super) seed: u64,
+    /// An untrained adapter for the init control, or a directory with one for each adapter's name
+    #[arg(long, value_name = "DIR", help_heading = "Controls and numerics")]
+    init: Option<PathBuf>,
+    /// Solve by SVD and take singular values of W0 below X times the largest for zero
+    #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Controls and numerics")]
+    rcond: Option<f64>,
+
+    /// Memory that may be used, as in 8G; more adapters at a time are quicker [default: 80% of what is available]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Running")]
+    memory_limit: Option<u64>,
+    /// Pass over adapters that cannot be analysed, name each, and exit with 1
+    #[arg(long, help_heading = "Running")]
+    keep_going: bool,
+
+    /// Table formats: csv, parquet, and npy for the φ matrices
+    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "csv", help_heading = "Output")]
+    formats: Vec<TableFormat>,
+    #[command(flatten)]
+    pub(super) drawing: DrawingArgs,
+    /// Replace OUT if condlora made it
+    #[arg(long, help_heading = "Output")]
+    pub(super) overwrite: bool,
+    /// Write nothing and exit with 6 unless every status is ok
+    #[arg(long, help_heading = "Output")]
+    pub(super) strict: bool,
+}
+
+/// Which sides to compare.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Sides {
+    Left,
+    Right,
+    Both,
+}
+
+/// Which equations to use.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum ConventionChoice {
+    Auto,
+    Paper,
+    General,
+}
+
+fn parse_pair(text: &str) -> Result<(usize, usize), String> {
+    let wrong = || "expected two numbers, as in 8,8".to_owned();
+    let (i, j) = text.split_once(',').ok_or_else(wrong)?;
+    Ok((i.trim().parse().map_err(|_| wrong())?, j.trim().parse().map_err(|_| wrong())?))
+}
+
+impl AnalyzeArgs {
+    /// What the library is asked for.
+    pub(super) fn params(&self) -> AnalyzeParams {
+        AnalyzeParams {
+            paths: self.paths.clone(),
+            base: self.base.clone(),
+            modules: self.modules.clone(),
+            layers: self.layers.clone(),
+            matrices: self.matrices.clone(),
+            ij: self.ij.clone(),
+            sides: match self.side {
+                Sides::Left => vec![Side::Left],
+                Sides::Right => vec![Side::Right],
+                Sides::Both => vec![Side::Left, Side::Right],
+            },
+            convention: match self.convention {
+                ConventionChoice::Auto => None,
+                ConventionChoice::Paper => Some(Convention::Paper),
+                ConventionChoice::General => Some(Convention::General),
+            },
+            null_draws: self.null_draws,
+            seed: self.seed,
+            init: self.init.clone(),
+            rcond: self.rcond,
+            across: self.across,
+            keep_going: self.keep_going,
+            memory_limit: self.memory_limit,
+        }
+    }
+
+    /// The formats of the tables, each once, in their fixed order.
+    pub(super) fn table_formats(&self) -> Vec<TableFormat> {
+        let mut formats = self.formats.clone();
+        formats.sort();
+        formats.dedup();
+        formats
+    }
+}

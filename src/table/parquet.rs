@@ -1,0 +1,301 @@
+//! Tables as Parquet: a typed column for each of the CSV's, null for "no value", readable by pandas, polars and DuckDB.
+//!
+//! The same rows give the same bytes: nothing in a file says when or with which version it was made.
+
+use std::io::{self, Write};
+use std::path::Path;
+use std::sync::Arc;
+
+use parquet::basic::{LogicalType, Repetition, Type as Physical};
+use parquet::column::reader::ColumnReader;
+use parquet::column::writer::ColumnWriter;
+use parquet::data_type::ByteArray;
+use parquet::errors::ParquetError;
+use parquet::file::properties::{EnabledStatistics, WriterProperties};
+use parquet::file::reader::{FileReader, SerializedFileReader};
+use parquet::file::writer::SerializedFileWriter;
+use parquet::schema::types::{Type, TypePtr};
+
+use super::columns::{CellValue, ColumnType, Row, ValueKind};
+use crate::error::{Error, Result, escape};
+
+/// Rows in a row group: what is held at a time while a table is written or read.
+const ROWS_TOGETHER: usize = 1 << 16;
+/// Who wrote a file. Without a version, which would change the bytes of the same rows.
+const CREATED_BY: &str = "condlora";
+
+/// Writes a table.
+///
+/// # Errors
+/// Only those of `out`.
+pub fn write_rows<R: Row>(out: impl Write + Send, rows: &[R]) -> io::Result<()> {
+    let properties = WriterProperties::builder()
+        .set_created_by(CREATED_BY.to_owned())
+        .set_statistics_enabled(EnabledStatistics::Chunk)
+        .set_max_row_group_row_count(Some(ROWS_TOGETHER))
+        .build();
+    let schema = schema::<R>().map_err(as_io)?;
+    let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(as_io)?;
+    for rows in rows.chunks(ROWS_TOGETHER) {
+        let mut columns: Vec<Column> = R::TYPES.iter().map(|column| Column::new(*column, rows.len())).collect();
+        for row in rows {
+            let mut into = columns.iter_mut();
+            row.visit(|_, value| into.next().map_or(Ok(()), |column| column.push(value)))?;
+        }
+        let mut group = writer.next_row_group().map_err(as_io)?;
+        for column in columns {
+            if let Some(mut open) = group.next_column().map_err(as_io)? {
+                column.write(open.untyped()).map_err(as_io)?;
+                open.close().map_err(as_io)?;
+            }
+        }
+        group.close().map_err(as_io)?;
+    }
+    writer.close().map_err(as_io)?;
+    Ok(())
+}
+
+fn as_io(error: ParquetError) -> io::Error {
+    match error {
+        ParquetError::External(cause) => match cause.downcast::<io::Error>() {
+            Ok(error) => *error,
+            Err(cause) => io::Error::other(cause),
+        },
+        other => io::Error::other(other),
+    }
+}
+
+fn schema<R: Row>() -> Result<TypePtr, ParquetError> {
+    let fields: Result<Vec<TypePtr>, ParquetError> =
+        R::COLUMNS.iter().zip(R::TYPES).map(|(name, column)| field(name, *column).map(Arc::new)).collect();
+    Ok(Arc::new(Type::group_type_builder(R::TABLE).with_fields(fields?).build()?))
+}
+
+fn field(name: &str, column: ColumnType) -> Result<Type, ParquetError> {
+    let (physical, logical) = match column.kind {
+        ValueKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+        ValueKind::Integer => (Physical::INT64, None),
+        ValueKind::Float => (Physical::DOUBLE, None),
+    };
+    let repetition = if column.nullable { Repetition::OPTIONAL } else { Repetition::REQUIRED };
+    Type::primitive_type_builder(name, physical).with_logical_type(logical).with_repetition(repetition).build()
+}
+
+/// One column of a row group: its values, and for a nullable one which rows have one.
+struct Column {
+    values: Values,
+    present: Option<Vec<i16>>,
+}
+
+enum Values {
+    Text(Vec<ByteArray>),
+    Integer(Vec<i64>),
+    Float(Vec<f64>),
+}
+
+impl Column {
+    fn new(column: ColumnType, rows: usize) -> Self {
+        let values = match column.kind {
+            ValueKind::Text => Values::Text(Vec::with_capacity(rows)),
+            ValueKind::Integer => Values::Integer(Vec::with_capacity(rows)),
+            ValueKind::Float => Values::Float(Vec::with_capacity(rows)),
+        };
+        Self { values, present: column.nullable.then(|| Vec::with_capacity(rows)) }
+    }
+
+    fn push(&mut self, value: CellValue<'_>) -> io::Result<()> {
+        if let Some(present) = &mut self.present {
+            present.push(i16::from(value != CellValue::Empty));
+        }
+        match (&mut self.values, value) {
+            (_, CellValue::Empty) if self.present.is_some() => {}
+            (Values::Text(values), CellValue::Text(text)) => values.push(text.into()),
+            (Values::Integer(values), CellValue::Integer(number)) => {
+                values.push(i64::try_from(number).map_err(|_| io::Error::other(format!("{number} is too large")))?);
+            }
+            (Values::Float(values), CellValue::Float(number)) => values.push(number),
+            (_, other) => return Err(io::Error::other(format!("{other:?} in a column of another type"))),
+        }
+        Ok(())
+    }
+
+    fn write(&self, to: &mut ColumnWriter<'_>) -> Result<(), ParquetError> {
+        let present = self.present.as_deref();
+        match (&self.values, to) {
+            (Values::Text(values), ColumnWriter::ByteArrayColumnWriter(to)) => to.write_batch(values, present, None)?,
+            (Values::Integer(values), ColumnWriter::Int64ColumnWriter(to)) => to.write_batch(values, present, None)?,
+            (Values::Float(values), ColumnWriter::DoubleColumnWriter(to)) => to.write_batch(values, present, None)?,
+            _ => return Err(ParquetError::General("a column of another type than its values".to_owned())),
+        };
+        Ok(())
+    }
+}
+
+/// Reads a table back. Columns may stand in any order, and more may be there; each of ours must be there with its type.
+///
+/// # Errors
+/// [`Error::Missing`] if the file cannot be read, [`Error::Malformed`] with row and column if it is not such a table.
+pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>> {
+    let file = std::fs::File::open(path).map_err(|error| Error::missing(path, super::in_words(&error)))?;
+    let damaged = |error: ParquetError| Error::malformed(path, "table", "a Parquet file", escape(&error.to_string()));
+    let reader = SerializedFileReader::new(file).map_err(damaged)?;
+    let schema = reader.metadata().file_metadata().schema_descr();
+    let mut places = Vec::with_capacity(R::COLUMNS.len());
+    for (&name, &column) in R::COLUMNS.iter().zip(R::TYPES) {
+        let at = schema.columns().iter().position(|found| found.path().parts() == [name]);
+        let Some(at) = at else {
+            let found = schema.columns().iter().map(|column| column.path().string()).collect::<Vec<_>>().join(",");
+            return Err(Error::malformed(path, "columns", format!("a column `{name}`"), format!("`{}`", escape(&found))));
+        };
+        let wanted = field(name, column).map_err(damaged)?;
+        let found = schema.column(at);
+        if found.physical_type() != wanted.get_physical_type() || found.max_def_level() != i16::from(column.nullable) {
+            let described = |physical: Physical, nullable: bool| format!("{physical}{}", if nullable { " or null" } else { "" });
+            let expected = described(wanted.get_physical_type(), column.nullable);
+            let found = described(found.physical_type(), found.max_def_level() > 0);
+            return Err(Error::malformed(path, format!("column `{name}`"), expected, found));
+        }
+        places.push(at);
+    }
+    let mut rows = Vec::new();
+    for group in 0..reader.num_row_groups() {
+        let group = reader.get_row_group(group).map_err(damaged)?;
+        let count = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
+        let mut columns = Vec::with_capacity(places.len());
+        for &at in &places {
+            columns.push(texts(group.get_column_reader(at).map_err(damaged)?, count).map_err(damaged)?);
+        }
+        for row in 0..count {
+            let field = |column: usize| columns.get(column).and_then(|texts| texts.get(row)).map_or("", String::as_str);
+            let parsed = R::from_fields(field).map_err(|(column, bad)| {
+                let name = R::COLUMNS.get(column).copied().unwrap_or("");
+                let what = format!("row {}, column `{name}`", rows.len() + 1);
+                Error::malformed(path, what, bad.expected, format!("`{}`", escape(field(column))))
+            })?;
+            rows.push(parsed);
+        }
+    }
+    Ok(rows)
+}
+
+/// The values of a column as the CSV's fields: rows are built from text in one place only. (A float's text gives back its bits.)
+fn texts(column: ColumnReader, rows: usize) -> Result<Vec<String>, ParquetError> {
+    let mut levels = Vec::new();
+    let values: Vec<String> = match column {
+        ColumnReader::ByteArrayColumnReader(mut reader) => {
+            let mut values = Vec::new();
+            reader.read_records(rows, Some(&mut levels), None, &mut values)?;
+            values.iter().map(|bytes| bytes.as_utf8().map(str::to_owned)).collect::<Result<_, _>>()?
+        }
+        ColumnReader::Int64ColumnReader(mut reader) => {
+            let mut values = Vec::new();
+            reader.read_records(rows, Some(&mut levels), None, &mut values)?;
+            values.iter().map(i64::to_string).collect()
+        }
+        ColumnReader::DoubleColumnReader(mut reader) => {
+            let mut values = Vec::new();
+            reader.read_records(rows, Some(&mut levels), None, &mut values)?;
+            values.iter().map(|value| format!("{value:?}")).collect()
+        }
+        _ => return Err(ParquetError::General("a column of a type that no table has".to_owned())),
+    };
+    let mut values = values.into_iter();
+    let all: Vec<String> = if levels.is_empty() {
+        values.collect()
+    } else {
+        levels.iter().map(|level| if *level > 0 { values.next().unwrap_or_default() } else { String::new() }).collect()
+    };
+    if all.len() == rows { Ok(all) } else { Err(ParquetError::EOF(format!("{} of {rows} rows", all.len()))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::rows::{AcrossRow, SpectrumRow};
+    use crate::terms::{MatrixKind, Side, Status};
+
+    fn spectrum(count: usize) -> Vec<SpectrumRow> {
+        (0..count)
+            .map(|k| SpectrumRow {
+                adapter: format!("a/\"{}\",ü", k % 3),
+                module: "query".into(),
+                matrix: MatrixKind::BA,
+                layer: (k % 5 > 0).then_some(k as u32),
+                k,
+                sigma: 1.0 / (k as f64 + 0.3),
+            })
+            .collect()
+    }
+
+    fn written<R: Row>(rows: &[R]) -> tempfile::NamedTempFile {
+        let mut file = tempfile::NamedTempFile::new().unwrap();
+        write_rows(&mut file, rows).unwrap();
+        file
+    }
+
+    #[test]
+    fn rows_come_back_with_every_bit_and_bytes_do_not_change() {
+        let rows = spectrum(ROWS_TOGETHER + 17);
+        let (one, two) = (written(&rows), written(&rows));
+        assert_eq!(read_rows::<SpectrumRow>(one.path()).unwrap(), rows);
+        assert_eq!(std::fs::read(one.path()).unwrap(), std::fs::read(two.path()).unwrap());
+        let reader = SerializedFileReader::new(std::fs::File::open(one.path()).unwrap()).unwrap();
+        assert_eq!((reader.num_row_groups(), reader.metadata().file_metadata().created_by()), (2, Some("condlora")));
+        assert!(read_rows::<SpectrumRow>(written::<SpectrumRow>(&[]).path()).unwrap().is_empty());
+    }
+
+    #[test]
+    fn columns_have_types_and_no_value_is_null() {
+        let row = AcrossRow {
+            module: "value".into(),
+            layer: None,
+            matrix: MatrixKind::LoraA,
+            side: Side::Right,
+            i: 1,
+            j: 8,
+            adapter_a: "a".into(),
+            adapter_b: "b".into(),
+            phi: None,
+            gaussian_expected: Some(f64::NAN),
+            status: Status::Rank,
+        };
+        let file = written(&[row]);
+        let reader = SerializedFileReader::new(std::fs::File::open(file.path()).unwrap()).unwrap();
+        // The crate's own row reader, which shares nothing with ours.
+        let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
+        assert_eq!(
+            rows,
+            ["{module: \"value\", layer: null, matrix: \"lora_A\", side: \"right\", i: 1, j: 8, adapter_a: \"a\", \
+              adapter_b: \"b\", phi: null, gaussian_expected: null, status: \"rank\"}"]
+        );
+        let types: Vec<(String, Physical, i16)> = reader
+            .metadata()
+            .file_metadata()
+            .schema_descr()
+            .columns()
+            .iter()
+            .map(|column| (column.name().to_owned(), column.physical_type(), column.max_def_level()))
+            .collect();
+        assert_eq!(types[1], ("layer".to_owned(), Physical::INT64, 1));
+        assert_eq!(types[4], ("i".to_owned(), Physical::INT64, 0));
+        assert_eq!(types[8], ("phi".to_owned(), Physical::DOUBLE, 1));
+        assert_eq!(types[10], ("status".to_owned(), Physical::BYTE_ARRAY, 0));
+    }
+
+    #[test]
+    fn what_is_no_such_table_is_refused() {
+        let file = written(&spectrum(3));
+        let refused = |path: &Path| read_rows::<AcrossRow>(path).unwrap_err().to_string();
+        assert!(refused(file.path()).contains("columns; expected a column `side`, found `adapter,module,matrix"));
+        std::fs::write(file.path(), "PAR1 no").unwrap();
+        assert!(refused(file.path()).contains("expected a Parquet file"), "{}", refused(file.path()));
+        assert_eq!(read_rows::<AcrossRow>(Path::new("/nowhere")).unwrap_err().exit_code(), 3);
+    }
+
+    #[test]
+    fn a_full_disk_is_an_error() {
+        let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+        let error = write_rows(full, &spectrum(100_000)).unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::StorageFull, "{error:?}");
+    }
+}
