@@ -34,7 +34,9 @@ mod pickle_cases;
 #[path = "../../tests/bad_inputs/pickled.rs"]
 mod pickled;
 
-pub use adapter::{Adapter, AdapterLayer, AdapterModule, Factors, InputRecord};
+pub use adapter::{
+    Adapter, AdapterLayer, AdapterModule, FactorSource, Factors, FoundLayers, InputRecord, RawLayer, Scaling, StoredFactor,
+};
 pub use base::BaseModel;
 pub use config::AdapterConfig;
 pub use discover::{FoundAdapter, find_adapters, find_base, match_init};

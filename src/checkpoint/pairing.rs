@@ -254,7 +254,7 @@ fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor:
     let info = base.info(tensor).ok_or_else(|| Error::missing(file, format!("has no tensor `{}`", escape(tensor))))?;
     let float = check_dtype(base, tensor, info)?;
     let [rows, columns] = matrix_shape(file, tensor, info)?;
-    let transposed = adapter.config.fan_in_fan_out;
+    let transposed = layer.w0_transposed;
     let (d_out, d_in) = if transposed { (columns, rows) } else { (rows, columns) };
     let (a, b) = ([layer.rank, layer.d_in], [layer.d_out, layer.rank]);
     let stored = if transposed { format!(" (stored {}, fan_in_fan_out)", show_shape(&info.shape)) } else { String::new() };
@@ -269,10 +269,10 @@ fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor:
         }
     };
     if layer.d_in != d_in {
-        return Err(wrong(&layer.tensor_a, format!("[r, {d_in}] as W0 has {d_in} columns"), &a));
+        return Err(wrong(layer.source.tensor_a(), format!("[r, {d_in}] as W0 has {d_in} columns"), &a));
     }
     if layer.d_out != d_out {
-        return Err(wrong(&layer.tensor_b, format!("[{d_out}, r] as W0 has {d_out} rows"), &b));
+        return Err(wrong(layer.source.tensor_b(), format!("[{d_out}, r] as W0 has {d_out} rows"), &b));
     }
     Ok(PairedLayer {
         adapter_layer: layer.clone(),

@@ -151,7 +151,7 @@ impl Work<'_> {
         let trained = (0..pass.members.len()).flat_map(|k| [What::Trained(k), What::Untrained(k)]);
         let drawn = pass.draws.clone().filter(|_| !ranks.is_empty()).map(What::Draw);
         for what in trained.chain(drawn) {
-            let Some(factors) = self.factors(what, ranks.last().copied())? else { continue };
+            let Some(factors) = self.factors(what, &w0, ranks.last().copied())? else { continue };
             columns += 2 * factors.rank();
             waiting.push(Item { what, factors });
             if columns >= together {
@@ -172,7 +172,7 @@ impl Work<'_> {
     }
 
     /// Reads or draws one pair; none where there is none.
-    fn factors(&mut self, what: What, largest_rank: Option<usize>) -> Result<Option<FactorPair>> {
+    fn factors(&mut self, what: What, w0: &StoredWeight, largest_rank: Option<usize>) -> Result<Option<FactorPair>> {
         let (context, layer) = (self.context, self.layer);
         let member = match what {
             What::Draw(number) => {
@@ -198,7 +198,7 @@ impl Work<'_> {
         };
         let Some((adapter, of)) = source else { return Ok(None) };
         let inputs = &mut self.found.inputs;
-        match context.clock.read.time(|| FactorPair::read(adapter, of, layer, inputs)) {
+        match context.clock.read.time(|| FactorPair::read(adapter, of, w0, inputs)) {
             Ok(factors) => Ok(Some(factors)),
             Err(error) if context.keep_going() => {
                 self.found.failed.push((number, error));

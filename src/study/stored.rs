@@ -1,6 +1,6 @@
 //! What is read of a layer: its base weight, and the factors of its adapters.
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayView2, s};
 
 use super::grouping::GroupLayer;
 use crate::checkpoint::{Adapter, AdapterLayer, InputRecord, RawTensor};
@@ -34,6 +34,11 @@ impl StoredWeight {
     pub(super) fn stored(&self) -> &RawTensor {
         &self.raw
     }
+
+    /// The rows of B (out of all parts, r) that belong to this part.
+    fn rows_of<'b>(&self, b: &'b Array2<f64>) -> ArrayView2<'b, f64> {
+        b.slice(s![self.first_row..self.first_row + self.d_out, ..])
+    }
 }
 
 impl WeightRows for StoredWeight {
@@ -56,11 +61,14 @@ pub(super) struct FactorPair {
 }
 
 impl FactorPair {
-    /// Reads the factors of `layer`; of a fused weight's B, the rows of one part.
+    /// Reads the factors of `layer`, which adapts `w0`; of a fused weight's B, the rows of one part.
+    ///
+    /// # Errors
+    /// As [`Adapter::read_factors`].
     pub(super) fn read(
         adapter: &Adapter,
         layer: &AdapterLayer,
-        part: &GroupLayer,
+        w0: &StoredWeight,
         inputs: &mut Vec<InputRecord>,
     ) -> Result<Self> {
         let factors = adapter.read_factors(layer)?;
@@ -73,11 +81,10 @@ impl FactorPair {
                 found: format!("{found} values"),
             })
         };
-        let mut b = shaped(layer.d_out, layer.rank, factors.b)?;
-        if let Some(block) = &part.block {
-            b = b.slice(s![block.first..block.first + part.d_out, ..]).to_owned();
-        }
-        Ok(Self { a_transposed: shaped(layer.rank, layer.d_in, factors.a)?.reversed_axes().as_standard_layout().into_owned(), b })
+        let a_transposed = shaped(layer.rank, layer.d_in, factors.a)?.reversed_axes().as_standard_layout().into_owned();
+        let whole_b = shaped(layer.d_out, layer.rank, factors.b)?;
+        let b = if whole_b.nrows() == w0.d_out { whole_b } else { w0.rows_of(&whole_b).to_owned() };
+        Ok(Self { a_transposed, b })
     }
 
     pub(super) fn rank(&self) -> usize {

@@ -1,0 +1,86 @@
+//! Layers to modules: grouped by type, named, sorted, and held against the ranks that the configuration gives.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::{AdapterLayer, AdapterModule};
+use crate::checkpoint::config::AdapterConfig;
+use crate::checkpoint::files::sample;
+use crate::checkpoint::keys::name_modules;
+use crate::checkpoint::weights::WeightsFile;
+use crate::error::{Error, Result, escape};
+
+/// Compares the ranks that the configuration gives with those of the tensors.
+pub(super) fn check_ranks(config: &AdapterConfig, layers: &[AdapterLayer], warnings: &mut Vec<String>) -> Result<()> {
+    let matching = [
+        ("rank_pattern", config.rank_pattern.iter().map(|(pattern, _)| pattern).collect::<Vec<_>>()),
+        ("alpha_pattern", config.alpha_pattern.iter().map(|(pattern, _)| pattern).collect()),
+    ];
+    for (field, patterns) in matching {
+        for pattern in patterns {
+            if !layers.iter().any(|layer| pattern.matches(&layer.key.path)) {
+                warnings.push(format!("{field}: `{}` matches no module", escape(&pattern.key)));
+            }
+        }
+    }
+    let mut by_default = layers.iter().filter(|layer| config.pattern_rank(&layer.key.path).is_none()).peekable();
+    if let Some(r) = config.r
+        && by_default.peek().is_some()
+        && !by_default.any(|layer| layer.rank == r)
+    {
+        let ranks: BTreeSet<String> = layers.iter().map(|layer| layer.rank.to_string()).collect();
+        let found = format!("tensors of rank {}", sample(ranks.into_iter().collect(), 5));
+        return Err(Error::mismatch(&config.path, format!("r is {r}"), "the rank of a tensor", found)
+            .with_hint("the config and the weights may be of different adapters"));
+    }
+    let differs = |layer: &&AdapterLayer| config.pattern_rank(&layer.key.path).or(config.r).is_some_and(|r| r != layer.rank);
+    let mut wrong = layers.iter().filter(differs);
+    if let Some(layer) = wrong.next() {
+        warnings.push(format!(
+            "the config gives another rank than the tensors have for {} layers (`{}` has {}); the tensors' is used",
+            1 + wrong.count(),
+            escape(&layer.key.path),
+            layer.rank
+        ));
+    }
+    Ok(())
+}
+
+/// Groups the layers by module type, names the modules and sorts everything.
+pub(super) fn group(weights: &WeightsFile, layers: Vec<AdapterLayer>, warnings: &mut Vec<String>) -> Result<Vec<AdapterModule>> {
+    let mut by_type: BTreeMap<String, Vec<AdapterLayer>> = BTreeMap::new();
+    for layer in layers {
+        by_type.entry(layer.key.module_type.clone()).or_default().push(layer);
+    }
+    let names = name_modules(&by_type.keys().map(String::as_str).collect::<Vec<_>>());
+    let mut modules = Vec::with_capacity(by_type.len());
+    for (name, (module_type, mut layers)) in names.into_iter().zip(by_type) {
+        layers.sort_by_key(|layer| layer.layer);
+        for pair in layers.windows(2) {
+            if pair[0].layer == pair[1].layer {
+                let found = format!("`{}` and `{}`", escape(&pair[0].adapter_key), escape(&pair[1].adapter_key));
+                return Err(Error::mismatch(weights.path(), "two names for one layer", "one", found));
+            }
+        }
+        warnings.extend(gap_warning(&name, &layers));
+        modules.push(AdapterModule { name, module_type, layers });
+    }
+    modules.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(modules)
+}
+
+/// The warning for a module whose layer numbers have gaps.
+fn gap_warning(name: &str, layers: &[AdapterLayer]) -> Option<String> {
+    let numbers: Vec<u32> = layers.iter().filter_map(|layer| layer.layer).collect();
+    let (first, last) = (*numbers.first()?, *numbers.last()?);
+    let missing: Vec<String> = numbers
+        .windows(2)
+        .filter(|pair| pair[1] - pair[0] > 1)
+        .map(|pair| if pair[1] - pair[0] == 2 { (pair[0] + 1).to_string() } else { format!("{}..{}", pair[0] + 1, pair[1] - 1) })
+        .collect();
+    if missing.is_empty() {
+        return None;
+    }
+    let more = if missing.len() > 8 { ", ..." } else { "" };
+    let shown: Vec<&str> = missing.iter().take(8).map(String::as_str).collect();
+    Some(format!("module `{}`: layers {first}..{last} without {}{more}", escape(name), shown.join(", ")))
+}

@@ -1,0 +1,110 @@
+//! Checks the shapes and stored types of a layer's factors, once: behind this door they are known to fit each other.
+
+use std::path::Path;
+
+use super::AdapterLayer;
+use super::source::{FactorSource, RawLayer, Scaling, StoredFactor};
+use crate::checkpoint::config::AdapterConfig;
+use crate::checkpoint::keys::ModuleKey;
+use crate::checkpoint::tensor::{FloatType, TensorInfo, not_full_precision, show_shape};
+use crate::checkpoint::weights::WeightsFile;
+use crate::error::{Error, Result, escape};
+
+/// Checks names and shapes of one layer's factors.
+///
+/// # Errors
+/// [`Error::Mismatch`] for a path that names no layer, and for factors that are no pair `[r, in]`, `[out, r]` of floats.
+pub(super) fn check_layer(weights: &WeightsFile, config: &AdapterConfig, raw: RawLayer) -> Result<AdapterLayer> {
+    let file = weights.path();
+    let RawLayer { path, adapter_key, source, scaling, w0_transposed } = raw;
+    let key = ModuleKey::from_path(path).map_err(|err| {
+        let what = format!("tensor name `{}`", escape(source.tensor_a()));
+        Error::mismatch(file, what, err.expected, escape(&err.found))
+    })?;
+    let FactorSource::Stored { a, b, e } = &source;
+    let (a, dtype_a) = factor_shape(weights, a)?;
+    let (b, dtype_b) = factor_shape(weights, b)?;
+    let (rank, d_in, d_out) = (a[0], a[1], b[0]);
+    check_pair(file, &adapter_key, &source, a, b)?;
+    if let Some(e) = e {
+        check_singular_values(weights, e, rank)?;
+    }
+    let dtype = if dtype_a == dtype_b { dtype_a.name().to_owned() } else { format!("{}/{}", dtype_a.name(), dtype_b.name()) };
+    let scaling = match scaling {
+        Scaling::Configured => config.scaling(&key.path, rank),
+        Scaling::Alpha(alpha) => alpha / rank as f64,
+        Scaling::Given(scaling) => scaling,
+    };
+    Ok(AdapterLayer { layer: key.layer, key, adapter_key, rank, d_in, d_out, scaling, dtype, source, w0_transposed })
+}
+
+/// Whether A and B have one rank, which is not above the sizes of W0.
+fn check_pair(file: &Path, adapter_key: &str, source: &FactorSource, a: [usize; 2], b: [usize; 2]) -> Result<()> {
+    let (rank, d_in, d_out) = (a[0], a[1], b[0]);
+    if rank != b[1] {
+        let what = format!("ranks of `{}` and `{}`", escape(source.tensor_a()), escape(source.tensor_b()));
+        let error =
+            Error::mismatch(file, what, "A [r, in] and B [out, r]", format!("A {} and B {}", show_shape(&a), show_shape(&b)));
+        let fits = |rank: usize, d_in: usize, d_out: usize| rank <= d_in.min(d_out);
+        return Err(if a[1] == b[1] && fits(a[1], a[0], b[0]) {
+            error.with_hint("A looks transposed")
+        } else if a[0] == b[0] && fits(a[0], a[1], b[1]) {
+            error.with_hint("B looks transposed")
+        } else {
+            error
+        });
+    }
+    if rank > d_in.min(d_out) {
+        let what = format!("rank of `{}`", escape(adapter_key));
+        let found = format!("{rank} (A {}, B {})", show_shape(&a), show_shape(&b));
+        let expected = format!("at most min(out, in) = {}", d_in.min(d_out));
+        return Err(Error::mismatch(file, what, expected, found)
+            .with_hint("A or B may be stored transposed: A is [r, in], B is [out, r]"));
+    }
+    Ok(())
+}
+
+/// Whether AdaLoRA's E has one value for each row of A.
+fn check_singular_values(weights: &WeightsFile, name: &str, rank: usize) -> Result<()> {
+    let (info, _) = float_info(weights, name)?;
+    if info.shape[..] == [rank, 1] || info.shape[..] == [rank] {
+        return Ok(());
+    }
+    let what = format!("shape of tensor `{}`", escape(name));
+    Err(Error::mismatch(weights.path(), what, format!("[{rank}, 1], a value for each row of A"), show_shape(&info.shape)))
+}
+
+/// The two sizes of a factor as `[r, in]` or `[out, r]`, a 1x1 kernel removed.
+fn factor_shape(weights: &WeightsFile, factor: &StoredFactor) -> Result<([usize; 2], FloatType)> {
+    let (info, float) = float_info(weights, &factor.tensor)?;
+    let mut shape = matrix_shape(weights.path(), &factor.tensor, info)?;
+    if factor.transposed {
+        shape.reverse();
+    }
+    Ok((shape, float))
+}
+
+/// What is known about a tensor that has to be there and in full precision.
+fn float_info<'a>(weights: &'a WeightsFile, name: &str) -> Result<(&'a TensorInfo, FloatType)> {
+    let file = weights.path();
+    let info = weights.info(name).ok_or_else(|| Error::missing(file, format!("has no tensor `{}`", escape(name))))?;
+    let float = FloatType::of(info.dtype).ok_or_else(|| not_full_precision(file, name, info.dtype))?;
+    Ok((info, float))
+}
+
+/// The two sizes of a matrix, a 1x1 kernel removed; anything else is refused.
+pub(in crate::checkpoint) fn matrix_shape(file: &Path, name: &str, info: &TensorInfo) -> Result<[usize; 2]> {
+    let what = || format!("shape of tensor `{}`", escape(name));
+    let shape = match info.shape[..] {
+        [rows, columns] | [rows, columns, 1, 1] => [rows, columns],
+        [_, _, height, width] => {
+            let found = format!("{} (a {height}x{width} kernel)", show_shape(&info.shape));
+            return Err(Error::mismatch(file, what(), "a matrix or a 1x1 convolution", found));
+        }
+        _ => return Err(Error::mismatch(file, what(), "a matrix or a 1x1 convolution", show_shape(&info.shape))),
+    };
+    if shape.contains(&0) {
+        return Err(Error::mismatch(file, what(), "sizes above 0", show_shape(&info.shape)));
+    }
+    Ok(shape)
+}
