@@ -4,6 +4,7 @@
 //! Every solution is checked by its own residual. What the targets are for is the caller's business.
 
 mod by_lu;
+mod forward;
 mod minimum_norm;
 
 use ndarray::{Array2, ArrayView2};
@@ -12,6 +13,7 @@ use crate::error::{Error, Result};
 use crate::linalg::norms::{MatrixNorms, fill_with_norms};
 use crate::terms::Method;
 use by_lu::ByLu;
+pub use forward::{factor_of, shared_equations};
 use minimum_norm::MinimumNorm;
 
 /// A base weight W0 that gives its rows in f64, as often as asked.

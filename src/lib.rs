@@ -60,6 +60,7 @@ pub mod conversion;
 pub mod error;
 pub mod figure;
 pub mod linalg;
+pub mod shared_theta;
 pub mod similarity;
 pub mod study;
 pub mod table;

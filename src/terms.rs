@@ -80,6 +80,30 @@ impl Convention {
     }
 }
 
+/// Which equations a CondLoRA checkpoint's Θ are meant for (the field `condlora_convention` of its configuration).
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum CondloraConvention {
+    /// `A = (W0·Θ_A)ᵀ`, `B = W0·Θ_B`, square W0: as the authors' code computes it.
+    #[default]
+    Paper,
+    /// `A = (W0ᵀ·Θ_A)ᵀ`, `B = W0·Θ_B`, for any shape.
+    General,
+    /// `A = (W0·Θ_A)ᵀ`, `B = W0ᵀ·Θ_B`, square W0: as Kim et al. 2024 print Eq. 6.
+    Eq6,
+}
+
+impl CondloraConvention {
+    /// The name used in configurations.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Paper => "paper",
+            Self::General => "general",
+            Self::Eq6 => "eq6",
+        }
+    }
+}
+
 /// How far a number can be trusted; the first that applies, from worst to best.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
@@ -167,6 +191,11 @@ macro_rules! text_form {
 text_form!(MatrixKind, "a matrix", [MatrixKind::A, MatrixKind::B, MatrixKind::BA, MatrixKind::LoraA, MatrixKind::LoraB]);
 text_form!(Side, "a side", [Side::Left, Side::Right]);
 text_form!(Convention, "a convention", [Convention::Paper, Convention::General]);
+text_form!(
+    CondloraConvention,
+    "a CondLoRA convention",
+    [CondloraConvention::Paper, CondloraConvention::General, CondloraConvention::Eq6]
+);
 text_form!(Method, "a method", [Method::Lu, Method::LuRefined, Method::LeastSquares]);
 text_form!(
     Status,

@@ -9,9 +9,25 @@ use regex::Regex;
 
 /// Each module and what it may import. Data flows from the checkpoint to the rows and from there to tables and figures;
 /// `checkpoint` and the mathematics do not know each other, and figures see rows only.
-const MAY_IMPORT: [(&str, &[&str]); 12] = [
+const MAY_IMPORT: [(&str, &[&str]); 13] = [
     ("main", &["cli"]),
-    ("cli", &["study", "figure", "table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"]),
+    (
+        "cli",
+        &[
+            "shared_theta",
+            "study",
+            "figure",
+            "table",
+            "checkpoint",
+            "controls",
+            "conversion",
+            "similarity",
+            "linalg",
+            "terms",
+            "error",
+        ],
+    ),
+    ("shared_theta", &["study", "table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"]),
     ("study", &["table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"]),
     ("figure", &["table", "terms", "error"]),
     ("table", &["terms", "error"]),

@@ -17,6 +17,7 @@ pub mod keys;
 pub mod pairing;
 mod pickle;
 mod safetensors_file;
+pub mod safetensors_writer;
 mod strided;
 pub mod tensor;
 pub mod weights;
@@ -42,6 +43,7 @@ pub use config::AdapterConfig;
 pub use discover::{FoundAdapter, find_adapters, find_base, match_init};
 pub use keys::ModuleKey;
 pub use pairing::{Block, PairedLayer, PairedModule, base_name_warning, pair_with_base};
+pub use safetensors_writer::{SafetensorsWriter, TensorSpec};
 pub use tensor::{Dtype, FloatType, RawTensor, TensorInfo};
 pub use weights::WeightsFile;
 

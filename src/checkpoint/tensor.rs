@@ -82,6 +82,43 @@ impl FloatType {
             Self::F64 => 8,
         }
     }
+
+    /// The dtype of the format.
+    #[must_use]
+    pub fn dtype(self) -> Dtype {
+        match self {
+            Self::F32 => Dtype::F32,
+            Self::F16 => Dtype::F16,
+            Self::BF16 => Dtype::BF16,
+            Self::F64 => Dtype::F64,
+        }
+    }
+
+    /// Appends a value rounded to this type, little-endian; false where a finite value is beyond its range.
+    pub(super) fn narrow(self, value: f64, bytes: &mut Vec<u8>) -> bool {
+        let finite = match self {
+            Self::F32 => {
+                let narrow = value as f32;
+                bytes.extend(narrow.to_le_bytes());
+                narrow.is_finite()
+            }
+            Self::F16 => {
+                let narrow = half::f16::from_f64(value);
+                bytes.extend(narrow.to_le_bytes());
+                narrow.is_finite()
+            }
+            Self::BF16 => {
+                let narrow = half::bf16::from_f64(value);
+                bytes.extend(narrow.to_le_bytes());
+                narrow.is_finite()
+            }
+            Self::F64 => {
+                bytes.extend(value.to_le_bytes());
+                true
+            }
+        };
+        finite || !value.is_finite()
+    }
 }
 
 /// One tensor as it stands in the file.
