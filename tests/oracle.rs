@@ -120,6 +120,50 @@ fn every_phi_is_the_oracles() {
 }
 
 #[test]
+fn condlora_is_the_oracles_and_its_theta_is_found_in_every_layer() {
+    let folder = tempfile::tempdir().unwrap();
+    let out = folder.path().join("out");
+    let mut command = analyze([data("condlora")]);
+    command.arg("--base").arg(real_base()).arg("-o").arg(&out);
+    command.args(["--side", "both", "--figures", "none", "--null-draws", "0"]);
+    for ij in ["8,8", "4,8", "4,4", "2,2", "1,1"] {
+        command.args(["--ij", ij]);
+    }
+    Run::of(command.output().unwrap()).exits(0);
+    let rows: Vec<SimilarityRow> = read_rows(&out.join("similarity.csv")).unwrap();
+    let mut compared = 0;
+    for adapter in ["sst2-seed0", "trec-seed0"] {
+        for expected in expected_rows(&format!("condlora-{adapter}"), "phi.csv") {
+            let text = |column: &str| expected[column].clone();
+            let is_cell = |r: &&SimilarityRow| {
+                (r.adapter.as_str(), &r.module, r.matrix.name(), r.side.name())
+                    == (adapter, &text("module"), &text("matrix"), &text("side"))
+                    && [r.i, r.j, r.layer_a as usize, r.layer_b as usize]
+                        == ["i", "j", "layer_a", "layer_b"].map(|column| text(column).parse::<usize>().unwrap())
+            };
+            let found = rows.iter().find(is_cell).unwrap_or_else(|| panic!("{expected:?} is missing"));
+            let difference = (found.phi.unwrap() - number(&expected, "phi")).abs();
+            assert!(difference <= 1e-10 && difference <= found.phi_error_bound.unwrap(), "{expected:?} is off by {difference:e}");
+            compared += 1;
+        }
+    }
+    assert_eq!((compared, rows.len()), (4320, 4320));
+    // One Θ for all layers: whatever was trained, solving through each W0 gives it back.
+    let of_theta: Vec<&SimilarityRow> =
+        rows.iter().filter(|r| matches!(r.matrix, MatrixKind::A | MatrixKind::B) && r.i == r.j).collect();
+    assert_eq!(of_theta.len(), 2 * 2 * 2 * 2 * 4 * 36);
+    for row in of_theta {
+        assert!((row.phi.unwrap() - 1.0).abs() <= 1e-10, "{row:?}");
+    }
+    let conversion: Vec<ConversionRow> = read_rows(&out.join("conversion.csv")).unwrap();
+    assert_eq!(conversion.len(), 2 * 2 * 6);
+    for row in conversion {
+        assert_eq!((row.adapter_key, row.rank, row.scaling), (row.module, 8, 1.0));
+        assert_eq!((row.adapter_dtype.as_str(), row.status), ("F32", Status::Ok));
+    }
+}
+
+#[test]
 fn averages_are_those_of_the_oracles_cells() {
     let mut compared = 0;
     for adapter in ADAPTERS {

@@ -9,11 +9,14 @@ mod source;
 
 use std::path::{Path, PathBuf};
 
-use super::config::AdapterConfig;
+use super::base::BaseModel;
+use super::condlora::CondLora;
+use super::config::{AdapterConfig, CONDITIONAL};
 use super::files::{listing, unreadable};
 use super::keys::ModuleKey;
 use super::weights::WeightsFile;
 use crate::error::{Error, Result};
+use crate::terms::CondloraConvention;
 pub(super) use shapes::matrix_shape;
 pub use source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor};
 
@@ -37,6 +40,8 @@ pub struct Adapter {
     pub ignored_tensors: usize,
     /// What the user should know, the configuration's warnings included.
     pub warnings: Vec<String>,
+    /// What its checkpoint holds, if it is a CondLoRA: its modules are known once it is laid out over its base model.
+    pub condlora: Option<CondLora>,
     weights: WeightsFile,
 }
 
@@ -76,13 +81,15 @@ pub struct AdapterLayer {
     pub w0_transposed: bool,
 }
 
-/// The factors of one layer.
+/// The factors of one layer; of a CondLoRA's, the conversion matrices that make them of W0.
 #[derive(Debug, Clone)]
 pub struct Factors {
-    /// A, row-major `[rank, d_in]`.
+    /// A, row-major `[rank, d_in]`; of a CondLoRA Θ_Aᵀ, `[rank, length]`.
     pub a: Vec<f64>,
-    /// B, row-major `[d_out, rank]`.
+    /// B, row-major `[d_out, rank]`; of a CondLoRA Θ_Bᵀ, `[rank, length]`.
     pub b: Vec<f64>,
+    /// The equations that make the factors, if these are a CondLoRA's Θ.
+    pub shared: Option<CondloraConvention>,
     /// What was read: A, then B, then what A was made with.
     pub inputs: Vec<InputRecord>,
 }
@@ -109,6 +116,12 @@ impl Adapter {
         std::fs::metadata(dir).map_err(|err| unreadable(dir, &err))?;
         let config = AdapterConfig::read(dir)?;
         let weights = WeightsFile::open(&weights_path(dir)?)?;
+        if config.peft_type == CONDITIONAL {
+            let found = CondLora::find(&weights)?;
+            let (ignored_tensors, warnings) = (found.others.len(), config.warnings.clone());
+            let (dir, modules) = (dir.to_owned(), Vec::new());
+            return Ok(Self { name, dir, config, modules, ignored_tensors, warnings, condlora: Some(found), weights });
+        }
         let found = names::collect(&weights, &config)?;
         Self::from_layers(dir, name, config, weights, found)
     }
@@ -131,7 +144,25 @@ impl Adapter {
         let layers = raw.into_iter().map(|raw| shapes::check_layer(&weights, &config, raw)).collect::<Result<Vec<_>>>()?;
         group::check_ranks(&config, &layers, &mut warnings)?;
         let modules = group::group(&weights, layers, &mut warnings)?;
-        Ok(Self { name, dir: dir.to_owned(), config, modules, ignored_tensors, warnings, weights })
+        Ok(Self { name, dir: dir.to_owned(), config, modules, ignored_tensors, warnings, condlora: None, weights })
+    }
+
+    /// Finds the layers of a CondLoRA, which its checkpoint does not name: all base weights of its modules. Any other adapter knows its
+    /// layers, and stays as it is.
+    ///
+    /// `eq6` takes Θ_B for the one of Eq. 6 as printed, whatever the configuration says.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for a module that the base does not have, or whose Θ do not fit.
+    pub fn lay_out(&mut self, base: &BaseModel, eq6: bool) -> Result<()> {
+        let Some(condlora) = &self.condlora else { return Ok(()) };
+        let convention = if eq6 { CondloraConvention::Eq6 } else { self.config.condlora_convention };
+        let raw = condlora.layers(&self.weights, &self.config, base, convention)?;
+        let layers =
+            raw.into_iter().map(|raw| shapes::check_layer(&self.weights, &self.config, raw)).collect::<Result<Vec<_>>>()?;
+        group::check_ranks(&self.config, &layers, &mut self.warnings)?;
+        self.modules = group::group(&self.weights, layers, &mut self.warnings)?;
+        Ok(())
     }
 
     /// The file that holds the factors.
@@ -146,7 +177,13 @@ impl Adapter {
         InputRecord::header(&self.weights)
     }
 
-    /// Reads A and B of one layer.
+    /// The weight file: all of its tensors, those that are no factor included.
+    #[must_use]
+    pub fn weights(&self) -> &WeightsFile {
+        &self.weights
+    }
+
+    /// Reads A and B of one layer, or what they are made of.
     ///
     /// # Errors
     /// [`Error::Numerical`] for NaN or Inf, [`Error::Missing`] if the file has changed.

@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::files::{listing, read_small};
 use super::header::json_message;
 use crate::error::{Error, Result, escape};
+use crate::terms::CondloraConvention;
 
 /// The file's name in an adapter directory.
 pub const CONFIG_FILE: &str = "adapter_config.json";
@@ -22,6 +23,10 @@ pub const CONFIG_FILE: &str = "adapter_config.json";
 const LARGEST: u64 = 16 << 20;
 /// No rank is above this: it is far more than the width of any model.
 const HIGHEST_RANK: u64 = 1_000_000;
+/// The `peft_type` of CondLoRA in its authors' code.
+pub const CONDITIONAL: &str = "ConditionalLORA";
+/// The kinds of adapters that are read.
+const KINDS: &str = "\"LORA\" or \"ConditionalLORA\"";
 /// PEFT's default for `lora_alpha`.
 const DEFAULT_ALPHA: f64 = 8.0;
 /// Initialisations that subtract the initial update from W0 (PEFT's `LoraConfig`): the frozen weight is another one.
@@ -52,8 +57,29 @@ pub struct AdapterConfig {
     pub init_lora_weights: Option<String>,
     /// The base model's path or name.
     pub base_model_name_or_path: Option<String>,
+    /// Which equations a CondLoRA's Θ are for.
+    pub condlora_convention: CondloraConvention,
+    /// The only layers that a CondLoRA's Θ are for, if not all are.
+    pub layers_to_transform: Option<Vec<u32>>,
+    /// What an adapter made of this one takes over.
+    pub kept: KeptFields,
     /// What the user should know.
     pub warnings: Vec<String>,
+}
+
+/// Fields that say nothing about B·A, as they stand in the file.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct KeptFields {
+    /// What the model is for (`SEQ_CLS`).
+    pub task_type: Option<Value>,
+    /// Which biases were trained.
+    pub bias: Option<Value>,
+    /// Modules that were trained in full.
+    pub modules_to_save: Option<Value>,
+    /// Dropout before A.
+    pub lora_dropout: Option<Value>,
+    /// The base model's revision.
+    pub revision: Option<Value>,
 }
 
 /// A key of `rank_pattern` or `alpha_pattern`: it matches the end of a module path, as PEFT matches it.
@@ -131,6 +157,14 @@ struct RawConfig {
     use_dora: Option<Value>,
     init_lora_weights: Option<Value>,
     base_model_name_or_path: Option<Value>,
+    use_x: Option<Value>,
+    condlora_convention: Option<Value>,
+    layers_to_transform: Option<Value>,
+    task_type: Option<Value>,
+    bias: Option<Value>,
+    modules_to_save: Option<Value>,
+    lora_dropout: Option<Value>,
+    revision: Option<Value>,
 }
 
 /// Keeps `null` apart from an absent field.
@@ -214,6 +248,9 @@ struct Fields<'a> {
 impl Fields<'_> {
     fn check(&self, raw: RawConfig) -> Result<AdapterConfig> {
         let peft_type = self.peft_type(raw.peft_type.as_ref())?;
+        if peft_type == CONDITIONAL {
+            self.without_x(raw.use_x.as_ref())?;
+        }
         let mut config = AdapterConfig {
             path: self.path.to_owned(),
             peft_type,
@@ -234,6 +271,15 @@ impl Fields<'_> {
                 Some(Value::String(name)) => Some(name),
                 Some(other) => return Err(self.wrong("base_model_name_or_path", "a path or name", &other)),
             },
+            condlora_convention: self.convention(raw.condlora_convention.as_ref())?,
+            layers_to_transform: self.layer_list(raw.layers_to_transform.as_ref())?,
+            kept: KeptFields {
+                task_type: raw.task_type,
+                bias: raw.bias,
+                modules_to_save: raw.modules_to_save,
+                lora_dropout: raw.lora_dropout,
+                revision: raw.revision,
+            },
             warnings: Vec::new(),
         };
         if config.use_dora {
@@ -251,14 +297,48 @@ impl Fields<'_> {
 
     fn peft_type(&self, value: Option<&Value>) -> Result<String> {
         match value {
-            Some(Value::String(name)) if name == "LORA" => Ok(name.clone()),
-            Some(Value::String(name)) if name == "ADALORA" || name == "ConditionalLORA" => {
-                let hint = "this version reads LoRA adapters only";
-                Err(Error::mismatch(self.path, "peft_type is not supported", "\"LORA\"", format!("\"{name}\"")).with_hint(hint))
+            Some(Value::String(name)) if name == "LORA" || name == CONDITIONAL => Ok(name.clone()),
+            Some(Value::String(name)) if name == "ADALORA" => {
+                let hint = "this version reads LoRA and CondLoRA adapters only";
+                Err(Error::mismatch(self.path, "peft_type is not supported", KINDS, format!("\"{name}\"")).with_hint(hint))
             }
-            Some(other) => Err(self.wrong("peft_type", "\"LORA\"", other)),
-            None => Err(Error::mismatch(self.path, "peft_type", "\"LORA\"", "no such field")),
+            Some(other) => Err(self.wrong("peft_type", KINDS, other)),
+            None => Err(Error::mismatch(self.path, "peft_type", KINDS, "no such field")),
         }
+    }
+
+    /// CondLoRA with `use_x` makes its factors of the layer's input too: no W0 gives them.
+    fn without_x(&self, value: Option<&Value>) -> Result<()> {
+        match value {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(name)) if name == "none" => Ok(()),
+            Some(other) => {
+                let hint = "with use_x the factors depend on the input of the layer and not on W0 and Θ alone";
+                Err(self.wrong("use_x", "\"none\"", other).with_hint(hint))
+            }
+        }
+    }
+
+    fn convention(&self, value: Option<&Value>) -> Result<CondloraConvention> {
+        match value {
+            None | Some(Value::Null) => Ok(CondloraConvention::default()),
+            Some(other) => other
+                .as_str()
+                .and_then(|name| name.parse().ok())
+                .ok_or_else(|| self.wrong("condlora_convention", "\"paper\", \"general\" or \"eq6\"", other)),
+        }
+    }
+
+    /// `layers_to_transform`: one layer, or a list; PEFT takes an empty list for all.
+    fn layer_list(&self, value: Option<&Value>) -> Result<Option<Vec<u32>>> {
+        let layer = |value: &Value| value.as_u64().and_then(|layer| u32::try_from(layer).ok());
+        let layers = match value {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(all)) => all.iter().map(layer).collect::<Option<Vec<_>>>(),
+            Some(one) => layer(one).map(|layer| vec![layer]),
+        };
+        let wrong = || self.wrong("layers_to_transform", "layer indices", value.unwrap_or(&Value::Null));
+        layers.ok_or_else(wrong).map(|layers| Some(layers).filter(|layers| !layers.is_empty()))
     }
 
     fn wrong(&self, field: &str, expected: &str, found: &Value) -> Error {
@@ -375,7 +455,10 @@ mod tests {
 
     #[test]
     fn other_kinds_are_refused_by_name() {
-        refused(r#"{"peft_type":"ConditionalLORA"}"#, 5, "found \"ConditionalLORA\"");
+        assert!(read(r#"{"peft_type":"ConditionalLORA","use_x":"none"}"#).is_ok());
+        refused(r#"{"peft_type":"ConditionalLORA","use_x":"w"}"#, 5, "use_x; expected \"none\", found \"w\"");
+        refused(r#"{"peft_type":"LORA","layers_to_transform":[-1]}"#, 5, "layers_to_transform; expected layer indices");
+        refused(r#"{"peft_type":"LORA","condlora_convention":"x"}"#, 5, "condlora_convention");
         refused(r#"{"peft_type":"ADALORA"}"#, 5, "found \"ADALORA\"");
         refused(r#"{"peft_type":"IA3"}"#, 5, "found \"IA3\"");
         refused("{}", 5, "peft_type");

@@ -27,7 +27,7 @@ pub struct FoundAdapter {
 /// Finds the adapters in or below some paths, sorted by name.
 ///
 /// Links are followed after all real directories, and a directory counts once however many ways lead to it. Directories with
-/// a manifest of this program below a path given are passed over.
+/// a manifest of this program below a path given are passed over, unless they are adapters that it made.
 ///
 /// # Errors
 /// [`Error::Missing`] for a path that is not there, is no directory, has no adapter below it, or has a link to a directory
@@ -147,11 +147,12 @@ impl Walk {
         }
         entries.sort_unstable_by(|a, b| b.0.cmp(&a.0));
         let has = |name: &str| entries.iter().any(|(other, _)| other == name);
-        if !below.as_os_str().is_empty() && has(MANIFEST_FILE) && is_our_results(&dir) {
+        let is_adapter = has(CONFIG_FILE) || has(WEIGHTS_FILE) || has(PICKLE_FILE);
+        // Of what this program wrote, an adapter is one like any other.
+        if !below.as_os_str().is_empty() && !is_adapter && has(MANIFEST_FILE) && is_our_results(&dir) {
             self.ours += 1;
             return Ok(());
         }
-        let is_adapter = has(CONFIG_FILE) || has(WEIGHTS_FILE) || has(PICKLE_FILE);
         for (name, kind) in entries {
             let child = dir.join(&name);
             if kind.is_dir() {
@@ -297,6 +298,8 @@ mod tests {
         std::fs::write(dir.path().join("theirs").join(MANIFEST_FILE), r#"{"program": "else"}"#).unwrap();
         assert_eq!(names(&[dir.path().to_owned()]), ["other", "theirs"]);
         assert_eq!(names(&[dir.path().join("results")]), ["fitted"]);
+        std::fs::write(dir.path().join("other").join(MANIFEST_FILE), r#"{"program": "condlora"}"#).unwrap();
+        assert_eq!(names(&[dir.path().to_owned()]), ["other", "theirs"]);
     }
 
     #[test]

@@ -9,6 +9,7 @@
 
 pub mod adapter;
 pub mod base;
+pub mod condlora;
 pub mod config;
 pub mod discover;
 mod files;
@@ -39,7 +40,8 @@ pub use adapter::{
     Adapter, AdapterLayer, AdapterModule, FactorSource, Factors, FoundLayers, InputRecord, RawLayer, Scaling, StoredFactor,
 };
 pub use base::BaseModel;
-pub use config::AdapterConfig;
+pub use condlora::{CondLora, SharedModule};
+pub use config::{AdapterConfig, KeptFields};
 pub use discover::{FoundAdapter, find_adapters, find_base, match_init};
 pub use keys::ModuleKey;
 pub use pairing::{Block, PairedLayer, PairedModule, base_name_warning, pair_with_base};
@@ -136,7 +138,21 @@ mod tests {
             let adapter = Adapter::open(&dir, name).unwrap();
             assert!(adapter.read_factors(&adapter.modules[0].layers[0]).unwrap().b.iter().all(|value| *value == 0.0));
         }
-        let conditional = Adapter::open(&data.join("condlora/trec-seed0"), "x".to_owned()).unwrap_err();
-        assert_eq!(conditional.exit_code(), 5);
+        for name in ["trec-seed0", "sst2-seed0"] {
+            let mut adapter = Adapter::open(&data.join("condlora").join(name), name.to_owned()).unwrap();
+            adapter.lay_out(&base, false).unwrap();
+            let modules = pair_with_base(&adapter, &base).unwrap();
+            assert_eq!(
+                modules.iter().map(|m| (m.name.as_str(), m.layers.len())).collect::<Vec<_>>(),
+                [("query", 6), ("value", 6)]
+            );
+            let layer = &modules[1].layers[5];
+            assert_eq!(layer.tensor, "encoder.layer.5.attention.self.value.weight");
+            assert_eq!((layer.adapter_layer.adapter_key.as_str(), layer.adapter_layer.scaling), ("value", 1.0));
+            let thetas = adapter.read_factors(&layer.adapter_layer).unwrap();
+            assert_eq!((thetas.a.len(), thetas.shared), (8 * 384, Some(crate::terms::CondloraConvention::Paper)));
+            let parameters: usize = adapter.condlora.unwrap().modules.iter().map(SharedModule::parameters).sum();
+            assert_eq!(parameters, 12_288);
+        }
     }
 }

@@ -32,6 +32,8 @@ pub struct AnalyzeParams {
     pub init: Option<PathBuf>,
     /// Singular values below this share of the largest count as zero.
     pub rcond: Option<f64>,
+    /// Take the Θ_B of CondLoRA checkpoints for the one of Eq. 6 as printed: B = W0ᵀ·Θ_B.
+    pub eq6: bool,
     /// Compare the same layer of different adapters too.
     pub across: bool,
     /// Pass over adapters that cannot be analysed, and say which.
@@ -55,6 +57,7 @@ impl Default for AnalyzeParams {
             seed: 0,
             init: None,
             rcond: None,
+            eq6: false,
             across: false,
             keep_going: false,
             memory_limit: None,

@@ -79,7 +79,7 @@ impl Plan {
         init: Option<&Path>,
         known_bases: &mut BTreeMap<PathBuf, usize>,
     ) -> Result<PlannedAdapter> {
-        let adapter = Adapter::open(&found.dir, found.name)?;
+        let mut adapter = Adapter::open(&found.dir, found.name)?;
         let path = find_base(given.base.as_deref(), &adapter.dir, &adapter.config)?;
         let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
         let base = match known_bases.get(&real) {
@@ -90,12 +90,16 @@ impl Plan {
                 self.bases.len() - 1
             }
         };
+        adapter.lay_out(&self.bases[base], given.eq6)?;
         let modules = pair_with_base(&adapter, &self.bases[base])?;
         let named = base_name_warning(&adapter, &self.bases[base]);
         for warning in adapter.warnings.iter().chain(&named) {
             self.warnings.push((adapter.name.clone(), warning.clone()));
         }
-        let init = init.map(|dir| Adapter::open(dir, adapter.name.clone())).transpose()?;
+        let mut init = init.map(|dir| Adapter::open(dir, adapter.name.clone())).transpose()?;
+        if let Some(init) = &mut init {
+            init.lay_out(&self.bases[base], given.eq6)?;
+        }
         Ok(PlannedAdapter { adapter, base, modules, init })
     }
 

@@ -4,8 +4,9 @@ use ndarray::{Array2, ArrayView2, s};
 
 use super::grouping::GroupLayer;
 use crate::checkpoint::{Adapter, AdapterLayer, InputRecord, RawTensor};
-use crate::conversion::{Equation, Target, WeightRows};
-use crate::error::{Error, Result};
+use crate::conversion::{Equation, Target, WeightRows, factor_of, shared_equations};
+use crate::error::{Error, Result, escape};
+use crate::terms::CondloraConvention;
 
 /// A base weight as it is stored, or turned where the model stores it transposed; of a fused weight, the rows of one part.
 pub(super) struct StoredWeight {
@@ -54,6 +55,16 @@ impl WeightRows for StoredWeight {
     }
 }
 
+/// Values in rows.
+fn shaped(rows: usize, columns: usize, values: Vec<f64>) -> Result<Array2<f64>> {
+    let found = values.len();
+    Array2::from_shape_vec((rows, columns), values).map_err(|_| Error::Shape {
+        what: "a factor as read",
+        expected: format!("({rows}, {columns})"),
+        found: format!("{found} values"),
+    })
+}
+
 /// A and B of one adapter's layer: Aᵀ (in, r) and B (out, r).
 pub(super) struct FactorPair {
     pub(super) a_transposed: Array2<f64>,
@@ -73,18 +84,40 @@ impl FactorPair {
     ) -> Result<Self> {
         let factors = adapter.read_factors(layer)?;
         inputs.extend(factors.inputs);
-        let shaped = |rows: usize, columns: usize, values: Vec<f64>| {
-            let found = values.len();
-            Array2::from_shape_vec((rows, columns), values).map_err(|_| Error::Shape {
-                what: "a factor as read",
-                expected: format!("({rows}, {columns})"),
-                found: format!("{found} values"),
-            })
-        };
+        if let Some(convention) = factors.shared {
+            return Self::made_of(w0, [factors.a, factors.b], layer.rank, convention).map_err(|error| match error {
+                Error::Shape { expected, found, .. } => Error::mismatch(
+                    adapter.weights_file(),
+                    format!("a CondLoRA of `{}`, of which a part is wanted", escape(&layer.key.path)),
+                    expected,
+                    found,
+                ),
+                other => other,
+            });
+        }
         let a_transposed = shaped(layer.rank, layer.d_in, factors.a)?.reversed_axes().as_standard_layout().into_owned();
         let whole_b = shaped(layer.d_out, layer.rank, factors.b)?;
         let b = if whole_b.nrows() == w0.d_out { whole_b } else { w0.rows_of(&whole_b).to_owned() };
         Ok(Self { a_transposed, b })
+    }
+
+    /// A and B that a CondLoRA makes of W0 and its Θ_Aᵀ and Θ_Bᵀ, given row by row.
+    ///
+    /// # Errors
+    /// [`Error::Shape`] if W0 is only a part of what the Θ are for; [`Error::NonFinite`] if a product overflows.
+    pub(crate) fn made_of(
+        w0: &impl WeightRows,
+        thetas: [Vec<f64>; 2],
+        rank: usize,
+        convention: CondloraConvention,
+    ) -> Result<Self> {
+        let [equation_a, equation_b] = shared_equations(convention);
+        let factor = |values: Vec<f64>, equation| {
+            let theta = shaped(rank, values.len() / rank.max(1), values)?;
+            factor_of(w0, theta.t(), equation)
+        };
+        let [theta_a, theta_b] = thetas;
+        Ok(Self { a_transposed: factor(theta_a, equation_a)?, b: factor(theta_b, equation_b)? })
     }
 
     pub(super) fn rank(&self) -> usize {

@@ -198,7 +198,7 @@ static CONFIG: [Case; 16] = [
         put(root, ADAPTER_CONFIG, b"{\"r\": 2,}")
     }),
     case("config is empty", 4, &["adapter_config.json", "not valid JSON"], |root| put(root, ADAPTER_CONFIG, b"")),
-    case("other peft_type", 5, &["peft_type", "expected \"LORA\"", "found \"IA3\""], |root| {
+    case("other peft_type", 5, &["peft_type", "\"LORA\" or \"ConditionalLORA\"", "found \"IA3\""], |root| {
         config(root, &[("peft_type", "\"IA3\"")])
     }),
     case("no peft_type", 5, &["peft_type", "no such field"], |root| config(root, &[("peft_type", "")])),

@@ -125,6 +125,36 @@ pub(crate) fn write_adapter(dir: &Path, layers: &[Layer], storage: Storage, more
     fs::write(dir.join("adapter_config.json"), config.to_string()).unwrap();
 }
 
+/// Writes a CondLoRA as its authors' code does: for each module its name, Θ_A and Θ_B; `more` are further fields of its configuration.
+pub(crate) fn write_condlora(
+    dir: &Path,
+    modules: &[(&str, &Array2<f64>, &Array2<f64>)],
+    dtype: &'static str,
+    more: &[(&str, serde_json::Value)],
+) {
+    fs::create_dir_all(dir).unwrap();
+    let theta = |module: &str, factor: char, theta: &Array2<f64>| {
+        stored(&format!("{module}.linear_for_lora_{factor}"), &theta.t().to_owned(), dtype)
+    };
+    let mut tensors: Vec<Tensor> = modules.iter().flat_map(|(name, a, b)| [theta(name, 'A', a), theta(name, 'B', b)]).collect();
+    tensors.push(stored("base_model.model.classifier.weight", &gaussian(9, "classifier", 3, 5), "F32"));
+    fs::write(dir.join("adapter_model.safetensors"), file(&tensors)).unwrap();
+    let rank = modules.first().map_or(1, |(_, a, _)| a.ncols());
+    let mut config = serde_json::json!({
+        "peft_type": "ConditionalLORA",
+        "r": rank,
+        "lora_alpha": 2 * rank,
+        "base_model_name_or_path": "base",
+        "use_x": "none",
+        "lora_x_scaling": 0.0,
+        "task_type": "SEQ_CLS",
+    });
+    for (name, value) in more {
+        config[*name] = value.clone();
+    }
+    fs::write(dir.join("adapter_config.json"), config.to_string()).unwrap();
+}
+
 /// Writes `base/` and `adapter/` below `root`.
 pub(crate) fn write_both(root: &Path, layers: &[Layer], storage: Storage) {
     write_base(&root.join("base"), layers, storage);

@@ -9,6 +9,7 @@ use crate::checkpoint::keys::ModuleKey;
 use crate::checkpoint::tensor::{FloatType, TensorInfo, not_full_precision, show_shape};
 use crate::checkpoint::weights::WeightsFile;
 use crate::error::{Error, Result, escape};
+use crate::terms::CondloraConvention;
 
 /// Checks names and shapes of one layer's factors.
 ///
@@ -21,12 +22,19 @@ pub(super) fn check_layer(weights: &WeightsFile, config: &AdapterConfig, raw: Ra
         let what = format!("tensor name `{}`", escape(source.tensor_a()));
         Error::mismatch(file, what, err.expected, escape(&err.found))
     })?;
-    let FactorSource::Stored { a, b, e } = &source;
-    let (a, dtype_a) = factor_shape(weights, a)?;
-    let (b, dtype_b) = factor_shape(weights, b)?;
+    let ((a, dtype_a), (b, dtype_b)) = match &source {
+        FactorSource::Stored { a, b, .. } => (factor_shape(weights, a)?, factor_shape(weights, b)?),
+        FactorSource::Shared { theta_a, theta_b, convention } => {
+            let ([rank, length_a], dtype_a) = factor_shape(weights, &StoredFactor::plain(theta_a.as_str()))?;
+            let ([rank_b, length_b], dtype_b) = factor_shape(weights, &StoredFactor::plain(theta_b.as_str()))?;
+            // A W0 that is not square is (length of Θ_A, length of Θ_B); else both lengths are its one size.
+            let d_out = if *convention == CondloraConvention::General { length_a } else { length_b };
+            (([rank, length_b], dtype_a), ([d_out, rank_b], dtype_b))
+        }
+    };
     let (rank, d_in, d_out) = (a[0], a[1], b[0]);
     check_pair(file, &adapter_key, &source, a, b)?;
-    if let Some(e) = e {
+    if let FactorSource::Stored { e: Some(e), .. } = &source {
         check_singular_values(weights, e, rank)?;
     }
     let dtype = if dtype_a == dtype_b { dtype_a.name().to_owned() } else { format!("{}/{}", dtype_a.name(), dtype_b.name()) };

@@ -3,6 +3,7 @@
 use super::{AdapterLayer, Factors, InputRecord};
 use crate::checkpoint::weights::WeightsFile;
 use crate::error::Result;
+use crate::terms::CondloraConvention;
 
 /// A tensor that holds a factor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -38,6 +39,15 @@ pub enum FactorSource {
         b: StoredFactor,
         /// AdaLoRA's singular values, `[r, 1]`: row k of A is multiplied by the k-th.
         e: Option<String>,
+    },
+    /// They are made of W0 and what all layers of the module share: CondLoRA.
+    Shared {
+        /// The tensor that holds Θ_Aᵀ.
+        theta_a: String,
+        /// The tensor that holds Θ_Bᵀ.
+        theta_b: String,
+        /// The equations that make A and B.
+        convention: CondloraConvention,
     },
 }
 
@@ -82,23 +92,32 @@ impl FactorSource {
     /// The tensor that errors about A name.
     #[must_use]
     pub fn tensor_a(&self) -> &str {
-        let Self::Stored { a, .. } = self;
-        &a.tensor
+        match self {
+            Self::Stored { a, .. } => &a.tensor,
+            Self::Shared { theta_a, .. } => theta_a,
+        }
     }
 
     /// The tensor that errors about B name.
     #[must_use]
     pub fn tensor_b(&self) -> &str {
-        let Self::Stored { b, .. } = self;
-        &b.tensor
+        match self {
+            Self::Stored { b, .. } => &b.tensor,
+            Self::Shared { theta_b, .. } => theta_b,
+        }
     }
 
-    /// Reads A and B of a layer whose shapes have been checked.
+    /// Reads A and B, or Θ_A and Θ_B, of a layer whose shapes have been checked.
     ///
     /// # Errors
     /// As [`WeightsFile::read_f64`].
     pub(super) fn read(&self, weights: &WeightsFile, layer: &AdapterLayer) -> Result<Factors> {
-        let Self::Stored { a, b, e } = self;
+        let (a, b, e) = match self {
+            Self::Stored { a, b, e } => (a, b, e),
+            Self::Shared { theta_a, theta_b, convention } => {
+                return read_thetas(weights, [theta_a, theta_b], *convention, layer);
+            }
+        };
         let mut inputs = Vec::with_capacity(3);
         let mut lora_a = read_factor(weights, a, (layer.rank, layer.d_in), &mut inputs)?;
         let lora_b = read_factor(weights, b, (layer.d_out, layer.rank), &mut inputs)?;
@@ -109,8 +128,21 @@ impl FactorSource {
                 row.iter_mut().for_each(|entry| *entry *= value);
             }
         }
-        Ok(Factors { a: lora_a, b: lora_b, inputs })
+        Ok(Factors { a: lora_a, b: lora_b, shared: None, inputs })
     }
+}
+
+/// Reads Θ_Aᵀ and Θ_Bᵀ.
+fn read_thetas(
+    weights: &WeightsFile,
+    [theta_a, theta_b]: [&String; 2],
+    convention: CondloraConvention,
+    layer: &AdapterLayer,
+) -> Result<Factors> {
+    let length_a = if convention == CondloraConvention::General { layer.d_out } else { layer.d_in };
+    let (mut a, mut b) = (vec![0.0; layer.rank * length_a], vec![0.0; layer.rank * layer.d_in]);
+    let inputs = vec![InputRecord::read_f64(weights, theta_a, &mut a)?, InputRecord::read_f64(weights, theta_b, &mut b)?];
+    Ok(Factors { a, b, shared: Some(convention), inputs })
 }
 
 /// Reads a factor of that shape, row-major however it is stored.
@@ -153,7 +185,7 @@ mod tests {
         for layer in adapter.modules.iter().flat_map(|module| &module.layers) {
             let factors = adapter.read_factors(layer)?;
             let stored = |tensor: &str| floats(tensors.iter().find(|t| t.name == tensor).unwrap());
-            let FactorSource::Stored { a, b, e } = &layer.source;
+            let FactorSource::Stored { a, b, e } = &layer.source else { panic!("a CondLoRA") };
             let values = e.as_deref().map_or(vec![1.0; layer.rank], stored);
             let at = |factor: &StoredFactor, rows: usize, columns: usize, row: usize, column: usize| {
                 stored(&factor.tensor)[if factor.transposed { column * rows + row } else { row * columns + column }]

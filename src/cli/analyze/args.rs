@@ -44,6 +44,9 @@ pub(in crate::cli) struct AnalyzeArgs {
     #[arg(long, default_value = "auto", help_heading = "What is compared")]
     convention: ConventionChoice,
 
+    /// Read CondLoRA checkpoints by Eq. 6 as printed: B = W0ᵀ·Θ_B
+    #[arg(long, help_heading = "What is compared")]
+    eq6: bool,
     /// Also compare the same layer of different adapters: across.csv and its heatmaps
     #[arg(long, help_heading = "What is compared")]
     across: bool,
@@ -127,6 +130,7 @@ impl AnalyzeArgs {
             seed: self.seed,
             init: self.init.clone(),
             rcond: self.rcond,
+            eq6: self.eq6,
             across: self.across,
             keep_going: self.keep_going,
             memory_limit: self.memory_limit,

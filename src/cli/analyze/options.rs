@@ -28,6 +28,7 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         "seed": given.seed,
         "init": given.init.as_deref().map(plain),
         "rcond": given.rcond,
+        "eq6": given.eq6,
         "across": given.across,
         "keep_going": given.keep_going,
         "memory_limit": given.memory_limit,
