@@ -14,7 +14,7 @@ use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
-use parquet::schema::types::{Type, TypePtr};
+use parquet::schema::types::{ColumnPath, Type, TypePtr};
 
 use super::columns::{CellValue, ColumnType, Row, ValueKind};
 use crate::error::{Error, Result, escape};
@@ -29,11 +29,15 @@ const CREATED_BY: &str = "condlora";
 /// # Errors
 /// Only those of `out`.
 pub fn write_rows<R: Row>(out: impl Write + Send, rows: &[R]) -> io::Result<()> {
-    let properties = WriterProperties::builder()
+    let mut properties = WriterProperties::builder()
         .set_created_by(CREATED_BY.to_owned())
         .set_statistics_enabled(EnabledStatistics::Chunk)
-        .set_max_row_group_row_count(Some(ROWS_TOGETHER))
-        .build();
+        .set_max_row_group_row_count(Some(ROWS_TOGETHER));
+    for (name, column) in R::COLUMNS.iter().zip(R::TYPES) {
+        // The dictionary of a column without any value is an empty page, which fastparquet cannot read.
+        properties = properties.set_column_dictionary_enabled(ColumnPath::from(*name), !column.nullable);
+    }
+    let properties = properties.build();
     let schema = schema::<R>().map_err(as_io)?;
     let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(as_io)?;
     for rows in rows.chunks(ROWS_TOGETHER) {
@@ -242,6 +246,16 @@ mod tests {
         let reader = SerializedFileReader::new(std::fs::File::open(one.path()).unwrap()).unwrap();
         assert_eq!((reader.num_row_groups(), reader.metadata().file_metadata().created_by()), (2, Some("condlora")));
         assert!(read_rows::<SpectrumRow>(written::<SpectrumRow>(&[]).path()).unwrap().is_empty());
+    }
+
+    /// The dictionary of a column that is all null would be an empty page.
+    #[test]
+    fn columns_that_may_be_empty_have_no_dictionary() {
+        let rows: Vec<SpectrumRow> = spectrum(10).into_iter().map(|row| SpectrumRow { layer: None, ..row }).collect();
+        let reader = SerializedFileReader::new(written(&rows).reopen().unwrap()).unwrap();
+        let pages = |column: usize| reader.metadata().row_group(0).column(column).dictionary_page_offset();
+        let of = |name: &str| pages(SpectrumRow::COLUMNS.iter().position(|column| *column == name).unwrap());
+        assert_eq!((of("layer"), of("adapter").is_some()), (None, true));
     }
 
     #[test]

@@ -51,8 +51,8 @@ def lora_module(path, module, adapter):
         w0, lora_a, lora_b = w0.T, array(module.lora_embedding_A[adapter]), array(module.lora_embedding_B[adapter])
     elif hasattr(module, "lora_E"):
         lora_a, lora_b = array(module.lora_E[adapter]) * array(module.lora_A[adapter]), array(module.lora_B[adapter])
-        # AdaLoRA divides by its rank, the one it began with, when it multiplies.
-        scaling /= float(module.ranknum[adapter])
+        # AdaLoRA divides by its rank, the one it began with, when it multiplies; the shift is PEFT's.
+        scaling /= float(module.ranknum[adapter]) + 1e-5
     else:
         lora_a, lora_b = matrix(array(module.lora_A[adapter].weight)), matrix(array(module.lora_B[adapter].weight))
     w0 = w0.T if getattr(module, "fan_in_fan_out", False) else w0
