@@ -183,6 +183,12 @@ impl Adapter {
         &self.weights
     }
 
+    /// Bytes of headers and tensors read so far, and bytes in the weight file.
+    #[must_use]
+    pub fn bytes_read(&self) -> (u64, u64) {
+        (self.weights.bytes_read(), self.weights.file_size())
+    }
+
     /// Reads A and B of one layer, or what they are made of.
     ///
     /// # Errors

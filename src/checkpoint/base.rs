@@ -1,46 +1,51 @@
-//! The base model: one `model.safetensors` whose weights are read one by one.
+//! The base model: weights in one file or in shards, read one by one.
 
 use std::path::{Path, PathBuf};
 
 use super::adapter::InputRecord;
 use super::files::{listing, unreadable};
+use super::hub_cache;
+use super::shards::Shards;
 use super::tensor::{RawTensor, TensorInfo};
 use super::weights::WeightsFile;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, escape};
 
 /// The weights' file name in a model directory.
 pub const MODEL_FILE: &str = "model.safetensors";
-/// The pickle that older versions write instead.
-const MODEL_PICKLE: &str = "pytorch_model.bin";
-/// What other ways of storing a model look like, and what they are called.
-const OTHER_LAYOUTS: [(&str, &str); 3] = [
-    ("model.safetensors.index.json", "weights in shards"),
-    ("pytorch_model.bin.index.json", "weights in pickled shards"),
-    ("tf_model.h5", "weights of TensorFlow"),
+/// What else weights are called: in shards, by older versions, and by Diffusers. The first that is there is taken.
+const LAYOUTS: [&str; 7] = [
+    MODEL_FILE,
+    "model.safetensors.index.json",
+    "pytorch_model.bin",
+    "pytorch_model.bin.index.json",
+    "diffusion_pytorch_model.safetensors",
+    "diffusion_pytorch_model.safetensors.index.json",
+    "diffusion_pytorch_model.bin",
 ];
+/// Weights that are not read, and what they are.
+const OTHER_LAYOUTS: [(&str, &str); 3] =
+    [("tf_model.h5", "weights of TensorFlow"), ("flax_model.msgpack", "weights of Flax"), ("model.onnx", "an ONNX graph")];
+/// What marks a directory of several models (Diffusers).
+const PIPELINE_FILE: &str = "model_index.json";
 
 /// A base model.
 #[derive(Debug)]
 pub struct BaseModel {
     path: PathBuf,
     display_name: String,
-    weights: WeightsFile,
+    shards: Shards,
 }
 
 impl BaseModel {
-    /// Opens a model directory, or its weight file directly; no tensor is read.
+    /// Opens a model directory, or its weight file or index directly; no tensor is read.
     ///
     /// # Errors
-    /// [`Error::Missing`] if there is nothing, [`Error::Malformed`] for a bad file, [`Error::Mismatch`] for a layout that is
-    /// not supported.
+    /// [`Error::Missing`] if there is nothing, or a shard or one of its tensors is not there, [`Error::Malformed`] for a bad file,
+    /// [`Error::Mismatch`] for a layout that is not supported.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|err| unreadable(path, &err))?;
         let file = if metadata.is_dir() { weights_in(path)? } else { path.to_owned() };
-        if let Some(found) = index(&file) {
-            return Err(unsupported(&file, found));
-        }
-        let weights = WeightsFile::open(&file)?;
-        Ok(Self { path: path.to_owned(), display_name: display_name(&file), weights })
+        Ok(Self { path: path.to_owned(), display_name: display_name(&file), shards: Shards::open(&file)? })
     }
 
     /// The path it was opened by.
@@ -49,7 +54,7 @@ impl BaseModel {
         &self.path
     }
 
-    /// The name of the model's directory.
+    /// The name of the model's directory; in the Hugging Face cache, the model's name.
     #[must_use]
     pub fn display_name(&self) -> &str {
         &self.display_name
@@ -57,19 +62,25 @@ impl BaseModel {
 
     /// The tensor names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.weights.names()
+        self.shards.names()
     }
 
     /// What the header says about a tensor.
     #[must_use]
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.weights.info(name)
+        self.shards.file_of(name).and_then(|file| file.info(name))
     }
 
-    /// The file that holds the weights.
+    /// The file that holds the weights, or the index of the files that do.
     #[must_use]
     pub fn weights_file(&self) -> &Path {
-        self.weights.path()
+        self.shards.path()
+    }
+
+    /// The file that holds a tensor; the whole model's where none does.
+    #[must_use]
+    pub fn file_of(&self, name: &str) -> &Path {
+        self.shards.file_of(name).map_or(self.shards.path(), WeightsFile::path)
     }
 
     /// Reads one tensor as it is stored.
@@ -77,7 +88,7 @@ impl BaseModel {
     /// # Errors
     /// As [`WeightsFile::read`].
     pub fn read(&self, name: &str) -> Result<RawTensor> {
-        self.weights.read(name)
+        self.holder(name)?.read(name)
     }
 
     /// Reads one tensor into `out` as `f64`, row-major as stored.
@@ -85,13 +96,25 @@ impl BaseModel {
     /// # Errors
     /// As [`WeightsFile::read_f64`].
     pub fn read_f64(&self, name: &str, out: &mut [f64]) -> Result<InputRecord> {
-        InputRecord::read_f64(&self.weights, name, out)
+        InputRecord::read_f64(self.holder(name)?, name, out)
     }
 
-    /// The record of the weight file's header.
+    fn holder(&self, name: &str) -> Result<&WeightsFile> {
+        let none = || Error::missing(self.weights_file(), format!("has no tensor `{}`", escape(name)));
+        self.shards.file_of(name).ok_or_else(none)
+    }
+
+    /// The records of every header that was read: the weight file's, or the index and those of all shards.
     #[must_use]
-    pub fn header_record(&self) -> InputRecord {
-        InputRecord::header(&self.weights)
+    pub fn header_records(&self) -> Vec<InputRecord> {
+        self.shards.header_records()
+    }
+
+    /// Bytes of headers and tensors read so far, and bytes in all files of weights.
+    #[must_use]
+    pub fn bytes_read(&self) -> (u64, u64) {
+        let files = self.shards.files();
+        (files.iter().map(WeightsFile::bytes_read).sum(), files.iter().map(WeightsFile::file_size).sum())
     }
 
     /// How the weight of a module is packed, if it is: its tensors are then not named `PATH.weight`, or come with scales.
@@ -117,32 +140,30 @@ impl BaseModel {
     }
 }
 
+/// The file of weights in a model directory, or the index of several.
 fn weights_in(dir: &Path) -> Result<PathBuf> {
-    for name in [MODEL_FILE, MODEL_PICKLE] {
-        let file = dir.join(name);
-        if file.symlink_metadata().is_ok() {
-            return Ok(file);
-        }
+    let there = |name: &str| dir.join(name).symlink_metadata().is_ok();
+    if let Some(name) = LAYOUTS.iter().find(|name| there(name)) {
+        return Ok(dir.join(name));
     }
-    if let Some((name, found)) = OTHER_LAYOUTS.iter().find(|(name, _)| dir.join(name).symlink_metadata().is_ok()) {
-        return Err(unsupported(&dir.join(name), found));
+    if let Some((name, found)) = OTHER_LAYOUTS.iter().find(|(name, _)| there(name)) {
+        return Err(Error::mismatch(&dir.join(name), "base model layout is not supported", format!("one {MODEL_FILE}"), *found)
+            .with_hint("load the model with transformers and save it again as safetensors"));
     }
-    Err(Error::missing(dir, format!("has no model weights; expected {MODEL_FILE}, found {}", listing(dir))))
+    let error = Error::missing(dir, format!("has no model weights; expected {MODEL_FILE}, found {}", listing(dir)));
+    Err(if there(PIPELINE_FILE) {
+        error.with_hint("give the folder of one model in it: unet, transformer or text_encoder")
+    } else {
+        error
+    })
 }
 
-fn index(file: &Path) -> Option<&'static str> {
-    let name = file.file_name()?.to_string_lossy().to_ascii_lowercase();
-    name.ends_with(".index.json").then_some("weights in shards")
-}
-
-fn unsupported(file: &Path, found: &str) -> Error {
-    Error::mismatch(file, "base model layout is not supported", format!("one {MODEL_FILE}"), found)
-        .with_hint("load the model with transformers and save it again as one safetensors file")
-}
-
-/// The name of the directory that holds the file, links resolved.
+/// The name of the directory that holds the file, links resolved; in the Hugging Face cache (`models--ORG--NAME/snapshots/HASH`), NAME.
 fn display_name(file: &Path) -> String {
     let directory = std::path::absolute(file).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
+    if let Some(name) = hub_cache::cached_name(&directory) {
+        return name;
+    }
     let named = directory.file_name().map(|name| name.to_string_lossy().into_owned());
     let resolved = || directory.canonicalize().ok()?.file_name().map(|name| name.to_string_lossy().into_owned());
     named.or_else(resolved).unwrap_or_default()
@@ -150,7 +171,7 @@ fn display_name(file: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
-    use super::super::generate;
+    use super::super::{generate, pickled};
     use super::*;
 
     #[test]
@@ -164,12 +185,45 @@ mod tests {
     }
 
     #[test]
+    fn the_first_layout_that_is_there_is_taken() {
+        let dir = tempfile::tempdir().unwrap();
+        generate::good(dir.path());
+        let at = |name: &str| dir.path().join("base").join(name);
+        let file = generate::file(&generate::base_tensors());
+        let pickle = pickled::file(&generate::base_tensors());
+        let index = |name: &str| {
+            let entries: Vec<String> =
+                generate::base_tensors().iter().map(|tensor| format!("{:?}: {name:?}", tensor.name)).collect();
+            format!("{{\"weight_map\": {{{}}}}}", entries.join(", ")).into_bytes()
+        };
+        std::fs::remove_file(at(MODEL_FILE)).unwrap();
+        std::fs::write(at("part.safetensors"), &file).unwrap();
+        std::fs::write(at("part.bin"), &pickle).unwrap();
+        for name in LAYOUTS.iter().rev() {
+            let bytes = match (name.ends_with(".json"), name.contains(".bin")) {
+                (true, true) => index("part.bin"),
+                (true, false) => index("part.safetensors"),
+                (false, true) => pickle.clone(),
+                (false, false) => file.clone(),
+            };
+            std::fs::write(at(name), bytes).unwrap();
+            let base = BaseModel::open(&dir.path().join("base")).unwrap();
+            assert_eq!((base.weights_file(), base.names().count()), (at(name).as_path(), 2), "{name}");
+            for tensor in generate::base_tensors() {
+                assert_eq!(base.read(&tensor.name).unwrap().bytes(), tensor.bytes);
+            }
+            assert_eq!(BaseModel::open(&at(name)).unwrap().names().count(), 2);
+        }
+    }
+
+    #[test]
     fn other_layouts_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        for (name, found) in [("model.safetensors.index.json", "shards"), ("pytorch_model.bin.index.json", "shards")] {
-            std::fs::write(dir.path().join(name), "{}").unwrap();
-            let error = BaseModel::open(&dir.path().join(name)).unwrap_err();
-            assert_eq!((error.exit_code(), error.to_string().contains(found)), (5, true), "{error}");
-        }
+        std::fs::write(dir.path().join("model_index.json"), "{}").unwrap();
+        let error = BaseModel::open(dir.path()).unwrap_err();
+        assert_eq!((error.exit_code(), error.hint().unwrap().contains("unet")), (3, true), "{error}");
+        std::fs::write(dir.path().join("tf_model.h5"), "").unwrap();
+        let error = BaseModel::open(dir.path()).unwrap_err();
+        assert_eq!((error.exit_code(), error.to_string().contains("weights of TensorFlow")), (5, true), "{error}");
     }
 }

@@ -14,6 +14,7 @@ use serde_json::Value;
 
 use super::files::{listing, read_small};
 use super::header::json_message;
+use super::python_json::quote_non_finite;
 use crate::error::{Error, Result, escape};
 use crate::terms::CondloraConvention;
 
@@ -63,6 +64,8 @@ pub struct AdapterConfig {
     pub layers_to_transform: Option<Vec<u32>>,
     /// What an adapter made of this one takes over.
     pub kept: KeptFields,
+    /// The branch, tag or commit of the base model on the Hugging Face Hub, if the file names one.
+    pub revision: Option<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
 }
@@ -215,31 +218,6 @@ fn parse(path: &Path, bytes: &[u8]) -> Result<RawConfig> {
     Err(Error::malformed(path, "adapter config is not valid JSON", "one JSON object", json_message(&first)))
 }
 
-/// Puts Python's bare `NaN` and `Infinity` into quotes.
-fn quote_non_finite(bytes: &[u8]) -> Vec<u8> {
-    const WORDS: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
-    let (mut out, mut at, mut in_string) = (Vec::with_capacity(bytes.len() + 16), 0, false);
-    while let Some(byte) = bytes.get(at) {
-        let rest = bytes.get(at..).unwrap_or_default();
-        if !in_string && let Some(word) = WORDS.iter().find(|word| rest.starts_with(word)) {
-            out.push(b'"');
-            out.extend_from_slice(word);
-            out.push(b'"');
-            at += word.len();
-            continue;
-        }
-        if in_string && *byte == b'\\' {
-            out.extend_from_slice(rest.get(..2).unwrap_or(rest));
-            at += 2;
-            continue;
-        }
-        in_string ^= *byte == b'"';
-        out.push(*byte);
-        at += 1;
-    }
-    out
-}
-
 /// The checks of the fields, all of which name the same file.
 struct Fields<'a> {
     path: &'a Path,
@@ -266,11 +244,8 @@ impl Fields<'_> {
                 Some(Value::String(name)) => Some(name),
                 Some(other) => return Err(self.wrong("init_lora_weights", "true, false or a name", &other)),
             },
-            base_model_name_or_path: match raw.base_model_name_or_path {
-                None | Some(Value::Null) => None,
-                Some(Value::String(name)) => Some(name),
-                Some(other) => return Err(self.wrong("base_model_name_or_path", "a path or name", &other)),
-            },
+            base_model_name_or_path: self.name("base_model_name_or_path", raw.base_model_name_or_path)?,
+            revision: self.name("revision", raw.revision.clone())?,
             condlora_convention: self.convention(raw.condlora_convention.as_ref())?,
             layers_to_transform: self.layer_list(raw.layers_to_transform.as_ref())?,
             kept: KeptFields {
@@ -365,6 +340,14 @@ impl Fields<'_> {
             None | Some(Value::Null) => Ok(false),
             Some(Value::Bool(flag)) => Ok(*flag),
             Some(other) => Err(self.wrong(field, "true or false", other)),
+        }
+    }
+
+    fn name(&self, field: &str, value: Option<Value>) -> Result<Option<String>> {
+        match value {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(name)) => Ok(Some(name)),
+            Some(other) => Err(self.wrong(field, "a path or name", &other)),
         }
     }
 

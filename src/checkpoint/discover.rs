@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use super::adapter::{PICKLE_FILE, WEIGHTS_FILE};
 use super::config::{AdapterConfig, CONFIG_FILE};
 use super::files::{listing, read_small, sample, unreadable};
+use super::hub_cache::{Lookup, look_up};
 use crate::error::{Error, Result, escape, show_path};
 
 /// The file that marks a directory of results as ours.
@@ -193,19 +194,29 @@ pub fn is_our_results(dir: &Path) -> bool {
     manifest.is_some_and(|manifest| manifest.get("program").and_then(|program| program.as_str()) == Some("condlora"))
 }
 
-/// Finds the base model: the one given, or the one that the adapter names, as a path from its folder or from here.
+/// Finds the base model: the one given, or the one that the adapter names. It is a path (from the adapter's folder or from here) or else a name
+/// in the Hugging Face cache.
 ///
 /// # Errors
-/// [`Error::Missing`] if there is none.
+/// [`Error::Missing`] if there is none, [`Error::Malformed`] for a damaged cache.
 pub fn find_base(given: Option<&Path>, adapter_dir: &Path, config: &AdapterConfig) -> Result<PathBuf> {
     const HINT: &str = "give the base model's directory with --base";
+    let download = |name: &str| format!("download it with `hf download {}`, or give its directory with --base", escape(name));
+    let named = config.base_model_name_or_path.as_deref().filter(|name| !name.is_empty());
     if let Some(path) = given {
-        return match std::fs::metadata(path) {
-            Ok(_) => Ok(path.to_owned()),
-            Err(err) => Err(unreadable(path, &err)),
+        let Err(err) = std::fs::metadata(path) else { return Ok(path.to_owned()) };
+        let error = unreadable(path, &err);
+        let Some(name) = path.to_str().filter(|_| err.kind() == std::io::ErrorKind::NotFound) else { return Err(error) };
+        return match look_up(name, config.revision.as_deref().filter(|_| named == Some(name)))? {
+            Lookup::Found(snapshot) => Ok(snapshot),
+            Lookup::NoHubName => Err(error),
+            Lookup::Absent(looked) => {
+                let hint = error.hint().map_or_else(|| download(name), str::to_owned);
+                Err(Error::missing(path, format!("does not exist, and neither does {looked}")).with_hint(hint))
+            }
         };
     }
-    let Some(named) = config.base_model_name_or_path.as_deref().filter(|name| !name.is_empty()) else {
+    let Some(named) = named else {
         return Err(Error::missing(&config.path, "names no base model (base_model_name_or_path)").with_hint(HINT));
     };
     let candidates = [adapter_dir.join(named), PathBuf::from(named)];
@@ -213,7 +224,14 @@ pub fn find_base(given: Option<&Path>, adapter_dir: &Path, config: &AdapterConfi
         return Ok(path.clone());
     }
     let what = format!("names the base model `{}`, which is neither below its folder nor here", escape(named));
-    Err(Error::missing(&config.path, what).with_hint(HINT))
+    match look_up(named, config.revision.as_deref())? {
+        Lookup::Found(snapshot) => Ok(snapshot),
+        Lookup::NoHubName => Err(Error::missing(&config.path, what).with_hint(HINT)),
+        Lookup::Absent(looked) => {
+            Err(Error::missing(&config.path, format!("{what}, nor in the Hugging Face cache (no {looked})"))
+                .with_hint(download(named)))
+        }
+    }
 }
 
 /// Finds the untrained adapter of each adapter: `init_root` is one (used for all), or has one below it for every name.

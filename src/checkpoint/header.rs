@@ -17,7 +17,7 @@ use crate::error::{Error, Result, escape};
 /// Nesting beyond this is no header: a tensor's shape is the third level.
 const DEEPEST: usize = 16;
 /// Longest tensor name accepted, in bytes. The longest in use are a tenth of it.
-const LONGEST_NAME: usize = 4096;
+pub(super) const LONGEST_NAME: usize = 4096;
 
 /// Reads and checks the header; `data_len` is the number of bytes after it. Returns the tensors sorted by name.
 pub(super) fn parse(path: &Path, header: &[u8], data_len: u64) -> Result<Vec<(String, TensorInfo)>> {

@@ -250,7 +250,7 @@ fn suffixes_with_layer(layer: &AdapterLayer) -> Vec<&str> {
 
 /// Checks type and shape of a base weight against the factors.
 fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor: &str) -> Result<PairedLayer> {
-    let file = base.weights_file();
+    let file = base.file_of(tensor);
     let info = base.info(tensor).ok_or_else(|| Error::missing(file, format!("has no tensor `{}`", escape(tensor))))?;
     let float = check_dtype(base, tensor, info)?;
     let [rows, columns] = matrix_shape(file, tensor, info)?;
@@ -291,10 +291,10 @@ fn check_dtype(base: &BaseModel, tensor: &str, info: &TensorInfo) -> Result<Floa
         (Some(float), None) => Ok(float),
         (_, Some(kind)) => {
             let what = format!("base weight `{}` needs full precision", escape(tensor));
-            Err(Error::mismatch(base.weights_file(), what, "F32, F16, BF16 or F64", format!("{} of {kind}", info.dtype))
+            Err(Error::mismatch(base.file_of(tensor), what, "F32, F16, BF16 or F64", format!("{} of {kind}", info.dtype))
                 .with_hint("give the unquantised base model with --base"))
         }
-        (None, None) => Err(not_full_precision(base.weights_file(), tensor, info.dtype)),
+        (None, None) => Err(not_full_precision(base.file_of(tensor), tensor, info.dtype)),
     }
 }
 

@@ -9,6 +9,7 @@ use std::fs::File;
 use std::io::{Read, Seek, SeekFrom};
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::files::{Stamp, open_regular, unreadable};
 use super::header;
@@ -33,6 +34,8 @@ pub struct WeightsFile {
     tensors: Vec<(String, TensorInfo)>,
     /// Tensors whose values do not stand one after the other (pickles only).
     strided: BTreeMap<String, Strided>,
+    /// Bytes of the header and of tensors read so far.
+    bytes_read: AtomicU64,
 }
 
 impl WeightsFile {
@@ -51,6 +54,7 @@ impl WeightsFile {
                 path: path.to_owned(),
                 stamp,
                 header_hash: found.hash,
+                bytes_read: found.len.into(),
                 data_start: 0,
                 tensors: found.tensors,
                 strided: found.strided,
@@ -62,6 +66,7 @@ impl WeightsFile {
                 path: path.to_owned(),
                 stamp,
                 header_hash: blake3::hash(&header).to_hex().to_string(),
+                bytes_read: data_start.into(),
                 data_start,
                 tensors: header::parse(path, &header, stamp.len - data_start)?,
                 strided: BTreeMap::new(),
@@ -81,6 +86,18 @@ impl WeightsFile {
     #[must_use]
     pub fn header_hash(&self) -> &str {
         &self.header_hash
+    }
+
+    /// Bytes read so far of what describes the tensors and of the tensors themselves.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the whole file.
+    #[must_use]
+    pub fn file_size(&self) -> u64 {
+        self.stamp.len
     }
 
     /// The tensors, sorted by name.
@@ -139,6 +156,7 @@ impl WeightsFile {
             .seek(SeekFrom::Start(self.data_start + begin))
             .and_then(|_| file.take(end - begin).read_to_end(&mut bytes))
             .map_err(|err| unreadable(&self.path, &err))?;
+        self.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
         if read == len { Ok(bytes) } else { Err(changed(&self.path)) }
     }
 
@@ -183,6 +201,7 @@ impl WeightsFile {
     }
 
     fn fill(&self, file: &File, bytes: &mut [u8], offset: u64) -> Result<()> {
+        self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
         file.read_exact_at(bytes, self.data_start + offset).map_err(|err| match err.kind() {
             std::io::ErrorKind::UnexpectedEof => changed(&self.path),
             _ => unreadable(&self.path, &err),

@@ -48,6 +48,10 @@ pub struct Study {
     pub inputs: Vec<InputRecord>,
     /// Seconds by stage: `analysis` on the clock, the others summed over threads.
     pub timings: Vec<(&'static str, Duration)>,
+    /// Bytes of headers and tensors read from weight files.
+    pub bytes_read: u64,
+    /// Bytes in those files.
+    pub bytes_held: u64,
     /// The base model's name, where there is only one.
     pub base_name: Option<String>,
     /// Adapters that were passed over while they were read, by name, and why (`--keep-going`).
@@ -206,7 +210,8 @@ impl Prepared<'_> {
             [base] => Some(base.display_name().to_owned()),
             _ => None,
         };
-        Ok(Study { tables, inputs, timings, base_name, skipped })
+        let (bytes_read, bytes_held) = self.plan.bytes_read();
+        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, base_name, skipped })
     }
 }
 

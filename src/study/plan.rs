@@ -135,13 +135,20 @@ impl Plan {
         Ok(())
     }
 
+    /// Bytes read so far from the files of weights, and bytes in those files.
+    pub(super) fn bytes_read(&self) -> (u64, u64) {
+        let adapters = self.adapters.iter().flat_map(|a| std::iter::once(&a.adapter).chain(&a.init)).map(Adapter::bytes_read);
+        let all = self.bases.iter().map(BaseModel::bytes_read).chain(adapters);
+        all.fold((0, 0), |sum, (read, held)| (sum.0 + read, sum.1 + held))
+    }
+
     /// The headers and configurations that were read.
     pub(super) fn header_records(&self) -> Vec<InputRecord> {
         let adapters = self
             .adapters
             .iter()
             .flat_map(|a| std::iter::once(a.adapter.header_record()).chain(a.init.iter().map(Adapter::header_record)));
-        self.bases.iter().map(BaseModel::header_record).chain(adapters).collect()
+        self.bases.iter().flat_map(BaseModel::header_records).chain(adapters).collect()
     }
 }
 

@@ -60,6 +60,8 @@ pub struct Manifest {
     pub threads: usize,
     /// Every header and tensor read.
     pub inputs: Vec<InputRecord>,
+    /// Bytes of headers and tensors read from files of weights, a tensor that was read twice counted twice.
+    pub bytes_read: Option<u64>,
     /// BLAKE3 of every other file in the directory, by its path; filled in when the directory is committed.
     pub outputs: BTreeMap<String, String>,
     /// The warnings that were printed.
@@ -86,6 +88,7 @@ impl Manifest {
             seed: None,
             threads: 1,
             inputs: Vec::new(),
+            bytes_read: None,
             outputs: BTreeMap::new(),
             warnings: Vec::new(),
             timings: Vec::new(),

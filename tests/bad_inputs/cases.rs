@@ -29,7 +29,7 @@ pub(crate) const fn case(name: &'static str, exit: u8, says: &'static [&'static 
 
 /// Every case.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    FILES.iter().chain(&HEADER).chain(&CONFIG).chain(&KEYS).chain(&SHAPES).chain(&VALUES).chain(&PICKLES)
+    FILES.iter().chain(&SHARDS).chain(&HEADER).chain(&CONFIG).chain(&KEYS).chain(&SHAPES).chain(&VALUES).chain(&PICKLES)
 }
 
 fn weights(root: &Path, bytes: &[u8]) {
@@ -40,7 +40,7 @@ fn remove(root: &Path, name: &str) {
     fs::remove_file(root.join(name)).unwrap();
 }
 
-static FILES: [Case; 23] = [
+static FILES: [Case; 22] = [
     case("missing path", 3, &["adapter: does not exist", "did you mean", "adaptor"], |root| {
         fs::rename(root.join("adapter"), root.join("adaptor")).unwrap();
     }),
@@ -54,9 +54,6 @@ static FILES: [Case; 23] = [
     case("base is missing", 3, &["base: does not exist"], |root| fs::remove_dir_all(root.join("base")).unwrap()),
     case("base without weights", 3, &["base:", "expected model.safetensors", "found config.json"], |root| {
         fs::rename(root.join(BASE_WEIGHTS), root.join("base/config.json")).unwrap();
-    }),
-    case("base in shards", 5, &["model.safetensors.index.json", "not supported", "expected one model.safetensors"], |root| {
-        fs::rename(root.join(BASE_WEIGHTS), root.join("base/model.safetensors.index.json")).unwrap();
     }),
     case("empty file", 4, &["adapter_model.safetensors: file is empty", "at least 10 bytes", "found 0 bytes"], |root| {
         weights(root, b"")
@@ -107,6 +104,67 @@ static FILES: [Case; 23] = [
         fs::remove_dir_all(root.join("adapter")).unwrap();
         fs::create_dir(root.join("adapter")).unwrap();
         symlink("..", root.join("adapter/back")).unwrap();
+    }),
+];
+
+/// The base's two tensors in a shard each, with an index of this text.
+fn index(root: &Path, text: &str) {
+    let tensors = base_tensors();
+    for (shard, tensor) in ["base/a.safetensors", "base/b.safetensors"].into_iter().zip(tensors) {
+        put(root, shard, &file(&[tensor]));
+    }
+    remove(root, BASE_WEIGHTS);
+    put(root, "base/model.safetensors.index.json", text.as_bytes());
+}
+
+/// The same with this file for layer 0 and this one for layer 1.
+fn shards(root: &Path, first: &str, second: &str) {
+    let (zero, one) = (query("0"), query("1"));
+    index(root, &format!("{{\"weight_map\": {{\"{zero}.weight\": \"{first}\", \"{one}.weight\": \"{second}\"}}}}"));
+}
+
+static SHARDS: [Case; 15] = [
+    case("missing shard", 3, &["c.safetensors: does not exist", "model.safetensors.index.json names it", "download"], |root| {
+        shards(root, "a.safetensors", "c.safetensors");
+    }),
+    case("shard without its tensor", 3, &["index.json: says", "layer.1.", "in a.safetensors, which has none"], |root| {
+        shards(root, "a.safetensors", "a.safetensors");
+    }),
+    case(
+        "tensor in two shards",
+        4,
+        &["index.json: tensor `encoder.layer.0.", "expected it in one shard", "b.safetensors"],
+        |root| {
+            shards(root, "a.safetensors", "b.safetensors");
+            put(root, "base/b.safetensors", &file(&base_tensors()));
+        },
+    ),
+    case("tensor twice in the index", 4, &["index.json: index", "duplicate", "column"], |root| {
+        let name = query("0");
+        index(root, &format!("{{\"weight_map\": {{\"{name}\": \"a.safetensors\", \"{name}\": \"b.safetensors\"}}}}"));
+    }),
+    case("shard above its folder", 4, &["name of a shard", "found `../base/b.safetensors`"], |root| {
+        shards(root, "a.safetensors", "../base/b.safetensors");
+    }),
+    case("shard by an absolute path", 4, &["name of a shard", "found `/dev/zero`"], |root| {
+        shards(root, "/dev/zero", "b.safetensors")
+    }),
+    case("shard is the folder", 4, &["name of a shard", "found `..`"], |root| shards(root, "..", "b.safetensors")),
+    case("shard without a name", 4, &["name of a shard", "found ``"], |root| shards(root, "", "b.safetensors")),
+    case("index is bad JSON", 4, &["index.json: index is not valid JSON", "column 17"], |root| {
+        index(root, "{\"weight_map\": {]}")
+    }),
+    case("index is empty", 4, &["index.json: index is not valid JSON"], |root| index(root, "")),
+    case("index is an array", 4, &["index.json: index", "expected an object", "column"], |root| index(root, "[1]")),
+    case("index without its map", 4, &["missing field `weight_map`"], |root| index(root, "{\"metadata\": {\"total_size\": 1}}")),
+    case("index with two maps", 4, &["duplicate `weight_map`"], |root| index(root, "{\"weight_map\": {}, \"weight_map\": {}}")),
+    case("index of numbers", 4, &["index.json: index", "expected a string", "column"], |root| {
+        index(root, "{\"weight_map\": {\"a\": 1}}")
+    }),
+    case("damaged shard", 4, &["b.safetensors: file is truncated"], |root| {
+        shards(root, "a.safetensors", "b.safetensors");
+        let bytes = file(&base_tensors()[1..]);
+        put(root, "base/b.safetensors", &bytes[..bytes.len() - 1]);
     }),
 ];
 

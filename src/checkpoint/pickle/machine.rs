@@ -262,7 +262,7 @@ mod tests {
         let started = Instant::now();
         let (refused, _) = run(opcodes).unwrap_err();
         assert!(format!("{refused:?}").contains(part), "{refused:?}");
-        assert!(started.elapsed().as_secs() < 2, "{:?}", started.elapsed());
+        assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
     }
 
     /// A storage of one element, a tensor that is to have sizes, and one that has them and is put into memo 1.
@@ -313,7 +313,11 @@ mod tests {
         // A name of a megabyte, once, as the key of many entries and as the name of a storage.
         let name = [&text(&"n".repeat(1 << 20))[..], b"q\0"].concat();
         let twice = [&b"}"[..], &name, &tensor(), b"s", &b"h\0h\x01s".repeat(40_000), b"."].concat();
+        refused(&twice, "longer than any");
+        let name = [&text(&"n".repeat(4000))[..], b"q\0"].concat();
+        let twice = [&b"}"[..], &name, &tensor(), b"s", &b"h\0h\x01s".repeat(40_000), b"."].concat();
         refused(&twice, "Twice");
+        let name = [&text(&"n".repeat(1 << 20))[..], b"q\0"].concat();
         let key = [&b"("[..], &text("storage"), b"ctorch\nFloatStorage\n", &name, &text("cpu"), b"K\x01tQ"].concat();
         refused(&key, "longer than any");
         let many: Vec<u8> = (0..60_000).flat_map(|at| [&text(&at.to_string())[..], b"h\x01s"].concat()).collect();

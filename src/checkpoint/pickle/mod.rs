@@ -25,6 +25,8 @@ use crate::error::{Error, Result, escape};
 pub(super) struct Contents {
     /// BLAKE3 of `data.pkl`, in hexadecimal.
     pub(super) hash: String,
+    /// Its length.
+    pub(super) len: u64,
     /// Sorted by name; places counted from the start of the file.
     pub(super) tensors: Vec<(String, TensorInfo)>,
     /// Those whose values do not stand one after the other.
@@ -50,7 +52,7 @@ pub(super) fn read(path: &Path, file: &File, len: u64) -> Result<Contents> {
         }
         tensors.push((tensor.name, info));
     }
-    Ok(Contents { hash: blake3::hash(&bytes).to_hex().to_string(), tensors, strided })
+    Ok(Contents { hash: blake3::hash(&bytes).to_hex().to_string(), len: bytes.len() as u64, tensors, strided })
 }
 
 /// Where the values of a tensor stand in the file.

@@ -5,6 +5,7 @@
 
 use safetensors::Dtype;
 
+use super::super::header::LONGEST_NAME;
 use super::refusal::Refused;
 use crate::error::escape;
 
@@ -199,10 +200,14 @@ impl Objects {
             let Some(Object::Tensor(tensor)) = self.get(*value) else {
                 return Err(Refused::NotPlain(format!("the entry `{}`, which is no tensor", escape(name))));
             };
+            // A longer one could stand under many entries at the cost of a few bytes each, and be compared many times.
+            if name.len() > LONGEST_NAME {
+                return Err(Refused::Broken("a tensor's name longer than any"));
+            }
             named.push((name, tensor));
         }
         named.sort_by_key(|(name, _)| *name);
-        // Before any name is copied: a long one could be repeated at the cost of a few bytes.
+        // Before any name is copied: it could be repeated at the cost of a few bytes.
         if let Some(pair) = named.windows(2).find(|pair| pair[0].0 == pair[1].0) {
             return Err(Refused::Twice(pair[0].0.to_owned()));
         }

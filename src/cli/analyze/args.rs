@@ -18,8 +18,8 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Adapter directories, or directories to search for adapters
     #[arg(required = true, value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
-    /// Base model: a directory with model.safetensors, or that file [default: the one the adapter names]
-    #[arg(long, value_name = "DIR|FILE")]
+    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the adapter names]
+    #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
     /// Where the tables, figures and manifest go
     #[arg(short, long, value_name = "OUT", default_value = "condlora-results")]

@@ -62,6 +62,7 @@ pub(super) fn run(
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
     manifest.inputs = study.inputs.iter().map(input_record).collect();
+    manifest.bytes_read = Some(study.bytes_read);
     let outcome = if skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
     warnings.append(&mut skipped);
     manifest.warnings = warnings;
@@ -79,6 +80,7 @@ pub(super) fn run(
         terminal.detail(&format!("{stage}: {:.1} ms{scope}", took.as_secs_f64() * 1e3));
     }
     terminal.detail(&format!("tables and figures: {:.1} ms", drawing.as_secs_f64() * 1e3));
+    terminal.detail(&format!("weight files: {} bytes read of {}", study.bytes_read, study.bytes_held));
     terminal.note(&format!("results in {}", crate::error::show_path(&written)));
     Ok(outcome)
 }

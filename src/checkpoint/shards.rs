@@ -1,0 +1,193 @@
+//! The weights of a model: one file, or shards that an index names (`model.safetensors.index.json`, `pytorch_model.bin.index.json`).
+//!
+//! The headers of all shards are read and held against the index when it is opened; no file stays open.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{Error as _, IgnoredAny, MapAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+
+use super::adapter::InputRecord;
+use super::files::read_small;
+use super::header::json_message;
+use super::weights::WeightsFile;
+use crate::error::{Error, Result, escape, show_path};
+
+/// How the name of an index ends.
+pub(super) const INDEX_END: &str = ".index.json";
+/// An index has some 100 bytes a tensor; the largest in use are 20 MB.
+const LARGEST_INDEX: u64 = 64 << 20;
+/// Models have at most some hundreds.
+const MOST_SHARDS: usize = 10_000;
+
+/// Files of tensors that are one model.
+#[derive(Debug)]
+pub(super) struct Shards {
+    /// The file, or the index of several.
+    path: PathBuf,
+    /// BLAKE3 of the index, in hexadecimal.
+    index_hash: Option<String>,
+    files: Vec<WeightsFile>,
+    /// The tensors and the number of the file each is in, sorted by name.
+    places: Vec<(String, usize)>,
+}
+
+impl Shards {
+    /// Opens a file of weights, or an index and all its shards.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::open`]; [`Error::Missing`] if a shard is not there or lacks a tensor, [`Error::Malformed`] for a bad index.
+    pub(super) fn open(path: &Path) -> Result<Self> {
+        let is_index = path.file_name().is_some_and(|name| name.to_string_lossy().to_ascii_lowercase().ends_with(INDEX_END));
+        if is_index {
+            return Self::open_index(path);
+        }
+        let file = WeightsFile::open(path)?;
+        let places = file.names().map(|name| (name.to_owned(), 0)).collect();
+        Ok(Self { path: path.to_owned(), index_hash: None, files: vec![file], places })
+    }
+
+    fn open_index(path: &Path) -> Result<Self> {
+        let bytes = read_small(path, LARGEST_INDEX)?;
+        let Index(entries) = serde_json::from_slice(&bytes).map_err(|err| {
+            let (what, expected) = match err.is_data() {
+                true => ("index", "an object whose `weight_map` has the file of every tensor"),
+                false => ("index is not valid JSON", "one JSON object"),
+            };
+            Error::malformed(path, what, expected, json_message(&err))
+        })?;
+        let mut shards: BTreeMap<&str, usize> = entries.iter().map(|(_, shard)| (shard.as_str(), 0)).collect();
+        if shards.len() > MOST_SHARDS {
+            let found = shards.len().to_string();
+            return Err(Error::malformed(path, "number of shards", format!("at most {MOST_SHARDS}"), found));
+        }
+        let mut files = Vec::with_capacity(shards.len());
+        for (number, (name, place)) in shards.iter_mut().enumerate() {
+            *place = number;
+            files.push(open_shard(path, name)?);
+        }
+        let mut places: Vec<(String, usize)> = Vec::with_capacity(entries.len());
+        for (name, shard) in &entries {
+            let number = shards.get(shard.as_str()).copied().unwrap_or(0);
+            if files.get(number).is_none_or(|file: &WeightsFile| file.info(name).is_none()) {
+                let what = format!("says that tensor `{}` is in {}, which has none of that name", escape(name), escape(shard));
+                return Err(Error::missing(path, what).with_hint("the index and the shards may be of different downloads"));
+            }
+            places.push((name.clone(), number));
+        }
+        places.sort_unstable();
+        check_once(path, &files)?;
+        Ok(Self { path: path.to_owned(), index_hash: Some(blake3::hash(&bytes).to_hex().to_string()), files, places })
+    }
+
+    /// The file, or the index of several.
+    pub(super) fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The tensor names, sorted.
+    pub(super) fn names(&self) -> impl Iterator<Item = &str> {
+        self.places.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// The file that a tensor is in.
+    pub(super) fn file_of(&self, name: &str) -> Option<&WeightsFile> {
+        let at = self.places.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
+        self.places.get(at).and_then(|(_, number)| self.files.get(*number))
+    }
+
+    /// All files.
+    pub(super) fn files(&self) -> &[WeightsFile] {
+        &self.files
+    }
+
+    /// The records of the index and of every header.
+    pub(super) fn header_records(&self) -> Vec<InputRecord> {
+        let index = self.index_hash.iter().map(|hash| InputRecord {
+            file: self.path.clone(),
+            tensor: None,
+            dtype: None,
+            blake3: hash.clone(),
+        });
+        index.chain(self.files.iter().map(InputRecord::header)).collect()
+    }
+}
+
+/// Opens a shard beside its index; a name that leads elsewhere is refused.
+fn open_shard(index: &Path, name: &str) -> Result<WeightsFile> {
+    let leads_elsewhere = name.is_empty() || name == "." || name == ".." || name.contains(['/', '\\', '\0']);
+    if leads_elsewhere {
+        let found = format!("`{}`", escape(name));
+        return Err(Error::malformed(index, "name of a shard", "a file beside the index, without a path", found));
+    }
+    let path = index.with_file_name(name);
+    if path.symlink_metadata().is_err_and(|err| err.kind() == std::io::ErrorKind::NotFound) {
+        let what = format!("does not exist, but {} names it as a shard", show_path(index));
+        return Err(Error::missing(&path, what).with_hint("download the missing shard"));
+    }
+    WeightsFile::open(&path)
+}
+
+/// Checks that no tensor is in two shards: which of them counts would be anybody's guess.
+fn check_once(index: &Path, files: &[WeightsFile]) -> Result<()> {
+    let mut seen: Vec<(&str, &WeightsFile)> = files.iter().flat_map(|file| file.names().map(move |name| (name, file))).collect();
+    seen.sort_by_key(|(name, _)| *name);
+    let Some(pair) = seen.windows(2).find(|pair| pair[0].0 == pair[1].0) else { return Ok(()) };
+    let what = format!("tensor `{}`", escape(pair[0].0));
+    let found = format!("it in {} and in {}", show_path(pair[0].1.path()), show_path(pair[1].1.path()));
+    Err(Error::malformed(index, what, "it in one shard", found))
+}
+
+/// The entries of `weight_map`: tensor and shard.
+struct Index(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for Index {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Index;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object with a `weight_map`")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Index, M::Error> {
+                let mut found = None;
+                while let Some(key) = map.next_key::<String>()? {
+                    if key != "weight_map" {
+                        map.next_value::<IgnoredAny>()?;
+                    } else if found.replace(map.next_value::<WeightMap>()?).is_some() {
+                        return Err(M::Error::custom("duplicate `weight_map`"));
+                    }
+                }
+                found.map(|WeightMap(entries)| Index(entries)).ok_or_else(|| M::Error::missing_field("weight_map"))
+            }
+        }
+        deserializer.deserialize_map(Fields)
+    }
+}
+
+struct WeightMap(Vec<(String, String)>);
+
+impl<'de> Deserialize<'de> for WeightMap {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Entries;
+        impl<'de> Visitor<'de> for Entries {
+            type Value = WeightMap;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an object of tensor names and files")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<WeightMap, M::Error> {
+                let mut entries = BTreeMap::new();
+                while let Some((name, shard)) = map.next_entry::<String, String>()? {
+                    if let Some(other) = entries.insert(name.clone(), shard) {
+                        let text = format!("tensor `{}` twice, in `{}` too (a duplicate)", escape(&name), escape(&other));
+                        return Err(M::Error::custom(text));
+                    }
+                }
+                Ok(WeightMap(entries.into_iter().collect()))
+            }
+        }
+        deserializer.deserialize_map(Entries)
+    }
+}
