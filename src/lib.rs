@@ -60,6 +60,7 @@ pub mod conversion;
 pub mod error;
 pub mod figure;
 pub mod linalg;
+pub mod measures;
 pub mod shared_theta;
 pub mod similarity;
 pub mod study;
@@ -68,8 +69,8 @@ pub mod terms;
 
 pub use error::{Error, Result};
 pub use study::{AnalyzeConfig, AnalyzeParams, Prepared, Progress, Study, prepare};
-pub use table::{AcrossRow, ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
-pub use terms::{Convention, MatrixKind, Method, Side, Status};
+pub use table::{AcrossRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+pub use terms::{Convention, MatrixKind, Measure, Method, Side, Status};
 
 /// The README's Rust examples are tests too.
 #[cfg(doctest)]

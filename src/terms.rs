@@ -60,6 +60,35 @@ impl Side {
     }
 }
 
+/// A measure of similarity beyond φ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Measure {
+    /// Cosine of the smallest principal angle between two subspaces.
+    CosMax,
+    /// Mean cosine of their principal angles.
+    CosMean,
+    /// Cosine of the largest.
+    CosMin,
+    /// Linear CKA of two matrices.
+    Cka,
+}
+
+impl Measure {
+    /// Those of principal angles.
+    pub const COSINES: [Self; 3] = [Self::CosMax, Self::CosMean, Self::CosMin];
+
+    /// The name used in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::CosMax => "cos_max",
+            Self::CosMean => "cos_mean",
+            Self::CosMin => "cos_min",
+            Self::Cka => "cka",
+        }
+    }
+}
+
 /// Which equations define the conversion matrices of a module.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Convention {
@@ -190,6 +219,7 @@ macro_rules! text_form {
 
 text_form!(MatrixKind, "a matrix", [MatrixKind::A, MatrixKind::B, MatrixKind::BA, MatrixKind::LoraA, MatrixKind::LoraB]);
 text_form!(Side, "a side", [Side::Left, Side::Right]);
+text_form!(Measure, "a measure", [Measure::CosMax, Measure::CosMean, Measure::CosMin, Measure::Cka]);
 text_form!(Convention, "a convention", [Convention::Paper, Convention::General]);
 text_form!(
     CondloraConvention,

@@ -64,11 +64,12 @@ fn neither_threads_nor_repetition_change_a_byte() {
         let mut command = analyze([data("adapters")]);
         command.arg("--base").arg(real_base()).arg("--init").arg(data("init")).arg("-o").arg(&out);
         command.args(["--matrices", "A,B,BA,lora_A,lora_B", "--side", "both", "--ij", "8,8", "--ij", "2,4", "--figures", "svg"]);
+        command.arg("--measures");
         let shown = Run::of(command.args(["--threads", threads, "--json"]).output().unwrap()).exits(0).stdout;
         (outputs(&out), shown)
     };
     let first = run(0, "1");
-    assert_eq!(first.0.keys().filter(|name| name.ends_with(".csv") && !name.contains('/')).count(), 4);
+    assert_eq!(first.0.keys().filter(|name| name.ends_with(".csv") && !name.contains('/')).count(), 5);
     for (number, threads) in [(1, "1"), (2, "2"), (3, "2"), (4, "5")] {
         let again = run(number, threads);
         same(&format!("--threads {threads}"), &first.0, &again.0);
@@ -82,7 +83,7 @@ fn companions_do_not_change_a_row() {
     let run = |out: &str, paths: &[&str]| {
         let out = folder.path().join(out);
         let mut command = analyze(paths.iter().map(|p| data(p)));
-        command.arg("--base").arg(real_base()).arg("-o").arg(&out).args(["--figures", "none", "--side", "both"]);
+        command.arg("--base").arg(real_base()).arg("-o").arg(&out).args(["--figures", "none", "--side", "both", "--measures"]);
         Run::of(command.output().unwrap()).exits(0);
         tables(&out)
     };
@@ -130,7 +131,7 @@ fn adapters_of_other_ranks_do_not_change_a_row() {
     }
     let run = |out: &str, path: &str| {
         Run::of(
-            analyze([path, "--base", "base", "-o", out, "--figures", "none", "--side", "both"])
+            analyze([path, "--base", "base", "-o", out, "--figures", "none", "--side", "both", "--measures"])
                 .current_dir(root)
                 .output()
                 .unwrap(),

@@ -157,6 +157,20 @@ impl SubspaceBasis {
     }
 }
 
+/// Singular values of a small matrix, largest first; none of an empty one.
+///
+/// # Errors
+/// [`Error::NonFinite`] if it holds NaN or Inf, [`Error::Lapack`] if the SVD does not converge.
+pub fn singular_values(matrix: ArrayView2<'_, f64>) -> Result<Vec<f64>> {
+    use_one_blas_thread();
+    if matrix.is_empty() {
+        return Ok(Vec::new());
+    }
+    check_finite(matrix)?;
+    let (_, sigma, _) = matrix.svd(false, false).map_err(|e| Error::Lapack { routine: "gesvd", detail: e.to_string() })?;
+    Ok(sigma.to_vec())
+}
+
 /// U, σ and V (as columns) of a small square matrix.
 fn small_svd(core: &Array2<f64>) -> Result<(Array2<f64>, Vec<f64>, Array2<f64>)> {
     check_finite(core.view())?;

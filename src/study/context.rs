@@ -5,6 +5,7 @@ use super::matrices::Wanted;
 use super::params::{AnalyzeConfig, View};
 use super::plan::Plan;
 use super::stopwatch::Clock;
+use crate::terms::MatrixKind;
 
 /// The options, the plan and the clock of one run.
 pub(super) struct Context<'a> {
@@ -15,13 +16,19 @@ pub(super) struct Context<'a> {
     pub(super) views: Vec<View>,
     /// Those that the `w0` control has.
     pub(super) drawn_views: Vec<View>,
+    /// The matrices compared by CKA.
+    pub(super) by_cka: Vec<MatrixKind>,
+    /// Those that the `w0` control has.
+    pub(super) drawn_by_cka: Vec<MatrixKind>,
 }
 
 impl<'a> Context<'a> {
     pub(super) fn new(config: &'a AnalyzeConfig, plan: &'a Plan, clock: &'a Clock) -> Self {
         let views = config.views();
         let drawn_views = views.iter().copied().filter(|v| !v.matrix.is_factor()).collect();
-        Self { config, plan, clock, views, drawn_views }
+        let by_cka = if config.params().measures { config.params().matrices.clone() } else { Vec::new() };
+        let drawn_by_cka = by_cka.iter().copied().filter(|m| !m.is_factor()).collect();
+        Self { config, plan, clock, views, drawn_views, by_cka, drawn_by_cka }
     }
 
     pub(super) fn seed(&self) -> u64 {
@@ -40,19 +47,28 @@ impl<'a> Context<'a> {
         self.config.params().across
     }
 
+    pub(super) fn measures(&self) -> bool {
+        self.config.params().measures
+    }
+
     /// What is kept of an adapter's layer.
     pub(super) fn wanted(&self) -> Wanted<'_> {
-        self.wanted_views(&self.views)
+        self.wanted_of(&self.views, &self.by_cka)
+    }
+
+    /// What is kept of an untrained adapter's layer: it has no measures beyond φ.
+    pub(super) fn wanted_of_init(&self) -> Wanted<'_> {
+        self.wanted_of(&self.views, &[])
     }
 
     /// What is kept of a draw of the `w0` control.
     pub(super) fn wanted_of_draws(&self) -> Wanted<'_> {
-        self.wanted_views(&self.drawn_views)
+        self.wanted_of(&self.drawn_views, &self.drawn_by_cka)
     }
 
-    fn wanted_views<'w>(&'w self, views: &'w [View]) -> Wanted<'w> {
+    fn wanted_of<'w>(&'w self, views: &'w [View], by_cka: &'w [MatrixKind]) -> Wanted<'w> {
         let given = self.config.params();
-        Wanted { kinds: &given.matrices, views, most: given.ij.iter().map(|&(i, j)| i.max(j)).max() }
+        Wanted { kinds: &given.matrices, views, by_cka, most: given.ij.iter().map(|&(i, j)| i.max(j)).max() }
     }
 
     /// The (i, j) compared between matrices of these ranks.

@@ -5,6 +5,7 @@ use super::drawn::{Controls, Draws, GroupControls};
 use super::grouping::{Group, Member};
 use super::layer::{MemberLayer, SolvedLayer};
 use super::matrices::{LayerMatrix, cell_status, has_phi};
+use super::measured::PairMeasures;
 use super::params::View;
 use super::schedule::Pass;
 use crate::controls::{mean_and_sd, p_value, z_score};
@@ -42,26 +43,26 @@ pub(super) fn compare_pass(
                 ij: &context.pairs_for(member.ranks.iter().copied()),
                 controls,
             };
-            out.push(((member.adapter, member.module), grid.rows()));
+            out.push(((member.adapter, member.module), grid.rows()?));
         }
         Ok(out)
     })
 }
 
 /// One member's module: its layers against one another.
-struct Grid<'a> {
+pub(super) struct Grid<'a> {
     context: &'a Context<'a>,
     group: &'a Group,
     member: &'a Member,
-    layers: Vec<&'a MemberLayer>,
-    adapter: &'a str,
-    module: &'a str,
+    pub(super) layers: Vec<&'a MemberLayer>,
+    pub(super) adapter: &'a str,
+    pub(super) module: &'a str,
     ij: &'a [(usize, usize)],
     controls: &'a Controls,
 }
 
 impl Grid<'_> {
-    fn rows(&self) -> Tables {
+    fn rows(&self) -> Result<Tables> {
         let mut tables = Tables::default();
         let grids = self.context.views.len() * self.ij.len();
         tables.similarity.reserve_exact(if self.is_grid() { self.layers.len().pow(2) * grids } else { 0 });
@@ -73,8 +74,10 @@ impl Grid<'_> {
             let initial: Vec<Option<&LayerMatrix>> = self.layers.iter().map(|l| l.init(view.matrix)).collect();
             let pairs = AllPairs::of(&observed.iter().map(|m| m.vectors(view.side)).collect::<Vec<_>>());
             let init_pairs = AllPairs::of(&initial.iter().map(|m| m.and_then(|m| m.vectors(view.side))).collect::<Vec<_>>());
-            for (p, &(i, j)) in self.ij.iter().enumerate() {
-                let draws = (&self.controls.gaussian[v][p], &self.controls.w0[v][p]);
+            let measures = PairMeasures::count(self.context.measures());
+            let drawn = self.controls.gaussian[v].chunks_exact(measures).zip(self.controls.w0[v].chunks_exact(measures));
+            for (&(i, j), (gaussian, w0)) in self.ij.iter().zip(drawn) {
+                let draws = (&gaussian[0], &w0[0]);
                 let cells = ViewCells {
                     grid: self,
                     view,
@@ -87,6 +90,18 @@ impl Grid<'_> {
                     draws,
                 };
                 cells.add_rows(&mut tables);
+                if self.context.measures() && self.is_grid() {
+                    let rows = self.cosine_rows(view, (i, j), &observed, &pairs, (&gaussian[1..], &w0[1..]))?;
+                    tables.measures.get_or_insert_default().extend(rows);
+                }
+            }
+        }
+        if self.is_grid() {
+            for (k, &matrix) in self.context.by_cka.iter().enumerate() {
+                let slot = self.context.views.len() + k;
+                let observed: Vec<&LayerMatrix> = self.layers.iter().filter_map(|l| l.matrix(matrix)).collect();
+                let draws = (&self.controls.gaussian[slot][0], &self.controls.w0[slot][0]);
+                tables.measures.get_or_insert_default().extend(self.cka_rows(matrix, &observed, draws));
             }
         }
         for &matrix in self.context.config.params().matrices.iter().filter(|matrix| !matrix.is_factor()) {
@@ -104,7 +119,7 @@ impl Grid<'_> {
                 }
             }
         }
-        tables
+        Ok(tables)
     }
 
     /// Whether the layers can be compared.
@@ -112,7 +127,7 @@ impl Grid<'_> {
         self.member.at.iter().all(|&at| self.group.layers[at].layer.is_some())
     }
 
-    fn layer_number(&self, k: usize) -> u32 {
+    pub(super) fn layer_number(&self, k: usize) -> u32 {
         self.group.layers[self.member.at[k]].layer.unwrap_or_default()
     }
 }

@@ -28,7 +28,7 @@ const FEWEST: usize = 64;
 pub(super) struct SolvedLayer {
     /// One for each member of the pass; none where it has no such layer or fell out.
     pub(super) members: Vec<Option<MemberLayer>>,
-    /// By rank: for each draw of the pass, the vectors of each drawn view.
+    /// By rank: for each draw of the pass, the vectors of each drawn view, then each drawn matrix that CKA compares.
     pub(super) w0_draws: BTreeMap<usize, Vec<DrawnVectors>>,
     /// Adapters against one another, where that was asked for.
     pub(super) across: Vec<AcrossRow>,
@@ -37,7 +37,7 @@ pub(super) struct SolvedLayer {
     pub(super) failed: Vec<(usize, Error)>,
 }
 
-/// For each view the vectors of one draw.
+/// For each view the vectors of one draw, then each matrix that CKA compares.
 pub(super) type DrawnVectors = Vec<Option<Array2<f64>>>;
 
 /// What is kept of one adapter's layer.
@@ -250,7 +250,7 @@ impl Work<'_> {
                 self.found.members[k] = Some(MemberLayer { conversion, matrices: compared.matrices, init: Vec::new() });
             }
             What::Untrained(k) => {
-                let compared = solved.compare(&context.wanted())?;
+                let compared = solved.compare(&context.wanted_of_init())?;
                 if let Some(member) = &mut self.found.members[k] {
                     member.init = compared.matrices;
                 }

@@ -7,8 +7,10 @@ use super::stored::FactorPair;
 use crate::checkpoint::PairedLayer;
 use crate::conversion::ConversionMatrix;
 use crate::error::Result;
+use crate::linalg::UNIT_ROUNDOFF;
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::subspace::{Spectrum, SubspaceBasis, ThinQr};
+use crate::measures::{Centred, centred, product_for_cka};
 use crate::similarity::vector_error;
 use crate::table::ConversionRow;
 use crate::terms::{Convention, MatrixKind, Side, Status};
@@ -25,6 +27,8 @@ fn with_confidence(status: Status, bound: f64) -> Status {
 pub(super) struct Wanted<'a> {
     pub(super) kinds: &'a [MatrixKind],
     pub(super) views: &'a [View],
+    /// Matrices that are compared as a whole.
+    pub(super) by_cka: &'a [MatrixKind],
     /// The largest i or j; none for all.
     pub(super) most: Option<usize>,
 }
@@ -44,6 +48,8 @@ impl Wanted<'_> {
 pub(super) struct LayerMatrix {
     left: Option<Array2<f64>>,
     right: Option<Array2<f64>>,
+    /// What CKA compares, where it does; also none where the matrix has nothing to compare.
+    pub(super) centred: Option<Centred>,
     /// None where the matrix is zero, or where its solve overflowed.
     pub(super) spectrum: Option<Spectrum>,
     zero: bool,
@@ -92,6 +98,24 @@ pub(super) fn cell_status(x: &LayerMatrix, y: &LayerMatrix, (i, j): (usize, usiz
     (status, bound)
 }
 
+/// What is to be said of the CKA of two matrices: as of φ, without ranks and gaps.
+pub(super) fn cka_status(x: &LayerMatrix, y: &LayerMatrix, differ_in_length: bool) -> Status {
+    if differ_in_length {
+        return Status::Skipped;
+    }
+    let (Some(centred_x), Some(centred_y)) = (&x.centred, &y.centred) else {
+        let overflowed = [x, y].into_iter().any(|m| !m.zero && !m.reliable);
+        return if overflowed { Status::Unreliable } else { Status::Zero };
+    };
+    let status = |m: &LayerMatrix| match () {
+        () if !m.reliable => Status::Unreliable,
+        () if m.singular => Status::Singular,
+        () => Status::Ok,
+    };
+    let error = |m: &LayerMatrix, centred: &Centred| 10.0 * UNIT_ROUNDOFF * (m.n as f64 + m.error_factor) / centred.share;
+    with_confidence(status(x).worse(status(y)), error(x, centred_x) + error(y, centred_y))
+}
+
 /// Whether a cell of this status has a φ.
 pub(super) fn has_phi(status: Status) -> bool {
     !matches!(status, Status::Skipped | Status::Zero | Status::Rank)
@@ -131,6 +155,18 @@ impl Solved<'_> {
         let theta_a = usable(zero_a, self.a).then(|| SubspaceBasis::of(self.a.theta.view())).transpose()?;
         let theta_b = qr_theta_b.as_ref().map(ThinQr::basis).transpose()?;
 
+        // The matrix as CKA compares it; of one that overflowed nothing is left.
+        let whole = |kind: MatrixKind| {
+            let by_cka = wanted.by_cka.contains(&kind);
+            let matrix = || match kind {
+                MatrixKind::A => centred(self.a.theta.view()),
+                MatrixKind::B => centred(self.b.theta.view()),
+                MatrixKind::BA => qr_a.as_ref().and_then(|qr| centred(product_for_cka(self.b.theta.view(), qr.r.view()).view())),
+                MatrixKind::LoraA => centred(factors.a_transposed.view()),
+                MatrixKind::LoraB => centred(factors.b.view()),
+            };
+            by_cka.then(matrix).flatten()
+        };
         let keep = |kind: MatrixKind, basis: Option<SubspaceBasis>, zero: bool, solved: Option<&ConversionMatrix>| {
             let (mut left, mut right, spectrum) = match basis {
                 Some(basis) => {
@@ -145,6 +181,7 @@ impl Solved<'_> {
             LayerMatrix {
                 left,
                 right,
+                centred: whole(kind),
                 spectrum,
                 zero,
                 reliable: solved.is_none_or(|matrix| matrix.reliable),
@@ -224,7 +261,8 @@ impl Solved<'_> {
     }
 }
 
-/// The vectors of each view for matrices drawn in place of Θ_A, Θ_B and (for BA) Aᵀ; none for a matrix that is zero or too small in rank.
+/// The vectors of each view, then each matrix that CKA compares, for matrices drawn in place of Θ_A, Θ_B and (for BA) Aᵀ; none for a matrix that is
+/// zero or too small in rank. Of the factors themselves there is nothing here.
 ///
 /// # Errors
 /// [`crate::Error::Lapack`] if a small SVD fails.
@@ -263,7 +301,17 @@ pub(super) fn drawn_vectors(
         let most = wanted.most_of(vectors.ncols()).min(*rank);
         (most > 0).then(|| if most == vectors.ncols() { vectors } else { vectors.slice(s![.., ..most]).to_owned() })
     };
-    Ok(wanted.views.iter().map(take).collect())
+    let vectors: Vec<_> = wanted.views.iter().map(take).collect();
+    let of = |matrix: ArrayView2<'_, f64>| centred(matrix).map(|whole| whole.values);
+    let whole = |kind: &MatrixKind| -> Result<Option<Array2<f64>>> {
+        Ok(match kind {
+            MatrixKind::A => of(theta_a),
+            MatrixKind::B => of(theta_b),
+            MatrixKind::BA if finite(theta_b) => of(product_for_cka(theta_b, ThinQr::of(a_transposed)?.r.view()).view()),
+            _ => None,
+        })
+    };
+    vectors.into_iter().map(Ok).chain(wanted.by_cka.iter().map(whole)).collect()
 }
 
 /// Only the columns that can be asked for.

@@ -9,6 +9,7 @@ mod grid;
 mod grouping;
 mod layer;
 mod matrices;
+mod measured;
 mod memory;
 mod params;
 mod plan;
@@ -188,6 +189,10 @@ impl Prepared<'_> {
         let mut tables = Tables::default();
         tables.similarity.reserve_exact(members.values().map(|member| member.similarity.len()).sum());
         tables.conversion.reserve_exact(members.values().map(|member| member.conversion.len()).sum());
+        if context.measures() {
+            let rows = members.values().map(|member| member.measures.as_ref().map_or(0, Vec::len)).sum();
+            tables.measures = Some(Vec::with_capacity(rows));
+        }
         // Adapters are in the order of their names and modules within each, whatever the grouping was.
         for ((adapter, _), member) in members {
             if !failed.contains_key(&adapter) {
@@ -195,6 +200,9 @@ impl Prepared<'_> {
                 tables.similarity.extend(member.similarity);
                 tables.conversion.extend(member.conversion);
                 tables.spectrum.extend(member.spectrum);
+                if let (Some(all), Some(rows)) = (&mut tables.measures, member.measures) {
+                    all.extend(rows);
+                }
             }
         }
         if context.across() {

@@ -36,6 +36,8 @@ pub struct AnalyzeParams {
     pub eq6: bool,
     /// Compare the same layer of different adapters too.
     pub across: bool,
+    /// Give the measures beyond φ too: principal angles and CKA.
+    pub measures: bool,
     /// Pass over adapters that cannot be analysed, and say which.
     pub keep_going: bool,
     /// Bytes that may be used; none for 80 % of what is available.
@@ -59,6 +61,7 @@ impl Default for AnalyzeParams {
             rcond: None,
             eq6: false,
             across: false,
+            measures: false,
             keep_going: false,
             memory_limit: None,
         }

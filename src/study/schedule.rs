@@ -7,10 +7,11 @@ use std::ops::Range;
 use super::context::Context;
 use super::grouping::{Group, Member};
 use super::layer::columns_together;
+use super::measured::PairMeasures;
 use super::memory::show;
 use super::params::View;
 use crate::error::{Error, Result};
-use crate::table::{AcrossRow, ConversionRow, InputRecord, SimilarityRow, SummaryRow};
+use crate::table::{AcrossRow, ConversionRow, InputRecord, MeasureRow, SimilarityRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Side};
 
 /// What the program needs before it has read anything, OpenBLAS and the threads' stacks included.
@@ -151,9 +152,15 @@ impl Need {
             let layer = &group.layers[index];
             views.iter().map(|view| vector_bytes(context, group.convention, (layer.d_out, layer.d_in), rank, *view)).sum()
         };
+        let whole = |index: usize, rank: usize, matrices: &[MatrixKind]| -> u64 {
+            let layer = &group.layers[index];
+            let lengths = matrices.iter().map(|&matrix| left_length(group.convention, (layer.d_out, layer.d_in), matrix));
+            8 * (rank * lengths.sum::<usize>()) as u64
+        };
         let copies = |member: &Member| if context.plan.adapters[member.adapter].init.is_some() { 2 } else { 1 };
         let member_layer = |member: &Member, k: usize| {
-            copies(member) * (lengths(member.at[k], member.ranks[k], &context.views) + 8 * 4 * member.ranks[k] as u64)
+            let vectors = lengths(member.at[k], member.ranks[k], &context.views) + 8 * 4 * member.ranks[k] as u64;
+            copies(member) * vectors + whole(member.at[k], member.ranks[k], &context.by_cka)
         };
         let members: Vec<u64> =
             group.members.iter().map(|member| (0..member.at.len()).map(|k| member_layer(member, k)).sum()).collect();
@@ -161,7 +168,8 @@ impl Need {
             group.members.iter().filter_map(|member| Some(member_layer(member, member.position(index)?))).sum()
         };
         let draw_layer = |index: usize| -> u64 {
-            context.drawn_ranks(group, index).iter().map(|&rank| lengths(index, rank, &context.drawn_views)).sum()
+            let of_rank = |&rank: &usize| lengths(index, rank, &context.drawn_views) + whole(index, rank, &context.drawn_by_cka);
+            context.drawn_ranks(group, index).iter().map(of_rank).sum()
         };
         let across_rows = if context.across() { across_rows(context, group) } else { 0 };
         let index = 0..group.layers.len();
@@ -228,18 +236,19 @@ impl Need {
 /// The vectors of one view.
 fn vector_bytes(context: &Context<'_>, convention: Convention, (d_out, d_in): (usize, usize), rank: usize, view: View) -> u64 {
     let length = match (view.matrix, view.side) {
-        (MatrixKind::A, Side::Left) => {
-            if convention == Convention::Paper {
-                d_in
-            } else {
-                d_out
-            }
-        }
         (MatrixKind::A | MatrixKind::B, Side::Right) => rank,
-        (MatrixKind::LoraB, _) => d_out,
-        _ => d_in,
+        (matrix, _) => left_length(convention, (d_out, d_in), matrix),
     };
     8 * (length * context.wanted().most_of(rank)) as u64
+}
+
+/// The length of a matrix's left vectors, or of the vectors that a factor is compared by.
+fn left_length(convention: Convention, (d_out, d_in): (usize, usize), matrix: MatrixKind) -> usize {
+    match matrix {
+        MatrixKind::A if convention != Convention::Paper => d_out,
+        MatrixKind::LoraB => d_out,
+        _ => d_in,
+    }
 }
 
 /// One weight with everything that is there while it is solved through.
@@ -264,7 +273,9 @@ fn rows(context: &Context<'_>, member: &Member) -> u64 {
     let names = (planned.adapter.name.len() + planned.modules[member.module].name.len()) as u64 + 2 * ALLOCATION;
     let layers = member.at.len() as u64;
     let grids = (context.views.len() * context.pairs_for(member.ranks.iter().copied()).len()) as u64;
-    let similarity = (size_of::<SimilarityRow>() as u64 + names) * layers * layers * grids;
+    let measures = size_of::<MeasureRow>() as u64 + names;
+    let of_cell = size_of::<SimilarityRow>() as u64 + names + measures * (PairMeasures::count(context.measures()) - 1) as u64;
+    let similarity = (of_cell * grids + measures * context.by_cka.len() as u64) * layers * layers;
     let keys: u64 = planned.modules[member.module]
         .layers
         .iter()
@@ -294,5 +305,6 @@ fn control_cells(context: &Context<'_>, group: &Group) -> u64 {
     let most = group.members.iter().map(|member| member.at.len()).max().unwrap_or(0) as u64;
     let pairs = context.pairs_for([1]).len();
     let controls = context.draws_of(group) + context.w0_draws_of(group);
-    size_of::<Option<f64>>() as u64 * most * most * (context.views.len() * pairs * controls) as u64
+    let measures = context.views.len() * pairs * PairMeasures::count(context.measures()) + context.by_cka.len();
+    size_of::<Option<f64>>() as u64 * most * most * (measures * controls) as u64
 }

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::rows::{AcrossRow, ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
-use crate::terms::{Convention, MatrixKind, Method, Side, Status};
+use super::rows::{AcrossRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow};
+use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status};
 
 /// What stands in one field.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -142,9 +142,9 @@ macro_rules! named_cells {
         }
     )+};
 }
-named_cells!(MatrixKind, Side, Convention, Method, Status);
+named_cells!(MatrixKind, Side, Convention, Method, Status, Measure);
 
-/// An optional number. (An optional name would not be told from an empty one.)
+/// An optional number, or a name of which none is empty. (An optional free name would not be told from an empty one.)
 macro_rules! optional_cells {
     ($($type:ty),+) => {$(
         impl Cell for Option<$type> {
@@ -158,7 +158,7 @@ macro_rules! optional_cells {
         }
     )+};
 }
-optional_cells!(f64, u32);
+optional_cells!(f64, u32, usize, Side);
 
 /// A table's row: its file, its columns, and how to go through them.
 pub trait Row: Sized {
@@ -286,6 +286,11 @@ columns!(
 );
 columns!(SpectrumRow, "spectrum", [adapter, module, matrix, layer, k, sigma]);
 columns!(AcrossRow, "across", [module, layer, matrix, side, i, j, adapter_a, adapter_b, phi, gaussian_expected, status]);
+columns!(
+    MeasureRow,
+    "measures",
+    [adapter, module, matrix, side, i, j, layer_a, layer_b, measure, value, gaussian_mean, gaussian_sd, w0_mean, w0_sd, status,]
+);
 
 #[cfg(test)]
 mod tests {
@@ -311,6 +316,10 @@ mod tests {
         );
         assert_eq!(SpectrumRow::COLUMNS.join(","), "adapter,module,matrix,layer,k,sigma");
         assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
+        assert_eq!(
+            MeasureRow::COLUMNS.join(","),
+            "adapter,module,matrix,side,i,j,layer_a,layer_b,measure,value,gaussian_mean,gaussian_sd,w0_mean,w0_sd,status"
+        );
     }
 
     #[test]

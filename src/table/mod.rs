@@ -26,7 +26,7 @@ pub use json::summary_json;
 pub use manifest::{InputRecord, Manifest};
 pub use output::OutputDir;
 pub use phi_matrix::{PhiMatrix, phi_matrices};
-pub use rows::{AcrossRow, ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+pub use rows::{AcrossRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
 pub use temporaries::remove_temporaries;
 pub use write::write_study;
 

@@ -1,6 +1,6 @@
 //! One type for each table; fields are the columns, in the order they are written.
 
-use crate::terms::{Convention, MatrixKind, Method, Side, Status};
+use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status};
 
 /// One row of `summary.csv`: an adapter × module × matrix × side × (i, j).
 #[derive(Debug, Clone, PartialEq)]
@@ -177,6 +177,41 @@ pub struct AcrossRow {
     pub status: Status,
 }
 
+/// One row of `measures.csv`: a measure beyond φ of an ordered pair of layers, diagonal included.
+#[derive(Debug, Clone, PartialEq)]
+pub struct MeasureRow {
+    /// Adapter name.
+    pub adapter: String,
+    /// Module name.
+    pub module: String,
+    /// The matrix compared.
+    pub matrix: MatrixKind,
+    /// Which singular vectors; none for `cka`, which compares whole matrices.
+    pub side: Option<Side>,
+    /// How many singular vectors of `layer_a`; none for `cka`.
+    pub i: Option<usize>,
+    /// How many singular vectors of `layer_b`; none for `cka`.
+    pub j: Option<usize>,
+    /// The first layer's index in the tensor names.
+    pub layer_a: u32,
+    /// The second layer's index.
+    pub layer_b: u32,
+    /// What was measured.
+    pub measure: Measure,
+    /// Its value.
+    pub value: Option<f64>,
+    /// Mean of the `gaussian` control in this cell.
+    pub gaussian_mean: Option<f64>,
+    /// Its standard deviation.
+    pub gaussian_sd: Option<f64>,
+    /// Mean of the `w0` control in this cell.
+    pub w0_mean: Option<f64>,
+    /// Its standard deviation.
+    pub w0_sd: Option<f64>,
+    /// The worse status of the two matrices.
+    pub status: Status,
+}
+
 /// All rows of one study, each table in its fixed order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tables {
@@ -190,4 +225,6 @@ pub struct Tables {
     pub spectrum: Vec<SpectrumRow>,
     /// `across.csv`; none where it was not asked for.
     pub across: Option<Vec<AcrossRow>>,
+    /// `measures.csv`; none where it was not asked for.
+    pub measures: Option<Vec<MeasureRow>>,
 }

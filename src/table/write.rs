@@ -9,8 +9,8 @@ use super::rows::Tables;
 use super::{csv, npy, parquet};
 use crate::error::Result;
 
-/// Writes `summary`, `similarity`, `conversion`, `spectrum` and `across` (where it was asked for) in each of the formats that hold
-/// tables, and the φ matrices in `matrices/` (CSV) and `npy/`.
+/// Writes `summary`, `similarity`, `conversion`, `spectrum`, and `across` and `measures` (where they were asked for) in each of the
+/// formats that hold tables, and the φ matrices in `matrices/` (CSV) and `npy/`.
 ///
 /// # Errors
 /// [`crate::Error::Output`] if a file cannot be written.
@@ -20,6 +20,9 @@ pub fn write_study(out: &mut OutputDir, tables: &Tables, formats: &[TableFormat]
     write_table(out, &tables.conversion, formats)?;
     write_table(out, &tables.spectrum, formats)?;
     if let Some(rows) = &tables.across {
+        write_table(out, rows, formats)?;
+    }
+    if let Some(rows) = &tables.measures {
         write_table(out, rows, formats)?;
     }
     let matrices = phi_matrices(&tables.similarity);

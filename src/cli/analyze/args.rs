@@ -50,6 +50,9 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Also compare the same layer of different adapters: across.csv and its heatmaps
     #[arg(long, help_heading = "What is compared")]
     across: bool,
+    /// Also measure by principal angles and CKA: measures.csv
+    #[arg(long, help_heading = "What is compared")]
+    measures: bool,
 
     /// How often each control is drawn
     #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls and numerics")]
@@ -132,6 +135,7 @@ impl AnalyzeArgs {
             rcond: self.rcond,
             eq6: self.eq6,
             across: self.across,
+            measures: self.measures,
             keep_going: self.keep_going,
             memory_limit: self.memory_limit,
         }

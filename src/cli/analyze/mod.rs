@@ -127,7 +127,9 @@ fn refuse_doubt(tables: &Tables, out: &Path) -> Result<()> {
     let conversion = tables.conversion.iter().map(|r| (&r.adapter, &r.module, r.status));
     let similarity = tables.similarity.iter().map(|r| (&r.adapter, &r.module, r.status));
     let summary = tables.summary.iter().map(|r| (&r.adapter, &r.module, r.status));
-    let all: Vec<_> = conversion.chain(similarity).chain(summary).filter(|(_, _, status)| *status != Status::Ok).collect();
+    let measures = tables.measures.iter().flatten().map(|r| (&r.adapter, &r.module, r.status));
+    let all: Vec<_> =
+        conversion.chain(similarity).chain(summary).chain(measures).filter(|(_, _, status)| *status != Status::Ok).collect();
     match all.first() {
         None => Ok(()),
         Some((adapter, module, status)) => Err(Error::numerical(

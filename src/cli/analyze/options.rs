@@ -30,6 +30,7 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         "rcond": given.rcond,
         "eq6": given.eq6,
         "across": given.across,
+        "measures": given.measures,
         "keep_going": given.keep_going,
         "memory_limit": given.memory_limit,
         "formats": args.table_formats().iter().map(|f| f.name()).collect::<Vec<_>>(),
