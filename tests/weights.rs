@@ -3,16 +3,15 @@
 
 mod shared;
 
-use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
 use condlora::table::csv::read_rows;
 use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
 use condlora::terms::{Convention, MatrixKind, Method, Side, Status};
-use ndarray::{Array2, s};
-use ndarray_linalg::SVD;
+use ndarray::s;
 use shared::checkpoint::{Layer, PLAIN, Storage, square_layers, write_adapter, write_base, write_both};
+use shared::direct::{agrees_with_the_pseudo_inverse, thin_svd};
 use shared::program::{Run, run_in, tables};
 use shared::tolerance::{conditioned, gaussian};
 
@@ -35,70 +34,6 @@ fn summary(root: &Path) -> Vec<SummaryRow> {
     read_rows(&root.join("out/summary.csv")).unwrap()
 }
 
-/// LAPACK's SVD, thin: U, σ and V with as many columns as the rank.
-fn thin_svd(matrix: &Array2<f64>) -> (Array2<f64>, Vec<f64>, Array2<f64>) {
-    // The library keeps BLAS at one thread, and that has to be said before the first call from a test's small stack.
-    let _ = condlora::linalg::subspace::SubspaceBasis::of(Array2::eye(1).view()).unwrap();
-    let (u, sigma, vt) = matrix.svd(true, true).unwrap();
-    let rank = sigma.iter().filter(|&&s| s > 1e-12 * sigma[0]).count();
-    let u = u.unwrap().slice(s![.., ..rank]).to_owned();
-    (u, sigma.iter().take(rank).copied().collect(), vt.unwrap().slice(s![..rank, ..]).t().to_owned())
-}
-
-/// The pseudo-inverse by its definition.
-fn pseudo_inverse(matrix: &Array2<f64>) -> Array2<f64> {
-    let (u, sigma, mut v) = thin_svd(matrix);
-    for (mut column, sigma) in v.columns_mut().into_iter().zip(sigma) {
-        column /= sigma;
-    }
-    v.dot(&u.t())
-}
-
-/// Θ_A, Θ_B and Θ_BA of a layer by the pseudo-inverse.
-fn direct(layer: &Layer, convention: Convention) -> [(MatrixKind, Array2<f64>); 3] {
-    let inverse = pseudo_inverse(&layer.w0);
-    let theta_a = if convention == Convention::Paper { inverse.dot(&layer.a.t()) } else { inverse.t().dot(&layer.a.t()) };
-    let theta_b = inverse.dot(&layer.b);
-    let theta_ba = theta_b.dot(&layer.a);
-    [(MatrixKind::A, theta_a), (MatrixKind::B, theta_b), (MatrixKind::BA, theta_ba)]
-}
-
-/// Holds every φ and singular value that was written against those of [`direct`].
-fn agrees_with_the_pseudo_inverse(root: &Path, layers: &[Layer], convention: Convention, tolerance: f64) {
-    let mut expected = BTreeMap::new();
-    for (index, layer) in (0_u32..).zip(layers) {
-        for (kind, theta) in direct(layer, convention) {
-            expected.insert((kind, index), thin_svd(&theta));
-        }
-    }
-    let mut compared = 0;
-    for row in similarity(root) {
-        let vectors = |layer: u32, count: usize| {
-            let (u, _, v) = &expected[&(row.matrix, layer)];
-            let side = if row.side == Side::Left { u } else { v };
-            side.slice(s![.., ..count]).to_owned()
-        };
-        let Some(found) = row.phi else { continue };
-        let cosines = vectors(row.layer_a, row.i).t().dot(&vectors(row.layer_b, row.j));
-        let phi = cosines.iter().map(|c| c * c).sum::<f64>() / row.i.min(row.j) as f64;
-        assert!(
-            (found - phi).abs() <= tolerance,
-            "{} {} {},{}: {found} against {phi}",
-            row.matrix,
-            row.side,
-            row.layer_a,
-            row.layer_b
-        );
-        compared += 1;
-    }
-    assert!(compared > 0);
-    for row in read_rows::<SpectrumRow>(&root.join("out/spectrum.csv")).unwrap() {
-        let sigma = &expected[&(row.matrix, row.layer.unwrap())].1;
-        let theirs = sigma.get(row.k - 1).copied().unwrap_or(0.0);
-        assert!((row.sigma - theirs).abs() <= tolerance * sigma[0], "{} layer {:?}: σ_{}", row.matrix, row.layer, row.k);
-    }
-}
-
 #[test]
 fn weights_that_are_not_square_follow_the_general_convention() {
     for (d_out, d_in) in [(64, 128), (128, 64)] {
@@ -108,7 +43,7 @@ fn weights_that_are_not_square_follow_the_general_convention() {
             (0..3).map(|l| Layer::new(&format!("model.layers.{l}.self_attn.k_proj"), d_out, d_in, 4)).collect();
         write_both(root, &layers, PLAIN);
         analyse(root, &["--ij", "4,4", "--ij", "2,3"]);
-        agrees_with_the_pseudo_inverse(root, &layers, Convention::General, 1e-9);
+        agrees_with_the_pseudo_inverse(root, None, &layers, Convention::General, 1e-9);
         for row in conversion(root) {
             assert_eq!((row.convention, row.method, row.status), (Convention::General, Method::LeastSquares, Status::Ok));
             assert_eq!((row.out_features, row.in_features, row.w0_rank, row.rank), (d_out, d_in, 64, 4));
@@ -134,13 +69,13 @@ fn the_general_convention_can_be_asked_for() {
     let layers = square_layers(3, 24, 3);
     write_both(folder.path(), &layers, PLAIN);
     analyse(folder.path(), &[]);
-    agrees_with_the_pseudo_inverse(folder.path(), &layers, Convention::Paper, 1e-9);
+    agrees_with_the_pseudo_inverse(folder.path(), None, &layers, Convention::Paper, 1e-9);
     analyse(folder.path(), &["--convention", "general"]);
-    agrees_with_the_pseudo_inverse(folder.path(), &layers, Convention::General, 1e-9);
+    agrees_with_the_pseudo_inverse(folder.path(), None, &layers, Convention::General, 1e-9);
     assert!(conversion(folder.path()).iter().all(|r| (r.convention, r.method) == (Convention::General, Method::Lu)));
     // A threshold for singular values asks for the SVD.
     analyse(folder.path(), &["--rcond", "0"]);
-    agrees_with_the_pseudo_inverse(folder.path(), &layers, Convention::Paper, 1e-9);
+    agrees_with_the_pseudo_inverse(folder.path(), None, &layers, Convention::Paper, 1e-9);
     assert!(conversion(folder.path()).iter().all(|r| (r.method, r.w0_rank) == (Method::LeastSquares, 24)));
 }
 
@@ -153,7 +88,7 @@ fn a_singular_w0_gets_the_least_norm_and_says_so() {
     layers[1].w0.row_mut(20).assign(&row);
     write_both(root, &layers, PLAIN);
     analyse(root, &[]);
-    agrees_with_the_pseudo_inverse(root, &layers, Convention::Paper, 1e-9);
+    agrees_with_the_pseudo_inverse(root, None, &layers, Convention::Paper, 1e-9);
     for row in conversion(root) {
         let (status, method, rank) =
             if row.layer == Some(1) { (Status::Singular, Method::LeastSquares, 31) } else { (Status::Ok, Method::Lu, 32) };
@@ -181,7 +116,7 @@ fn vectors_beyond_the_rank_are_not_compared() {
     layers[2].a.row_mut(3).assign(&row);
     write_both(root, &layers, PLAIN);
     analyse(root, &["--ij", "4,4", "--ij", "3,3", "--ij", "3,4", "--ij", "5,5"]);
-    agrees_with_the_pseudo_inverse(root, &layers, Convention::Paper, 1e-9);
+    agrees_with_the_pseudo_inverse(root, None, &layers, Convention::Paper, 1e-9);
     for row in similarity(root) {
         // Layer 2 has three vectors in A and, through it, in BA; no layer has five.
         let deficient = |layer: u32, size: usize| size > 4 || (layer == 2 && size > 3 && row.matrix != MatrixKind::B);

@@ -224,7 +224,7 @@ fn no_layer(file: &Path, base: &BaseModel, module: &str) -> Error {
 #[cfg(test)]
 mod tests {
     use super::super::generate::{self, Tensor, f32_tensor};
-    use super::super::{Adapter, pair_with_base};
+    use super::super::{Adapter, PairingRules, pair_with_base};
     use super::*;
 
     const LAYERS: [&str; 3] = ["encoder.layer.0.self.query", "encoder.layer.1.self.query", "encoder.layer.10.self.query"];
@@ -247,7 +247,7 @@ mod tests {
         assert!(adapter.modules.is_empty());
         let base = BaseModel::open(&dir.path().join("base"))?;
         adapter.lay_out(&base, eq6)?;
-        pair_with_base(&adapter, &base)?;
+        pair_with_base(&adapter, &base, &PairingRules::default())?;
         Ok(adapter)
     }
 

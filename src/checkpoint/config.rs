@@ -3,33 +3,30 @@
 //! Only the fields that bear on what an adapter does to its base are read; the rest is ignored, so that files of every PEFT
 //! version open. Ranks come from the tensors: the config's `r` is only checked against them.
 
-use std::fmt;
-use std::marker::PhantomData;
+mod fields;
+mod text;
+
 use std::path::{Path, PathBuf};
 
 use regex::Regex;
-use serde::Deserialize;
-use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
 use super::files::{listing, read_small};
-use super::header::json_message;
-use super::python_json::quote_non_finite;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result};
 use crate::terms::CondloraConvention;
 
 /// The file's name in an adapter directory.
 pub const CONFIG_FILE: &str = "adapter_config.json";
 /// A config is a few kilobytes; this leaves room for every rank pattern imaginable.
 const LARGEST: u64 = 16 << 20;
-/// No rank is above this: it is far more than the width of any model.
-const HIGHEST_RANK: u64 = 1_000_000;
 /// The `peft_type` of CondLoRA in its authors' code.
 pub const CONDITIONAL: &str = "ConditionalLORA";
-/// The kinds of adapters that are read.
-const KINDS: &str = "\"LORA\" or \"ConditionalLORA\"";
-/// PEFT's default for `lora_alpha`.
-const DEFAULT_ALPHA: f64 = 8.0;
+/// The `peft_type` of LoRA.
+const LORA: &str = "LORA";
+/// What PEFT adds to the rank that it divides AdaLoRA's α by (`SVDLinear`).
+const ADALORA_SHIFT: f64 = 1e-5;
+/// AdaLoRA's `peft_type`.
+const ADALORA: &str = "ADALORA";
 /// Initialisations that subtract the initial update from W0 (PEFT's `LoraConfig`): the frozen weight is another one.
 const REWRITES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
@@ -38,10 +35,12 @@ const REWRITES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"]
 pub struct AdapterConfig {
     /// The file.
     pub path: PathBuf,
-    /// The kind of adapter, `LORA`.
+    /// The kind of adapter: `LORA`, `ADALORA` or `ConditionalLORA`.
     pub peft_type: String,
-    /// `r`, if the file gives it.
+    /// `r`, if the file gives it; AdaLoRA's says nothing.
     pub r: Option<usize>,
+    /// AdaLoRA's rank before it takes any away, which its scaling is made with.
+    pub init_r: usize,
     /// `lora_alpha` (PEFT's default 8 if absent).
     pub lora_alpha: f64,
     /// Ranks by module, in file order.
@@ -114,8 +113,8 @@ impl AdapterConfig {
             return Err(Error::missing(dir, what).with_hint("copy it from where the adapter was trained"));
         }
         let bytes = read_small(&path, LARGEST)?;
-        let raw = parse(&path, &bytes)?;
-        Fields { path: &path }.check(raw)
+        let raw = text::parse(&path, &bytes)?;
+        fields::Fields { path: &path }.check(raw)
     }
 
     /// The rank that `rank_pattern` gives a module, if one of its patterns matches.
@@ -124,9 +123,20 @@ impl AdapterConfig {
         first_match(&self.rank_pattern, module_path)
     }
 
+    /// Whether it is AdaLoRA: A is stored in two parts, and ranks were taken away in training.
+    #[must_use]
+    pub fn is_adalora(&self) -> bool {
+        self.peft_type == ADALORA
+    }
+
     /// The factor `s` in `ΔW = s·B·A` of a module whose tensors have rank `rank`.
     #[must_use]
     pub fn scaling(&self, module_path: &str, rank: usize) -> f64 {
+        if self.is_adalora() {
+            // As PEFT does it: by the rank at the start, whatever is left, and without patterns.
+            let start = self.init_r as f64;
+            return if self.lora_alpha > 0.0 { self.lora_alpha } else { start } / (start + ADALORA_SHIFT);
+        }
         let alpha = first_match(&self.alpha_pattern, module_path).unwrap_or(self.lora_alpha);
         let rank = rank as f64;
         if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
@@ -142,233 +152,6 @@ impl AdapterConfig {
 
 fn first_match<T: Copy>(patterns: &[(ModulePattern, T)], module_path: &str) -> Option<T> {
     patterns.iter().find(|(pattern, _)| pattern.matches(module_path)).map(|(_, value)| *value)
-}
-
-/// The fields read, each as whatever stands there: the checks come after.
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct RawConfig {
-    peft_type: Option<Value>,
-    #[serde(deserialize_with = "present")]
-    r: Option<Value>,
-    #[serde(deserialize_with = "present")]
-    lora_alpha: Option<Value>,
-    rank_pattern: Option<Pairs<Value>>,
-    alpha_pattern: Option<Pairs<Value>>,
-    use_rslora: Option<Value>,
-    fan_in_fan_out: Option<Value>,
-    use_dora: Option<Value>,
-    init_lora_weights: Option<Value>,
-    base_model_name_or_path: Option<Value>,
-    use_x: Option<Value>,
-    condlora_convention: Option<Value>,
-    layers_to_transform: Option<Value>,
-    task_type: Option<Value>,
-    bias: Option<Value>,
-    modules_to_save: Option<Value>,
-    lora_dropout: Option<Value>,
-    revision: Option<Value>,
-}
-
-/// Keeps `null` apart from an absent field.
-fn present<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Value>, D::Error> {
-    Value::deserialize(deserializer).map(Some)
-}
-
-/// An object's entries in file order, which decides which pattern wins.
-struct Pairs<T>(Vec<(String, T)>);
-
-impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        struct Entries<T>(PhantomData<T>);
-        impl<'de, T: Deserialize<'de>> Visitor<'de> for Entries<T> {
-            type Value = Pairs<T>;
-            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str("an object")
-            }
-            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Pairs<T>, M::Error> {
-                let mut entries = Vec::new();
-                while let Some(entry) = map.next_entry()? {
-                    entries.push(entry);
-                }
-                Ok(Pairs(entries))
-            }
-        }
-        deserializer.deserialize_map(Entries(PhantomData))
-    }
-}
-
-fn parse(path: &Path, bytes: &[u8]) -> Result<RawConfig> {
-    if let Some(first) = bytes.trim_ascii_start().first().filter(|first| **first != b'{') {
-        let found = format!("`{}`", first.escape_ascii());
-        return Err(Error::malformed(path, "adapter config is not valid JSON of an object", "`{` at column 1", found));
-    }
-    let first = match serde_json::from_slice(bytes) {
-        Ok(raw) => return Ok(raw),
-        Err(err) => err,
-    };
-    // Python writes NaN and Infinity, which JSON does not have. As text they reach the field they belong to.
-    if let Ok(raw) = serde_json::from_slice(&quote_non_finite(bytes)) {
-        return Ok(raw);
-    }
-    if first.is_data() {
-        let expected = "an object with PEFT's fields, each once and of its type";
-        return Err(Error::malformed(path, "adapter config", expected, json_message(&first)));
-    }
-    Err(Error::malformed(path, "adapter config is not valid JSON", "one JSON object", json_message(&first)))
-}
-
-/// The checks of the fields, all of which name the same file.
-struct Fields<'a> {
-    path: &'a Path,
-}
-
-impl Fields<'_> {
-    fn check(&self, raw: RawConfig) -> Result<AdapterConfig> {
-        let peft_type = self.peft_type(raw.peft_type.as_ref())?;
-        if peft_type == CONDITIONAL {
-            self.without_x(raw.use_x.as_ref())?;
-        }
-        let mut config = AdapterConfig {
-            path: self.path.to_owned(),
-            peft_type,
-            r: raw.r.as_ref().map(|value| self.rank("r", value)).transpose()?,
-            lora_alpha: raw.lora_alpha.as_ref().map_or(Ok(DEFAULT_ALPHA), |value| self.alpha("lora_alpha", value))?,
-            rank_pattern: self.patterns("rank_pattern", raw.rank_pattern, |field, value| self.rank(field, value))?,
-            alpha_pattern: self.patterns("alpha_pattern", raw.alpha_pattern, |field, value| self.alpha(field, value))?,
-            use_rslora: self.flag("use_rslora", raw.use_rslora.as_ref())?,
-            fan_in_fan_out: self.flag("fan_in_fan_out", raw.fan_in_fan_out.as_ref())?,
-            use_dora: self.flag("use_dora", raw.use_dora.as_ref())?,
-            init_lora_weights: match raw.init_lora_weights {
-                None | Some(Value::Null | Value::Bool(_)) => None,
-                Some(Value::String(name)) => Some(name),
-                Some(other) => return Err(self.wrong("init_lora_weights", "true, false or a name", &other)),
-            },
-            base_model_name_or_path: self.name("base_model_name_or_path", raw.base_model_name_or_path)?,
-            revision: self.name("revision", raw.revision.clone())?,
-            condlora_convention: self.convention(raw.condlora_convention.as_ref())?,
-            layers_to_transform: self.layer_list(raw.layers_to_transform.as_ref())?,
-            kept: KeptFields {
-                task_type: raw.task_type,
-                bias: raw.bias,
-                modules_to_save: raw.modules_to_save,
-                lora_dropout: raw.lora_dropout,
-                revision: raw.revision,
-            },
-            warnings: Vec::new(),
-        };
-        if config.use_dora {
-            config.warnings.push("use_dora: the conversion of A and B is defined and done, that of the update is not".to_owned());
-        }
-        if let Some(init) = config.rewritten_base() {
-            let text = format!(
-                "init_lora_weights is {}: training started from a rewritten W0, so the base model as published is not the frozen one",
-                escape(init)
-            );
-            config.warnings.push(text);
-        }
-        Ok(config)
-    }
-
-    fn peft_type(&self, value: Option<&Value>) -> Result<String> {
-        match value {
-            Some(Value::String(name)) if name == "LORA" || name == CONDITIONAL => Ok(name.clone()),
-            Some(Value::String(name)) if name == "ADALORA" => {
-                let hint = "this version reads LoRA and CondLoRA adapters only";
-                Err(Error::mismatch(self.path, "peft_type is not supported", KINDS, format!("\"{name}\"")).with_hint(hint))
-            }
-            Some(other) => Err(self.wrong("peft_type", KINDS, other)),
-            None => Err(Error::mismatch(self.path, "peft_type", KINDS, "no such field")),
-        }
-    }
-
-    /// CondLoRA with `use_x` makes its factors of the layer's input too: no W0 gives them.
-    fn without_x(&self, value: Option<&Value>) -> Result<()> {
-        match value {
-            None | Some(Value::Null) => Ok(()),
-            Some(Value::String(name)) if name == "none" => Ok(()),
-            Some(other) => {
-                let hint = "with use_x the factors depend on the input of the layer and not on W0 and Θ alone";
-                Err(self.wrong("use_x", "\"none\"", other).with_hint(hint))
-            }
-        }
-    }
-
-    fn convention(&self, value: Option<&Value>) -> Result<CondloraConvention> {
-        match value {
-            None | Some(Value::Null) => Ok(CondloraConvention::default()),
-            Some(other) => other
-                .as_str()
-                .and_then(|name| name.parse().ok())
-                .ok_or_else(|| self.wrong("condlora_convention", "\"paper\", \"general\" or \"eq6\"", other)),
-        }
-    }
-
-    /// `layers_to_transform`: one layer, or a list; PEFT takes an empty list for all.
-    fn layer_list(&self, value: Option<&Value>) -> Result<Option<Vec<u32>>> {
-        let layer = |value: &Value| value.as_u64().and_then(|layer| u32::try_from(layer).ok());
-        let layers = match value {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::Array(all)) => all.iter().map(layer).collect::<Option<Vec<_>>>(),
-            Some(one) => layer(one).map(|layer| vec![layer]),
-        };
-        let wrong = || self.wrong("layers_to_transform", "layer indices", value.unwrap_or(&Value::Null));
-        layers.ok_or_else(wrong).map(|layers| Some(layers).filter(|layers| !layers.is_empty()))
-    }
-
-    fn wrong(&self, field: &str, expected: &str, found: &Value) -> Error {
-        Error::mismatch(self.path, escape(field), expected, escape(&found.to_string()))
-    }
-
-    fn rank(&self, field: &str, value: &Value) -> Result<usize> {
-        value
-            .as_u64()
-            .filter(|rank| (1..=HIGHEST_RANK).contains(rank))
-            .and_then(|rank| usize::try_from(rank).ok())
-            .ok_or_else(|| self.wrong(field, &format!("an integer from 1 to {HIGHEST_RANK}"), value))
-    }
-
-    fn alpha(&self, field: &str, value: &Value) -> Result<f64> {
-        value
-            .as_f64()
-            .filter(|alpha| alpha.is_finite() && *alpha != 0.0)
-            .ok_or_else(|| self.wrong(field, "a finite number other than 0", value))
-    }
-
-    fn flag(&self, field: &str, value: Option<&Value>) -> Result<bool> {
-        match value {
-            None | Some(Value::Null) => Ok(false),
-            Some(Value::Bool(flag)) => Ok(*flag),
-            Some(other) => Err(self.wrong(field, "true or false", other)),
-        }
-    }
-
-    fn name(&self, field: &str, value: Option<Value>) -> Result<Option<String>> {
-        match value {
-            None | Some(Value::Null) => Ok(None),
-            Some(Value::String(name)) => Ok(Some(name)),
-            Some(other) => Err(self.wrong(field, "a path or name", &other)),
-        }
-    }
-
-    fn patterns<T>(
-        &self,
-        field: &str,
-        pairs: Option<Pairs<Value>>,
-        read: impl Fn(&str, &Value) -> Result<T>,
-    ) -> Result<Vec<(ModulePattern, T)>> {
-        let pairs = pairs.map_or_else(Vec::new, |pairs| pairs.0);
-        let mut patterns = Vec::with_capacity(pairs.len());
-        for (key, value) in pairs {
-            let value = read(&format!("{field} of `{key}`"), &value)?;
-            let regex = Regex::new(&format!(r"^(?:.*\.)?(?:{key})$")).map_err(|_| {
-                let expected = "a regular expression without look-around and back-references";
-                Error::mismatch(self.path, format!("a key of {field}"), expected, format!("`{}`", escape(&key)))
-            })?;
-            patterns.push((ModulePattern { key, regex }, value));
-        }
-        Ok(patterns)
-    }
 }
 
 #[cfg(test)]
@@ -421,6 +204,20 @@ mod tests {
     }
 
     #[test]
+    fn adalora_scales_by_the_rank_at_the_start() {
+        let config = read(
+            r#"{"peft_type":"ADALORA","r":8,"lora_alpha":32,"init_r":6,"alpha_pattern":{"q":1},
+                "rank_pattern":{"a.q.lora_E":[true,false,true],"a.k.lora_E":[false,false,false]}}"#,
+        );
+        let config = config.unwrap();
+        assert_eq!((config.r, config.scaling("a.q", 2)), (None, 32.0 / (6.0 + 1e-5)));
+        assert_eq!((config.pattern_rank("a.q"), config.pattern_rank("a.k")), (Some(2), None));
+        assert_eq!(read(r#"{"peft_type":"ADALORA"}"#).unwrap().scaling("q", 8), 8.0 / (12.0 + 1e-5));
+        refused(r#"{"peft_type":"ADALORA","rank_pattern":{"a.q.lora_E":3}}"#, 5, "rank_pattern of `a.q.lora_E`; expected a list");
+        refused(r#"{"peft_type":"ADALORA","init_r":0}"#, 5, "init_r");
+    }
+
+    #[test]
     fn bad_values_are_named() {
         for value in ["0", "-1", "\"8\"", "1e9", "1000000000", "null", "true", "8.5"] {
             refused(&format!(r#"{{"peft_type":"LORA","r":{value}}}"#), 5, "r; expected an integer from 1");
@@ -442,7 +239,6 @@ mod tests {
         refused(r#"{"peft_type":"ConditionalLORA","use_x":"w"}"#, 5, "use_x; expected \"none\", found \"w\"");
         refused(r#"{"peft_type":"LORA","layers_to_transform":[-1]}"#, 5, "layers_to_transform; expected layer indices");
         refused(r#"{"peft_type":"LORA","condlora_convention":"x"}"#, 5, "condlora_convention");
-        refused(r#"{"peft_type":"ADALORA"}"#, 5, "found \"ADALORA\"");
         refused(r#"{"peft_type":"IA3"}"#, 5, "found \"IA3\"");
         refused("{}", 5, "peft_type");
         refused("{", 4, "line 1 column 1");

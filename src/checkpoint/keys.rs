@@ -31,6 +31,8 @@ pub enum Factor {
     A,
     /// `B [out, r]`.
     B,
+    /// AdaLoRA's `E [r, 1]`, which multiplies the rows of A.
+    E,
 }
 
 impl Factor {
@@ -40,6 +42,7 @@ impl Factor {
         match self {
             Self::A => "lora_A",
             Self::B => "lora_B",
+            Self::E => "lora_E",
         }
     }
 }
@@ -47,7 +50,7 @@ impl Factor {
 /// What a tensor name of a PEFT adapter stands for.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TensorKey {
-    /// A factor of a linear (or 1x1 convolution) update.
+    /// A factor of an update.
     Lora {
         /// The module's path without prefixes.
         path: String,
@@ -55,9 +58,9 @@ pub enum TensorKey {
         stem: String,
         /// Which factor.
         factor: Factor,
+        /// Whether the module is an embedding, whose W0 is stored `[in, out]`.
+        embedding: bool,
     },
-    /// A factor of an embedding update.
-    Embedding,
     /// DoRA's magnitudes.
     Magnitude,
     /// A full weight or a bias (`modules_to_save`, `bias`), which is no update.
@@ -68,20 +71,26 @@ pub enum TensorKey {
 #[must_use]
 pub fn parse_tensor_name(name: &str) -> TensorKey {
     let segments: Vec<&str> = name.split('.').collect();
-    let marker = |segment: &&str| {
-        matches!(*segment, "lora_A" | "lora_B" | "lora_embedding_A" | "lora_embedding_B" | "lora_magnitude_vector")
+    let marker = |segment: &str| {
+        Some(match segment {
+            "lora_A" => Some((Factor::A, false)),
+            "lora_B" => Some((Factor::B, false)),
+            "lora_E" => Some((Factor::E, false)),
+            "lora_embedding_A" => Some((Factor::A, true)),
+            "lora_embedding_B" => Some((Factor::B, true)),
+            "lora_magnitude_vector" => None,
+            _ => return None,
+        })
     };
-    let Some(at) = segments.iter().rposition(marker) else { return TensorKey::Other };
-    let factor = match segments[at] {
-        "lora_A" => Factor::A,
-        "lora_B" => Factor::B,
-        "lora_magnitude_vector" => return TensorKey::Magnitude,
-        _ => return TensorKey::Embedding,
-    };
-    // `lora_A.weight`; `lora_A.default.weight` in raw dumps, with the adapter's name; bare `lora_A` where it is a parameter.
+    let found = segments.iter().enumerate().rev().find_map(|(at, segment)| Some((at, marker(segment)?)));
+    let Some((at, kind)) = found else { return TensorKey::Other };
+    let Some((factor, embedding)) = kind else { return TensorKey::Magnitude };
+    // `lora_A.weight`; `lora_A.default.weight` in raw dumps, with the adapter's name; bare where it is a parameter (AdaLoRA,
+    // embeddings), then `lora_A.default` in raw dumps.
     match segments[at + 1..] {
-        [] | ["weight"] | [_, "weight"] => {
-            TensorKey::Lora { path: strip_prefixes(&segments[..at]), stem: segments[..at].join("."), factor }
+        [.., "bias"] => TensorKey::Other,
+        [] | [_] | [_, "weight"] => {
+            TensorKey::Lora { path: strip_prefixes(&segments[..at]), stem: segments[..at].join("."), factor, embedding }
         }
         _ => TensorKey::Other,
     }
@@ -194,7 +203,7 @@ mod tests {
     use super::*;
 
     fn lora(path: &str, stem: &str, factor: Factor) -> TensorKey {
-        TensorKey::Lora { path: path.into(), stem: stem.into(), factor }
+        TensorKey::Lora { path: path.into(), stem: stem.into(), factor, embedding: false }
     }
 
     #[test]
@@ -211,12 +220,19 @@ mod tests {
                 Factor::A,
             ),
             ("a.q.lora_A.weight", "a.q", "a.q", Factor::A),
+            ("base_model.model.a.q.lora_E", "a.q", "base_model.model.a.q", Factor::E),
+            ("base_model.model.a.q.lora_A.default", "a.q", "base_model.model.a.q", Factor::A),
         ] {
             assert_eq!(parse_tensor_name(name), lora(path, stem, factor));
         }
-        assert_eq!(parse_tensor_name("base_model.model.e.lora_embedding_A"), TensorKey::Embedding);
+        for (name, factor) in [("lora_embedding_A", Factor::A), ("lora_embedding_B.default", Factor::B)] {
+            let (path, stem) = ("e".to_owned(), "base_model.model.e".to_owned());
+            let expected = TensorKey::Lora { path, stem, factor, embedding: true };
+            assert_eq!(parse_tensor_name(&format!("base_model.model.e.{name}")), expected);
+        }
         assert_eq!(parse_tensor_name("base_model.model.q.lora_magnitude_vector"), TensorKey::Magnitude);
         assert_eq!(parse_tensor_name("base_model.model.q.lora_B.bias"), TensorKey::Other);
+        assert_eq!(parse_tensor_name("base_model.model.q.lora_B.default.bias"), TensorKey::Other);
         assert_eq!(parse_tensor_name("query.linear_for_lora_A"), TensorKey::Other);
     }
 

@@ -16,6 +16,7 @@ mod files;
 mod header;
 mod hub_cache;
 pub mod keys;
+pub mod model_config;
 pub mod pairing;
 mod pickle;
 mod python_json;
@@ -47,7 +48,8 @@ pub use condlora::{CondLora, SharedModule};
 pub use config::{AdapterConfig, KeptFields};
 pub use discover::{FoundAdapter, find_adapters, find_base, match_init};
 pub use keys::ModuleKey;
-pub use pairing::{Block, PairedLayer, PairedModule, base_name_warning, pair_with_base};
+pub use model_config::ModelConfig;
+pub use pairing::{Block, NameMap, PairedLayer, PairedModule, PairingRules, Split, base_name_warning, pair_with_base};
 pub use safetensors_writer::{SafetensorsWriter, TensorSpec};
 pub use tensor::{Dtype, FloatType, RawTensor, TensorInfo};
 pub use weights::WeightsFile;
@@ -65,7 +67,7 @@ mod tests {
         for found in find_adapters(&[root.join("adapter")])? {
             let adapter = Adapter::open(&found.dir, found.name)?;
             let base = BaseModel::open(&find_base(Some(&root.join("base")), &adapter.dir, &adapter.config)?)?;
-            for layer in pair_with_base(&adapter, &base)?.iter().flat_map(|module| &module.layers) {
+            for layer in pair_with_base(&adapter, &base, &PairingRules::default())?.iter().flat_map(|module| &module.layers) {
                 let factors = adapter.read_factors(&layer.adapter_layer)?;
                 values += factors.a.len() + factors.b.len() + base.read(&layer.tensor)?.to_f64()?.len();
             }
@@ -118,7 +120,7 @@ mod tests {
             assert!(adapter.warnings.is_empty(), "{:?}", adapter.warnings);
             assert_eq!(adapter.ignored_tensors, 2);
             assert!(base_name_warning(&adapter, &base).unwrap().contains("`all-MiniLM-L6-v2`"));
-            let modules = pair_with_base(&adapter, &base).unwrap();
+            let modules = pair_with_base(&adapter, &base, &PairingRules::default()).unwrap();
             assert_eq!(modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>(), ["query", "value"]);
             for module in &modules {
                 let layers: Vec<_> = module.layers.iter().map(|layer| layer.adapter_layer.layer).collect();
@@ -144,7 +146,7 @@ mod tests {
         for name in ["trec-seed0", "sst2-seed0"] {
             let mut adapter = Adapter::open(&data.join("condlora").join(name), name.to_owned()).unwrap();
             adapter.lay_out(&base, false).unwrap();
-            let modules = pair_with_base(&adapter, &base).unwrap();
+            let modules = pair_with_base(&adapter, &base, &PairingRules::default()).unwrap();
             assert_eq!(
                 modules.iter().map(|m| (m.name.as_str(), m.layers.len())).collect::<Vec<_>>(),
                 [("query", 6), ("value", 6)]

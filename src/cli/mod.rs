@@ -4,6 +4,7 @@
 
 mod analyze;
 mod drawing;
+mod pairing;
 mod progress;
 mod signals;
 mod summary;

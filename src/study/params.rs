@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use crate::checkpoint::PairingRules;
 use crate::error::{Error, Result};
 use crate::terms::{Convention, MatrixKind, Side};
 
@@ -12,6 +13,8 @@ pub struct AnalyzeParams {
     pub paths: Vec<PathBuf>,
     /// The base model, if given.
     pub base: Option<PathBuf>,
+    /// How adapters and base are paired, where their names do not say.
+    pub pairing: PairingRules,
     /// Names of the modules wanted; empty for all.
     pub modules: Vec<String>,
     /// Layer indices and inclusive ranges (`0..5,8`), if given.
@@ -49,6 +52,7 @@ impl Default for AnalyzeParams {
         Self {
             paths: Vec::new(),
             base: None,
+            pairing: PairingRules::default(),
             modules: Vec::new(),
             layers: None,
             matrices: vec![MatrixKind::A, MatrixKind::B, MatrixKind::BA],

@@ -42,16 +42,29 @@ impl Plan {
         let mut plan =
             Self { bases: Vec::new(), adapters: Vec::new(), groups: Vec::new(), warnings: Vec::new(), skipped: Vec::new() };
         let mut known_bases: BTreeMap<PathBuf, usize> = BTreeMap::new();
+        let mut opened = Vec::with_capacity(found.len());
         for found in found {
             let name = found.name.clone();
+            match plan.open(found, given, &mut known_bases) {
+                Ok(found) => opened.push(found),
+                Err(error) if given.keep_going => plan.skipped.push((name, error)),
+                Err(error) => return Err(error),
+            }
+        }
+        plan.refuse_if_empty(opened.len())?;
+        let layers = opened.iter().flat_map(|(adapter, _)| &adapter.modules).flat_map(|module| &module.layers);
+        given.pairing.refuse_unused(layers.map(|layer| layer.key.path.as_str()))?;
+        for (adapter, base) in opened {
+            let name = adapter.name.clone();
             let init = init_dirs.as_ref().and_then(|dirs| dirs.get(&name));
-            match plan.open(found, given, init.map(PathBuf::as_path), &mut known_bases) {
+            match plan.pair(adapter, base, given, init.map(PathBuf::as_path)) {
                 Ok(planned) => plan.adapters.push(planned),
                 Err(error) if given.keep_going => plan.skipped.push((name, error)),
                 Err(error) => return Err(error),
             }
         }
-        plan.refuse_if_empty()?;
+        plan.refuse_if_empty(plan.adapters.len())?;
+        plan.refuse_idle_split(given)?;
         plan.keep_wanted(config)?;
         for planned in std::mem::take(&mut plan.adapters) {
             match planned.check(given) {
@@ -60,25 +73,38 @@ impl Plan {
                 Err(error) => return Err(error),
             }
         }
-        plan.refuse_if_empty()?;
+        plan.refuse_if_empty(plan.adapters.len())?;
         plan.groups = group(&plan.adapters, given.convention)?;
         Ok(plan)
     }
 
     /// Where no adapter is left, the error of the first is the study's.
-    fn refuse_if_empty(&self) -> Result<()> {
-        let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| self.adapters.is_empty());
+    fn refuse_if_empty(&self, left: usize) -> Result<()> {
+        let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| left == 0);
         first.map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
-    /// Opens one adapter and its base, and pairs them.
+    /// `--split` where nothing is fused.
+    fn refuse_idle_split(&self, given: &AnalyzeParams) -> Result<()> {
+        let Some(split) = given.pairing.split else { return Ok(()) };
+        let mut modules = self.adapters.iter().flat_map(|adapter| &adapter.modules);
+        if modules.clone().flat_map(|module| &module.layers).any(|layer| layer.block.is_some()) {
+            return Ok(());
+        }
+        let name = modules.next().map_or("", |module| module.name.as_str());
+        Err(Error::Usage {
+            what: format!("--split {}: no module is a fused projection", split.name()),
+            hint: Some(format!("fused are c_attn, qkv, Wqkv, W_pack and qkv_proj; the first module here is `{}`", escape(name))),
+        })
+    }
+
+    /// Opens an adapter and its base, the latter once.
     fn open(
         &mut self,
         found: FoundAdapter,
         given: &AnalyzeParams,
-        init: Option<&Path>,
         known_bases: &mut BTreeMap<PathBuf, usize>,
-    ) -> Result<PlannedAdapter> {
+    ) -> Result<(Adapter, usize)> {
         let mut adapter = Adapter::open(&found.dir, found.name)?;
         let path = find_base(given.base.as_deref(), &adapter.dir, &adapter.config)?;
         let real = fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
@@ -91,7 +117,12 @@ impl Plan {
             }
         };
         adapter.lay_out(&self.bases[base], given.eq6)?;
-        let modules = pair_with_base(&adapter, &self.bases[base])?;
+        Ok((adapter, base))
+    }
+
+    /// Finds the base weight of each of an adapter's layers.
+    fn pair(&mut self, adapter: Adapter, base: usize, given: &AnalyzeParams, init: Option<&Path>) -> Result<PlannedAdapter> {
+        let modules = pair_with_base(&adapter, &self.bases[base], &given.pairing)?;
         let named = base_name_warning(&adapter, &self.bases[base]);
         for warning in adapter.warnings.iter().chain(&named) {
             self.warnings.push((adapter.name.clone(), warning.clone()));

@@ -29,7 +29,8 @@ pub(crate) const fn case(name: &'static str, exit: u8, says: &'static [&'static 
 
 /// Every case.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
-    FILES.iter().chain(&SHARDS).chain(&HEADER).chain(&CONFIG).chain(&KEYS).chain(&SHAPES).chain(&VALUES).chain(&PICKLES)
+    let kinds = CONFIG.iter().chain(&KINDS).chain(&KEYS);
+    FILES.iter().chain(&SHARDS).chain(&HEADER).chain(kinds).chain(&SHAPES).chain(&VALUES).chain(&PICKLES)
 }
 
 fn weights(root: &Path, bytes: &[u8]) {
@@ -277,9 +278,63 @@ static CONFIG: [Case; 16] = [
     case("flag is a number", 5, &["use_rslora", "found 1"], |root| config(root, &[("use_rslora", "1")])),
 ];
 
-fn renamed(root: &Path, index: usize, name: &str) {
-    adapter(root, &changed(index, |tensor| tensor.name = name.to_owned()));
+/// Makes an AdaLoRA adapter of the good one; then some tensors of layer 0 are changed, by their names' ends.
+fn adalora(root: &Path, fields: &[(&str, &str)], change: fn(&mut Vec<Tensor>)) {
+    config(root, &[&[("peft_type", "\"ADALORA\"")], fields].concat());
+    let mut tensors = Vec::new();
+    for layer in ["0", "1"] {
+        let stem = format!("base_model.model.bert.{}", query(layer));
+        tensors.push(f32_tensor(&format!("{stem}.lora_A"), &[2, WIDTH]));
+        tensors.push(f32_tensor(&format!("{stem}.lora_B"), &[WIDTH, 2]));
+        tensors.push(f32_tensor(&format!("{stem}.lora_E"), &[2, 1]));
+    }
+    change(&mut tensors);
+    adapter(root, &tensors);
 }
+
+static KINDS: [Case; 8] = [
+    case("AdaLoRA without E", 5, &["layer.0.attention.self.query.lora_A` has no partner", "expected a lora_E"], |root| {
+        adalora(root, &[], |tensors| drop(tensors.remove(2)));
+    }),
+    case("E alone", 5, &["layer.0.attention.self.query.lora_E` has no partner", "expected a lora_A and lora_B"], |root| {
+        adalora(root, &[], |tensors| drop(tensors.drain(..2)));
+    }),
+    case("E of another rank", 5, &["shape of tensor", "lora_E`; expected [2, 1]", "found [3, 1]"], |root| {
+        adalora(root, &[], |tensors| tensors[2] = f32_tensor(&tensors[2].name, &[3, 1]));
+    }),
+    case("E in a LoRA", 5, &["lora_E` is AdaLoRA's", "expected peft_type \"ADALORA\", found \"LORA\""], |root| {
+        adalora(root, &[("peft_type", "\"LORA\"")], |_| {});
+    }),
+    case("NaN in E", 6, &["layer.1.attention.self.query.lora_E", "the first (NaN) at index [1, 0]"], |root| {
+        adalora(root, &[], |tensors| poison(&mut tensors[5], 1, f32::NAN));
+    }),
+    case("AdaLoRA of no rank", 5, &["AdaLoRA; expected a module of rank 1 at least", "found rank 0 in all of them"], |root| {
+        adalora(root, &[], |tensors| {
+            for tensor in tensors {
+                tensor.shape.iter_mut().filter(|size| **size == 2).for_each(|size| *size = 0);
+                tensor.bytes.clear();
+            }
+        });
+    }),
+    case(
+        "ranks of AdaLoRA that are numbers",
+        5,
+        &["rank_pattern of `x.lora_E`", "a list of true and false", "found 2"],
+        |root| {
+            adalora(root, &[("rank_pattern", "{\"x.lora_E\": 2}")], |_| {});
+        },
+    ),
+    case(
+        "embedding against W0",
+        5,
+        &["lora_embedding_A` does not fit W0", "expected [r, 9] as W0 has 9 columns", "found [2, 8]"],
+        |root| {
+            let stem = "base_model.model.bert.embeddings.word_embeddings.lora_embedding_";
+            adapter(root, &[f32_tensor(&format!("{stem}A"), &[2, 8]), f32_tensor(&format!("{stem}B"), &[WIDTH, 2])]);
+            base(root, &[f32_tensor("embeddings.word_embeddings.weight", &[9, WIDTH])]);
+        },
+    ),
+];
 
 static KEYS: [Case; 14] = [
     case("A without B", 5, &["lora_A.weight` has no partner", "expected a lora_B"], |root| {
@@ -293,7 +348,9 @@ static KEYS: [Case; 14] = [
         adapter(root, &tensors);
     }),
     case("no tensor", 5, &["no LoRA tensor", "found no tensor at all"], |root| adapter(root, &[])),
-    case("embedding", 5, &["lora_embedding_A", "not supported"], |root| renamed(root, 0, "base_model.model.e.lora_embedding_A")),
+    case("embedding without B", 5, &["lora_embedding_A` has no partner", "expected a lora_B"], |root| {
+        adapter(root, &[f32_tensor("base_model.model.e.lora_embedding_A", &[2, WIDTH])]);
+    }),
     case("two names for one layer", 5, &["two names for lora_A", "lora_A.default.weight"], |root| {
         let mut tensors = adapter_tensors();
         tensors.push(f32_tensor(&format!("base_model.model.bert.{}.lora_A.default.weight", query("0")), &[2, 6]));

@@ -4,6 +4,7 @@
 #![allow(dead_code, reason = "each test uses its own part")]
 
 pub(crate) mod checkpoint;
+pub(crate) mod direct;
 #[path = "../bad_inputs/generate.rs"]
 pub(crate) mod generate;
 #[path = "../bad_inputs/pickled.rs"]

@@ -12,9 +12,11 @@ use crate::error::{Error, Result, escape};
 
 /// The names of a layer's factors while they are collected, each with what comes before the factor's.
 #[derive(Default)]
-struct Pair {
+struct Named {
     a: Option<(String, String)>,
     b: Option<(String, String)>,
+    e: Option<(String, String)>,
+    embedding: bool,
 }
 
 /// Sorts the tensor names by module path.
@@ -22,13 +24,18 @@ struct Pair {
 /// # Errors
 /// [`Error::Mismatch`] if there is no LoRA tensor, if two are the same factor of a layer, or if one has no partner.
 pub(super) fn collect(weights: &WeightsFile, config: &AdapterConfig) -> Result<FoundLayers> {
-    let mut pairs: BTreeMap<String, Pair> = BTreeMap::new();
-    let (mut ignored_tensors, mut magnitudes) = (0, 0);
+    let mut by_path: BTreeMap<String, Named> = BTreeMap::new();
+    let (mut found, mut magnitudes) = (FoundLayers::default(), 0);
     for name in weights.names() {
         match parse_tensor_name(name) {
-            TensorKey::Lora { path, stem, factor } => {
-                let pair = pairs.entry(path).or_default();
-                let slot = if factor == Factor::A { &mut pair.a } else { &mut pair.b };
+            TensorKey::Lora { path, stem, factor, embedding } => {
+                let named = by_path.entry(path).or_default();
+                named.embedding |= embedding;
+                let slot = match factor {
+                    Factor::A => &mut named.a,
+                    Factor::B => &mut named.b,
+                    Factor::E => &mut named.e,
+                };
                 if let Some((other, _)) = slot {
                     let found = format!("`{}` and `{}`", escape(other), escape(name));
                     let what = format!("two names for {} of one layer", factor.name());
@@ -36,48 +43,70 @@ pub(super) fn collect(weights: &WeightsFile, config: &AdapterConfig) -> Result<F
                 }
                 *slot = Some((name.to_owned(), stem));
             }
-            TensorKey::Embedding => {
-                let what = format!("tensor `{}` adapts an embedding, which is not supported", escape(name));
-                return Err(Error::mismatch(weights.path(), what, "lora_A and lora_B of linear modules", "lora_embedding"));
-            }
             TensorKey::Magnitude => {
-                ignored_tensors += 1;
+                found.ignored_tensors += 1;
                 magnitudes += 1;
             }
-            TensorKey::Other => ignored_tensors += 1,
+            TensorKey::Other => found.ignored_tensors += 1,
         }
     }
-    if pairs.is_empty() {
+    if by_path.is_empty() {
         let names: Vec<String> = weights.names().map(str::to_owned).collect();
         let found = if names.is_empty() { "no tensor at all".to_owned() } else { sample(names, 5) };
         return Err(Error::mismatch(weights.path(), "no LoRA tensor in the file", "names like `PATH.lora_A.weight`", found));
     }
-    let mut found = FoundLayers { ignored_tensors, ..Default::default() };
     if magnitudes > 0 && !config.use_dora {
         found.warnings.push(format!(
             "{magnitudes} lora_magnitude_vector tensors (DoRA): the conversion of A and B is defined and done, that of the update is not"
         ));
     }
-    for (path, pair) in pairs {
-        found.layers.push(pair.into_layer(weights.path(), config, path)?);
+    let all = by_path.len();
+    for (path, named) in by_path {
+        if config.is_adalora() && named.is_pruned(weights) {
+            continue;
+        }
+        found.layers.push(named.into_layer(weights.path(), config, path)?);
+    }
+    match all - found.layers.len() {
+        0 => {}
+        pruned if pruned == all => {
+            return Err(Error::mismatch(weights.path(), "AdaLoRA", "a module of rank 1 at least", "rank 0 in all of them"));
+        }
+        pruned => found.warnings.push(format!("AdaLoRA has left {pruned} of {all} modules no rank: they are not analysed")),
     }
     Ok(found)
 }
 
-impl Pair {
+impl Named {
+    /// Whether AdaLoRA has taken all rank away.
+    fn is_pruned(&self, weights: &WeightsFile) -> bool {
+        let shape = |factor: &Option<(String, String)>| weights.info(&factor.as_ref()?.0).map(|info| info.shape.as_slice());
+        matches!((shape(&self.a), shape(&self.b)), (Some([0, _]), Some([_, 0])))
+    }
+
     fn into_layer(self, file: &Path, config: &AdapterConfig, path: String) -> Result<RawLayer> {
+        let e = self.e.map(|(name, _)| name);
         let ((tensor_a, adapter_key), (tensor_b, _)) = match (self.a, self.b) {
             (Some(a), Some(b)) => (a, b),
             (Some((name, _)), None) => return Err(alone(file, &name, "lora_B")),
             (None, Some((name, _))) => return Err(alone(file, &name, "lora_A")),
-            (None, None) => return Err(alone(file, &path, "lora_A and lora_B")),
+            (None, None) => return Err(alone(file, e.as_deref().unwrap_or(&path), "lora_A and lora_B")),
         };
+        match &e {
+            None if config.is_adalora() => return Err(alone(file, &tensor_a, "lora_E")),
+            Some(name) if !config.is_adalora() => {
+                let what = format!("tensor `{}` is AdaLoRA's", escape(name));
+                return Err(Error::mismatch(file, what, "peft_type \"ADALORA\"", format!("\"{}\"", escape(&config.peft_type))));
+            }
+            _ => {}
+        }
         Ok(RawLayer {
             path,
             adapter_key,
-            source: FactorSource::Stored { a: StoredFactor::plain(tensor_a), b: StoredFactor::plain(tensor_b), e: None },
+            source: FactorSource::Stored { a: StoredFactor::plain(tensor_a), b: StoredFactor::plain(tensor_b), e },
             scaling: Scaling::Configured,
-            w0_transposed: config.fan_in_fan_out,
+            // An embedding looks up rows: its weight is [vocabulary, width], its update A's columns times B.
+            w0_transposed: self.embedding || config.fan_in_fan_out,
         })
     }
 }

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use clap::{Args, ValueEnum};
 
 use crate::cli::drawing::DrawingArgs;
+use crate::cli::pairing::PairingArgs;
 use crate::study::{AnalyzeParams, parse_bytes};
 use crate::table::TableFormat;
 use crate::terms::{Convention, MatrixKind, Side};
@@ -24,6 +25,9 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Where the tables, figures and manifest go
     #[arg(short, long, value_name = "OUT", default_value = "condlora-results")]
     pub(super) out: PathBuf,
+
+    #[command(flatten)]
+    pairing: PairingArgs,
 
     /// Only these modules, by name
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
@@ -115,6 +119,7 @@ impl AnalyzeArgs {
         AnalyzeParams {
             paths: self.paths.clone(),
             base: self.base.clone(),
+            pairing: self.pairing.rules(),
             modules: self.modules.clone(),
             layers: self.layers.clone(),
             matrices: self.matrices.clone(),

@@ -3,6 +3,7 @@
 use std::path::Path;
 
 use super::args::AnalyzeArgs;
+use crate::checkpoint::Split;
 use crate::error::Result;
 use crate::study::AnalyzeParams;
 use crate::terms::Convention;
@@ -18,6 +19,8 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         "paths": given.paths.iter().map(|path| plain(path)).collect::<Vec<_>>(),
         "base": given.base.as_deref().map(plain),
         "out": plain(&args.out),
+        "map": given.pairing.maps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "split": given.pairing.split.map(Split::name),
         "modules": given.modules,
         "layers": given.layers,
         "matrices": given.matrices.iter().map(|m| m.name()).collect::<Vec<_>>(),

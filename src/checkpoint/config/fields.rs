@@ -1,0 +1,200 @@
+//! The checks of the fields of `adapter_config.json`, each against what an adapter can have.
+
+use std::path::Path;
+
+use regex::Regex;
+use serde_json::Value;
+
+use super::text::{Pairs, RawConfig};
+use super::{ADALORA, AdapterConfig, CONDITIONAL, KeptFields, LORA, ModulePattern};
+use crate::error::{Error, Result, escape};
+use crate::terms::CondloraConvention;
+
+/// No rank is above this: it is far more than the width of any model.
+const HIGHEST_RANK: u64 = 1_000_000;
+/// The kinds of adapters that are read.
+const KINDS: &str = "\"LORA\", \"ADALORA\" or \"ConditionalLORA\"";
+/// PEFT's default for `lora_alpha`.
+const DEFAULT_ALPHA: f64 = 8.0;
+/// PEFT's default for AdaLoRA's `init_r`.
+const DEFAULT_INIT_R: usize = 12;
+
+/// The checks of the fields, all of which name the same file.
+pub(super) struct Fields<'a> {
+    pub(super) path: &'a Path,
+}
+
+impl Fields<'_> {
+    pub(super) fn check(&self, raw: RawConfig) -> Result<AdapterConfig> {
+        let peft_type = self.peft_type(raw.peft_type.as_ref())?;
+        if peft_type == CONDITIONAL {
+            self.without_x(raw.use_x.as_ref())?;
+        }
+        let adalora = peft_type == ADALORA;
+        let r = raw.r.as_ref().map(|value| self.rank("r", value)).transpose()?;
+        let mut config = AdapterConfig {
+            path: self.path.to_owned(),
+            peft_type,
+            r: r.filter(|_| !adalora),
+            init_r: raw.init_r.as_ref().filter(|_| adalora).map_or(Ok(DEFAULT_INIT_R), |value| self.rank("init_r", value))?,
+            lora_alpha: raw.lora_alpha.as_ref().map_or(Ok(DEFAULT_ALPHA), |value| self.alpha("lora_alpha", value))?,
+            rank_pattern: if adalora {
+                self.kept_ranks(raw.rank_pattern)?
+            } else {
+                self.patterns("rank_pattern", raw.rank_pattern, |field, value| self.rank(field, value))?
+            },
+            alpha_pattern: self.patterns("alpha_pattern", raw.alpha_pattern, |field, value| self.alpha(field, value))?,
+            use_rslora: self.flag("use_rslora", raw.use_rslora.as_ref())?,
+            fan_in_fan_out: self.flag("fan_in_fan_out", raw.fan_in_fan_out.as_ref())?,
+            use_dora: self.flag("use_dora", raw.use_dora.as_ref())?,
+            init_lora_weights: match raw.init_lora_weights {
+                None | Some(Value::Null | Value::Bool(_)) => None,
+                Some(Value::String(name)) => Some(name),
+                Some(other) => return Err(self.wrong("init_lora_weights", "true, false or a name", &other)),
+            },
+            base_model_name_or_path: self.name("base_model_name_or_path", raw.base_model_name_or_path)?,
+            revision: self.name("revision", raw.revision.clone())?,
+            condlora_convention: self.convention(raw.condlora_convention.as_ref())?,
+            layers_to_transform: self.layer_list(raw.layers_to_transform.as_ref())?,
+            kept: KeptFields {
+                task_type: raw.task_type,
+                bias: raw.bias,
+                modules_to_save: raw.modules_to_save,
+                lora_dropout: raw.lora_dropout,
+                revision: raw.revision,
+            },
+            warnings: Vec::new(),
+        };
+        if config.use_dora {
+            config.warnings.push("use_dora: the conversion of A and B is defined and done, that of the update is not".to_owned());
+        }
+        if let Some(init) = config.rewritten_base() {
+            let text = format!(
+                "init_lora_weights is {}: training started from a rewritten W0, so the base model as published is not the frozen one",
+                escape(init)
+            );
+            config.warnings.push(text);
+        }
+        Ok(config)
+    }
+
+    fn peft_type(&self, value: Option<&Value>) -> Result<String> {
+        match value {
+            Some(Value::String(name)) if [LORA, ADALORA, CONDITIONAL].contains(&name.as_str()) => Ok(name.clone()),
+            Some(other) => Err(self.wrong("peft_type", KINDS, other)),
+            None => Err(Error::mismatch(self.path, "peft_type", KINDS, "no such field")),
+        }
+    }
+
+    /// CondLoRA with `use_x` makes its factors of the layer's input too: no W0 gives them.
+    fn without_x(&self, value: Option<&Value>) -> Result<()> {
+        match value {
+            None | Some(Value::Null) => Ok(()),
+            Some(Value::String(name)) if name == "none" => Ok(()),
+            Some(other) => {
+                let hint = "with use_x the factors depend on the input of the layer and not on W0 and Θ alone";
+                Err(self.wrong("use_x", "\"none\"", other).with_hint(hint))
+            }
+        }
+    }
+
+    fn convention(&self, value: Option<&Value>) -> Result<CondloraConvention> {
+        match value {
+            None | Some(Value::Null) => Ok(CondloraConvention::default()),
+            Some(other) => other
+                .as_str()
+                .and_then(|name| name.parse().ok())
+                .ok_or_else(|| self.wrong("condlora_convention", "\"paper\", \"general\" or \"eq6\"", other)),
+        }
+    }
+
+    /// `layers_to_transform`: one layer, or a list; PEFT takes an empty list for all.
+    fn layer_list(&self, value: Option<&Value>) -> Result<Option<Vec<u32>>> {
+        let layer = |value: &Value| value.as_u64().and_then(|layer| u32::try_from(layer).ok());
+        let layers = match value {
+            None | Some(Value::Null) => return Ok(None),
+            Some(Value::Array(all)) => all.iter().map(layer).collect::<Option<Vec<_>>>(),
+            Some(one) => layer(one).map(|layer| vec![layer]),
+        };
+        let wrong = || self.wrong("layers_to_transform", "layer indices", value.unwrap_or(&Value::Null));
+        layers.ok_or_else(wrong).map(|layers| Some(layers).filter(|layers| !layers.is_empty()))
+    }
+
+    fn wrong(&self, field: &str, expected: &str, found: &Value) -> Error {
+        Error::mismatch(self.path, escape(field), expected, escape(&found.to_string()))
+    }
+
+    fn rank(&self, field: &str, value: &Value) -> Result<usize> {
+        value
+            .as_u64()
+            .filter(|rank| (1..=HIGHEST_RANK).contains(rank))
+            .and_then(|rank| usize::try_from(rank).ok())
+            .ok_or_else(|| self.wrong(field, &format!("an integer from 1 to {HIGHEST_RANK}"), value))
+    }
+
+    fn alpha(&self, field: &str, value: &Value) -> Result<f64> {
+        value
+            .as_f64()
+            .filter(|alpha| alpha.is_finite() && *alpha != 0.0)
+            .ok_or_else(|| self.wrong(field, "a finite number other than 0", value))
+    }
+
+    fn flag(&self, field: &str, value: Option<&Value>) -> Result<bool> {
+        match value {
+            None | Some(Value::Null) => Ok(false),
+            Some(Value::Bool(flag)) => Ok(*flag),
+            Some(other) => Err(self.wrong(field, "true or false", other)),
+        }
+    }
+
+    fn name(&self, field: &str, value: Option<Value>) -> Result<Option<String>> {
+        match value {
+            None | Some(Value::Null) => Ok(None),
+            Some(Value::String(name)) => Ok(Some(name)),
+            Some(other) => Err(self.wrong(field, "a path or name", &other)),
+        }
+    }
+
+    /// AdaLoRA's `rank_pattern`: for `PATH.lora_E` which of the ranks at the start are left.
+    fn kept_ranks(&self, pairs: Option<Pairs<Value>>) -> Result<Vec<(ModulePattern, usize)>> {
+        let entries = pairs.map_or_else(Vec::new, |pairs| pairs.0);
+        let mut kept = Vec::with_capacity(entries.len());
+        for (key, value) in entries {
+            let flags: Option<Vec<bool>> = value.as_array().and_then(|flags| flags.iter().map(Value::as_bool).collect());
+            let field = format!("rank_pattern of `{key}`");
+            let flags = flags.ok_or_else(|| self.wrong(&field, "a list of true and false (AdaLoRA)", &value))?;
+            let rank = flags.iter().filter(|left| **left).count();
+            let path = key.split(".lora_E").next().unwrap_or(&key);
+            if rank > 0 {
+                kept.push((self.pattern("rank_pattern", key.clone(), &regex::escape(path))?, rank));
+            }
+        }
+        Ok(kept)
+    }
+
+    fn patterns<T>(
+        &self,
+        field: &str,
+        pairs: Option<Pairs<Value>>,
+        read: impl Fn(&str, &Value) -> Result<T>,
+    ) -> Result<Vec<(ModulePattern, T)>> {
+        let pairs = pairs.map_or_else(Vec::new, |pairs| pairs.0);
+        let mut patterns = Vec::with_capacity(pairs.len());
+        for (key, value) in pairs {
+            let value = read(&format!("{field} of `{key}`"), &value)?;
+            let expression = key.clone();
+            patterns.push((self.pattern(field, key, &expression)?, value));
+        }
+        Ok(patterns)
+    }
+
+    fn pattern(&self, field: &str, key: String, expression: &str) -> Result<ModulePattern> {
+        match Regex::new(&format!(r"^(?:.*\.)?(?:{expression})$")) {
+            Ok(regex) => Ok(ModulePattern { key, regex }),
+            Err(_) => {
+                let expected = "a regular expression without look-around and back-references";
+                Err(Error::mismatch(self.path, format!("a key of {field}"), expected, format!("`{}`", escape(&key))))
+            }
+        }
+    }
+}

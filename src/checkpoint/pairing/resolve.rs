@@ -1,0 +1,272 @@
+//! From a module path to the base tensor it adapts, in the order exact, known prefixes, unique suffix.
+
+use std::collections::BTreeMap;
+
+use super::rules::PairingRules;
+use crate::checkpoint::adapter::{AdapterLayer, matrix_shape};
+use crate::checkpoint::base::BaseModel;
+use crate::checkpoint::files::sample;
+use crate::checkpoint::keys::dotted_suffixes;
+use crate::error::{Error, Result, escape};
+
+/// Prefixes that a model's class adds to the names of its tensors.
+const PREFIXES: [&str; 22] = [
+    "albert",
+    "base_model",
+    "bert",
+    "bloom",
+    "deberta",
+    "distilbert",
+    "electra",
+    "encoder_model",
+    "esm",
+    "gpt_neox",
+    "language_model",
+    "llm",
+    "longformer",
+    "mobilebert",
+    "model",
+    "mpnet",
+    "rembert",
+    "roberta",
+    "text_model",
+    "transformer",
+    "vit",
+    "xlm",
+];
+
+/// The base's weights by their names without known prefixes.
+pub(super) struct BaseIndex<'a> {
+    base: &'a BaseModel,
+    by_core: BTreeMap<&'a str, Vec<Weight<'a>>>,
+}
+
+/// A base tensor that ends in `.weight`.
+#[derive(Clone, Copy)]
+struct Weight<'a> {
+    path: &'a str,
+    name: &'a str,
+}
+
+impl<'a> BaseIndex<'a> {
+    pub(super) fn new(base: &'a BaseModel) -> Self {
+        let mut by_core: BTreeMap<&str, Vec<Weight<'_>>> = BTreeMap::new();
+        for name in base.names() {
+            if let Some(path) = name.strip_suffix(".weight") {
+                by_core.entry(core_of(path)).or_default().push(Weight { path, name });
+            }
+        }
+        Self { base, by_core }
+    }
+
+    /// The name of the base tensor of a layer.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if there is none, if there are several and not exactly one of them has the layer's shape, or if it is packed.
+    pub(super) fn resolve(&self, layer: &AdapterLayer, rules: &PairingRules) -> Result<&'a str> {
+        let path = layer.key.path.as_str();
+        if let Some(renamed) = rules.renamed(path) {
+            return self.named(path, &renamed);
+        }
+        let core = core_of(path);
+        let same_core = self.by_core.get(core).map_or(&[][..], Vec::as_slice);
+        if let Some(exact) = same_core.iter().find(|weight| weight.path == path) {
+            return Ok(exact.name);
+        }
+        if let Some(found) = self.closest(layer, core, same_core)? {
+            return Ok(found);
+        }
+        for packed in [path, core] {
+            if let Some(kind) = self.base.packing(packed) {
+                return Err(self.packed(&format!("{packed}.weight"), kind));
+            }
+        }
+        let mut tried = vec![format!("`{}.weight`", escape(path))];
+        if core != path {
+            tried.push(format!("`{}.weight`", escape(core)));
+        }
+        for suffix in suffixes_with_layer(layer) {
+            let ending = format!(".{suffix}.weight");
+            let head = &path[..path.len() - suffix.len()];
+            let same_place = |name: &&str| !elsewhere(head, &name[..name.len() + 1 - ending.len()]);
+            let ends_so = |name: &&str| name.ends_with(&ending) || *name == &ending[1..];
+            let hits: Vec<&str> = self.base.names().filter(|name| ends_so(name) && same_place(name)).collect();
+            if hits.is_empty() {
+                let packed = format!(".{suffix}.qweight");
+                if self.base.names().any(|name| name.ends_with(&packed)) {
+                    return Err(self.packed(&format!("*.{suffix}.weight"), "GPTQ or AWQ (qweight)"));
+                }
+                tried.push(format!("`*.{}.weight`", escape(suffix)));
+                continue;
+            }
+            return self.only_one(layer, &hits);
+        }
+        let hint =
+            "is this the base model the adapter was trained on? If it is, say what the weight is called there with --map FROM=TO";
+        Err(self.not_found(path, &tried).with_hint(hint))
+    }
+
+    /// The tensor that a renamed path names, with or without `.weight`.
+    fn named(&self, path: &str, renamed: &str) -> Result<&'a str> {
+        let weight = format!("{renamed}.weight");
+        let named = self.base.names().find(|name| *name == weight || *name == renamed);
+        named.ok_or_else(|| match self.base.packing(renamed) {
+            Some(kind) => self.packed(&weight, kind),
+            None => {
+                let tried = [format!("`{}`", escape(&weight)), format!("`{}`", escape(renamed))];
+                self.not_found(path, &tried).with_hint("--map names it so; its result has to be the name of a base tensor")
+            }
+        })
+    }
+
+    /// The base tensor whose path differs from the layer's in the fewest prefixes.
+    fn closest(&self, layer: &AdapterLayer, core: &str, same_core: &[Weight<'a>]) -> Result<Option<&'a str>> {
+        let prefix = |full: &str| full[..full.len() - core.len()].to_owned();
+        let distance = |weight: &Weight<'_>| prefix_distance(&prefix(&layer.key.path), &prefix(weight.path));
+        let Some(least) = same_core.iter().map(distance).min() else { return Ok(None) };
+        let nearest: Vec<&str> = same_core.iter().filter(|weight| distance(weight) == least).map(|weight| weight.name).collect();
+        self.only_one(layer, &nearest).map(Some)
+    }
+
+    /// The only candidate, or the only one whose shape is the layer's.
+    fn only_one(&self, layer: &AdapterLayer, candidates: &[&'a str]) -> Result<&'a str> {
+        if let [only] = candidates {
+            return Ok(only);
+        }
+        let fitting: Vec<&str> = candidates.iter().copied().filter(|name| self.fits(layer, name)).collect();
+        match fitting[..] {
+            [only] => Ok(only),
+            _ => Err(self.ambiguous(&layer.key.path, candidates)),
+        }
+    }
+
+    fn fits(&self, layer: &AdapterLayer, name: &str) -> bool {
+        let stored = if layer.w0_transposed { [layer.d_in, layer.d_out] } else { [layer.d_out, layer.d_in] };
+        let shape = self.base.info(name).and_then(|info| matrix_shape(self.base.weights_file(), name, info).ok());
+        shape == Some(stored)
+    }
+
+    fn packed(&self, name: &str, kind: &str) -> Error {
+        let what = format!("base weight `{}` needs full precision", escape(name));
+        Error::mismatch(self.base.weights_file(), what, "F32, F16, BF16 or F64", kind)
+            .with_hint("give the unquantised base model with --base")
+    }
+
+    fn ambiguous(&self, path: &str, candidates: &[&str]) -> Error {
+        let names = candidates.iter().map(|name| (*name).to_owned()).collect();
+        let what = format!("base weight of `{}` is ambiguous", escape(path));
+        Error::mismatch(self.base.weights_file(), what, "one candidate", sample(names, 20))
+            .with_hint("say which with --map FROM=TO")
+    }
+
+    fn not_found(&self, path: &str, tried: &[String]) -> Error {
+        let last = dotted_suffixes(path).next().unwrap_or(path);
+        let ending = format!("{last}.weight");
+        let mut alike: Vec<String> = self.base.names().filter(|name| name.ends_with(&ending)).map(str::to_owned).collect();
+        if alike.is_empty() {
+            alike = self.base.names().map(str::to_owned).collect();
+        }
+        let found = if alike.is_empty() { "no tensor at all".to_owned() } else { format!("only {}", sample(alike, 5)) };
+        let what = format!("base weight of `{}` is not there", escape(path));
+        let shown: Vec<&str> = tried.iter().take(12).map(String::as_str).collect();
+        Error::mismatch(self.base.weights_file(), what, format!("one of {}", shown.join(", ")), found)
+    }
+}
+
+/// A path without the known prefixes it starts with; the last part always stays.
+fn core_of(path: &str) -> &str {
+    let mut rest = path;
+    while let Some((first, inner)) = rest.split_once('.') {
+        if !PREFIXES.contains(&first) {
+            break;
+        }
+        rest = inner;
+    }
+    rest
+}
+
+/// How many prefixes must be stripped and added to come from one to the other: all but those they share at the end or start.
+fn prefix_distance(from: &str, to: &str) -> usize {
+    let parts = |text: &str| text.split('.').filter(|part| !part.is_empty()).map(str::to_owned).collect::<Vec<_>>();
+    let (from, to) = (parts(from), parts(to));
+    let at_end = from.iter().rev().zip(to.iter().rev()).take_while(|(a, b)| a == b).count();
+    let at_start = from.iter().zip(&to).take_while(|(a, b)| a == b).count();
+    from.len() + to.len() - 2 * at_end.max(at_start)
+}
+
+/// The suffixes of a layer's path that may identify it, longest first: with the layer index and its container, or, without an
+/// index, with two parts.
+fn suffixes_with_layer(layer: &AdapterLayer) -> Vec<&str> {
+    let path = layer.key.path.as_str();
+    let shortest = match layer.key.module_type.split('.').position(|part| part == "*") {
+        Some(at) => path.split('.').count() - at + 1,
+        None => path.split('.').count().min(2),
+    };
+    let mut suffixes: Vec<&str> = dotted_suffixes(path).skip(shortest.saturating_sub(1)).collect();
+    suffixes.reverse();
+    suffixes
+}
+
+/// Parts of a model that hold modules of the same names, by what they are called.
+const PLACES: [(&str, &str); 11] = [
+    ("encoder", "encoder"),
+    ("decoder", "decoder"),
+    ("text_model", "text"),
+    ("text_encoder", "text"),
+    ("language_model", "text"),
+    ("vision_model", "vision"),
+    ("vision_tower", "vision"),
+    ("vision_encoder", "vision"),
+    ("visual", "vision"),
+    ("audio_model", "audio"),
+    ("audio_tower", "audio"),
+];
+
+/// Whether two heads of paths name different parts of a model: then what follows is not the same module, though it has the same name.
+fn elsewhere(one: &str, other: &str) -> bool {
+    let place = |head: &str, names: &[&str]| {
+        head.split('.')
+            .filter_map(|part| PLACES.iter().find(|(word, _)| *word == part))
+            .map(|(_, p)| *p)
+            .rfind(|p| names.contains(p))
+    };
+    [&["encoder", "decoder"][..], &["text", "vision", "audio"]]
+        .iter()
+        .any(|names| matches!((place(one, names), place(other, names)), (Some(one), Some(other)) if one != other))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn prefixes_are_counted_where_they_differ() {
+        for (from, to, distance) in [
+            ("", "", 0),
+            ("bert.", "", 1),
+            ("bert.", "roberta.", 2),
+            ("model.", "model.language_model.", 1),
+            ("model.", "base_model.model.", 1),
+        ] {
+            assert_eq!(prefix_distance(from, to), distance, "{from} {to}");
+        }
+        assert_eq!(core_of("model.language_model.layers.0"), "layers.0");
+        assert_eq!(core_of("model"), "model");
+    }
+
+    #[test]
+    fn parts_of_a_model_are_told_apart() {
+        for (one, other, differ) in [
+            ("decoder.", "encoder.", true),
+            ("model.decoder.", "decoder.", false),
+            ("encoder.", "", false),
+            ("vision_tower.vision_model.encoder.", "visual.", false),
+            ("vision_model.encoder.", "text_model.encoder.", true),
+            ("language_model.", "model.visual.", true),
+            ("x.", "encoder.", false),
+        ] {
+            assert_eq!(elsewhere(one, other), differ, "{one} {other}");
+            assert_eq!(elsewhere(other, one), differ);
+        }
+    }
+}
