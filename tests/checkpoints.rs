@@ -88,3 +88,9 @@ fn t5() {
 fn vit() {
     agrees_with_numpy("vit", &["query", "value"]);
 }
+
+/// BF16 in three shards; grouped-query attention, so `v_proj` is not square, and neither is `down_proj`.
+#[test]
+fn llama() {
+    agrees_with_numpy("llama", &["down_proj", "q_proj", "v_proj"]);
+}

@@ -77,7 +77,7 @@ def write_base(folder, args):
             for name in needed:
                 if name in shard:
                     file.seek(8 + len(text) + header[name]["data_offsets"][0])
-                    file.write(random_bfloat16(weight_map, name, tensors[name]))
+                    file.write(random_bfloat16(name, tensors[name]))
     write_json(os.path.join(folder, "model.safetensors.index.json"), {"metadata": {"total_size": total}, "weight_map": weight_map})
     write_json(os.path.join(folder, "config.json"), {
         "architectures": ["LlamaForCausalLM"], "model_type": "llama", "hidden_size": args.width, "num_hidden_layers": args.layers,
@@ -85,10 +85,10 @@ def write_base(folder, args):
     return total, sum(sizes[name] for name in needed)
 
 
-def random_bfloat16(seen, name, shape):
+def random_bfloat16(name, shape):
     """Gaussian weights, cut to their upper 16 bits."""
-    rng = np.random.default_rng([len(seen), *name.encode()])
-    return (0.02 * rng.standard_normal(shape, dtype=np.float32)).view(np.uint32).__rshift__(16).astype("<u2").tobytes()
+    rng = np.random.default_rng(list(name.encode()))
+    return ((0.02 * rng.standard_normal(shape, dtype=np.float32)).view(np.uint32) >> 16).astype("<u2").tobytes()
 
 
 def write_adapter(folder, args):
@@ -142,9 +142,12 @@ def main():
         nothing, _ = count_bytes([args.condlora, "--version"])
         read, took = count_bytes([args.condlora, "--threads", str(args.threads), "analyze", adapter, "-o", os.path.join(folder, "out"),
                                   "--null-draws", "0", "--figures", "none"])
+        with open(os.path.join(folder, "out", "manifest.json")) as file:
+            counted = json.load(file)["bytes_read"]
         print(f"base of {total / 1e9:.2f} GB in {SHARDS} shards; adapter on {', '.join(MODULES)} of layers {adapted_layers(args)}")
         print(f"  needed: {needed:>13,} bytes of tensors, {headers:,} of headers")
         print(f"  read:   {read:>13,} bytes by any call, {nothing:,} of them before the first line of the program")
+        print(f"  by its own count (manifest.json): {counted:,} bytes of weight files")
         print(f"  that is {(read - nothing - headers) / needed:.5f} times the tensors needed, {read / total:.2%} of the base; {took:.1f} s")
 
 
