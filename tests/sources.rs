@@ -236,3 +236,174 @@ fn what_is_not_in_the_cache_is_told_with_the_way_to_get_it() {
     let said = run(root, "adapter", &[]).exits(3);
     said.says("adapter_config.json: names the base model `org/none`").says("models--org--none").says("hf download org/none");
 }
+
+/// The tables without the names that tensors have in the adapter's file, which is all that may differ between formats.
+fn without_keys(mut tables: BTreeMap<String, Vec<u8>>) -> BTreeMap<String, Vec<u8>> {
+    let text = String::from_utf8(tables.remove("conversion.csv").unwrap()).unwrap();
+    let at = text.lines().next().unwrap().split(',').position(|column| column == "adapter_key").unwrap();
+    let lines = text.lines().map(|line| {
+        let fields: Vec<&str> = line.split(',').enumerate().filter(|(index, _)| *index != at).map(|(_, field)| field).collect();
+        fields.join(",")
+    });
+    let text: Vec<String> = lines.collect();
+    tables.insert("conversion.csv".to_owned(), text.join("\n").into_bytes());
+    tables
+}
+
+/// A config with this α makes `s` of a PEFT adapter of rank 4; its tables are what the same weights must give in any format.
+fn as_peft(root: &Path, layers: &[Layer], alpha: f64) -> BTreeMap<String, Vec<u8>> {
+    let _ = fs::remove_dir_all(root.join("adapter"));
+    write_adapter(&root.join("adapter"), layers, PLAIN, &[("lora_alpha", alpha.into())]);
+    let tables = without_keys(analysed(root, &["--base", "base"]));
+    fs::remove_dir_all(root.join("adapter")).unwrap();
+    tables
+}
+
+#[test]
+fn mlx_adapters_give_the_tables_of_the_same_weights_as_peft_stores_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let layers = square_layers(3, 24, 4);
+    write_base(&root.join("base"), &layers, PLAIN);
+    let transposed = |matrix: &ndarray::Array2<f64>| matrix.t().as_standard_layout().into_owned();
+    let mut tensors: Vec<Tensor> = layers
+        .iter()
+        .flat_map(|layer| {
+            let name = |factor: &str| format!("{}.lora_{factor}", layer.path);
+            [stored(&name("a"), &transposed(&layer.a), "F64"), stored(&name("b"), &transposed(&layer.b), "F64")]
+        })
+        .collect();
+    let write = |config: Option<serde_json::Value>, tensors: &[Tensor]| {
+        let _ = fs::remove_dir_all(root.join("adapter"));
+        fs::create_dir(root.join("adapter")).unwrap();
+        fs::write(root.join("adapter/adapters.safetensors"), file(tensors)).unwrap();
+        if let Some(config) = config {
+            fs::write(root.join("adapter/adapter_config.json"), config.to_string()).unwrap();
+        }
+    };
+    let new = serde_json::json!({"model": "base", "num_layers": 3, "lora_parameters": {"rank": 4, "scale": 3.5, "dropout": 0.0}});
+    let old = serde_json::json!({"lora_layers": 3, "lora_parameters": {"rank": 4, "alpha": 16, "scale": 10.0}});
+    for (config, s, warning) in [
+        (Some(new.clone()), 3.5, None),
+        (Some(old), 40.0, None),
+        (None, 20.0, Some("adapter: has no adapter_config.json: the scale 20 is taken, mlx-lm's default")),
+        (Some(serde_json::json!({"fine_tune_type": "lora"})), 20.0, Some("adapter: names no scale (lora_parameters)")),
+    ] {
+        let expected = as_peft(root, &layers, s * 4.0);
+        write(config, &tensors);
+        assert_eq!(without_keys(analysed(root, &["--base", "base"])), expected);
+        let said = run(root, "adapter", &["--base", "base"]).exits(0).stderr;
+        assert_eq!(said.matches("warning: ").count(), usize::from(warning.is_some()), "{said}");
+        assert!(warning.is_none_or(|text| said.contains(text)), "{said}");
+    }
+    // `model` names the base, as `base_model_name_or_path` does; a file of a training step is no adapter of its own.
+    write(Some(new.clone()), &tensors);
+    fs::write(root.join("adapter/0000100_adapters.safetensors"), file(&tensors)).unwrap();
+    let expected = analysed(root, &[]);
+    // The file itself is the same adapter under another name.
+    let by_file = run(root, "adapter/adapters.safetensors", &[]).exits(0);
+    assert!(by_file.stdout.starts_with("adapters, left"), "{}", by_file.stdout);
+    tensors.push(f32_tensor("model.layers.0.self_attn.q_proj.m", &[24]));
+    write(Some(new), &tensors);
+    run(root, "adapter", &[]).exits(0).says("1 magnitudes (DoRA)");
+    assert_eq!(tables(&root.join("out")), expected);
+}
+
+/// The module of a UNet in block `l`, and how kohya's scripts call it.
+fn unet(l: usize) -> (String, String) {
+    let path = format!("down_blocks.{l}.attentions.0.transformer_blocks.0.attn1.to_q");
+    let flat = path.replace('.', "_");
+    (path, flat)
+}
+
+/// Layers as kohya's scripts store them, with or without α, the factors as matrices or as 1x1 kernels.
+fn as_kohya(layers: &[Layer], family: &str, alpha: Option<f32>, kernels: bool) -> Vec<Tensor> {
+    let tensor = |name: String, matrix: &ndarray::Array2<f64>| {
+        let mut tensor = stored(&name, matrix, "F64");
+        tensor.shape.extend(if kernels { vec![1, 1] } else { vec![] });
+        tensor
+    };
+    layers
+        .iter()
+        .flat_map(|layer| {
+            let key = format!("{family}{}", layer.path.replace('.', "_"));
+            let alpha =
+                alpha.map(|alpha| Tensor { bytes: alpha.to_le_bytes().to_vec(), ..f32_tensor(&format!("{key}.alpha"), &[]) });
+            [tensor(format!("{key}.lora_down.weight"), &layer.a), tensor(format!("{key}.lora_up.weight"), &layer.b)]
+                .into_iter()
+                .chain(alpha)
+        })
+        .collect()
+}
+
+#[test]
+fn kohya_files_give_the_tables_of_the_same_weights_as_peft_stores_them() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let layers: Vec<Layer> = (0..3).map(|l| Layer::new(&unet(l).0, 24, 24, 4)).collect();
+    assert_eq!(unet(1).1, "down_blocks_1_attentions_0_transformer_blocks_0_attn1_to_q");
+    write_base(&root.join("base"), &layers, PLAIN);
+    for (alpha, kernels, s) in [(Some(6.0), false, 1.5), (None, false, 1.0), (Some(1.0), true, 0.25)] {
+        let expected = as_peft(root, &layers, s * 4.0);
+        fs::write(root.join("adapter.safetensors"), file(&as_kohya(&layers, "lora_unet_", alpha, kernels))).unwrap();
+        run(root, "adapter.safetensors", &["--base", "base"]).exits(0);
+        assert_eq!(without_keys(tables(&root.join("out"))), expected);
+    }
+    // The α are inputs like any other.
+    let inputs = manifest(root)["inputs"].as_array().unwrap().clone();
+    assert_eq!(inputs.iter().filter(|input| input["tensor"].to_string().contains(".alpha")).count(), 3);
+
+    // A folder is searched, below any path; the base beside it is none of them.
+    let expected = as_peft(root, &layers, 4.0);
+    fs::create_dir_all(root.join("loras/base")).unwrap();
+    fs::rename(root.join("adapter.safetensors"), root.join("loras/adapter.safetensors")).unwrap();
+    fs::copy(root.join("base/model.safetensors"), root.join("loras/base/model.safetensors")).unwrap();
+    fs::write(root.join("loras/broken.safetensors"), b"{}").unwrap();
+    fs::write(root.join("loras/adapter.safetensors"), file(&as_kohya(&layers, "lora_unet_", None, false))).unwrap();
+    run(root, "loras", &["--base", "base"]).exits(0);
+    assert_eq!(without_keys(tables(&root.join("out"))), expected);
+    run(root, "loras/base/model.safetensors", &["--base", "base"]).exits(5).says("file is no adapter by itself");
+
+    // Whole checkpoints put a prefix before the UNet's names.
+    let prefixed: Vec<Layer> =
+        layers.iter().map(|layer| Layer { path: format!("model.diffusion_model.{}", layer.path), ..layer.clone() }).collect();
+    write_base(&root.join("whole"), &prefixed, PLAIN);
+    run(root, "loras", &["--base", "whole"]).exits(0);
+    // The w0 control is drawn by the base tensor's name, which is another one; φ is the same.
+    let phi = |tables: &BTreeMap<String, Vec<u8>>| -> Vec<String> {
+        let text = String::from_utf8(tables["similarity.csv"].clone()).unwrap();
+        let columns = |line: &str| line.split(',').skip(2).take(8).collect::<Vec<_>>().join(",");
+        assert!(columns(&text).ends_with("phi,phi_error_bound"));
+        text.lines().map(columns).collect()
+    };
+    assert_eq!(phi(&tables(&root.join("out"))), phi(&expected));
+}
+
+#[test]
+fn of_a_kohya_file_the_families_that_the_base_has_are_analysed() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let encoder = |n: usize| -> Vec<Layer> {
+        (0..2).map(|l| Layer::new(&format!("text_model.encoder.layers.{l}.self_attn.q_proj"), n, n, 4)).collect()
+    };
+    let (first, second) = (encoder(24), encoder(32));
+    let blocks: Vec<Layer> = (0..2).map(|l| Layer::new(&unet(l).0, 40, 40, 4)).collect();
+    let mut tensors = as_kohya(&first, "lora_te1_", None, false);
+    tensors.extend(as_kohya(&second, "lora_te2_", None, false));
+    tensors.extend(as_kohya(&blocks, "lora_unet_", None, false));
+    for (base, layers, others) in [
+        ("first", &first, ["lora_te2_", "lora_unet_"]),
+        ("second", &second, ["lora_te1_", "lora_unet_"]),
+        ("unet", &blocks, ["lora_te1_", "lora_te2_"]),
+    ] {
+        write_base(&root.join("base"), layers, PLAIN);
+        let expected = as_peft(root, layers, 4.0);
+        fs::write(root.join("adapter.safetensors"), file(&tensors)).unwrap();
+        let said = run(root, "adapter.safetensors", &["--base", "base"]).exits(0);
+        assert_eq!(without_keys(tables(&root.join("out"))), expected, "{base}");
+        assert_eq!(said.stderr.matches("warning: ").count(), 2, "{}", said.stderr);
+        for family in others {
+            assert!(said.stderr.contains(&format!("2 modules of {family}* are not in this base model")), "{}", said.stderr);
+        }
+    }
+}

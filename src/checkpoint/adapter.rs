@@ -14,6 +14,8 @@ use super::condlora::CondLora;
 use super::config::{AdapterConfig, CONDITIONAL};
 use super::files::{listing, unreadable};
 use super::keys::ModuleKey;
+use super::kohya::{Kohya, is_kohya};
+use super::mlx::{self, MLX_FILE, is_mlx};
 use super::weights::WeightsFile;
 use crate::error::{Error, Result};
 use crate::terms::CondloraConvention;
@@ -42,6 +44,8 @@ pub struct Adapter {
     pub warnings: Vec<String>,
     /// What its checkpoint holds, if it is a CondLoRA: its modules are known once it is laid out over its base model.
     pub condlora: Option<CondLora>,
+    /// What its file holds, if it is one of kohya's: likewise.
+    kohya: Option<Kohya>,
     weights: WeightsFile,
 }
 
@@ -108,19 +112,43 @@ pub struct InputRecord {
 }
 
 impl Adapter {
-    /// Opens an adapter directory; no tensor is read.
+    /// Opens an adapter directory, or a file of kohya's; of the tensors only kohya's α are read.
+    ///
+    /// The kind is known by the tensors' names and, among PEFT's, by the configuration.
     ///
     /// # Errors
     /// [`Error::Missing`] and [`Error::Malformed`] for its files, [`Error::Mismatch`] if they hold no LoRA that can be used.
     pub fn open(dir: &Path, name: String) -> Result<Self> {
-        std::fs::metadata(dir).map_err(|err| unreadable(dir, &err))?;
+        let metadata = std::fs::metadata(dir).map_err(|err| unreadable(dir, &err))?;
+        let path = if metadata.is_dir() { weights_path(dir)? } else { dir.to_owned() };
+        let weights = WeightsFile::open(&path)?;
+        if is_mlx(&weights) {
+            let (config, found) = mlx::collect(path.parent().unwrap_or(dir), &weights)?;
+            return Self::from_layers(dir, name, config, weights, found);
+        }
+        if is_kohya(&weights) {
+            let (kohya, config) = (Kohya::find(&weights)?, AdapterConfig::of_another_format(&path, None));
+            let (dir, modules, warnings) = (dir.to_owned(), Vec::new(), Vec::new());
+            let adapter =
+                Self { name, dir, config, modules, ignored_tensors: 0, warnings, condlora: None, kohya: Some(kohya), weights };
+            return Ok(adapter);
+        }
         let config = AdapterConfig::read(dir)?;
-        let weights = WeightsFile::open(&weights_path(dir)?)?;
         if config.peft_type == CONDITIONAL {
             let found = CondLora::find(&weights)?;
             let (ignored_tensors, warnings) = (found.others.len(), config.warnings.clone());
             let (dir, modules) = (dir.to_owned(), Vec::new());
-            return Ok(Self { name, dir, config, modules, ignored_tensors, warnings, condlora: Some(found), weights });
+            return Ok(Self {
+                name,
+                dir,
+                config,
+                modules,
+                ignored_tensors,
+                warnings,
+                condlora: Some(found),
+                kohya: None,
+                weights,
+            });
         }
         let found = names::collect(&weights, &config)?;
         Self::from_layers(dir, name, config, weights, found)
@@ -144,20 +172,30 @@ impl Adapter {
         let layers = raw.into_iter().map(|raw| shapes::check_layer(&weights, &config, raw)).collect::<Result<Vec<_>>>()?;
         group::check_ranks(&config, &layers, &mut warnings)?;
         let modules = group::group(&weights, layers, &mut warnings)?;
-        Ok(Self { name, dir: dir.to_owned(), config, modules, ignored_tensors, warnings, condlora: None, weights })
+        Ok(Self { name, dir: dir.to_owned(), config, modules, ignored_tensors, warnings, condlora: None, kohya: None, weights })
     }
 
-    /// Finds the layers of a CondLoRA, which its checkpoint does not name: all base weights of its modules. Any other adapter knows its
-    /// layers, and stays as it is.
+    /// Finds the layers of a CondLoRA, which its checkpoint does not name: all base weights of its modules; and those of a file of kohya's, in
+    /// which their names have lost their dots. Any other adapter knows its layers, and stays as it is.
     ///
     /// `eq6` takes Θ_B for the one of Eq. 6 as printed, whatever the configuration says.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for a module that the base does not have, or whose Θ do not fit.
     pub fn lay_out(&mut self, base: &BaseModel, eq6: bool) -> Result<()> {
+        if let Some(kohya) = &self.kohya {
+            let FoundLayers { layers, ignored_tensors, warnings } = kohya.layers(&self.weights, base)?;
+            (self.ignored_tensors, self.warnings) = (ignored_tensors, warnings);
+            return self.set_layers(layers);
+        }
         let Some(condlora) = &self.condlora else { return Ok(()) };
         let convention = if eq6 { CondloraConvention::Eq6 } else { self.config.condlora_convention };
         let raw = condlora.layers(&self.weights, &self.config, base, convention)?;
+        self.set_layers(raw)
+    }
+
+    /// Checks, groups and names the layers that were found by the base model.
+    fn set_layers(&mut self, raw: Vec<RawLayer>) -> Result<()> {
         let layers =
             raw.into_iter().map(|raw| shapes::check_layer(&self.weights, &self.config, raw)).collect::<Result<Vec<_>>>()?;
         group::check_ranks(&self.config, &layers, &mut self.warnings)?;
@@ -175,6 +213,13 @@ impl Adapter {
     #[must_use]
     pub fn header_record(&self) -> InputRecord {
         InputRecord::header(&self.weights)
+    }
+
+    /// The records of everything that was read when it was opened: the header, and kohya's α.
+    #[must_use]
+    pub fn opening_records(&self) -> Vec<InputRecord> {
+        let scalars = self.kohya.as_ref().map_or(&[][..], Kohya::inputs);
+        std::iter::once(self.header_record()).chain(scalars.iter().cloned()).collect()
     }
 
     /// The weight file: all of its tensors, those that are no factor included.
@@ -212,15 +257,11 @@ impl InputRecord {
     }
 }
 
-/// Finds the weight file of an adapter directory: the safetensors file where both are there.
+/// Finds the weight file of an adapter directory: the first that is there.
 fn weights_path(dir: &Path) -> Result<PathBuf> {
-    let path = dir.join(WEIGHTS_FILE);
-    if path.symlink_metadata().is_ok() {
+    let paths = [WEIGHTS_FILE, PICKLE_FILE, MLX_FILE].map(|name| dir.join(name));
+    if let Some(path) = paths.into_iter().find(|path| path.symlink_metadata().is_ok()) {
         return Ok(path);
-    }
-    let pickle = dir.join(PICKLE_FILE);
-    if pickle.symlink_metadata().is_ok() {
-        return Ok(pickle);
     }
     Err(Error::missing(dir, format!("has no weights; expected {WEIGHTS_FILE} or {PICKLE_FILE}, found {}", listing(dir))))
 }

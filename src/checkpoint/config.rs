@@ -117,6 +117,29 @@ impl AdapterConfig {
         fields::Fields { path: &path }.check(raw)
     }
 
+    /// The configuration of an adapter that has none in PEFT's form: all defaults. `path` is what messages about it name.
+    pub(super) fn of_another_format(path: &Path, base_model: Option<String>) -> Self {
+        Self {
+            path: path.to_owned(),
+            peft_type: LORA.to_owned(),
+            r: None,
+            init_r: fields::DEFAULT_INIT_R,
+            lora_alpha: fields::DEFAULT_ALPHA,
+            rank_pattern: Vec::new(),
+            alpha_pattern: Vec::new(),
+            use_rslora: false,
+            fan_in_fan_out: false,
+            use_dora: false,
+            init_lora_weights: None,
+            base_model_name_or_path: base_model,
+            revision: None,
+            condlora_convention: CondloraConvention::default(),
+            layers_to_transform: None,
+            kept: KeptFields::default(),
+            warnings: Vec::new(),
+        }
+    }
+
     /// The rank that `rank_pattern` gives a module, if one of its patterns matches.
     #[must_use]
     pub fn pattern_rank(&self, module_path: &str) -> Option<usize> {

@@ -9,6 +9,9 @@ use super::adapter::{PICKLE_FILE, WEIGHTS_FILE};
 use super::config::{AdapterConfig, CONFIG_FILE};
 use super::files::{listing, read_small, sample, unreadable};
 use super::hub_cache::{Lookup, look_up};
+use super::kohya::is_kohya;
+use super::mlx::{MLX_FILE, is_mlx};
+use super::weights::WeightsFile;
 use crate::error::{Error, Result, escape, show_path};
 
 /// The file that marks a directory of results as ours.
@@ -16,12 +19,15 @@ const MANIFEST_FILE: &str = "manifest.json";
 /// More than any manifest of ours has; a larger one is not read.
 const LARGEST_MANIFEST: u64 = 1 << 28;
 
-/// An adapter directory and the name it goes by.
+/// What marks an adapter's directory.
+const ADAPTER_FILES: [&str; 4] = [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE, MLX_FILE];
+
+/// An adapter directory (or a file of kohya's) and the name it goes by.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundAdapter {
     /// The path below the one given, with `/`, or the folder's name.
     pub name: String,
-    /// The directory.
+    /// The directory, or the file.
     pub dir: PathBuf,
 }
 
@@ -38,15 +44,18 @@ pub fn find_adapters(paths: &[PathBuf]) -> Result<Vec<FoundAdapter>> {
     for path in paths {
         let metadata = std::fs::metadata(path).map_err(|err| unreadable(path, &err))?;
         if !metadata.is_dir() {
-            let error = Error::missing(path, "is not a directory; expected an adapter directory, or one with adapters below it");
-            return Err(error.with_hint("give the folder that holds adapter_config.json"));
+            let named = Named::file(path)?;
+            if counted.insert(path.canonicalize().map_err(|err| unreadable(path, &err))?) {
+                found.push(named);
+            }
+            continue;
         }
         let mut walk = Walk::default();
         walk.search(path)?;
         if walk.adapters.is_empty() {
             let skipped = if walk.ours > 0 { " (directories with results of condlora were passed over)" } else { "" };
             let what = format!(
-                "has no adapter in it; expected {CONFIG_FILE} or {WEIGHTS_FILE} at any depth, found {}{skipped}",
+                "has no adapter in it; expected {CONFIG_FILE}, {WEIGHTS_FILE}, {MLX_FILE} or a file of kohya's at any depth, found {}{skipped}",
                 listing(path)
             );
             return Err(Error::missing(path, what));
@@ -71,6 +80,25 @@ struct Named {
 }
 
 impl Named {
+    /// A file that is an adapter by itself; its name is the file's without the ending.
+    fn file(path: &Path) -> Result<Self> {
+        let has_folder =
+            [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE].iter().any(|name| path.file_name().is_some_and(|own| own == *name));
+        if has_folder || !is_safetensors(path) {
+            let error = Error::missing(path, "is not a directory; expected an adapter directory, or one with adapters below it");
+            return Err(error.with_hint("give the folder that holds adapter_config.json"));
+        }
+        let weights = WeightsFile::open(path)?;
+        if !is_kohya(&weights) && !is_mlx(&weights) {
+            let found = sample(weights.names().map(str::to_owned).collect(), 5);
+            let expected = "names of kohya's files (`lora_unet_NAME.lora_down.weight`)";
+            return Err(Error::mismatch(path, "file is no adapter by itself", expected, found)
+                .with_hint("give the folder of an adapter that has an adapter_config.json"));
+        }
+        let full = std::path::absolute(path).map_err(|err| unreadable(path, &err))?;
+        Ok(Self { dir: path.to_owned(), full: full.with_extension(""), parts: 1 })
+    }
+
     fn name(&self) -> String {
         let components: Vec<String> = self.full.components().map(|part| readable(part.as_os_str())).collect();
         let from = components.len().saturating_sub(self.parts);
@@ -104,6 +132,16 @@ fn tell_apart(mut found: Vec<Named>) -> Vec<FoundAdapter> {
             return adapters;
         }
     }
+}
+
+/// Whether a path is called as safetensors files are.
+fn is_safetensors(path: &Path) -> bool {
+    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors"))
+}
+
+/// Whether a file is one of kohya's, by its header; what cannot be opened is none.
+fn holds_kohya(path: &Path) -> bool {
+    WeightsFile::open(path).is_ok_and(|weights| is_kohya(&weights))
 }
 
 /// A file name as text; bytes that are not UTF-8 stay apart as `\xFF`.
@@ -148,7 +186,7 @@ impl Walk {
         }
         entries.sort_unstable_by(|a, b| b.0.cmp(&a.0));
         let has = |name: &str| entries.iter().any(|(other, _)| other == name);
-        let is_adapter = has(CONFIG_FILE) || has(WEIGHTS_FILE) || has(PICKLE_FILE);
+        let is_adapter = ADAPTER_FILES.iter().any(|name| has(name));
         // Of what this program wrote, an adapter is one like any other.
         if !below.as_os_str().is_empty() && !is_adapter && has(MANIFEST_FILE) && is_our_results(&dir) {
             self.ours += 1;
@@ -156,6 +194,11 @@ impl Walk {
         }
         for (name, kind) in entries {
             let child = dir.join(&name);
+            if is_safetensors(&child) && !ADAPTER_FILES.iter().any(|known| name == *known) && holds_kohya(&child) {
+                let real = child.canonicalize().map_err(|err| unreadable(&child, &err))?;
+                self.adapters.push((child, below.join(Path::new(&name).with_extension("")), real));
+                continue;
+            }
             if kind.is_dir() {
                 open.push((child, below.join(name)));
             } else if kind.is_symlink() && self.leads_on(&child, &real)? {
@@ -240,7 +283,7 @@ pub fn find_base(given: Option<&Path>, adapter_dir: &Path, config: &AdapterConfi
 /// [`Error::Missing`] if an adapter has none.
 pub fn match_init(init_root: &Path, adapter_names: &[String]) -> Result<BTreeMap<String, PathBuf>> {
     let found = find_adapters(&[init_root.to_owned()])?;
-    if [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE].iter().any(|file| init_root.join(file).symlink_metadata().is_ok()) {
+    if init_root.is_file() || ADAPTER_FILES.iter().any(|file| init_root.join(file).symlink_metadata().is_ok()) {
         return Ok(adapter_names.iter().map(|name| (name.clone(), init_root.to_owned())).collect());
     }
     let by_name: BTreeMap<&str, &PathBuf> = found.iter().map(|adapter| (adapter.name.as_str(), &adapter.dir)).collect();

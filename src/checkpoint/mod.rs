@@ -16,6 +16,8 @@ mod files;
 mod header;
 mod hub_cache;
 pub mod keys;
+mod kohya;
+mod mlx;
 pub mod model_config;
 pub mod pairing;
 mod pickle;
@@ -30,6 +32,9 @@ pub mod weights;
 #[cfg(test)]
 #[path = "../../tests/bad_inputs/cases.rs"]
 mod cases;
+#[cfg(test)]
+#[path = "../../tests/bad_inputs/foreign_cases.rs"]
+mod foreign_cases;
 #[cfg(test)]
 #[path = "../../tests/bad_inputs/generate.rs"]
 mod generate;
@@ -65,8 +70,9 @@ mod tests {
     fn read_all(root: &Path) -> Result<usize> {
         let mut values = 0;
         for found in find_adapters(&[root.join("adapter")])? {
-            let adapter = Adapter::open(&found.dir, found.name)?;
+            let mut adapter = Adapter::open(&found.dir, found.name)?;
             let base = BaseModel::open(&find_base(Some(&root.join("base")), &adapter.dir, &adapter.config)?)?;
+            adapter.lay_out(&base, false)?;
             for layer in pair_with_base(&adapter, &base, &PairingRules::default())?.iter().flat_map(|module| &module.layers) {
                 let factors = adapter.read_factors(&layer.adapter_layer)?;
                 values += factors.a.len() + factors.b.len() + base.read(&layer.tensor)?.to_f64()?.len();

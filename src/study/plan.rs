@@ -175,10 +175,8 @@ impl Plan {
 
     /// The headers and configurations that were read.
     pub(super) fn header_records(&self) -> Vec<InputRecord> {
-        let adapters = self
-            .adapters
-            .iter()
-            .flat_map(|a| std::iter::once(a.adapter.header_record()).chain(a.init.iter().map(Adapter::header_record)));
+        let adapters =
+            self.adapters.iter().flat_map(|a| std::iter::once(&a.adapter).chain(&a.init)).flat_map(Adapter::opening_records);
         self.bases.iter().flat_map(BaseModel::header_records).chain(adapters).collect()
     }
 }

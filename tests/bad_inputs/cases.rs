@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use super::foreign_cases::FOREIGN;
 use super::generate::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_WEIGHTS, Tensor, WIDTH, adapter, adapter_header, adapter_tensors, base, base_tensors,
     changed, config, f32_tensor, file, lora, put, query, raw, zero_tensor,
@@ -30,7 +31,7 @@ pub(crate) const fn case(name: &'static str, exit: u8, says: &'static [&'static 
 /// Every case.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     let kinds = CONFIG.iter().chain(&KINDS).chain(&KEYS);
-    FILES.iter().chain(&SHARDS).chain(&HEADER).chain(kinds).chain(&SHAPES).chain(&VALUES).chain(&PICKLES)
+    FILES.iter().chain(&SHARDS).chain(&HEADER).chain(kinds).chain(&SHAPES).chain(&VALUES).chain(&PICKLES).chain(&FOREIGN)
 }
 
 fn weights(root: &Path, bytes: &[u8]) {
@@ -257,7 +258,7 @@ static CONFIG: [Case; 16] = [
         put(root, ADAPTER_CONFIG, b"{\"r\": 2,}")
     }),
     case("config is empty", 4, &["adapter_config.json", "not valid JSON"], |root| put(root, ADAPTER_CONFIG, b"")),
-    case("other peft_type", 5, &["peft_type", "\"LORA\" or \"ConditionalLORA\"", "found \"IA3\""], |root| {
+    case("other peft_type", 5, &["peft_type", "\"LORA\", \"ADALORA\" or \"ConditionalLORA\"", "found \"IA3\""], |root| {
         config(root, &[("peft_type", "\"IA3\"")])
     }),
     case("no peft_type", 5, &["peft_type", "no such field"], |root| config(root, &[("peft_type", "")])),

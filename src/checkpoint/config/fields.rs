@@ -15,9 +15,9 @@ const HIGHEST_RANK: u64 = 1_000_000;
 /// The kinds of adapters that are read.
 const KINDS: &str = "\"LORA\", \"ADALORA\" or \"ConditionalLORA\"";
 /// PEFT's default for `lora_alpha`.
-const DEFAULT_ALPHA: f64 = 8.0;
+pub(super) const DEFAULT_ALPHA: f64 = 8.0;
 /// PEFT's default for AdaLoRA's `init_r`.
-const DEFAULT_INIT_R: usize = 12;
+pub(super) const DEFAULT_INIT_R: usize = 12;
 
 /// The checks of the fields, all of which name the same file.
 pub(super) struct Fields<'a> {

@@ -16,7 +16,7 @@ use crate::terms::{Convention, MatrixKind, Side};
   condlora analyze runs/ --base models/roberta-base --init runs-step0/ -o results
   condlora analyze adapters/sst2 --base models/roberta-base --modules value --ij 8,8 --ij 4,8 --side both")]
 pub(in crate::cli) struct AnalyzeArgs {
-    /// Adapter directories, or directories to search for adapters
+    /// Adapter directories, LoRA files of kohya's, or directories to search for these
     #[arg(required = true, value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
     /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the adapter names]

@@ -1,0 +1,115 @@
+//! The part of the table that is about other formats: the good adapter as mlx-lm and kohya's scripts would store it, and what is done to that.
+
+use std::fs;
+use std::path::Path;
+
+use super::cases::{Case, case};
+use super::generate::{ADAPTER_CONFIG, ADAPTER_WEIGHTS, Tensor, base, f32_tensor, file, put, query, raw, zero_tensor};
+
+/// Puts a file in the place of the adapter's, and takes its configuration away.
+fn instead(root: &Path, name: &str, bytes: &[u8]) {
+    fs::remove_file(root.join(ADAPTER_WEIGHTS)).unwrap();
+    fs::remove_file(root.join(ADAPTER_CONFIG)).unwrap();
+    put(root, &format!("adapter/{name}"), bytes);
+}
+
+fn flat(layer: &str, end: &str) -> String {
+    format!("lora_te_{}.{end}", query(layer).replace('.', "_"))
+}
+
+/// Both layers as kohya's scripts store them.
+fn kohya_tensors() -> Vec<Tensor> {
+    let layer = |layer| {
+        let alpha = Tensor { bytes: 4_f32.to_le_bytes().to_vec(), ..f32_tensor(&flat(layer, "alpha"), &[]) };
+        [f32_tensor(&flat(layer, "lora_down.weight"), &[2, 6]), f32_tensor(&flat(layer, "lora_up.weight"), &[6, 2]), alpha]
+    };
+    ["0", "1"].into_iter().flat_map(layer).collect()
+}
+
+fn kohya(root: &Path, change: impl FnOnce(&mut Vec<Tensor>)) {
+    let mut tensors = kohya_tensors();
+    change(&mut tensors);
+    instead(root, "style.safetensors", &file(&tensors));
+}
+
+fn renamed(root: &Path, from: &str, to: &str) {
+    kohya(root, |tensors| tensors.iter_mut().for_each(|tensor| tensor.name = tensor.name.replace(from, to)));
+}
+
+fn mlx(root: &Path, config: Option<&str>, tensors: &[Tensor]) {
+    instead(root, "adapters.safetensors", &file(tensors));
+    if let Some(text) = config {
+        put(root, ADAPTER_CONFIG, text.as_bytes());
+    }
+}
+
+fn mlx_tensors() -> Vec<Tensor> {
+    [f32_tensor(&format!("{}.lora_a", query("0")), &[6, 2]), f32_tensor(&format!("{}.lora_b", query("0")), &[2, 6])].into()
+}
+
+pub(crate) static FOREIGN: [Case; 18] = [
+    case(
+        "kohya's name without its base",
+        5,
+        &["style.safetensors: no module is one of base", "lora_te_x_layer_0", "--base MODEL/unet"],
+        |root| {
+            renamed(root, "encoder_layer", "x_layer");
+        },
+    ),
+    case(
+        "kohya's family half there",
+        5,
+        &["module `lora_te_x_attention_self_query` is not in base", "only encoder.layer.0."],
+        |root| {
+            renamed(root, "encoder_layer_1", "x");
+        },
+    ),
+    case("kohya's name with two meanings", 5, &["layer_0_attention_self_query` is ambiguous", "encoder.layer_0."], |root| {
+        kohya(root, |_| {});
+        let names = [query("0"), query("0").replace("layer.0", "layer_0"), query("1")];
+        base(root, &names.map(|name| f32_tensor(&format!("{name}.weight"), &[6, 6])));
+    }),
+    case("kohya: A without B", 5, &["layer_0_attention_self_query` is incomplete", "lora_up.weight"], |root| {
+        kohya(root, |tensors| drop(tensors.remove(1)))
+    }),
+    case("kohya: B without A", 5, &["layer_1_attention_self_query` is incomplete", "lora_down.weight"], |root| {
+        kohya(root, |tensors| drop(tensors.remove(3)))
+    }),
+    case("kohya: α is 0", 5, &["query.alpha`; expected a number other than 0"], |root| {
+        kohya(root, |tensors| tensors[2].bytes = vec![0; 4])
+    }),
+    case("kohya: α is NaN", 6, &["query.alpha`", "NaN"], |root| {
+        kohya(root, |tensors| tensors[2].bytes = f32::NAN.to_le_bytes().to_vec())
+    }),
+    case("kohya: α of each row", 5, &["query.alpha`; expected one number, found [2]"], |root| {
+        kohya(root, |tensors| tensors[2] = f32_tensor(&tensors[2].name.clone(), &[2]));
+    }),
+    case("kohya: α in integers", 5, &["query.alpha` needs full precision"], |root| {
+        kohya(root, |tensors| tensors[2] = zero_tensor(&tensors[2].name.clone(), "I64", &[], 8));
+    }),
+    case("LoHa", 5, &["hada_w1_a", "found LoHa (Hadamard products)"], |root| renamed(root, "lora_down.weight", "hada_w1_a")),
+    case("LoKr", 5, &["lokr_w1", "found LoKr (Kronecker products)"], |root| renamed(root, "lora_down.weight", "lokr_w1")),
+    case("Tucker", 5, &["lora_mid.weight", "Tucker"], |root| {
+        kohya(root, |tensors| tensors.push(f32_tensor(&flat("0", "lora_mid.weight"), &[2, 2, 3, 3])));
+    }),
+    case("kohya: 3x3 convolution", 5, &["lora_down.weight`", "a 1x1 convolution", "a 3x3 kernel"], |root| {
+        kohya(root, |tensors| tensors[0] = f32_tensor(&tensors[0].name.clone(), &[2, 6, 3, 3]));
+    }),
+    case("a damaged file of kohya's", 3, &["no adapter in it", "style.safetensors"], |root| {
+        instead(root, "style.safetensors", &raw(b"{", b""));
+    }),
+    case("mlx-lm: a without b", 5, &["adapters.safetensors", "lora_a` has no partner", "expected a lora_b"], |root| {
+        mlx(root, None, &mlx_tensors()[..1])
+    }),
+    case("mlx-lm: bad configuration", 4, &["adapter_config.json", "not valid JSON", "column"], |root| {
+        mlx(root, Some("{\"lora_parameters\": }"), &mlx_tensors())
+    }),
+    case("mlx-lm: scale 0", 5, &["adapter_config.json: scale of lora_parameters", "found 0"], |root| {
+        mlx(root, Some("{\"lora_parameters\": {\"scale\": 0}}"), &mlx_tensors());
+    }),
+    case("mlx-lm: factors the other way round", 5, &["ranks of"], |root| {
+        let mut tensors = mlx_tensors();
+        tensors[0] = f32_tensor(&tensors[0].name.clone(), &[2, 6]);
+        mlx(root, None, &tensors);
+    }),
+];
