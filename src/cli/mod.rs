@@ -4,6 +4,7 @@
 
 mod analyze;
 mod drawing;
+mod merge;
 mod pairing;
 mod progress;
 mod signals;
@@ -18,6 +19,7 @@ use clap::{ArgAction, Args, Parser, Subcommand};
 
 use crate::error::{Error, Result, escape};
 use crate::linalg::lapack::use_one_blas_thread;
+use crate::table::InputRecord;
 use terminal::{ColorChoice, Terminal};
 
 /// How a command ended that did not fail.
@@ -74,6 +76,8 @@ struct Global {
 enum Command {
     /// Solve for the conversion matrices of LoRA adapters and compare them across layers
     Analyze(Box<analyze::AnalyzeArgs>),
+    /// Put the shards of a study together, as if one run had made them
+    Merge(Box<merge::MergeArgs>),
 }
 
 /// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
@@ -121,6 +125,17 @@ fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Out
     let command_line: Vec<String> = arguments.iter().map(|a| escape(&a.to_string_lossy())).collect();
     match &cli.command {
         Command::Analyze(args) => analyze::run(args, &cli.global, command_line, &pool, terminal),
+        Command::Merge(args) => merge::run(args, &cli.global, command_line, &pool, terminal),
+    }
+}
+
+/// A record of the reader as the manifest keeps it.
+fn input_record(read: &crate::checkpoint::InputRecord) -> InputRecord {
+    InputRecord {
+        file: read.file.to_string_lossy().into_owned(),
+        tensor: read.tensor.clone(),
+        dtype: read.dtype.clone(),
+        blake3: read.blake3.clone(),
     }
 }
 

@@ -14,6 +14,7 @@ mod memory;
 mod params;
 mod plan;
 mod schedule;
+mod shard;
 mod stopwatch;
 mod stored;
 mod workers;
@@ -27,6 +28,7 @@ use rayon::prelude::*;
 
 pub use memory::parse_bytes;
 pub use params::{AnalyzeConfig, AnalyzeParams};
+pub use shard::{Shard, Whole};
 
 use crate::checkpoint::InputRecord;
 use crate::error::{Error, Result, escape};
@@ -53,10 +55,23 @@ pub struct Study {
     pub bytes_read: u64,
     /// Bytes in those files.
     pub bytes_held: u64,
-    /// The base model's name, where there is only one.
-    pub base_name: Option<String>,
+    /// The adapters analysed, by name, and what each was held against.
+    pub adapters: Vec<Analysed>,
     /// Adapters that were passed over while they were read, by name, and why (`--keep-going`).
     pub skipped: Vec<(String, Error)>,
+}
+
+/// An adapter of a study, and its base model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analysed {
+    /// The adapter's name in the tables.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The base model's directory or file, links resolved.
+    pub base: PathBuf,
+    /// What the base model is called.
+    pub base_name: String,
 }
 
 /// Opened and checked inputs: everything that can be refused without computing has been.
@@ -150,6 +165,23 @@ impl Prepared<'_> {
         self.plan.adapters.iter().filter_map(|a| Some((a.adapter.name.as_str(), a.adapter.config.rewritten_base()?))).collect()
     }
 
+    /// All adapters, of which those of a shard are a part.
+    #[must_use]
+    pub fn whole(&self) -> Option<&Whole> {
+        self.plan.whole.as_ref()
+    }
+
+    fn analysed(&self, adapter: usize) -> Analysed {
+        let planned = &self.plan.adapters[adapter];
+        let base = &self.plan.bases[planned.base];
+        Analysed {
+            name: planned.adapter.name.clone(),
+            dir: planned.adapter.dir.clone(),
+            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
+            base_name: base.display_name().to_owned(),
+        }
+    }
+
     /// How the work was divided so that it fits into memory.
     #[must_use]
     pub fn division(&self) -> Division {
@@ -183,7 +215,8 @@ impl Prepared<'_> {
         let Found { members, across, mut inputs, failed } = found;
         let skipped: Vec<(String, Error)> =
             failed.iter().map(|(adapter, error)| (self.plan.adapters[*adapter].adapter.name.clone(), error.clone())).collect();
-        if let Some((_, error)) = skipped.first().filter(|_| failed.len() == self.plan.adapters.len()) {
+        let none_left = failed.len() == self.plan.adapters.len() && self.config.params().shard.is_none();
+        if let Some((_, error)) = skipped.first().filter(|_| none_left) {
             return Err(error.clone());
         }
         let mut tables = Tables::default();
@@ -214,12 +247,10 @@ impl Prepared<'_> {
         inputs.dedup();
         let mut timings = vec![("analysis", self.started.elapsed()), ("open", self.opening)];
         timings.extend(clock.readings());
-        let base_name = match self.plan.bases.as_slice() {
-            [base] => Some(base.display_name().to_owned()),
-            _ => None,
-        };
+        let left = (0..self.plan.adapters.len()).filter(|adapter| !failed.contains_key(adapter));
+        let adapters = left.map(|adapter| self.analysed(adapter)).collect();
         let (bytes_read, bytes_held) = self.plan.bytes_read();
-        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, base_name, skipped })
+        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, adapters, skipped })
     }
 }
 

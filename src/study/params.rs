@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use super::shard::Shard;
 use crate::checkpoint::PairingRules;
 use crate::error::{Error, Result};
 use crate::terms::{Convention, MatrixKind, Side};
@@ -45,6 +46,8 @@ pub struct AnalyzeParams {
     pub keep_going: bool,
     /// Bytes that may be used; none for 80 % of what is available.
     pub memory_limit: Option<u64>,
+    /// The part of the adapters that is analysed; none for all.
+    pub shard: Option<Shard>,
 }
 
 impl Default for AnalyzeParams {
@@ -68,6 +71,7 @@ impl Default for AnalyzeParams {
             measures: false,
             keep_going: false,
             memory_limit: None,
+            shard: None,
         }
     }
 }
@@ -97,6 +101,12 @@ impl AnalyzeParams {
         if self.matrices.is_empty() || self.sides.is_empty() {
             return Err(Error::usage("nothing to compare; expected at least one matrix and one side"));
         }
+        if let Some(shard) = self.shard.filter(|_| self.across) {
+            return Err(Error::Usage {
+                what: format!("--across with --shard {shard}: a part of the adapters cannot be compared with the rest"),
+                hint: Some("make the shards without it, then use condlora merge --across".into()),
+            });
+        }
         // Tables have one fixed order, whatever the order of the options.
         self.matrices.sort();
         self.matrices.dedup();
@@ -119,6 +129,12 @@ impl AnalyzeConfig {
     #[must_use]
     pub fn params(&self) -> &AnalyzeParams {
         &self.given
+    }
+
+    /// Whether this layer of a module is asked for.
+    pub(super) fn wants(&self, module: &str, layer: Option<u32>) -> bool {
+        (self.given.modules.is_empty() || self.given.modules.iter().any(|name| name == module))
+            && self.layers.as_ref().is_none_or(|layers| layer.is_some_and(|layer| layers.holds(layer)))
     }
 
     /// The matrices and sides compared, in table order. The factors themselves have one side each.

@@ -6,6 +6,7 @@ use std::path::{Path, PathBuf};
 
 use super::grouping::{Group, choose_convention, group};
 use super::params::{AnalyzeConfig, AnalyzeParams};
+use super::shard::{Others, Whole, divide};
 use crate::checkpoint::{
     Adapter, AdapterLayer, BaseModel, FoundAdapter, InputRecord, PairedModule, base_name_warning, find_adapters, find_base,
     match_init, pair_with_base,
@@ -13,6 +14,7 @@ use crate::checkpoint::{
 use crate::error::{Error, Result, escape};
 
 /// Everything opened and matched, nothing read yet.
+#[derive(Default)]
 pub(super) struct Plan {
     pub(super) bases: Vec<BaseModel>,
     pub(super) adapters: Vec<PlannedAdapter>,
@@ -21,6 +23,8 @@ pub(super) struct Plan {
     pub(super) warnings: Vec<(String, String)>,
     /// Adapters that were passed over, and why (`--keep-going`).
     pub(super) skipped: Vec<(String, Error)>,
+    /// The adapters that this run's are some or all of.
+    pub(super) whole: Option<Whole>,
 }
 
 /// An adapter with the modules that are wanted of it.
@@ -39,11 +43,12 @@ impl Plan {
         let names: Vec<String> = found.iter().map(|f| f.name.clone()).collect();
         let init_dirs = given.init.as_deref().map(|root| match_init(root, &names)).transpose()?;
 
-        let mut plan =
-            Self { bases: Vec::new(), adapters: Vec::new(), groups: Vec::new(), warnings: Vec::new(), skipped: Vec::new() };
+        let mut plan = Self { whole: Some(Whole::of(&names)), ..Self::default() };
         let mut known_bases: BTreeMap<PathBuf, usize> = BTreeMap::new();
-        let mut opened = Vec::with_capacity(found.len());
-        for found in found {
+        let (own, others) = divide(found, given.shard);
+        let mut others = Others::new(others, given);
+        let mut opened = Vec::with_capacity(own.len());
+        for found in own {
             let name = found.name.clone();
             match plan.open(found, given, &mut known_bases) {
                 Ok(found) => opened.push(found),
@@ -51,9 +56,8 @@ impl Plan {
                 Err(error) => return Err(error),
             }
         }
-        plan.refuse_if_empty(opened.len())?;
-        let layers = opened.iter().flat_map(|(adapter, _)| &adapter.modules).flat_map(|module| &module.layers);
-        given.pairing.refuse_unused(layers.map(|layer| layer.key.path.as_str()))?;
+        plan.refuse_if_empty(opened.len(), given)?;
+        refuse_unused_maps(given, &opened, &mut others)?;
         for (adapter, base) in opened {
             let name = adapter.name.clone();
             let init = init_dirs.as_ref().and_then(|dirs| dirs.get(&name));
@@ -63,9 +67,9 @@ impl Plan {
                 Err(error) => return Err(error),
             }
         }
-        plan.refuse_if_empty(plan.adapters.len())?;
-        plan.refuse_idle_split(given)?;
-        plan.keep_wanted(config)?;
+        plan.refuse_if_empty(plan.adapters.len(), given)?;
+        plan.refuse_idle_split(given, &mut others)?;
+        plan.keep_wanted(config, &mut others)?;
         for planned in std::mem::take(&mut plan.adapters) {
             match planned.check(given) {
                 Ok(()) => plan.adapters.push(planned),
@@ -73,24 +77,27 @@ impl Plan {
                 Err(error) => return Err(error),
             }
         }
-        plan.refuse_if_empty(plan.adapters.len())?;
+        plan.refuse_if_empty(plan.adapters.len(), given)?;
         plan.groups = group(&plan.adapters, given.convention)?;
         Ok(plan)
     }
 
-    /// Where no adapter is left, the error of the first is the study's.
-    fn refuse_if_empty(&self, left: usize) -> Result<()> {
-        let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| left == 0);
+    /// Where no adapter is left, the error of the first is the study's; of a shard, others may be left.
+    fn refuse_if_empty(&self, left: usize, given: &AnalyzeParams) -> Result<()> {
+        let none_left = left == 0 && given.shard.is_none();
+        let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| none_left);
         first.map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 
     /// `--split` where nothing is fused.
-    fn refuse_idle_split(&self, given: &AnalyzeParams) -> Result<()> {
+    fn refuse_idle_split(&self, given: &AnalyzeParams, others: &mut Others<'_>) -> Result<()> {
         let Some(split) = given.pairing.split else { return Ok(()) };
-        let mut modules = self.adapters.iter().flat_map(|adapter| &adapter.modules);
-        if modules.clone().flat_map(|module| &module.layers).any(|layer| layer.block.is_some()) {
+        let is_split =
+            |planned: &PlannedAdapter| planned.modules.iter().flat_map(|m| &m.layers).any(|layer| layer.block.is_some());
+        if self.adapters.iter().any(is_split) || others.opened().iter().any(is_split) {
             return Ok(());
         }
+        let mut modules = self.adapters.iter().chain(others.opened()).flat_map(|adapter| &adapter.modules);
         let name = modules.next().map_or("", |module| module.name.as_str());
         Err(Error::Usage {
             what: format!("--split {}: no module is a fused projection", split.name()),
@@ -99,7 +106,7 @@ impl Plan {
     }
 
     /// Opens an adapter and its base, the latter once.
-    fn open(
+    pub(super) fn open(
         &mut self,
         found: FoundAdapter,
         given: &AnalyzeParams,
@@ -121,7 +128,13 @@ impl Plan {
     }
 
     /// Finds the base weight of each of an adapter's layers.
-    fn pair(&mut self, adapter: Adapter, base: usize, given: &AnalyzeParams, init: Option<&Path>) -> Result<PlannedAdapter> {
+    pub(super) fn pair(
+        &mut self,
+        adapter: Adapter,
+        base: usize,
+        given: &AnalyzeParams,
+        init: Option<&Path>,
+    ) -> Result<PlannedAdapter> {
         let modules = pair_with_base(&adapter, &self.bases[base], &given.pairing)?;
         let named = base_name_warning(&adapter, &self.bases[base]);
         for warning in adapter.warnings.iter().chain(&named) {
@@ -134,12 +147,13 @@ impl Plan {
         Ok(PlannedAdapter { adapter, base, modules, init })
     }
 
-    /// Drops the modules and layers that were not asked for.
-    fn keep_wanted(&mut self, config: &AnalyzeConfig) -> Result<()> {
-        let wanted = &config.params().modules;
-        for name in wanted {
-            if !self.adapters.iter().any(|a| a.modules.iter().any(|m| m.name == *name)) {
-                let mut names: Vec<&str> = self.adapters.iter().flat_map(|a| a.modules.iter().map(|m| m.name.as_str())).collect();
+    /// Drops the modules and layers that were not asked for; what no adapter of any shard has is refused.
+    fn keep_wanted(&mut self, config: &AnalyzeConfig, others: &mut Others<'_>) -> Result<()> {
+        let has = |adapters: &[PlannedAdapter], name: &str| adapters.iter().any(|a| a.modules.iter().any(|m| m.name == name));
+        for name in &config.params().modules {
+            if !has(&self.adapters, name) && !has(others.opened(), name) {
+                let all = self.adapters.iter().chain(others.opened());
+                let mut names: Vec<&str> = all.flat_map(|a| a.modules.iter().map(|m| m.name.as_str())).collect();
                 names.sort_unstable();
                 names.dedup();
                 return Err(Error::Usage {
@@ -149,15 +163,17 @@ impl Plan {
             }
         }
         for planned in &mut self.adapters {
-            planned.modules.retain(|m| wanted.is_empty() || wanted.contains(&m.name));
-            if let Some(layers) = &config.layers {
-                for module in &mut planned.modules {
-                    module.layers.retain(|l| l.adapter_layer.layer.is_some_and(|l| layers.holds(l)));
-                }
-                planned.modules.retain(|m| !m.layers.is_empty());
+            for module in &mut planned.modules {
+                module.layers.retain(|layer| config.wants(&module.name, layer.adapter_layer.layer));
             }
+            planned.modules.retain(|m| !m.layers.is_empty());
         }
-        if self.adapters.iter().all(|a| a.modules.is_empty()) {
+        let wants_any = |planned: &PlannedAdapter| {
+            let mut layers = planned.modules.iter().flat_map(|m| m.layers.iter().map(move |l| (m, l)));
+            layers.any(|(module, layer)| config.wants(&module.name, layer.adapter_layer.layer))
+        };
+        if self.adapters.iter().all(|a| a.modules.is_empty()) && config.layers.is_some() && !others.opened().iter().any(wants_any)
+        {
             return Err(Error::usage(format!(
                 "--layers {}: no module has such a layer",
                 escape(config.params().layers.as_deref().unwrap_or_default())
@@ -178,6 +194,21 @@ impl Plan {
         let adapters =
             self.adapters.iter().flat_map(|a| std::iter::once(&a.adapter).chain(&a.init)).flat_map(Adapter::opening_records);
         self.bases.iter().flat_map(BaseModel::header_records).chain(adapters).collect()
+    }
+}
+
+/// `--map` where no adapter of any shard has such a path.
+fn refuse_unused_maps(given: &AnalyzeParams, opened: &[(Adapter, usize)], others: &mut Others<'_>) -> Result<()> {
+    fn paths(adapter: &Adapter) -> impl Iterator<Item = &str> + Clone {
+        adapter.modules.iter().flat_map(|module| &module.layers).map(|layer| layer.key.path.as_str())
+    }
+    let own = opened.iter().flat_map(|(adapter, _)| paths(adapter));
+    match given.pairing.refuse_unused(own.clone()) {
+        Err(_) if given.shard.is_some() => {
+            let elsewhere = others.opened().iter().flat_map(|planned| paths(&planned.adapter));
+            given.pairing.refuse_unused(own.chain(elsewhere))
+        }
+        done => done,
     }
 }
 

@@ -20,7 +20,7 @@ pub const MANIFEST_FILE: &str = "manifest.json";
 const PROGRAM: &str = "condlora";
 
 /// A header or tensor that was read.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct InputRecord {
     /// The file, as it was found.
     pub file: String,
@@ -32,8 +32,52 @@ pub struct InputRecord {
     pub blake3: String,
 }
 
-/// The machine a run was made on.
+/// An adapter that was analysed, and its base model.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct AdapterRecord {
+    /// Its name in the tables.
+    pub name: String,
+    /// Its directory.
+    pub path: String,
+    /// The base model's directory or file, links resolved.
+    pub base: String,
+    /// What the base model is called in figures.
+    pub base_name: String,
+}
+
+/// The base model's name, where all adapters have the same.
+#[must_use]
+pub fn only_base_name(adapters: &[AdapterRecord]) -> Option<&str> {
+    let first = adapters.first()?;
+    adapters.iter().all(|adapter| adapter.base == first.base).then_some(first.base_name.as_str())
+}
+
+/// Which part of the adapters a run analysed (`--shard`).
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ShardRecord {
+    /// The part's number, from 1.
+    pub number: usize,
+    /// How many parts there are.
+    pub of: usize,
+    /// How many adapters all parts have together.
+    pub adapters: usize,
+    /// BLAKE3 of the names of all of them, in hex.
+    pub names_blake3: String,
+}
+
+/// A shard's directory that a result was put together from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct MergedFrom {
+    /// The directory.
+    pub path: String,
+    /// BLAKE3 of its manifest, in hex.
+    pub manifest_blake3: String,
+    /// The part that it is.
+    pub shard: ShardRecord,
+}
+
+/// The machine a run was made on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Host {
     /// The processor's architecture (`x86_64`).
     pub arch: String,
@@ -58,6 +102,15 @@ pub struct Manifest {
     pub seed: Option<u64>,
     /// How many threads computed.
     pub threads: usize,
+    /// The part of the adapters that was analysed; none for all.
+    pub shard: Option<ShardRecord>,
+    /// The adapters analysed, by name.
+    pub adapters: Vec<AdapterRecord>,
+    /// Adapters that were passed over, and why.
+    pub skipped: BTreeMap<String, String>,
+    /// What a merged result was put together from.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub merged_from: Vec<MergedFrom>,
     /// Every header and tensor read.
     pub inputs: Vec<InputRecord>,
     /// Bytes of headers and tensors read from files of weights, a tensor that was read twice counted twice.
@@ -87,6 +140,10 @@ impl Manifest {
             options: serde_json::Value::Null,
             seed: None,
             threads: 1,
+            shard: None,
+            adapters: Vec::new(),
+            skipped: BTreeMap::new(),
+            merged_from: Vec::new(),
             inputs: Vec::new(),
             bytes_read: None,
             outputs: BTreeMap::new(),

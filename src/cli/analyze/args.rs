@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::drawing::DrawingArgs;
 use crate::cli::pairing::PairingArgs;
-use crate::study::{AnalyzeParams, parse_bytes};
+use crate::study::{AnalyzeParams, Shard, parse_bytes};
 use crate::table::TableFormat;
 use crate::terms::{Convention, MatrixKind, Side};
 
@@ -77,6 +77,9 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Pass over adapters that cannot be analysed, name each, and exit with 1
     #[arg(long, help_heading = "Running")]
     keep_going: bool,
+    /// Only every N-th adapter, from the K-th on: one of N runs, on as many machines, for condlora merge
+    #[arg(long, value_name = "K/N", help_heading = "Running")]
+    shard: Option<Shard>,
 
     /// Table formats: csv, parquet, and npy for the φ matrices
     #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "csv", help_heading = "Output")]
@@ -143,6 +146,7 @@ impl AnalyzeArgs {
             measures: self.measures,
             keep_going: self.keep_going,
             memory_limit: self.memory_limit,
+            shard: self.shard,
         }
     }
 

@@ -9,13 +9,16 @@ use rayon::ThreadPool;
 
 pub(super) use self::args::AnalyzeArgs;
 use self::options::options_json;
+pub(super) use self::options::{NO_BEARING, params_of};
 use super::progress::Reporter;
 use super::terminal::Terminal;
-use super::{Global, Outcome, summary};
+use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
-use crate::study::{Division, Prepared, Study, prepare};
-use crate::table::{InputRecord, Manifest, OutputDir, Tables, summary_json, write_study};
+use crate::study::{Analysed, Division, Prepared, Shard, Study, Whole, prepare};
+use crate::table::{
+    AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json, write_study,
+};
 use crate::terms::Status;
 
 /// Runs the command.
@@ -28,11 +31,16 @@ pub(super) fn run(
 ) -> Result<Outcome> {
     let config = args.params().check()?;
     let options = options_json(args, config.params())?;
+    if let (Some(shard), [TableFormat::Npy]) = (config.params().shard, &args.table_formats()[..]) {
+        return Err(Error::usage(format!("--shard {shard} with --formats npy alone: shards are merged from csv or parquet")));
+    }
     let prepared = pool.install(|| prepare(&config))?;
     let mut warnings = prepared.warnings();
     for warning in &warnings {
         terminal.warning(warning);
     }
+    let shard = config.params().shard.zip(prepared.whole()).map(|(shard, whole)| shard_record(shard, whole));
+    let mut passed_over = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
     let Division { weights, readings, waves, workers } = prepared.division();
     terminal.detail(&format!("{weights} base weights, {readings} readings, {workers} at a time, in rounds: {waves}"));
@@ -48,19 +56,24 @@ pub(super) fn run(
     reporter.finish();
     let study = study?;
     skipped.extend(say_skipped(&study.skipped, terminal));
+    passed_over.extend(study.skipped.iter().cloned());
     if args.strict {
         refuse_doubt(&study.tables, &args.out)?;
     }
 
     let writing = std::time::Instant::now();
     write_study(&mut out, &study.tables, &args.table_formats())?;
-    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, study.base_name.as_deref(), &mut out))?;
+    let adapters: Vec<AdapterRecord> = study.adapters.iter().map(adapter_record).collect();
+    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&adapters), &mut out))?;
     let drawing = writing.elapsed();
 
     let mut manifest = Manifest::new(command_line);
     manifest.options = options;
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
+    manifest.shard = shard;
+    manifest.adapters = adapters;
+    manifest.skipped = passed_over.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
     manifest.inputs = study.inputs.iter().map(input_record).collect();
     manifest.bytes_read = Some(study.bytes_read);
     let outcome = if skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
@@ -95,13 +108,17 @@ fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> 
     lines
 }
 
-fn input_record(read: &crate::checkpoint::InputRecord) -> InputRecord {
-    InputRecord {
-        file: read.file.to_string_lossy().into_owned(),
-        tensor: read.tensor.clone(),
-        dtype: read.dtype.clone(),
-        blake3: read.blake3.clone(),
+fn adapter_record(analysed: &Analysed) -> AdapterRecord {
+    AdapterRecord {
+        name: analysed.name.clone(),
+        path: analysed.dir.to_string_lossy().into_owned(),
+        base: analysed.base.to_string_lossy().into_owned(),
+        base_name: analysed.base_name.clone(),
     }
+}
+
+fn shard_record(shard: Shard, whole: &Whole) -> ShardRecord {
+    ShardRecord { number: shard.number, of: shard.of, adapters: whole.adapters, names_blake3: whole.names_hash.clone() }
 }
 
 fn show(study: &Study, json: bool, terminal: &Terminal) {

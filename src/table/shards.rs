@@ -1,0 +1,296 @@
+//! The shards of a study, read back and put together: the same rows in the same order as one run gives.
+//!
+//! What does not fit together is refused: other options, another version, an input that changed between two of them, a shard that
+//! is missing or there twice, a file that is not what its manifest says.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::columns::Row;
+use super::format::TableFormat;
+use super::manifest::{AdapterRecord, Host, InputRecord, MANIFEST_FILE, MergedFrom, ShardRecord, is_our_output};
+use super::rows::{MeasureRow, Tables};
+use super::{csv, in_words, parquet};
+use crate::error::{Error, Result, escape};
+
+/// Shards that fit together, and their rows.
+#[derive(Debug)]
+pub struct Shards {
+    /// All rows, in table order.
+    pub tables: Tables,
+    /// The formats that the shards have.
+    pub formats: Vec<TableFormat>,
+    /// Options of the study, those of the first shard where they may differ.
+    pub options: Value,
+    /// The seed of the controls.
+    pub seed: Option<u64>,
+    /// Everything that was read, once.
+    pub inputs: Vec<InputRecord>,
+    /// The adapters analysed, by name.
+    pub adapters: Vec<AdapterRecord>,
+    /// Adapters that were passed over, and why.
+    pub skipped: BTreeMap<String, String>,
+    /// Every shard's warnings, each once, and what is to be said of the shards themselves.
+    pub warnings: Vec<String>,
+    /// Where they came from, by number.
+    pub sources: Vec<MergedFrom>,
+}
+
+/// What is needed of a shard's manifest.
+#[derive(Debug, Deserialize)]
+struct ShardManifest {
+    version: String,
+    options: Value,
+    seed: Option<u64>,
+    shard: Option<ShardRecord>,
+    adapters: Vec<AdapterRecord>,
+    skipped: BTreeMap<String, String>,
+    inputs: Vec<InputRecord>,
+    outputs: BTreeMap<String, String>,
+    warnings: Vec<String>,
+    libraries: BTreeMap<String, String>,
+    host: Host,
+}
+
+/// A shard's directory and manifest.
+#[derive(Debug)]
+struct Part {
+    dir: PathBuf,
+    hash: String,
+    shard: ShardRecord,
+    manifest: ShardManifest,
+}
+
+impl Shards {
+    /// Reads the shards in these directories, in any order. `may_differ` are the options that change no row.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] and [`Error::Malformed`] for a directory that cannot be read or is not as it was written,
+    /// [`Error::Mismatch`] for shards that do not fit together.
+    pub fn read(dirs: &[PathBuf], may_differ: &[&str]) -> Result<Self> {
+        let mut parts: Vec<Part> = dirs.iter().map(|dir| Part::read(dir)).collect::<Result<_>>()?;
+        parts.sort_by_key(|part| part.shard.number);
+        check_complete(&parts)?;
+        check_options(&parts, may_differ)?;
+        let inputs = common_inputs(&parts)?;
+        let Some(first) = parts.first() else {
+            return Err(Error::usage("no shard given; expected the directories of all shards"));
+        };
+        let formats = first.formats()?;
+        let mut tables = Tables::default();
+        for part in &parts {
+            part.add_tables(&formats, &mut tables)?;
+        }
+        // An adapter's rows stand together in one shard, so this order is that of one run.
+        tables.summary.sort_by(|a, b| a.adapter.cmp(&b.adapter));
+        tables.similarity.sort_by(|a, b| a.adapter.cmp(&b.adapter));
+        tables.conversion.sort_by(|a, b| a.adapter.cmp(&b.adapter));
+        tables.spectrum.sort_by(|a, b| a.adapter.cmp(&b.adapter));
+        tables.measures.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.adapter.cmp(&b.adapter)));
+        let mut adapters: Vec<AdapterRecord> = parts.iter().flat_map(|part| part.manifest.adapters.iter().cloned()).collect();
+        adapters.sort();
+        Ok(Self {
+            tables,
+            options: first.manifest.options.clone(),
+            seed: first.manifest.seed,
+            inputs,
+            adapters,
+            skipped: parts.iter().flat_map(|part| part.manifest.skipped.clone()).collect(),
+            warnings: warnings(&parts),
+            sources: parts.iter().map(Part::source).collect(),
+            formats,
+        })
+    }
+}
+
+impl Part {
+    fn read(dir: &Path) -> Result<Self> {
+        if !dir.is_dir() {
+            return Err(Error::missing(dir, "is no directory; expected what analyze --shard wrote"));
+        }
+        if !is_our_output(dir) {
+            return Err(Error::missing(dir, format!("has no {MANIFEST_FILE} of condlora; expected what analyze --shard wrote")));
+        }
+        let path = dir.join(MANIFEST_FILE);
+        let bytes = std::fs::read(&path).map_err(|error| Error::missing(&path, in_words(&error)))?;
+        let manifest: ShardManifest = serde_json::from_slice(&bytes).map_err(|error| {
+            Error::malformed(&path, "manifest", "that of a study of this version", escape(&error.to_string()))
+        })?;
+        let Some(shard) = manifest.shard.clone() else {
+            let what = "result of a whole study";
+            return Err(Error::mismatch(&path, what, "one made by analyze --shard K/N", "no shard"));
+        };
+        Ok(Self { dir: dir.to_owned(), hash: blake3::hash(&bytes).to_hex().to_string(), shard, manifest })
+    }
+
+    fn manifest_path(&self) -> PathBuf {
+        self.dir.join(MANIFEST_FILE)
+    }
+
+    fn source(&self) -> MergedFrom {
+        let path = self.dir.to_string_lossy().into_owned();
+        MergedFrom { path, manifest_blake3: self.hash.clone(), shard: self.shard.clone() }
+    }
+
+    /// The formats that its options name; rows are in at least one of them.
+    fn formats(&self) -> Result<Vec<TableFormat>> {
+        let named = self.manifest.options.get("formats").and_then(Value::as_array);
+        let formats: Option<Vec<TableFormat>> =
+            named.and_then(|names| names.iter().map(|name| name.as_str()?.parse().ok()).collect());
+        let formats = formats.unwrap_or_default();
+        if formats.iter().any(|format| *format != TableFormat::Npy) {
+            return Ok(formats);
+        }
+        Err(Error::mismatch(&self.manifest_path(), "formats of the tables", "csv or parquet", "no table to merge"))
+    }
+
+    fn add_tables(&self, formats: &[TableFormat], to: &mut Tables) -> Result<()> {
+        to.summary.extend(self.rows(formats)?);
+        to.similarity.extend(self.rows(formats)?);
+        to.conversion.extend(self.rows(formats)?);
+        to.spectrum.extend(self.rows(formats)?);
+        if self.has::<MeasureRow>(formats) {
+            to.measures.get_or_insert_default().extend(self.rows(formats)?);
+        }
+        Ok(())
+    }
+
+    /// Whether there is a table that is not always made.
+    fn has<R: Row>(&self, formats: &[TableFormat]) -> bool {
+        self.manifest.outputs.contains_key(&format!("{}.{}", R::TABLE, readable(formats)))
+    }
+
+    fn rows<R: Row>(&self, formats: &[TableFormat]) -> Result<Vec<R>> {
+        let format = readable(formats);
+        let name = format!("{}.{format}", R::TABLE);
+        let path = self.dir.join(&name);
+        let hash = File::open(&path).and_then(|mut file| {
+            let mut hash = blake3::Hasher::new();
+            io::copy(&mut file, &mut hash)?;
+            Ok(hash.finalize().to_hex().to_string())
+        });
+        let hash = hash.map_err(|error| Error::missing(&path, in_words(&error)))?;
+        if self.manifest.outputs.get(&name) != Some(&hash) {
+            let error = Error::malformed(&path, "contents", "what its manifest.json has the hash of", "other bytes");
+            return Err(error.with_hint("make this shard again with --overwrite"));
+        }
+        if format == TableFormat::Csv { csv::read_rows(&path) } else { parquet::read_rows(&path) }
+    }
+}
+
+/// The format that tables are read from.
+fn readable(formats: &[TableFormat]) -> TableFormat {
+    if formats.contains(&TableFormat::Csv) { TableFormat::Csv } else { TableFormat::Parquet }
+}
+
+/// Every shard of the same whole once.
+fn check_complete(parts: &[Part]) -> Result<()> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    for pair in parts.windows(2) {
+        let [one, two] = pair else { continue };
+        let whole = |part: &Part| format!("a part of {} of {} adapters", part.shard.of, part.shard.adapters);
+        if one.shard.of != two.shard.of || one.shard.adapters != two.shard.adapters {
+            return Err(Error::mismatch(
+                &two.manifest_path(),
+                "shard",
+                format!("{}, as in {}", whole(one), show(one)),
+                whole(two),
+            ));
+        }
+        if one.shard.names_blake3 != two.shard.names_blake3 {
+            let expected = format!("the adapters that {} was made among", show(one));
+            let error = Error::mismatch(&two.manifest_path(), "adapters of the whole", expected, "others");
+            return Err(error.with_hint("adapters came or went between the two runs: make the shards again"));
+        }
+        if one.shard.number == two.shard.number {
+            let what = format!("shard {}/{}", two.shard.number, two.shard.of);
+            return Err(Error::mismatch(&two.manifest_path(), what, "it once", format!("it in {} too", show(one))));
+        }
+    }
+    let is_there = |number: &usize| parts.iter().any(|part| part.shard.number == *number);
+    let missing: Vec<String> = (1..=first.shard.of)
+        .filter(|number| !is_there(number))
+        .take(8)
+        .map(|number| format!("{number}/{}", first.shard.of))
+        .collect();
+    if missing.is_empty() {
+        return Ok(());
+    }
+    let found = format!("{} of them, without {}", parts.len(), missing.join(", "));
+    Err(Error::mismatch(&first.dir, "shards", format!("all {}", first.shard.of), found))
+}
+
+/// The same program with the same options and seed.
+fn check_options(parts: &[Part], may_differ: &[&str]) -> Result<()> {
+    let Some(first) = parts.first() else { return Ok(()) };
+    let ours = env!("CARGO_PKG_VERSION");
+    if let Some(other) = parts.iter().find(|part| part.manifest.version != ours) {
+        let error = Error::mismatch(&other.manifest_path(), "version", ours, escape(&other.manifest.version));
+        return Err(error.with_hint("the version that makes the shards must merge them"));
+    }
+    let empty = serde_json::Map::new();
+    let options = |part: &'_ Part| part.manifest.options.as_object().cloned().unwrap_or_default();
+    let known = first.manifest.options.as_object().unwrap_or(&empty);
+    for part in parts {
+        let found = options(part);
+        let names = known.keys().chain(found.keys()).filter(|name| !may_differ.contains(&name.as_str()));
+        for name in names {
+            let shown = |value: Option<&Value>| value.map_or_else(|| "nothing".to_owned(), |value| escape(&value.to_string()));
+            if known.get(name) != found.get(name) {
+                let expected = format!("{}, as in {}", shown(known.get(name)), show(first));
+                let what = format!("option {}", escape(name));
+                return Err(Error::mismatch(&part.manifest_path(), what, expected, shown(found.get(name))));
+            }
+        }
+        if part.manifest.seed != first.manifest.seed {
+            return Err(Error::mismatch(&part.manifest_path(), "seed", format!("that of {}", show(first)), "another"));
+        }
+    }
+    Ok(())
+}
+
+/// All inputs, each once; one that two shards read differently is refused.
+fn common_inputs(parts: &[Part]) -> Result<Vec<InputRecord>> {
+    let mut known: BTreeMap<(&str, Option<&str>), (&InputRecord, &Part)> = BTreeMap::new();
+    for part in parts {
+        for input in &part.manifest.inputs {
+            let (first, by) = *known.entry((&input.file, input.tensor.as_deref())).or_insert((input, part));
+            if first.blake3 != input.blake3 {
+                let what =
+                    input.tensor.as_deref().map_or_else(|| "header".to_owned(), |name| format!("tensor `{}`", escape(name)));
+                let what = format!("{what} of {}", escape(&input.file));
+                let expected = format!("the contents that {} read", show(by));
+                return Err(Error::mismatch(&part.manifest_path(), what, expected, "others"));
+            }
+        }
+    }
+    Ok(known.into_values().map(|(input, _)| input.clone()).collect())
+}
+
+/// What the shards warned of, and whether they were computed alike.
+fn warnings(parts: &[Part]) -> Vec<String> {
+    let mut all: Vec<String> = Vec::new();
+    for text in parts.iter().flat_map(|part| &part.manifest.warnings) {
+        if !all.contains(text) {
+            all.push(text.clone());
+        }
+    }
+    let alike = |part: &&Part| {
+        parts
+            .first()
+            .is_some_and(|first| part.manifest.libraries == first.manifest.libraries && part.manifest.host == first.manifest.host)
+    };
+    if let Some(other) = parts.iter().find(|part| !alike(part)) {
+        all.push(format!("{} was made on another kind of machine than the first shard: last digits may differ", show(other)));
+    }
+    all
+}
+
+fn show(part: &Part) -> String {
+    crate::error::show_path(&part.dir)
+}

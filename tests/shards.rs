@@ -1,0 +1,317 @@
+//! Shards of a study on several machines, merged: the same bytes as one run, or a refusal that says why not.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
+
+mod shared;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use ndarray::s;
+use shared::checkpoint::{Layer, PLAIN, square_layers, write_adapter, write_base};
+use shared::program::{Run, data, files, program, real_base, run_in};
+
+/// Every output but the manifest, which says where it came from.
+fn outputs(root: &Path) -> BTreeMap<String, Vec<u8>> {
+    let mut all = files(root);
+    assert!(all.remove("manifest.json").is_some());
+    all
+}
+
+#[track_caller]
+fn same(what: &str, one: &Path, two: &Path) {
+    let (one, two) = (outputs(one), outputs(two));
+    assert_eq!(one.keys().collect::<Vec<_>>(), two.keys().collect::<Vec<_>>(), "{what}");
+    for (name, bytes) in &one {
+        let (x, y) = (String::from_utf8_lossy(bytes), String::from_utf8_lossy(&two[name]));
+        let at = x.lines().zip(y.lines()).find(|(a, b)| a != b);
+        assert!(*bytes == two[name], "{what}: {name} differs: {at:?}");
+    }
+}
+
+fn merge_in(root: &Path, arguments: &[&str]) -> Run {
+    Run::of(program().arg("merge").args(arguments).current_dir(root).output().unwrap())
+}
+
+/// Runs all shards into `NAME/K` and merges them into `NAME-merged`; `options` are of analyze, `more` of merge.
+fn in_shards(root: &Path, name: &str, of: usize, options: &[&str], more: &[&str]) -> Run {
+    let mut dirs: Vec<String> = Vec::new();
+    for number in 1..=of {
+        dirs.push(format!("{name}/{number}"));
+        let (shard, dir) = (format!("{number}/{of}"), &dirs[number - 1]);
+        run_in(root, &[options, &["--shard", &shard, "-o", dir, "--figures", "none", "--threads", "1"]].concat()).exits(0);
+    }
+    // Their order is nobody's business.
+    dirs.reverse();
+    let merged = format!("{name}-merged");
+    let arguments: Vec<&str> = dirs.iter().map(String::as_str).chain(["-o", &merged]).chain(more.iter().copied()).collect();
+    merge_in(root, &arguments)
+}
+
+/// Adapters of several ranks, modules and layers on one base.
+fn several(root: &Path) -> Vec<Layer> {
+    let mut layers = square_layers(4, 16, 4);
+    layers.extend((0..4).map(|l| Layer::new(&format!("model.layers.{l}.mlp.down_proj"), 16, 24, 4)));
+    write_base(&root.join("base"), &layers, PLAIN);
+    let part = |name: &str, wanted: &[usize], rank: usize, shift: f64| {
+        let chosen: Vec<Layer> = wanted
+            .iter()
+            .map(|&l| Layer {
+                a: layers[l].a.slice(s![..rank, ..]).mapv(|v| v + shift),
+                b: layers[l].b.slice(s![.., ..rank]).mapv(|v| v * v - shift),
+                ..layers[l].clone()
+            })
+            .collect();
+        write_adapter(&root.join("runs").join(name), &chosen, PLAIN, &[]);
+    };
+    part("a/step-1", &[0, 1, 2, 3], 1, 0.1);
+    part("a/step-2", &[0, 1, 2, 3], 1, 0.2);
+    part("b", &[0, 2, 3], 3, 0.3);
+    part("c", &[4, 5, 6, 7], 1, 0.4);
+    part("d", &[0, 1, 4, 5], 4, 0.5);
+    layers
+}
+
+const STUDY: [&str; 5] = ["runs", "--base", "base", "--null-draws", "3"];
+
+#[test]
+fn merged_shards_are_the_whole_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    several(root);
+    let options =
+        [&STUDY[..], &["--formats", "csv,parquet,npy", "--side", "both", "--matrices", "A,BA,lora_B", "--measures"]].concat();
+    run_in(root, &[&options[..], &["-o", "whole"]].concat()).exits(0);
+    // One shard; some; as many as adapters; more than there are.
+    for of in [1, 2, 3, 5, 7] {
+        in_shards(root, &of.to_string(), of, &options, &[]).exits(0);
+        same(&format!("{of} shards"), &root.join("whole"), &root.join(format!("{of}-merged")));
+    }
+    let empty = outputs(&root.join("7/7"));
+    assert_eq!(String::from_utf8_lossy(&empty["summary.csv"]).lines().count(), 1);
+    assert!(!empty.keys().any(|name| name.starts_with("matrices/")) && empty["npy/index.json"] == b"[]\n");
+}
+
+#[test]
+fn real_adapters_in_shards_with_little_memory_are_the_whole() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let (adapters, base, init) = (data("adapters"), real_base(), data("init"));
+    let [adapters, base, init] = [&adapters, &base, &init].map(|path| path.to_str().unwrap());
+    let options = [adapters, "--base", base, "--init", init, "-q", "--formats", "parquet"];
+    run_in(root, &[&options[..], &["-o", "whole", "--across"]].concat()).exits(0);
+    let bounded = [&options[..], &["--memory-limit", "40M"]].concat();
+    in_shards(root, "two", 2, &bounded, &["--across", "--memory-limit", "60M", "-q"]).exits(0);
+    same("two shards", &root.join("whole"), &root.join("two-merged"));
+    assert!(outputs(&root.join("two-merged")).contains_key("across.parquet"));
+}
+
+#[test]
+fn companions_memory_and_shards_change_no_bit_at_rank_1() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    several(root);
+    let of_c = |out: &str| -> Vec<String> {
+        let text = String::from_utf8(fs::read(root.join(out).join("similarity.csv")).unwrap()).unwrap();
+        text.lines().filter(|line| line.starts_with("c,")).map(str::to_owned).collect()
+    };
+    let options = ["--base", "base", "--figures", "none", "--null-draws", "3", "--side", "both"];
+    let run = |more: &[&str]| run_in(root, &[more, &options[..]].concat()).exits(0);
+    run(&["runs/c", "-o", "alone"]);
+    run(&["runs", "-o", "together"]);
+    // As little memory as it can be done with, in the words of the refusal of less.
+    let refused = run_in(root, &[&["runs", "--memory-limit", "1M", "--threads", "1"], &options[..]].concat()).exits(8);
+    let least: f64 = refused.stderr.split("found ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
+    run(&["runs", "-o", "tight", "--memory-limit", &format!("{:.1}M", least + 0.1), "--threads", "1"]);
+    // Sorted, `c` is the fourth of five.
+    run(&["runs", "-o", "shard", "--shard", "1/3"]);
+    run(&["runs", "runs/c", "-o", "pair", "--shard", "2/2"]);
+    assert_eq!(of_c("alone").len(), 4 * 4 * 6);
+    for other in ["together", "tight", "shard", "pair"] {
+        assert_eq!(of_c("alone"), of_c(other), "{other}");
+    }
+}
+
+#[test]
+fn merge_across_is_analyze_across() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    several(root);
+    run_in(root, &[&STUDY[..], &["-o", "whole", "--across"]].concat()).exits(0);
+    in_shards(root, "parts", 3, &STUDY, &["--across"]).exits(0);
+    same("across", &root.join("whole"), &root.join("parts-merged"));
+    // Figures only where asked for, and nothing is replaced by accident.
+    merge_in(root, &["parts/1", "parts/2", "parts/3", "-o", "parts-merged"]).exits(7).says("exists already");
+    let plain = ["parts/1", "parts/2", "parts/3", "-o", "parts-merged", "--overwrite", "--figures", "none"];
+    merge_in(root, &plain).exits(0);
+    assert!(outputs(&root.join("parts-merged")).keys().all(|name| name.ends_with(".csv") && name != "across.csv"));
+
+    // The adapters must be those that the shards were made from.
+    let file = root.join("runs/b/adapter_model.safetensors");
+    let mut bytes = fs::read(&file).unwrap();
+    *bytes.last_mut().unwrap() ^= 1;
+    fs::write(&file, bytes).unwrap();
+    let across = ["parts/1", "parts/2", "parts/3", "-o", "new", "--across"];
+    merge_in(root, &across).exits(5).says("the contents that the shards were made from").says("hint: merge --across reads");
+    fs::rename(root.join("runs/b"), root.join("runs/e")).unwrap();
+    merge_in(root, &across).exits(5).says("adapters to compare; expected the 5 that the shards were made of");
+    fs::rename(root.join("runs"), root.join("gone")).unwrap();
+    merge_in(root, &across).exits(3).says("hint: merge --across reads");
+    assert!(!root.join("new").exists());
+}
+
+#[test]
+fn a_module_of_another_shard_is_known() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    several(root);
+    // `c` and `d` alone have down_proj; shards 1 to 3 have none of it, nor layer 5 of anything.
+    for (name, options) in [("modules", ["--modules", "down_proj"]), ("layers", ["--layers", "2..3"])] {
+        let options = [&STUDY[..], &options].concat();
+        run_in(root, &[&options[..], &["-o", name]].concat()).exits(0);
+        let shards = format!("{name}-shards");
+        in_shards(root, &shards, 5, &options, &[]).exits(0);
+        same(name, &root.join(name), &root.join(format!("{shards}-merged")));
+    }
+    let refused = |more: [&'static str; 2]| run_in(root, &[&STUDY[..], &more, &["--shard", "1/5", "-o", "no"]].concat()).exits(2);
+    refused(["--modules", "up_proj"])
+        .says("no adapter has a module of that name")
+        .says("hint: the modules are down_proj, q_proj");
+    refused(["--layers", "9"]).says("--layers 9: no module has such a layer");
+    assert!(!root.join("no").exists());
+}
+
+#[test]
+fn a_bad_adapter_costs_its_shard_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    several(root);
+    // The fourth of five: alone in its shard of five.
+    fs::write(root.join("runs/c/adapter_model.safetensors"), b"<html>not found</html>").unwrap();
+    let options = [&STUDY[..], &["--keep-going"]].concat();
+    run_in(root, &[&options[..], &["-o", "whole", "--across"]].concat()).exits(1);
+    for number in 1..=5 {
+        let (shard, dir) = (format!("{number}/5"), format!("parts/{number}"));
+        let run = run_in(root, &[&options[..], &["--shard", &shard, "-o", &dir, "--figures", "none"]].concat());
+        run.exits(i32::from(number == 4));
+    }
+    let merged = merge_in(root, &["parts/1", "parts/2", "parts/3", "parts/4", "parts/5", "-o", "merged", "--across"]).exits(1);
+    merged.says("warning: c skipped: ");
+    same("keep going", &root.join("whole"), &root.join("merged"));
+    let manifest: serde_json::Value = serde_json::from_slice(&fs::read(root.join("merged/manifest.json")).unwrap()).unwrap();
+    assert!(manifest["skipped"]["c"].as_str().unwrap().contains("adapter_model.safetensors"));
+    assert_eq!(manifest["merged_from"].as_array().unwrap().len(), 5);
+    assert_eq!(manifest["adapters"].as_array().unwrap().len(), 4);
+    assert_eq!(manifest["options"]["analyze"]["paths"], serde_json::json!(["runs"]));
+}
+
+#[test]
+fn shards_that_do_not_fit_together_are_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    several(root);
+    let shard = |shard: &str, out: &str, more: &[&str]| {
+        run_in(root, &[&STUDY[..], &["--shard", shard, "-o", out, "--figures", "none"], more].concat()).exits(0);
+    };
+    shard("1/2", "1", &[]);
+    shard("2/2", "2", &[]);
+    let refused = |dirs: &[&str], code: i32| -> Run {
+        let run = merge_in(root, &[dirs, &["-o", "merged"]].concat()).exits(code);
+        assert!(!root.join("merged").exists() && run.stderr.lines().filter(|line| line.starts_with("error: ")).count() == 1);
+        run
+    };
+    refused(&["1"], 5).says("shards; expected all 2, found 1 of them, without 2/2");
+    refused(&["1", "2", "1"], 5).says("shard 1/2; expected it once, found it in 1 too");
+    refused(&["1", "nowhere"], 3).says("nowhere: is no directory");
+    refused(&["1", "base"], 3).says("has no manifest.json of condlora");
+
+    shard("2/3", "2of3", &[]);
+    refused(&["1", "2of3"], 5).says("expected a part of 2 of 5 adapters, as in 1, found a part of 3 of 5 adapters");
+    shard("2/2", "seed", &["--seed", "7"]);
+    refused(&["1", "seed"], 5).says("option seed; expected 0, as in 1, found 7");
+    shard("2/2", "matrices", &["--matrices", "A"]);
+    refused(&["1", "matrices"], 5).says("option matrices; expected [\"A\",\"B\",\"BA\"], as in 1, found [\"A\"]");
+    shard("2/2", "formats", &["--formats", "parquet"]);
+    refused(&["1", "formats"], 5).says("option formats");
+    // What changes no row may differ.
+    shard("2/2", "free", &["--keep-going", "--memory-limit", "1G", "--threads", "1"]);
+    merge_in(root, &["1", "free", "-o", "fits"]).exits(0);
+    run_in(root, &[&STUDY[..], &["-o", "whole", "--figures", "none"]].concat()).exits(0);
+    refused(&["whole", "2"], 5).says("expected one made by analyze --shard K/N, found no shard");
+
+    let edit = |dir: &str, from: &str, to: &str| {
+        let path = root.join(dir).join("manifest.json");
+        let text = fs::read_to_string(&path).unwrap();
+        assert!(text.contains(from));
+        fs::write(path, text.replacen(from, to, 1)).unwrap();
+    };
+    shard("2/2", "version", &[]);
+    let version = env!("CARGO_PKG_VERSION");
+    edit("version", &format!("\"version\": \"{version}\""), "\"version\": \"0.0.1\"");
+    refused(&["1", "version"], 5).says(&format!("version; expected {version}, found 0.0.1"));
+    edit("version", "\"program\": \"condlora\",", "\"program\": \"condlora\", \"inputs\": 7,");
+    refused(&["1", "version"], 4).says("expected that of a study of this version");
+    let table = root.join("2/summary.csv");
+    let good = fs::read(&table).unwrap();
+    fs::write(&table, &good[..good.len() / 2]).unwrap();
+    refused(&["1", "2"], 4).says("2/summary.csv: contents; expected what its manifest.json has the hash of");
+    fs::write(&table, good).unwrap();
+    merge_in(root, &["1", "2", "-o", "good"]).exits(0);
+
+    // The base changed between the two, and an adapter came.
+    let base = root.join("base/model.safetensors");
+    let mut bytes = fs::read(&base).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    fs::write(&base, bytes).unwrap();
+    shard("2/2", "base2", &[]);
+    refused(&["1", "base2"], 5).says("of base/model.safetensors; expected the contents that 1 read, found others");
+    write_adapter(&root.join("runs/aa"), &several(root)[..2], PLAIN, &[]);
+    fs::remove_dir_all(root.join("runs/d")).unwrap();
+    shard("2/2", "names", &[]);
+    refused(&["1", "names"], 5).says("expected the adapters that 1 was made among, found others");
+}
+
+#[test]
+fn a_shard_is_asked_for_sensibly() {
+    let usage = |more: &[&str], says: &str| {
+        let run = Run::of(program().args(["analyze", "x"]).args(more).output().unwrap()).exits(2);
+        run.says(says);
+    };
+    for wrong in ["0/3", "4/3", "3", "1/0", "x/y"] {
+        usage(&["--shard", wrong], "expected K/N with K from 1 to N, as in 2/8");
+    }
+    usage(&["--shard", "1/2", "--across"], "hint: make the shards without it, then use condlora merge --across");
+    usage(&["--shard", "1/2", "--formats", "npy"], "shards are merged from csv or parquet");
+}
+
+/// The README's example for GNU parallel.
+#[test]
+fn gnu_parallel_runs_the_shards() {
+    let is_gnu = Command::new("parallel").arg("--version").output().is_ok_and(|out| out.stdout.starts_with(b"GNU parallel"));
+    if !is_gnu {
+        #[allow(clippy::print_stderr, reason = "whoever runs the tests should know that this one did nothing")]
+        {
+            eprintln!("SKIPPED gnu_parallel_runs_the_shards: GNU parallel is not installed (`make test` installs it)");
+        }
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    several(root);
+    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
+    let line = readme.lines().find(|line| line.starts_with("parallel condlora analyze ")).unwrap();
+    let merge = readme.lines().find(|line| line.starts_with("condlora merge parts/")).unwrap();
+    let bin = Path::new(env!("CARGO_BIN_EXE_condlora")).parent().unwrap();
+    let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
+    for line in [line, merge] {
+        let run = Run::of(
+            Command::new("sh").args(["-c", line]).env("PATH", &path).env("HOME", root).current_dir(root).output().unwrap(),
+        );
+        run.exits(0);
+    }
+    run_in(root, &["runs", "--base", "base", "-o", "whole"]).exits(0);
+    same("GNU parallel", &root.join("whole"), &root.join("results"));
+    assert_eq!(fs::read_dir(root.join("parts")).unwrap().count(), 4);
+}
