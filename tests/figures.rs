@@ -3,7 +3,7 @@
 #![allow(clippy::unwrap_used)]
 
 use condlora::figure::{ColourScale, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_study};
-use condlora::table::rows::{ConversionRow, SimilarityRow, SummaryRow, Tables};
+use condlora::table::rows::{AcrossRow, ConversionRow, SimilarityRow, SummaryRow, Tables};
 use condlora::terms::{Convention, MatrixKind, Method, Side, Status};
 
 /// What a synthetic study is made of.
@@ -364,6 +364,70 @@ fn nothing_reaches_into_the_margin() {
         }
         for y in 0..height {
             assert!((0..margin).all(|d| white(d, y) && white(width - 1 - d, y)), "row {y}");
+        }
+    }
+}
+
+/// Tables with `across.csv` alone: these adapters at two layers, φ 0.2 + 0.1 · layer between any two.
+fn across(names: &[String]) -> Tables {
+    let mut rows = Vec::new();
+    for layer in [0_u32, 1] {
+        for adapter_a in names {
+            for adapter_b in names {
+                let phi = if adapter_a == adapter_b { 1.0 } else { 0.2 + 0.1 * f64::from(layer) };
+                rows.push(AcrossRow {
+                    module: "query".to_owned(),
+                    layer: Some(layer),
+                    matrix: MatrixKind::A,
+                    side: Side::Left,
+                    i: 8,
+                    j: 8,
+                    adapter_a: adapter_a.clone(),
+                    adapter_b: adapter_b.clone(),
+                    phi: Some(phi),
+                    gaussian_expected: Some(0.0208),
+                    status: Status::Ok,
+                });
+            }
+        }
+    }
+    Tables { across: Some(rows), ..Tables::default() }
+}
+
+#[test]
+fn different_adapters_have_a_heatmap_of_their_means() {
+    let names = ["runs/sst2-seed0", "runs/sst2-seed1", "trec"].map(str::to_owned);
+    let tables = across(&names);
+    let figures = draw(&tables, &[FigureFormat::Svg, FigureFormat::Png], ColourScale::Paper);
+    assert_eq!(figures.len(), 2);
+    assert_eq!((figures[0].adapter.as_str(), figures[0].file_name(str::to_owned).as_str()), ("", "query.A.left.i8-j8.svg"));
+    assert!(matches!(&figures[0].kind, FigureKind::Across { module, .. } if module == "query"));
+    let texts = texts(&svgs(&tables)[0]);
+    assert!(holds(&texts, "3 adapters: query · Θ_A, left, φ(8,8)"), "{texts:?}");
+    assert!(holds(&texts, "cells are means over 2 layers · mean of pairs 0.2500 · chance 0.0208"), "{texts:?}");
+    assert!(names.iter().all(|name| count(&texts, name) == 2), "{texts:?}");
+    assert_eq!((count(&texts, ".25"), count(&texts, "chance")), (6, 1));
+}
+
+#[test]
+fn names_of_many_adapters_never_touch() {
+    for (adapters, labelled) in [(3, 3), (17, 17), (60, 60), (100, 100), (150, 75), (500, 50)] {
+        let names: Vec<String> = (0..adapters).map(|k| format!("runs/sweep/checkpoint-{k:04}")).collect();
+        let svg = svgs(&across(&names)).remove(0);
+        let document = roxmltree::Document::parse(&svg).unwrap();
+        let (mut down, mut along) = (Vec::new(), Vec::new());
+        for node in document
+            .descendants()
+            .filter(|node| node.has_tag_name("text") && node.text().is_some_and(|t| t.contains("checkpoint-")))
+        {
+            let number = |name: &str| node.attribute(name).unwrap().parse::<f64>().unwrap();
+            let upwards = node.attribute("transform").is_some();
+            let (at, size) = (number(if upwards { "x" } else { "y" }), number("font-size"));
+            if upwards { along.push((at, size)) } else { down.push((at, size)) }
+        }
+        for side in [down, along] {
+            assert_eq!(side.len(), labelled, "{adapters} adapters");
+            assert!(side.windows(2).all(|pair| pair[1].0 - pair[0].0 >= pair[0].1), "{adapters} adapters: {side:?}");
         }
     }
 }

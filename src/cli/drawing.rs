@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::figure::{ColourScale, DrawnFigure, FigureContext, FigureFormat, FigureOptions, draw_study};
+use crate::figure::{ColourScale, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_study};
 use crate::table::{OutputDir, Tables, file_name, write_files_atomically};
 
 #[derive(Debug, Args)]
@@ -72,6 +72,35 @@ impl Elsewhere {
     }
 }
 
+/// The folder of the figures of different adapters. No adapter's folder has a `+` in its name, so none can be called the same.
+const ACROSS_FOLDER: &str = "+across";
+
 fn figure_path(figure: &DrawnFigure) -> String {
-    format!("{}/{}", file_name::adapter_path(&figure.adapter), figure.file_name(file_name::encode))
+    let folder = match figure.kind {
+        FigureKind::Across { .. } => ACROSS_FOLDER.to_owned(),
+        _ => file_name::adapter_path(&figure.adapter),
+    };
+    format!("{folder}/{}", figure.file_name(file_name::encode))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::terms::{MatrixKind, Side};
+
+    #[test]
+    fn no_adapter_shares_the_folder_of_all() {
+        let path = |adapter: &str, across: bool| {
+            let (module, matrix, side, i, j) = ("query".to_owned(), MatrixKind::A, Side::Left, 8, 8);
+            let kind = if across {
+                FigureKind::Across { module, matrix, side, i, j }
+            } else {
+                FigureKind::Heatmap { module, matrix, side, i, j }
+            };
+            figure_path(&DrawnFigure { adapter: adapter.to_owned(), kind, format: FigureFormat::Svg, bytes: Vec::new() })
+        };
+        assert_eq!(path("", true), "+across/query.A.left.i8-j8.svg");
+        assert_eq!(path("across", false), "across/query.A.left.i8-j8.svg");
+        assert_eq!(path("+across", false), "%2Bacross/query.A.left.i8-j8.svg");
+    }
 }

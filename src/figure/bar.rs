@@ -96,7 +96,7 @@ impl Bar {
         self.draw_marks(scene);
         if let Some((title, size)) = &self.title {
             let at = x + width + self.marks_space() + TITLE_GAP + size / 2.0;
-            scene.text_upwards(at, y + height / 2.0, *size, colour::INK, title.clone());
+            scene.text_upwards(at, y + height / 2.0, *size, Anchor::Middle, colour::INK, title.clone());
         }
     }
 

@@ -67,16 +67,16 @@ impl Group<'_> {
         }
         Grid { n, values }
     }
+}
 
-    /// `Θ_A`, or `lora_A` for a factor.
-    pub(super) fn matrix_name(&self) -> String {
-        if self.matrix.is_factor() { self.matrix.name().to_owned() } else { format!("Θ_{}", self.matrix.name()) }
-    }
+/// `Θ_A`, or `lora_A` for a factor.
+pub(super) fn matrix_name(matrix: MatrixKind) -> String {
+    if matrix.is_factor() { matrix.name().to_owned() } else { format!("Θ_{}", matrix.name()) }
+}
 
-    /// `φ(8,8)`.
-    pub(super) fn phi_name(&self) -> String {
-        format!("φ({},{})", self.i, self.j)
-    }
+/// `φ(8,8)`.
+pub(super) fn phi_name(i: usize, j: usize) -> String {
+    format!("φ({i},{j})")
 }
 
 impl Grid {

@@ -4,8 +4,8 @@ use super::ColourScale;
 use super::bar::{Bar, Mark};
 use super::colour;
 use super::font::{self, HALF_CAP, fit, printable};
-use super::group::{Grid, Group};
-use super::panel::{self, Paint, Panel, PanelFonts};
+use super::group::{Grid, Group, matrix_name, phi_name};
+use super::panel::{self, Labels, Paint, Panel, PanelFonts};
 use super::scene::{Anchor, SCALE, Scene};
 use crate::terms::Status;
 
@@ -24,7 +24,7 @@ const BAR_WIDTH: f64 = 16.0;
 const WIDEST_TITLE: f64 = 560.0;
 
 /// Width of a cell in CSS pixels: whole device pixels, larger for few layers.
-fn cell_size(n: usize) -> f64 {
+pub(super) fn cell_size(n: usize) -> f64 {
     let count = n.max(1) as f64;
     let wanted = (SIDE / count).min((110.0 - 7.5 * count).max(SIDE / 7.0));
     ((wanted * SCALE).floor() / SCALE).max(1.0)
@@ -44,67 +44,121 @@ pub(super) fn two_decimals(value: f64) -> String {
     text.strip_prefix('0').map_or(text.clone(), str::to_owned)
 }
 
+/// A square of φ with everything that is written around it.
+pub(super) struct Picture<'a> {
+    pub(super) grid: Grid,
+    pub(super) labels: Labels<'a>,
+    /// Width of a cell, and the font size of the labels.
+    pub(super) cell: f64,
+    pub(super) tick: f64,
+    /// The names in the title, which may be shortened, and what follows them.
+    pub(super) adapter: String,
+    pub(super) module: String,
+    pub(super) what: String,
+    /// The line below the title.
+    pub(super) second: String,
+    pub(super) marks: Vec<Mark>,
+    /// Of the columns and of the rows; none where empty.
+    pub(super) axis_titles: (String, String),
+    /// Where the reason for a missing value stands.
+    pub(super) table: &'static str,
+}
+
 /// The scene of one heatmap.
 pub(super) fn scene(group: &Group<'_>, scale: ColourScale) -> Scene {
     let grid = group.grid(|row| row.phi);
-    let hi = match scale {
-        ColourScale::Paper => 1.0,
-        ColourScale::Data => scale_end(grid.largest()),
-    };
-    let cell = cell_size(grid.n);
-    let side = cell * grid.n as f64;
-    let annotated = (grid.n <= MOST_ANNOTATED).then(|| (0.34 * cell).clamp(8.0, 13.0));
-    let fonts = PanelFonts { cell: annotated, tick: 10.0, title: 11.0 };
-    let paints = paint(&grid, scale, hi);
-
-    let mut bar = Bar {
-        x: 0.0,
-        y: 0.0,
-        width: BAR_WIDTH,
-        height: side,
-        lo: 0.0,
-        hi,
-        scale: colour::viridis,
+    let picture = Picture {
+        labels: Labels::Layers(&group.layers),
+        cell: cell_size(grid.n),
+        tick: 10.0,
+        adapter: printable(group.adapter),
+        module: printable(group.module),
+        what: format!(" · {}, {}, {}", matrix_name(group.matrix), group.side, phi_name(group.i, group.j)),
+        second: second_line(group),
         marks: marks(group),
-        size: 10.0,
-        title: None,
-        clipped: false,
+        axis_titles: axis_titles(group),
+        table: "similarity.csv",
+        grid,
     };
-    let axis_left = panel::left_space(&group.layers, fonts, true);
-    let content = axis_left + side + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
-    let second = second_line(group);
-    // Kerning makes a line a little narrower or wider than its parts.
-    let lines = first_line_width(group).max(font::width(&second, SUBTITLE)) + 2.0;
-    let room = content.max(lines.min(WIDEST_TITLE));
-    let (first, second) = (first_line(group, room), fit(&second, SUBTITLE, room));
+    picture.scene(scale)
+}
 
-    let width = room + 2.0 * MARGIN;
-    let middle = width / 2.0;
-    let first_at = MARGIN + 2.0 * HALF_CAP * TITLE;
-    let second_at = first_at + if second.is_empty() { 0.0 } else { 1.7 * SUBTITLE };
-    // The bar's name stands above it.
-    let top = second_at + 12.0 + 14.0;
-    let bottom = top + side + panel::bottom_space(fonts, true);
-    let note = note(&paints, annotated.is_some());
-    let height = bottom + note.map_or(0.0, |_| 1.8 * NOTE) + MARGIN;
+impl Picture<'_> {
+    /// The picture laid out.
+    pub(super) fn scene(self, scale: ColourScale) -> Scene {
+        let Self { grid, labels, cell, .. } = &self;
+        let hi = match scale {
+            ColourScale::Paper => 1.0,
+            ColourScale::Data => scale_end(grid.largest()),
+        };
+        let side = cell * grid.n as f64;
+        let annotated = (grid.n <= MOST_ANNOTATED).then(|| (0.34 * cell).clamp(8.0, 13.0));
+        let fonts = PanelFonts { cell: annotated, tick: self.tick, title: 11.0 };
+        let paints = paint(grid, scale, hi);
 
-    let left = (width - content) / 2.0 + axis_left;
-    let mut scene = Scene::new(width, height, format!("{first}. {second}"));
-    scene.text(middle, first_at, TITLE, Anchor::Middle, colour::INK, first);
-    if !second.is_empty() {
-        scene.text(middle, second_at, SUBTITLE, Anchor::Middle, colour::SOFT_INK, second);
+        let mut bar = Bar {
+            x: 0.0,
+            y: 0.0,
+            width: BAR_WIDTH,
+            height: side,
+            lo: 0.0,
+            hi,
+            scale: colour::viridis,
+            marks: self.marks.clone(),
+            size: 10.0,
+            title: None,
+            clipped: false,
+        };
+        let title = |text: &'_ str| -> Option<String> { (!text.is_empty()).then(|| text.to_owned()) };
+        let (x_title, y_title) = (title(&self.axis_titles.0), title(&self.axis_titles.1));
+        let axis_left = panel::left_space(*labels, fonts, y_title.is_some());
+        let content = axis_left + side + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
+        // Kerning makes a line a little narrower or wider than its parts.
+        let lines = self.first_line_width().max(font::width(&self.second, SUBTITLE)) + 2.0;
+        let room = content.max(lines.min(WIDEST_TITLE));
+        let (first, second) = (self.first_line(room), fit(&self.second, SUBTITLE, room));
+
+        let width = room + 2.0 * MARGIN;
+        let middle = width / 2.0;
+        let first_at = MARGIN + 2.0 * HALF_CAP * TITLE;
+        let second_at = first_at + if second.is_empty() { 0.0 } else { 1.7 * SUBTITLE };
+        // The bar's name stands above it.
+        let top = second_at + 12.0 + 14.0;
+        let bottom = top + side + panel::bottom_space(*labels, fonts, x_title.is_some());
+        let note = note(&paints, annotated.is_some(), self.table);
+        let height = bottom + note.as_ref().map_or(0.0, |_| 1.8 * NOTE) + MARGIN;
+
+        let left = (width - content) / 2.0 + axis_left;
+        let mut scene = Scene::new(width, height, format!("{first}. {second}"));
+        scene.text(middle, first_at, TITLE, Anchor::Middle, colour::INK, first);
+        if !second.is_empty() {
+            scene.text(middle, second_at, SUBTITLE, Anchor::Middle, colour::SOFT_INK, second);
+        }
+        let (x_title, y_title) = (x_title.as_deref(), y_title.as_deref());
+        let panel = Panel { x: left, y: top, cell: *cell, labels: *labels, paints, fonts, x_title, y_title };
+        panel.draw(&mut scene);
+        (bar.x, bar.y) = (left + side + BAR_GAP + bar.left_space(), top);
+        scene.text(bar.x + BAR_WIDTH / 2.0, top - 7.0, 11.0, Anchor::Middle, colour::INK, "φ");
+        bar.draw(&mut scene);
+        if let Some(note) = note {
+            scene.text(left, bottom + 1.6 * NOTE, NOTE, Anchor::Start, colour::SOFT_INK, note);
+        }
+        scene
     }
-    let (x_title, y_title) = axis_titles(group);
-    let panel =
-        Panel { x: left, y: top, cell, layers: &group.layers, paints, fonts, x_title: Some(&x_title), y_title: Some(&y_title) };
-    panel.draw(&mut scene);
-    (bar.x, bar.y) = (left + side + BAR_GAP + bar.left_space(), top);
-    scene.text(bar.x + BAR_WIDTH / 2.0, top - 7.0, 11.0, Anchor::Middle, colour::INK, "φ");
-    bar.draw(&mut scene);
-    if let Some(note) = note {
-        scene.text(left, bottom + 1.6 * NOTE, NOTE, Anchor::Start, colour::SOFT_INK, note);
+
+    fn first_line_width(&self) -> f64 {
+        font::width(&format!("{}: {}{}", self.adapter, self.module, self.what), TITLE)
     }
-    scene
+
+    /// `ADAPTER: query · Θ_A, left, φ(8,8)` within `room`: the names are shortened, the rest never is.
+    fn first_line(&self, room: f64) -> String {
+        let names = room - font::width(&self.what, TITLE) - font::width(": ", TITLE);
+        // Either name may take what the other leaves, and at least half.
+        let module_room = (names - font::width(&self.adapter, TITLE)).max(names / 2.0);
+        let module = fit(&self.module, TITLE, module_room);
+        let adapter = fit(&self.adapter, TITLE, names - font::width(&module, TITLE));
+        format!("{adapter}: {module}{}", self.what)
+    }
 }
 
 fn paint(grid: &Grid, scale: ColourScale, hi: f64) -> Vec<Paint> {
@@ -116,13 +170,9 @@ fn paint(grid: &Grid, scale: ColourScale, hi: f64) -> Vec<Paint> {
     grid.values.iter().enumerate().map(paint).collect()
 }
 
-fn note(paints: &[Paint], annotated: bool) -> Option<&'static str> {
-    let mark = if annotated {
-        "–: no value (the reason is the status in similarity.csv)"
-    } else {
-        "hatched: no value (the reason is the status in similarity.csv)"
-    };
-    paints.contains(&Paint::Missing).then_some(mark)
+fn note(paints: &[Paint], annotated: bool, table: &str) -> Option<String> {
+    let mark = if annotated { "–" } else { "hatched" };
+    paints.contains(&Paint::Missing).then(|| format!("{mark}: no value (the reason is the status in {table})"))
 }
 
 /// The controls' means, where there are any.
@@ -141,28 +191,6 @@ fn axis_titles(group: &Group<'_>) -> (String, String) {
     } else {
         (format!("layer (j = {})", group.j), format!("layer (i = {})", group.i))
     }
-}
-
-/// What follows the module's name in the first line.
-fn what(group: &Group<'_>) -> String {
-    format!(" · {}, {}, {}", group.matrix_name(), group.side, group.phi_name())
-}
-
-fn first_line_width(group: &Group<'_>) -> f64 {
-    let line = format!("{}: {}{}", printable(group.adapter), printable(group.module), what(group));
-    font::width(&line, TITLE)
-}
-
-/// `ADAPTER: query · Θ_A, left, φ(8,8)` within `room`: the names are shortened, the rest never is.
-fn first_line(group: &Group<'_>, room: f64) -> String {
-    let rest = what(group);
-    let names = room - font::width(&rest, TITLE) - font::width(": ", TITLE);
-    let adapter = printable(group.adapter);
-    // Either name may take what the other leaves, and at least half.
-    let module_room = (names - font::width(&adapter, TITLE)).max(names / 2.0);
-    let module = fit(&printable(group.module), TITLE, module_room);
-    let adapter = fit(&adapter, TITLE, names - font::width(&module, TITLE));
-    format!("{adapter}: {module}{rest}")
 }
 
 /// `mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010`, without what is not there; a status other than ok is told.

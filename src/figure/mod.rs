@@ -1,7 +1,8 @@
-//! Table rows to pictures: the paper's heatmaps, and one overview for each adapter, as SVG and PNG.
+//! Table rows to pictures: the paper's heatmaps, one overview for each adapter, and heatmaps of different adapters, as SVG and PNG.
 //!
 //! Sees row types only, so any picture can be drawn again from a saved table. Writes no files: the caller does.
 
+mod across;
 mod bar;
 mod bitmap;
 mod colour;
@@ -133,12 +134,25 @@ pub enum FigureKind {
     },
     /// All modules of an adapter beside their controls.
     Overview,
+    /// φ of one module and matrix over all pairs of adapters, the mean over the layers.
+    Across {
+        /// Module name.
+        module: String,
+        /// The matrix compared.
+        matrix: MatrixKind,
+        /// Which singular vectors.
+        side: Side,
+        /// How many singular vectors of the row's adapter.
+        i: usize,
+        /// How many singular vectors of the column's adapter.
+        j: usize,
+    },
 }
 
 /// A finished figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnFigure {
-    /// Adapter name.
+    /// Adapter name; empty for a figure of different adapters.
     pub adapter: String,
     /// What it shows.
     pub kind: FigureKind,
@@ -155,7 +169,7 @@ impl DrawnFigure {
     pub fn file_name(&self, encode: impl Fn(&str) -> String) -> String {
         let format = self.format;
         match &self.kind {
-            FigureKind::Heatmap { module, matrix, side, i, j } => {
+            FigureKind::Heatmap { module, matrix, side, i, j } | FigureKind::Across { module, matrix, side, i, j } => {
                 format!("{}.{matrix}.{side}.i{i}-j{j}.{format}", encode(module))
             }
             FigureKind::Overview => format!("overview.{format}"),
@@ -163,7 +177,7 @@ impl DrawnFigure {
     }
 }
 
-/// Draws every heatmap, in table order, and after an adapter's last one its overview.
+/// Draws every heatmap, in table order, after an adapter's last one its overview, and at the end those of different adapters.
 ///
 /// Figures are drawn in parallel on rayon's current pool; neither their order nor their bytes depend on it.
 ///
@@ -190,13 +204,21 @@ pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &Figure
         },
     };
     let drawn: Vec<Result<Vec<DrawnFigure>>> = jobs.par_iter().map(draw).collect();
-    let drawn: Vec<Vec<DrawnFigure>> = drawn.into_iter().collect::<Result<_>>()?;
+    let of_adapters = across::groups(tables.across.as_deref().unwrap_or_default());
+    let across = of_adapters.par_iter().map(|group| render(&group.scene(options.scale), "", &across_kind(group), options));
+    let across: Vec<Result<Vec<DrawnFigure>>> = across.collect();
+    let drawn: Vec<Vec<DrawnFigure>> = drawn.into_iter().chain(across).collect::<Result<_>>()?;
     Ok(drawn.into_iter().flatten().collect())
 }
 
 fn heatmap_kind(group: &Group<'_>) -> FigureKind {
     let (matrix, side, i, j) = (group.matrix, group.side, group.i, group.j);
     FigureKind::Heatmap { module: group.module.to_owned(), matrix, side, i, j }
+}
+
+fn across_kind(group: &across::Across<'_>) -> FigureKind {
+    let (matrix, side, i, j) = (group.matrix, group.side, group.i, group.j);
+    FigureKind::Across { module: group.module.to_owned(), matrix, side, i, j }
 }
 
 /// One scene in every format asked for.

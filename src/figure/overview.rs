@@ -6,7 +6,7 @@ use super::FigureContext;
 use super::bar::{Bar, Mark};
 use super::colour;
 use super::font::printable;
-use super::group::{Grid, Group};
+use super::group::{Grid, Group, matrix_name, phi_name};
 use super::heatmap::{scale_end, two_decimals};
 use super::panel::Paint;
 use super::scene::Scene;
@@ -76,8 +76,8 @@ impl<'a> Column<'a> {
         let mean = |value: Option<f64>| value.filter(|v| v.is_finite()).map(|v| format!("mean {v:.4}"));
         match row {
             Row::Observed => {
-                let phi = if phi_differs { format!(", {}", self.group.phi_name()) } else { String::new() };
-                let name = format!("{} · {}{phi}", printable(self.group.module), self.group.matrix_name());
+                let phi = if phi_differs { format!(", {}", phi_name(self.group.i, self.group.j)) } else { String::new() };
+                let name = format!("{} · {}{phi}", printable(self.group.module), matrix_name(self.group.matrix));
                 let status = summary.map(|s| s.status).filter(|status| *status != Status::Ok);
                 let status = status.map(|status| format!("status {status}"));
                 let facts: Vec<String> = mean(summary.and_then(|s| s.phi_mean)).into_iter().chain(status).collect();
@@ -134,7 +134,7 @@ pub(super) fn scene(groups: &[Group<'_>], tables: &Tables, context: &FigureConte
             base: context.base_name.map(printable),
             rest: format!("{}: cross-layer similarity of conversion matrices", ranks(tables, adapter)),
         },
-        phi: if phi_differs { "φ".to_owned() } else { first.phi_name() },
+        phi: if phi_differs { "φ".to_owned() } else { phi_name(first.i, first.j) },
         phi_differs,
         hi: scale_end(largest.reduce(f64::max)),
         limit: farthest.ceil().clamp(LEAST_LIMIT, MOST_LIMIT),

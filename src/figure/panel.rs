@@ -1,9 +1,9 @@
-//! One square of cells with its layer numbers.
+//! One square of cells with the layers or names at its sides.
 
 use super::colour::{self, Rgb};
 use super::font::HALF_CAP;
 use super::scene::{Anchor, Cells, Item, Scene, device};
-use super::ticks::{labelled_layers, widest};
+use super::ticks::{every, labelled_layers, widest};
 
 /// Length of a tick, and the space between it and its label.
 const TICK: f64 = 3.0;
@@ -32,12 +32,66 @@ pub(super) struct PanelFonts {
     pub(super) title: f64,
 }
 
+/// What stands at the rows and at the columns: the same on both sides.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Labels<'a> {
+    /// Layer numbers.
+    Layers(&'a [u32]),
+    /// Names; those of the columns are written upwards.
+    Names(&'a [String]),
+}
+
+/// The room that a row with a name needs.
+pub(super) fn names_line(size: f64) -> f64 {
+    1.2 * size
+}
+
+impl Labels<'_> {
+    fn len(self) -> usize {
+        match self {
+            Self::Layers(layers) => layers.len(),
+            Self::Names(names) => names.len(),
+        }
+    }
+
+    fn text(self, k: usize) -> String {
+        match self {
+            Self::Layers(layers) => layers.get(k).map_or_else(String::new, u32::to_string),
+            Self::Names(names) => names.get(k).cloned().unwrap_or_default(),
+        }
+    }
+
+    /// Which of them there is room for.
+    fn shown(self, cell: f64, size: f64) -> Vec<usize> {
+        match self {
+            Self::Layers(layers) => {
+                // The same layers on both axes: what fits across fits down.
+                labelled_layers(layers, cell, LABEL_GAP, |label| widest([label], size).max(2.0 * HALF_CAP * size))
+            }
+            Self::Names(names) => every(names.len(), cell, names_line(size)),
+        }
+    }
+
+    fn widest(self, size: f64) -> f64 {
+        let labels: Vec<String> = (0..self.len()).map(|k| self.text(k)).collect();
+        widest(labels.iter().map(String::as_str), size)
+    }
+
+    /// How far they reach below the axis.
+    fn depth(self, size: f64) -> f64 {
+        match self {
+            Self::Layers(_) => 2.0 * HALF_CAP * size,
+            Self::Names(_) => self.widest(size),
+        }
+    }
+}
+
 /// A panel and where it stands (CSS pixels; `x`, `y` the cells' upper left corner).
 pub(super) struct Panel<'a> {
     pub(super) x: f64,
     pub(super) y: f64,
     pub(super) cell: f64,
-    pub(super) layers: &'a [u32],
+    pub(super) labels: Labels<'a>,
     pub(super) paints: Vec<Paint>,
     pub(super) fonts: PanelFonts,
     pub(super) x_title: Option<&'a str>,
@@ -45,26 +99,25 @@ pub(super) struct Panel<'a> {
 }
 
 /// Space that the vertical axis needs to the left of the cells.
-pub(super) fn left_space(layers: &[u32], fonts: PanelFonts, with_title: bool) -> f64 {
-    let labels: Vec<String> = layers.iter().map(u32::to_string).collect();
+pub(super) fn left_space(labels: Labels<'_>, fonts: PanelFonts, with_title: bool) -> f64 {
     let title = if with_title { TITLE_GAP + fonts.title } else { 0.0 };
-    TICK + TICK_GAP + widest(labels.iter().map(String::as_str), fonts.tick) + title
+    TICK + TICK_GAP + labels.widest(fonts.tick) + title
 }
 
 /// Space that the horizontal axis needs below the cells.
-pub(super) fn bottom_space(fonts: PanelFonts, with_title: bool) -> f64 {
+pub(super) fn bottom_space(labels: Labels<'_>, fonts: PanelFonts, with_title: bool) -> f64 {
     let title = if with_title { TITLE_GAP + fonts.title } else { 0.0 };
-    TICK + TICK_GAP + 2.0 * HALF_CAP * fonts.tick + title
+    TICK + TICK_GAP + labels.depth(fonts.tick) + title
 }
 
 impl Panel<'_> {
     fn side(&self) -> f64 {
-        self.cell * self.layers.len() as f64
+        self.cell * self.labels.len() as f64
     }
 
     /// Adds the panel to a scene.
     pub(super) fn draw(self, scene: &mut Scene) {
-        let n = self.layers.len();
+        let n = self.labels.len();
         let fills = self.paints.iter().map(|paint| match paint {
             Paint::Value { fill, .. } => *fill,
             Paint::Diagonal => colour::DIAGONAL,
@@ -117,7 +170,7 @@ impl Panel<'_> {
 
     fn write_cells(&self, scene: &mut Scene) {
         let Some(size) = self.fonts.cell else { return };
-        let n = self.layers.len();
+        let n = self.labels.len();
         for (k, paint) in self.paints.iter().enumerate() {
             let (label, ink) = match paint {
                 Paint::Value { label, fill } => (label.as_str(), colour::ink_on(*fill)),
@@ -134,23 +187,27 @@ impl Panel<'_> {
         let (side, tick_size) = (self.side(), self.fonts.tick);
         let bottom = self.y + side;
         let middle = |k: usize| (k as f64 + 0.5) * self.cell;
-        // The same layers on both axes: what fits across fits down.
-        let extent = |label: &str| widest([label], tick_size).max(2.0 * HALF_CAP * tick_size);
-        for k in labelled_layers(self.layers, self.cell, LABEL_GAP, extent) {
-            let (x, y, label) = (self.x + middle(k), self.y + middle(k), self.layers[k].to_string());
-            let baseline = bottom + TICK + TICK_GAP + 2.0 * HALF_CAP * tick_size;
+        for k in self.labels.shown(self.cell, tick_size) {
+            let (x, y, label) = (self.x + middle(k), self.y + middle(k), self.labels.text(k));
+            let below = bottom + TICK + TICK_GAP;
             scene.rect(x - 0.25, bottom, 0.5, TICK, colour::FRAME);
-            scene.text(x, baseline, tick_size, Anchor::Middle, colour::INK, label.as_str());
+            match self.labels {
+                Labels::Layers(_) => {
+                    let baseline = below + 2.0 * HALF_CAP * tick_size;
+                    scene.text(x, baseline, tick_size, Anchor::Middle, colour::INK, label.as_str());
+                }
+                Labels::Names(_) => scene.text_upwards(x, below, tick_size, Anchor::End, colour::INK, label.as_str()),
+            }
             scene.rect(self.x - TICK, y - 0.25, TICK, 0.5, colour::FRAME);
             scene.text_centred(self.x - TICK - TICK_GAP, y, tick_size, Anchor::End, colour::INK, label);
         }
         if let Some(title) = self.x_title {
-            let baseline = bottom + bottom_space(self.fonts, false) + TITLE_GAP + 2.0 * HALF_CAP * self.fonts.title;
+            let baseline = bottom + bottom_space(self.labels, self.fonts, false) + TITLE_GAP + 2.0 * HALF_CAP * self.fonts.title;
             scene.text(self.x + side / 2.0, baseline, self.fonts.title, Anchor::Middle, colour::INK, title);
         }
         if let Some(title) = self.y_title {
-            let x = self.x - left_space(self.layers, self.fonts, true) + self.fonts.title / 2.0;
-            scene.text_upwards(x, self.y + side / 2.0, self.fonts.title, colour::INK, title);
+            let x = self.x - left_space(self.labels, self.fonts, true) + self.fonts.title / 2.0;
+            scene.text_upwards(x, self.y + side / 2.0, self.fonts.title, Anchor::Middle, colour::INK, title);
         }
     }
 }

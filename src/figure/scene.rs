@@ -104,10 +104,10 @@ impl Scene {
         self.text(x, y + HALF_CAP * size, size, anchor, colour, text);
     }
 
-    /// Text that reads upwards, its middle at `(x, y)`.
-    pub(super) fn text_upwards(&mut self, x: f64, y: f64, size: f64, colour: Rgb, text: impl Into<String>) {
+    /// Text that reads upwards, the end that `anchor` says at `(x, y)`.
+    pub(super) fn text_upwards(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         let x = device(x + HALF_CAP * size);
-        let item = Text { x, y: device(y), size: device(size), anchor: Anchor::Middle, upwards: true, colour, text: text.into() };
+        let item = Text { x, y: device(y), size: device(size), anchor, upwards: true, colour, text: text.into() };
         self.items.push(Item::Text(item));
     }
 }

@@ -24,6 +24,16 @@ pub(super) fn labelled_layers(layers: &[u32], cell: f64, gap: f64, extent: impl 
     }
 }
 
+/// Every first, 2nd, 5th, 10th, ... of `count` places, `cell` apart: as many as have `room` each.
+pub(super) fn every(count: usize, cell: f64, room: f64) -> Vec<usize> {
+    let mut step: u32 = 1;
+    while f64::from(step) * cell < room && (step as usize) < count {
+        let Some(next) = next_step(step) else { break };
+        step = next;
+    }
+    (0..count).step_by(step as usize).collect()
+}
+
 /// 1, 2, 5, 10, 20, 50, ...; none after the last that fits.
 fn next_step(step: u32) -> Option<u32> {
     let leading = step / 10_u32.pow(step.ilog10());
@@ -91,6 +101,15 @@ mod tests {
 
     fn extent(label: &str) -> f64 {
         font::width(label, 10.0)
+    }
+
+    #[test]
+    fn names_are_thinned_evenly() {
+        assert_eq!(every(3, 12.0, 12.0), [0, 1, 2]);
+        assert_eq!(every(5, 7.0, 12.0), [0, 2, 4]);
+        assert_eq!(every(12, 1.5, 12.0), [0, 10]);
+        assert_eq!(every(7, 0.5, 12.0), [0]);
+        assert!(every(0, 1.0, 12.0).is_empty());
     }
 
     #[test]

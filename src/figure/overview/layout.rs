@@ -3,7 +3,7 @@
 use super::{Column, Overview, Row, Title};
 use crate::figure::colour;
 use crate::figure::font::{self, HALF_CAP, fit, wrap};
-use crate::figure::panel::{self, Panel, PanelFonts};
+use crate::figure::panel::{self, Labels, Panel, PanelFonts};
 use crate::figure::scene::{Anchor, SCALE, Scene};
 use crate::figure::ticks::widest;
 
@@ -76,7 +76,7 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
     let (slots, columns_width) = place_columns(overview, cell, fonts);
     let tallest = layers as f64 * cell;
     let bands_space = |lines: usize| lines as f64 * TITLE_LINE + TITLE_SPACE;
-    let below = panel::bottom_space(fonts, false) + ROW_GAP;
+    let below = panel::bottom_space(Labels::Layers(&[]), fonts, false) + ROW_GAP;
 
     // Down from 0: the bands; the title is put above them later.
     let mut bands: Vec<Band> = Vec::new();
@@ -113,7 +113,7 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
     for band in &bands {
         let y = top + band.y;
         let (label_size, middle) = row_label(band, tallest, below);
-        scene.text_upwards(left + ROW_LABEL / 2.0, y + middle, label_size, colour::INK, band.row.label());
+        scene.text_upwards(left + ROW_LABEL / 2.0, y + middle, label_size, Anchor::Middle, colour::INK, band.row.label());
         for (column, slot) in columns.iter().zip(&slots) {
             let x = left + labels_width + slot.x;
             titles(&mut scene, overview, column, band, (x + slot.side / 2.0, y), slot.side);
@@ -121,7 +121,7 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
                 x,
                 y,
                 cell,
-                layers: &column.group.layers,
+                labels: Labels::Layers(&column.group.layers),
                 paints: overview.paints(column, band.row),
                 fonts,
                 x_title: (Some(&band.row) == overview.rows.last()).then_some("layer"),
@@ -153,7 +153,7 @@ fn place_columns(overview: &Overview<'_>, cell: f64, fonts: PanelFonts) -> (Vec<
         let titles = overview.rows.iter().flat_map(|row| column.titles(*row, overview.phi_differs)).collect::<Vec<_>>();
         let title = widest(titles.iter().map(String::as_str), PANEL_TITLE).min(title_room(side));
         let overhang = ((title - side) / 2.0).max(0.0);
-        let axis = panel::left_space(&column.group.layers, fonts, k == 0);
+        let axis = panel::left_space(Labels::Layers(&column.group.layers), fonts, k == 0);
         x = if k == 0 { axis.max(overhang) } else { (x + COLUMN_GAP + axis).max(reached + COLUMN_GAP + overhang) };
         slots.push(Slot { x, side });
         x += side;

@@ -1,0 +1,193 @@
+//! The same layer of different adapters: one matrix of φ over all pairs of adapters, each cell a mean over the layers that both have.
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use super::ColourScale;
+use super::bar::Mark;
+use super::font::{fit, printable};
+use super::group::{Grid, matrix_name, phi_name};
+use super::heatmap::{Picture, cell_size};
+use super::panel::{Labels, names_line};
+use super::scene::{SCALE, Scene};
+use crate::table::rows::AcrossRow;
+use crate::terms::{MatrixKind, Side, Status};
+
+/// Font size of the adapters' names, and where their rows are too narrow for it.
+const NAME: f64 = 10.0;
+const SMALL_NAME: f64 = 7.5;
+/// A name is shortened to this.
+const WIDEST_NAME: f64 = 150.0;
+/// The cells' side where there are very many adapters: up to a hundred of them each row has its name.
+const SIDE: f64 = 900.0;
+
+/// What the rows of one figure have in common.
+type Key<'a> = (&'a str, MatrixKind, Side, usize, usize);
+
+/// All rows of one module × matrix × side × (i, j).
+pub(super) struct Across<'a> {
+    pub(super) module: &'a str,
+    pub(super) matrix: MatrixKind,
+    pub(super) side: Side,
+    pub(super) i: usize,
+    pub(super) j: usize,
+    rows: Vec<&'a AcrossRow>,
+}
+
+/// Gathers the rows of `across.csv`, in the order in which each group first appears.
+pub(super) fn groups(rows: &[AcrossRow]) -> Vec<Across<'_>> {
+    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
+    let mut groups: Vec<Across<'_>> = Vec::new();
+    for row in rows {
+        let key: Key<'_> = (&row.module, row.matrix, row.side, row.i, row.j);
+        let place = *places.entry(key).or_insert(groups.len());
+        if place == groups.len() {
+            let (module, matrix, side, i, j) = key;
+            groups.push(Across { module, matrix, side, i, j, rows: Vec::new() });
+        }
+        groups[place].rows.push(row);
+    }
+    groups
+}
+
+/// Width of a cell, whole device pixels, and the font size of the names.
+fn sizes(n: usize) -> (f64, f64) {
+    let wide_enough = (SIDE / n.max(1) as f64).min(names_line(NAME));
+    let cell = cell_size(n).max((wide_enough * SCALE).floor() / SCALE).max(1.0 / SCALE);
+    (cell, if cell >= names_line(NAME) { NAME } else { SMALL_NAME })
+}
+
+impl Across<'_> {
+    /// The figure.
+    pub(super) fn scene(&self, scale: ColourScale) -> Scene {
+        let names: BTreeSet<&str> = self.rows.iter().flat_map(|row| [row.adapter_a.as_str(), row.adapter_b.as_str()]).collect();
+        let names: Vec<&str> = names.into_iter().collect();
+        let (grid, layers_of_cells) = self.grid(&names);
+        let (cell, tick) = sizes(names.len());
+        let shown: Vec<String> = names.iter().map(|name| fit(&printable(name), tick, WIDEST_NAME)).collect();
+        let labels = Labels::Names(&shown);
+        let chance = self.chance();
+        let marks = chance.map(|value| Mark { value, label: "chance".to_owned() }).into_iter().collect();
+        let count = if names.len() == 1 { "1 adapter".to_owned() } else { format!("{} adapters", names.len()) };
+        let axis = |which: char, number: usize| {
+            if self.i == self.j { String::new() } else { format!("adapter ({which} = {number})") }
+        };
+        let picture = Picture {
+            second: self.second_line(&grid, &layers_of_cells, chance),
+            grid,
+            labels,
+            cell,
+            tick,
+            adapter: count,
+            module: printable(self.module),
+            what: format!(" · {}, {}, {}", matrix_name(self.matrix), self.side, phi_name(self.i, self.j)),
+            marks,
+            axis_titles: (axis('j', self.j), axis('i', self.i)),
+            table: "across.csv",
+        };
+        picture.scene(scale)
+    }
+
+    /// The mean of each cell over its layers, and of how many layers it is one.
+    fn grid(&self, names: &[&str]) -> (Grid, BTreeSet<usize>) {
+        let n = names.len();
+        let place: BTreeMap<&str, usize> = names.iter().enumerate().map(|(k, name)| (*name, k)).collect();
+        let mut sums = vec![(0.0, 0_usize); n * n];
+        for row in &self.rows {
+            let at = place.get(row.adapter_a.as_str()).zip(place.get(row.adapter_b.as_str()));
+            if let (Some((a, b)), Some(phi)) = (at, row.phi.filter(|phi| phi.is_finite())) {
+                let (sum, count) = &mut sums[a * n + b];
+                *sum += phi;
+                *count += 1;
+            }
+        }
+        let counts = sums.iter().map(|(_, count)| *count).filter(|count| *count > 0).collect();
+        let values = sums.into_iter().map(|(sum, count)| (count > 0).then(|| sum / count as f64)).collect();
+        (Grid { n, values }, counts)
+    }
+
+    /// What pairs of different adapters are expected to have by chance.
+    fn chance(&self) -> Option<f64> {
+        let beside = self.rows.iter().filter(|row| row.adapter_a != row.adapter_b);
+        let values: Vec<f64> = beside.filter_map(|row| row.gaussian_expected).filter(|value| value.is_finite()).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    }
+
+    /// `mean over 6 layers · mean of pairs 0.5445 · chance 0.0208`; a status other than ok is told.
+    fn second_line(&self, grid: &Grid, layers_of_cells: &BTreeSet<usize>, chance: Option<f64>) -> String {
+        let layers: BTreeSet<Option<u32>> = self.rows.iter().map(|row| row.layer).collect();
+        let mut parts = Vec::new();
+        match (layers.first(), layers.len()) {
+            (Some(Some(layer)), 1) => parts.push(format!("layer {layer}")),
+            (Some(Some(_)), count) if layers_of_cells.len() > 1 => {
+                parts.push(format!("cells are means over up to {count} layers"))
+            }
+            (Some(Some(_)), count) => parts.push(format!("cells are means over {count} layers")),
+            _ => {}
+        }
+        let pairs: Vec<f64> = (0..grid.values.len()).filter(|k| k / grid.n < k % grid.n).filter_map(|k| grid.values[k]).collect();
+        if !pairs.is_empty() {
+            parts.push(format!("mean of pairs {:.4}", pairs.iter().sum::<f64>() / pairs.len() as f64));
+        }
+        parts.extend(chance.map(|value| format!("chance {value:.4}")));
+        let worst = self.rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse);
+        if worst != Status::Ok {
+            parts.push(format!("status {worst}"));
+        }
+        parts.join(" · ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn row(layer: Option<u32>, a: &str, b: &str, phi: Option<f64>) -> AcrossRow {
+        AcrossRow {
+            module: "query".into(),
+            layer,
+            matrix: MatrixKind::A,
+            side: Side::Left,
+            i: 4,
+            j: 4,
+            adapter_a: a.into(),
+            adapter_b: b.into(),
+            phi,
+            gaussian_expected: Some(0.25),
+            status: if phi.is_some() { Status::Ok } else { Status::Rank },
+        }
+    }
+
+    #[test]
+    fn cells_are_means_over_the_layers_that_both_have() {
+        let rows = [
+            row(Some(0), "b", "b", Some(1.0)),
+            row(Some(1), "a", "a", Some(1.0)),
+            row(Some(1), "a", "b", Some(0.5)),
+            row(Some(1), "b", "a", Some(0.5)),
+            row(Some(1), "b", "b", Some(1.0)),
+            row(Some(2), "a", "b", Some(0.25)),
+            row(Some(2), "b", "a", None),
+        ];
+        let groups = groups(&rows);
+        let (grid, counts) = groups[0].grid(&["a", "b"]);
+        assert_eq!(grid.values, [Some(1.0), Some(0.375), Some(0.5), Some(1.0)]);
+        assert_eq!(counts, BTreeSet::from([1, 2]));
+        let line = groups[0].second_line(&grid, &counts, groups[0].chance());
+        assert_eq!(line, "cells are means over up to 3 layers · mean of pairs 0.3750 · chance 0.2500 · status rank");
+        let alone = [row(None, "a", "a", Some(1.0))];
+        let groups = super::groups(&alone);
+        assert_eq!((groups.len(), groups[0].chance()), (1, None));
+        assert_eq!(groups[0].second_line(&Grid { n: 1, values: vec![Some(1.0)] }, &BTreeSet::from([1]), None), "");
+    }
+
+    #[test]
+    fn up_to_a_hundred_adapters_have_a_line_each() {
+        let mut last = f64::INFINITY;
+        for n in 1..=3000 {
+            let (cell, tick) = sizes(n);
+            assert!((cell * SCALE).fract() == 0.0 && cell > 0.0 && cell <= last);
+            assert!(n > 100 || names_line(tick) <= cell, "{n} adapters: {cell}, {tick}");
+            last = cell;
+        }
+    }
+}
