@@ -1,9 +1,10 @@
 //! From the bytes of a checkpoint to typed, checked tensors.
 //!
-//! The way of the data: [`discover`] finds adapter directories, [`config`] reads `adapter_config.json`, [`weights`] opens
-//! files of tensors strictly (`.safetensors`, pickles of `torch.save`), [`keys`] makes modules and layers of tensor names, [`adapter`] joins these into an
-//! [`Adapter`], [`base`] opens the base model and [`pairing`] finds the base weight of every layer. What leaves this layer
-//! has shapes that fit and values that are finite.
+//! The way of the data: [`discover`] finds adapters, [`config`] reads `adapter_config.json`, [`weights`] opens files of tensors
+//! strictly (`.safetensors`, pickles of `torch.save`), [`keys`] makes modules and layers of tensor names, [`adapter`] joins these
+//! into an [`Adapter`], whichever program wrote it (PEFT, mlx-lm, kohya's scripts, CondLoRA's authors), [`base`] opens the base
+//! model, in one file or in shards, and [`pairing`] finds the base weight of every layer. What leaves this layer has shapes that
+//! fit and values that are finite.
 //!
 //! It does no mathematics and prints nothing: warnings are collected and handed on.
 

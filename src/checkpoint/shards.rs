@@ -191,3 +191,43 @@ impl<'de> Deserialize<'de> for WeightMap {
         deserializer.deserialize_map(Entries)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::fs::File;
+    use std::time::Instant;
+
+    use super::*;
+
+    #[test]
+    fn thirty_gigabytes_open_well_within_a_second() {
+        // 15 sparse shards of 2 GB, each with the 30 tensors of two layers of a large model and as many small ones.
+        let dir = tempfile::tempdir().unwrap();
+        let (mut map, size) = (serde_json::Map::new(), 2_u64 << 30);
+        for shard in 0..15 {
+            let file_name = format!("model-{:05}-of-00015.safetensors", shard + 1);
+            let (mut header, each) = (serde_json::Map::new(), size / 32);
+            for at in 0..32 {
+                let name = format!("model.layers.{shard}.part.{at}.weight");
+                let entry = serde_json::json!({"dtype": "BF16", "shape": [each / 2 / 4096, 4096], "data_offsets": [at * each, (at + 1) * each]});
+                header.insert(name.clone(), entry);
+                map.insert(name, file_name.clone().into());
+            }
+            let text = serde_json::Value::from(header).to_string();
+            let path = dir.path().join(&file_name);
+            std::fs::write(&path, [&(text.len() as u64).to_le_bytes()[..], text.as_bytes()].concat()).unwrap();
+            File::options().write(true).open(&path).unwrap().set_len(8 + text.len() as u64 + size).unwrap();
+        }
+        let index = dir.path().join("model.safetensors.index.json");
+        std::fs::write(&index, serde_json::json!({"weight_map": map}).to_string()).unwrap();
+        let started = Instant::now();
+        let shards = Shards::open(&index).unwrap();
+        assert!(started.elapsed().as_millis() < 500, "{:?}", started.elapsed());
+        assert_eq!((shards.names().count(), shards.files().len(), shards.header_records().len()), (480, 15, 16));
+        let held: u64 = shards.files().iter().map(WeightsFile::file_size).sum();
+        let read: u64 = shards.files().iter().map(WeightsFile::bytes_read).sum();
+        assert!(held > 30 << 30 && read < 100_000, "{read} of {held}");
+        let name = "model.layers.7.part.3.weight";
+        assert!(shards.file_of(name).unwrap().path().ends_with("model-00008-of-00015.safetensors"));
+    }
+}

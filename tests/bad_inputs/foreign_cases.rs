@@ -51,7 +51,7 @@ pub(crate) static FOREIGN: [Case; 18] = [
     case(
         "kohya's name without its base",
         5,
-        &["style.safetensors: no module is one of base", "lora_te_x_layer_0", "--base MODEL/unet"],
+        &["style.safetensors: no module is one of", "lora_te_x_layer_0", "--base MODEL/unet"],
         |root| {
             renamed(root, "encoder_layer", "x_layer");
         },
@@ -59,7 +59,7 @@ pub(crate) static FOREIGN: [Case; 18] = [
     case(
         "kohya's family half there",
         5,
-        &["module `lora_te_x_attention_self_query` is not in base", "only encoder.layer.0."],
+        &["module `lora_te_x_attention_self_query` is not in", "only encoder.layer.0."],
         |root| {
             renamed(root, "encoder_layer_1", "x");
         },

@@ -170,6 +170,10 @@ impl Objects {
         match dict {
             Value::Object(id) if rest.is_empty() => match self.objects.get_mut(id as usize) {
                 Some(Object::Dict(entries)) => {
+                    // Most dictionaries are filled once; a small one should not take room for four entries.
+                    if entries.is_empty() {
+                        entries.reserve_exact(pairs.len());
+                    }
                     entries.extend(pairs.iter().map(|[key, value]| (*key, *value)));
                     Ok(())
                 }
