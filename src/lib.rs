@@ -25,7 +25,8 @@
 //! # The way of the data
 //!
 //! [`checkpoint`] (bytes to checked tensors) → [`study`] (pairs adapters with their base, factorises each W0 once) → [`conversion`], [`controls`] and
-//! [`similarity`] (on [`linalg`], which knows no LoRA) → rows ([`table`]) → files and [`figure`]s.
+//! [`similarity`] (on [`linalg`], which knows no LoRA) → rows ([`table`]) → files and [`figure`]s. Beside the study stands [`shared_theta`]: CondLoRA, whose
+//! layers share their Θ.
 //! Results depend on the inputs and the seed alone: threads, batching and the other adapters of a run change no bit.
 //!
 //! # Example
@@ -68,8 +69,9 @@ pub mod table;
 pub mod terms;
 
 pub use error::{Error, Result};
+pub use shared_theta::{CompareParams, MaterializeParams, prepare_comparison, prepare_materialization};
 pub use study::{AnalyzeConfig, AnalyzeParams, Prepared, Progress, Study, prepare};
-pub use table::{AcrossRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+pub use table::{AcrossRow, CompareRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
 pub use terms::{Convention, MatrixKind, Measure, Method, Side, Status};
 
 /// The README's Rust examples are tests too.

@@ -109,6 +109,38 @@ impl Convention {
     }
 }
 
+/// A matrix of an adapter's update in one layer, without W0.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum UpdateMatrix {
+    /// The factor A, compared by its right singular vectors.
+    A,
+    /// The factor B, compared by its left singular vectors.
+    B,
+    /// The update ΔW = s·B·A, compared by its left singular vectors.
+    Delta,
+}
+
+impl UpdateMatrix {
+    /// All three, in table order.
+    pub const ALL: [Self; 3] = [Self::A, Self::B, Self::Delta];
+
+    /// The name used in tables.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::A => "A",
+            Self::B => "B",
+            Self::Delta => "delta",
+        }
+    }
+
+    /// The side whose singular vectors are compared.
+    #[must_use]
+    pub fn side(self) -> Side {
+        if self == Self::A { Side::Right } else { Side::Left }
+    }
+}
+
 /// Which equations a CondLoRA checkpoint's Θ are meant for (the field `condlora_convention` of its configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum CondloraConvention {
@@ -221,6 +253,7 @@ text_form!(MatrixKind, "a matrix", [MatrixKind::A, MatrixKind::B, MatrixKind::BA
 text_form!(Side, "a side", [Side::Left, Side::Right]);
 text_form!(Measure, "a measure", [Measure::CosMax, Measure::CosMean, Measure::CosMin, Measure::Cka]);
 text_form!(Convention, "a convention", [Convention::Paper, Convention::General]);
+text_form!(UpdateMatrix, "a matrix of the update", [UpdateMatrix::A, UpdateMatrix::B, UpdateMatrix::Delta]);
 text_form!(
     CondloraConvention,
     "a CondLoRA convention",

@@ -8,6 +8,8 @@
 
 #[path = "bad_inputs/cases.rs"]
 mod cases;
+#[path = "bad_inputs/condlora_cases.rs"]
+mod condlora_cases;
 #[path = "bad_inputs/foreign_cases.rs"]
 mod foreign_cases;
 #[path = "bad_inputs/generate.rs"]

@@ -13,12 +13,12 @@ use std::sync::OnceLock;
 use condlora::conversion::{Equation, Target, Workspace, solve_theta};
 use condlora::linalg::UNIT_ROUNDOFF;
 use condlora::table::csv::read_rows;
-use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
-use condlora::terms::{MatrixKind, Method, Side, Status};
+use condlora::table::{CompareRow, ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
+use condlora::terms::{MatrixKind, Method, Side, Status, UpdateMatrix};
 use ndarray::{Array2, Axis};
 use ndarray_linalg::Inverse;
 use shared::checkpoint::read_matrix;
-use shared::program::{Run, analyze, data, real_base};
+use shared::program::{Run, analyze, data, program, real_base};
 
 const ADAPTERS: [&str; 3] = ["sst2-seed0", "sst2-seed1", "trec-seed0"];
 const MODULES: [(&str, &str); 2] = [("query", "q"), ("value", "v")];
@@ -161,6 +161,39 @@ fn condlora_is_the_oracles_and_its_theta_is_found_in_every_layer() {
         assert_eq!((row.adapter_key, row.rank, row.scaling), (row.module, 8, 1.0));
         assert_eq!((row.adapter_dtype.as_str(), row.status), ("F32", Status::Ok));
     }
+}
+
+#[test]
+fn lora_against_condlora_is_the_oracles() {
+    let mut compared = 0;
+    for (adapter, condlora) in [("trec-seed0", "trec-seed0"), ("sst2-seed0", "sst2-seed0"), ("sst2-seed1", "sst2-seed0")] {
+        let folder = tempfile::tempdir().unwrap();
+        let out = folder.path().join("out");
+        let mut command = program();
+        command.arg("compare").arg(data("adapters").join(adapter)).arg(data("condlora").join(condlora));
+        command.arg("--base").arg(real_base()).arg("-o").arg(&out);
+        command.args(["--figures", "none", "--null-draws", "0", "--ij", "8,8", "--ij", "4,4", "--ij", "1,1"]);
+        Run::of(command.output().unwrap()).exits(0);
+        let rows: Vec<CompareRow> = read_rows(&out.join("compare.csv")).unwrap();
+        assert_eq!(rows.len(), 2 * 6 * 3 * 3);
+        for expected in expected_rows(adapter, "lora_vs_condlora.csv") {
+            let (layer, size): (u32, usize) = (expected["layer"].parse().unwrap(), expected["i=j"].parse().unwrap());
+            for (matrix, column) in
+                [(UpdateMatrix::A, "phi_A_right"), (UpdateMatrix::B, "phi_B_left"), (UpdateMatrix::Delta, "phi_delta_left")]
+            {
+                let is_cell = |r: &&CompareRow| {
+                    (r.layer, r.matrix, &r.module, r.i, r.j) == (Some(layer), matrix, &expected["module"], size, size)
+                };
+                let found = rows.iter().find(is_cell).unwrap_or_else(|| panic!("{expected:?} is missing"));
+                let difference = (found.phi.unwrap() - number(&expected, column)).abs();
+                assert!(difference <= 1e-10, "{adapter} {expected:?} {matrix} is off by {difference:e}");
+                let chance = found.gaussian_expected.unwrap() - number(&expected, "random_expected");
+                assert!(chance.abs() < 1e-15 && found.status == Status::Ok);
+                compared += 1;
+            }
+        }
+    }
+    assert_eq!(compared, 3 * 36 * 3);
 }
 
 #[test]

@@ -196,7 +196,7 @@ fn check_w0(
     [d_out, d_in]: [usize; 2],
 ) -> Result<()> {
     let Some(info) = base.info(tensor).filter(|info| FloatType::of(info.dtype).is_some()) else { return Ok(()) };
-    let mut found = matrix_shape(base.weights_file(), tensor, info)?;
+    let mut found = matrix_shape(base.file_of(tensor), tensor, info)?;
     if transposed {
         found.reverse();
     }
@@ -212,7 +212,7 @@ fn no_layer(file: &Path, base: &BaseModel, module: &str) -> Error {
     let packed = format!(".{module}.qweight");
     if let Some(tensor) = base.names().find(|name| name.ends_with(&packed)) {
         let what = format!("base weight `{}` needs full precision", escape(tensor));
-        return Error::mismatch(base.weights_file(), what, "F32, F16, BF16 or F64", "GPTQ or AWQ (qweight)")
+        return Error::mismatch(base.file_of(tensor), what, "F32, F16, BF16 or F64", "GPTQ or AWQ (qweight)")
             .with_hint("give the unquantised base model with --base");
     }
     let what = format!("module `{}` of the CondLoRA has no weight in {}", escape(module), crate::error::show_path(base.path()));

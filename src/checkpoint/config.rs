@@ -152,6 +152,12 @@ impl AdapterConfig {
         self.peft_type == ADALORA
     }
 
+    /// The α of a module.
+    #[must_use]
+    pub fn alpha_of(&self, module_path: &str) -> f64 {
+        first_match(&self.alpha_pattern, module_path).unwrap_or(self.lora_alpha)
+    }
+
     /// The factor `s` in `ΔW = s·B·A` of a module whose tensors have rank `rank`.
     #[must_use]
     pub fn scaling(&self, module_path: &str, rank: usize) -> f64 {
@@ -160,7 +166,7 @@ impl AdapterConfig {
             let start = self.init_r as f64;
             return if self.lora_alpha > 0.0 { self.lora_alpha } else { start } / (start + ADALORA_SHIFT);
         }
-        let alpha = first_match(&self.alpha_pattern, module_path).unwrap_or(self.lora_alpha);
+        let alpha = self.alpha_of(module_path);
         let rank = rank as f64;
         if self.use_rslora { alpha / rank.sqrt() } else { alpha / rank }
     }

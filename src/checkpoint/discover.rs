@@ -110,8 +110,38 @@ impl Named {
     }
 }
 
-/// Prepends parent folders to equal names until they differ.
+/// Names adapters that are given by their own directories: each by its folder, with parent folders where these are equal.
+///
+/// # Errors
+/// [`Error::Missing`] for a directory that is not there.
+pub fn adapter_names(dirs: &[PathBuf]) -> Result<Vec<String>> {
+    let mut places: Vec<(PathBuf, usize)> = Vec::new();
+    let mut found: Vec<Named> = Vec::new();
+    for dir in dirs {
+        let real = dir.canonicalize().map_err(|err| unreadable(dir, &err))?;
+        // The same directory twice has one name: no parent would tell the two apart.
+        let known = places.iter().find(|(other, _)| *other == real).map(|(_, at)| *at);
+        places.push((real.clone(), known.unwrap_or(found.len())));
+        if known.is_none() {
+            let full = if dir.file_name().is_some() { std::path::absolute(dir).unwrap_or(real) } else { real };
+            found.push(Named { dir: dir.clone(), full, parts: 1 });
+        }
+    }
+    let names = unequal_names(&mut found);
+    Ok(places.iter().filter_map(|(_, at)| names.get(*at).cloned()).collect())
+}
+
+/// The adapters by names that differ, in the order of these.
 fn tell_apart(mut found: Vec<Named>) -> Vec<FoundAdapter> {
+    let names = unequal_names(&mut found);
+    let named = found.into_iter().zip(names).map(|(named, name)| FoundAdapter { name, dir: named.dir });
+    let mut adapters: Vec<FoundAdapter> = named.collect();
+    adapters.sort();
+    adapters
+}
+
+/// Prepends parent folders to equal names until they differ.
+fn unequal_names(found: &mut [Named]) -> Vec<String> {
     loop {
         let names: Vec<String> = found.iter().map(Named::name).collect();
         let mut count: BTreeMap<&str, usize> = BTreeMap::new();
@@ -126,10 +156,7 @@ fn tell_apart(mut found: Vec<Named>) -> Vec<FoundAdapter> {
             }
         }
         if !grown {
-            let named = found.into_iter().zip(names).map(|(named, name)| FoundAdapter { name, dir: named.dir });
-            let mut adapters: Vec<FoundAdapter> = named.collect();
-            adapters.sort();
-            return adapters;
+            return names;
         }
     }
 }
@@ -340,6 +367,16 @@ mod tests {
     fn equal_names_get_their_parents() {
         let dir = tree(&["a/s/sst2", "b/s/sst2", "b/s/trec"]);
         assert_eq!(names(&[dir.path().join("a/s"), dir.path().join("b/s")]), ["a/s/sst2", "b/s/sst2", "trec"]);
+    }
+
+    #[test]
+    fn given_adapters_keep_their_order() {
+        let dir = tree(&["z/s", "a/s", "a/t"]);
+        let names = |given: &[&str]| adapter_names(&given.iter().map(|name| dir.path().join(name)).collect::<Vec<_>>()).unwrap();
+        assert_eq!(names(&["z/s", "a/s"]), ["z/s", "a/s"]);
+        assert_eq!(names(&["z/s", "a/t"]), ["s", "t"]);
+        assert_eq!(names(&["a/s", "a/../a/s/."]), ["s", "s"]);
+        assert_eq!(adapter_names(&[dir.path().join("none")]).unwrap_err().exit_code(), 3);
     }
 
     #[test]

@@ -19,6 +19,7 @@ mod hub_cache;
 pub mod keys;
 mod kohya;
 mod mlx;
+pub mod model_class;
 pub mod model_config;
 pub mod pairing;
 mod pickle;
@@ -33,6 +34,9 @@ pub mod weights;
 #[cfg(test)]
 #[path = "../../tests/bad_inputs/cases.rs"]
 mod cases;
+#[cfg(test)]
+#[path = "../../tests/bad_inputs/condlora_cases.rs"]
+mod condlora_cases;
 #[cfg(test)]
 #[path = "../../tests/bad_inputs/foreign_cases.rs"]
 mod foreign_cases;
@@ -52,8 +56,9 @@ pub use adapter::{
 pub use base::BaseModel;
 pub use condlora::{CondLora, SharedModule};
 pub use config::{AdapterConfig, KeptFields};
-pub use discover::{FoundAdapter, find_adapters, find_base, match_init};
+pub use discover::{FoundAdapter, adapter_names, find_adapters, find_base, match_init};
 pub use keys::ModuleKey;
+pub use model_class::ModelClass;
 pub use model_config::ModelConfig;
 pub use pairing::{Block, NameMap, PairedLayer, PairedModule, PairingRules, Split, base_name_warning, pair_with_base};
 pub use safetensors_writer::{SafetensorsWriter, TensorSpec};

@@ -30,7 +30,9 @@ impl TensorSpec {
         Self { name: name.into(), dtype: float.dtype(), shape: shape.to_vec() }
     }
 
-    fn bytes(&self) -> usize {
+    /// How many bytes its values take.
+    #[must_use]
+    pub fn bytes(&self) -> usize {
         self.shape.iter().product::<usize>() * self.dtype.bitsize() / 8
     }
 }
@@ -72,7 +74,7 @@ impl<W: Write> SafetensorsWriter<W> {
     ///
     /// # Errors
     /// Those of `out`; [`io::ErrorKind::InvalidInput`] if another number of values was announced, if the type is no float, or if a value
-    /// is beyond what the type can hold.
+    /// is not finite in it.
     pub fn write_values<'v>(&mut self, values: impl IntoIterator<Item = &'v f64>) -> io::Result<()> {
         let spec = self.specs.get(self.next).ok_or_else(|| invalid("more tensors than were announced".to_owned()))?;
         let Some(float) = FloatType::of(spec.dtype) else {

@@ -94,30 +94,26 @@ impl FloatType {
         }
     }
 
-    /// Appends a value rounded to this type, little-endian; false where a finite value is beyond its range.
+    /// Whether a finite value rounds to a finite one of this type.
+    #[must_use]
+    pub fn holds(self, value: f64) -> bool {
+        match self {
+            Self::F32 => (value as f32).is_finite(),
+            Self::F16 => half::f16::from_f64(value).is_finite(),
+            Self::BF16 => half::bf16::from_f64(value).is_finite(),
+            Self::F64 => value.is_finite(),
+        }
+    }
+
+    /// Appends a value rounded to this type, little-endian; false where it is beyond the range or not finite at all.
     pub(super) fn narrow(self, value: f64, bytes: &mut Vec<u8>) -> bool {
-        let finite = match self {
-            Self::F32 => {
-                let narrow = value as f32;
-                bytes.extend(narrow.to_le_bytes());
-                narrow.is_finite()
-            }
-            Self::F16 => {
-                let narrow = half::f16::from_f64(value);
-                bytes.extend(narrow.to_le_bytes());
-                narrow.is_finite()
-            }
-            Self::BF16 => {
-                let narrow = half::bf16::from_f64(value);
-                bytes.extend(narrow.to_le_bytes());
-                narrow.is_finite()
-            }
-            Self::F64 => {
-                bytes.extend(value.to_le_bytes());
-                true
-            }
-        };
-        finite || !value.is_finite()
+        match self {
+            Self::F32 => bytes.extend((value as f32).to_le_bytes()),
+            Self::F16 => bytes.extend(half::f16::from_f64(value).to_le_bytes()),
+            Self::BF16 => bytes.extend(half::bf16::from_f64(value).to_le_bytes()),
+            Self::F64 => bytes.extend(value.to_le_bytes()),
+        }
+        self.holds(value)
     }
 }
 

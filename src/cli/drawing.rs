@@ -22,8 +22,22 @@ pub(super) struct DrawingArgs {
     pub(super) scale: ColourScale,
 }
 
-fn parse_format(text: &str) -> Result<Option<FigureFormat>, String> {
+pub(super) fn parse_format(text: &str) -> Result<Option<FigureFormat>, String> {
     if text == "none" { Ok(None) } else { text.parse().map(Some).map_err(|_| "expected svg, png or none".to_owned()) }
+}
+
+/// The formats asked for, each once.
+///
+/// # Errors
+/// [`Error::Usage`] for `none` beside a format.
+pub(super) fn figure_formats(given: &[Option<FigureFormat>]) -> Result<Vec<FigureFormat>> {
+    let mut formats: Vec<FigureFormat> = given.iter().flatten().copied().collect();
+    if !formats.is_empty() && given.contains(&None) {
+        return Err(Error::usage("--figures: none stands alone"));
+    }
+    formats.sort();
+    formats.dedup();
+    Ok(formats)
 }
 
 impl DrawingArgs {
@@ -32,13 +46,7 @@ impl DrawingArgs {
     /// # Errors
     /// [`Error::Usage`] for `none` beside a format.
     pub(super) fn options(&self) -> Result<FigureOptions> {
-        let mut formats: Vec<FigureFormat> = self.figures.iter().flatten().copied().collect();
-        if !formats.is_empty() && self.figures.contains(&None) {
-            return Err(Error::usage("--figures: none stands alone"));
-        }
-        formats.sort();
-        formats.dedup();
-        Ok(FigureOptions { formats, scale: self.scale })
+        Ok(FigureOptions { formats: figure_formats(&self.figures)?, scale: self.scale })
     }
 
     /// Draws all figures and writes those that go into `out`.

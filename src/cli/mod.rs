@@ -3,7 +3,10 @@
 //! Data goes to stdout, everything else to stderr. One file for each command; this one has what they share.
 
 mod analyze;
+mod averages;
+mod compare;
 mod drawing;
+mod materialize;
 mod merge;
 mod pairing;
 mod progress;
@@ -76,6 +79,10 @@ struct Global {
 enum Command {
     /// Solve for the conversion matrices of LoRA adapters and compare them across layers
     Analyze(Box<analyze::AnalyzeArgs>),
+    /// Compare two adapters of one base layer by layer: A, B and the update of LoRA or CondLoRA
+    Compare(Box<compare::CompareArgs>),
+    /// Make a LoRA adapter that PEFT loads of a CondLoRA
+    Materialize(materialize::MaterializeArgs),
     /// Put the shards of a study together, as if one run had made them
     Merge(Box<merge::MergeArgs>),
 }
@@ -125,6 +132,8 @@ fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Out
     let command_line: Vec<String> = arguments.iter().map(|a| escape(&a.to_string_lossy())).collect();
     match &cli.command {
         Command::Analyze(args) => analyze::run(args, &cli.global, command_line, &pool, terminal),
+        Command::Compare(args) => compare::run(args, &cli.global, command_line, &pool, terminal),
+        Command::Materialize(args) => materialize::run(args, &cli.global, command_line, terminal),
         Command::Merge(args) => merge::run(args, &cli.global, command_line, &pool, terminal),
     }
 }

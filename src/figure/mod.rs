@@ -9,6 +9,7 @@ mod colour;
 mod font;
 mod group;
 mod heatmap;
+mod layers;
 mod overview;
 mod panel;
 mod scene;
@@ -22,7 +23,7 @@ use rayon::prelude::*;
 
 use self::group::Group;
 use crate::error::Result;
-use crate::table::rows::Tables;
+use crate::table::rows::{CompareRow, Tables};
 use crate::terms::{MatrixKind, Side};
 
 /// A file format for figures.
@@ -211,6 +212,56 @@ pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &Figure
     Ok(drawn.into_iter().flatten().collect())
 }
 
+/// The layer-by-layer figure of one module and (i, j) of a comparison.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ComparisonFigure {
+    /// Module name.
+    pub module: String,
+    /// How many singular vectors of the left adapter.
+    pub i: usize,
+    /// How many of the right one.
+    pub j: usize,
+    /// Format of `bytes`.
+    pub format: FigureFormat,
+    /// The file's contents.
+    pub bytes: Vec<u8>,
+}
+
+/// Draws φ of a comparison layer by layer, for every module that has layers and every (i, j), in table order.
+///
+/// # Errors
+/// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
+pub fn draw_comparison(rows: &[CompareRow], formats: &[FigureFormat]) -> Result<Vec<ComparisonFigure>> {
+    // Each group has one row at least.
+    let mut groups: Vec<Vec<&CompareRow>> = Vec::new();
+    for row in rows {
+        let belongs = |group: &&mut Vec<&CompareRow>| (&group[0].module, group[0].i, group[0].j) == (&row.module, row.i, row.j);
+        match groups.iter_mut().find(belongs) {
+            Some(group) => group.push(row),
+            None => groups.push(vec![row]),
+        }
+    }
+    let draw = |rows: Vec<&CompareRow>| -> Result<Vec<ComparisonFigure>> {
+        let first = rows[0];
+        let Some(scene) = layers::LayerLines::of(rows).as_ref().and_then(layers::scene) else { return Ok(Vec::new()) };
+        let one = |format: &FigureFormat| {
+            let bytes = bytes_of(&scene, *format)?;
+            Ok(ComparisonFigure { module: first.module.clone(), i: first.i, j: first.j, format: *format, bytes })
+        };
+        formats.iter().map(one).collect()
+    };
+    let drawn: Vec<Vec<ComparisonFigure>> = groups.into_par_iter().map(draw).collect::<Result<_>>()?;
+    Ok(drawn.into_iter().flatten().collect())
+}
+
+/// A scene as a file of one format.
+fn bytes_of(scene: &scene::Scene, format: FigureFormat) -> Result<Vec<u8>> {
+    match format {
+        FigureFormat::Svg => svg::to_svg(scene),
+        FigureFormat::Png => bitmap::to_png(scene),
+    }
+}
+
 fn heatmap_kind(group: &Group<'_>) -> FigureKind {
     let (matrix, side, i, j) = (group.matrix, group.side, group.i, group.j);
     FigureKind::Heatmap { module: group.module.to_owned(), matrix, side, i, j }
@@ -224,11 +275,7 @@ fn across_kind(group: &across::Across<'_>) -> FigureKind {
 /// One scene in every format asked for.
 fn render(scene: &scene::Scene, adapter: &str, kind: &FigureKind, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
     let one = |format: &FigureFormat| {
-        let bytes = match format {
-            FigureFormat::Svg => svg::to_svg(scene)?,
-            FigureFormat::Png => bitmap::to_png(scene)?,
-        };
-        Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes })
+        Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes: bytes_of(scene, *format)? })
     };
     options.formats.iter().map(one).collect()
 }

@@ -43,10 +43,37 @@ pub(super) struct Cells {
 /// One thing to draw, at device pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) enum Item {
-    Rect { x: i32, y: i32, width: i32, height: i32, fill: Rgb },
-    Line { from: (i32, i32), to: (i32, i32), colour: Rgb },
+    Rect {
+        x: i32,
+        y: i32,
+        width: i32,
+        height: i32,
+        fill: Rgb,
+    },
+    Line {
+        from: (i32, i32),
+        to: (i32, i32),
+        colour: Rgb,
+    },
     Text(Text),
     Cells(Cells),
+    /// A line through points, `width` device pixels wide.
+    Path {
+        points: Vec<(i32, i32)>,
+        width: u32,
+        colour: Rgb,
+    },
+    /// A filled polygon.
+    Area {
+        points: Vec<(i32, i32)>,
+        fill: Rgb,
+    },
+    /// A filled circle.
+    Dot {
+        at: (i32, i32),
+        radius: u32,
+        fill: Rgb,
+    },
 }
 
 /// A whole figure.
@@ -91,6 +118,23 @@ impl Scene {
     /// A straight line of one device pixel.
     pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: Rgb) {
         self.items.push(Item::Line { from: (device(from.0), device(from.1)), to: (device(to.0), device(to.1)), colour });
+    }
+
+    /// A line through points, `width` CSS pixels wide.
+    pub(super) fn path(&mut self, points: &[(f64, f64)], width: f64, colour: Rgb) {
+        let width = (width * SCALE).round().max(1.0) as u32;
+        self.items.push(Item::Path { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), width, colour });
+    }
+
+    /// A filled polygon.
+    pub(super) fn area(&mut self, points: &[(f64, f64)], fill: Rgb) {
+        self.items.push(Item::Area { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), fill });
+    }
+
+    /// A filled circle.
+    pub(super) fn dot(&mut self, x: f64, y: f64, radius: f64, fill: Rgb) {
+        let radius = (radius * SCALE).round().max(1.0) as u32;
+        self.items.push(Item::Dot { at: (device(x), device(y)), radius, fill });
     }
 
     /// Text whose baseline passes through `(x, y)`.

@@ -5,7 +5,7 @@
 
 use std::fmt::Write;
 
-use plotters::prelude::{DrawingBackend, RGBColor, SVGBackend};
+use plotters::prelude::{Color, DrawingBackend, RGBColor, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontFamily, FontTransform, IntoFont, TextStyle};
 
@@ -67,6 +67,13 @@ fn draw(scene: &Scene, without_cells: bool, out: &mut String) -> Result<()> {
             }
             Item::Line { from, to, colour } => backend.draw_line(*from, *to, &rgb(*colour)).map_err(|e| bug(&e))?,
             Item::Text(text) => write_text(&mut backend, text)?,
+            Item::Path { points, width, colour } => {
+                backend.draw_path(points.iter().copied(), &rgb(*colour).stroke_width(*width)).map_err(|e| bug(&e))?;
+            }
+            Item::Area { points, fill } => {
+                backend.fill_polygon(points.iter().copied(), &rgb(*fill)).map_err(|e| bug(&e))?;
+            }
+            Item::Dot { at, radius, fill } => backend.draw_circle(*at, *radius, &rgb(*fill), true).map_err(|e| bug(&e))?,
             Item::Cells(_) if without_cells => {}
             Item::Cells(block) => rectangles(&mut backend, block)?,
         }

@@ -65,7 +65,7 @@ impl GroupLayer {
         }
     }
 
-    fn of(layer: &PairedLayer) -> Self {
+    pub(super) fn of(layer: &PairedLayer) -> Self {
         Self {
             layer: layer.adapter_layer.layer,
             tensor: layer.tensor.clone(),

@@ -66,7 +66,7 @@ fn find(matrices: &[(MatrixKind, LayerMatrix)], kind: MatrixKind) -> Option<&Lay
 }
 
 /// Columns of this length that are solved together.
-pub(super) fn columns_together(length: usize) -> usize {
+pub(crate) fn columns_together(length: usize) -> usize {
     (TOGETHER / (size_of::<f64>() * length.max(1))).max(FEWEST)
 }
 
@@ -136,11 +136,7 @@ impl Work<'_> {
             blake3: raw.hash.clone(),
         });
         let w0 = StoredWeight::new(raw, self.layer);
-        // The solver only knows that something is not finite; the tensor knows what and where.
-        let explain = |error| match error {
-            Error::NonFinite { .. } => w0.stored().check_finite().err().unwrap_or(error),
-            _ => error,
-        };
+        let explain = |error| w0.explain(error);
         let solver = context.clock.solve.time(|| Solver::new(&w0, context.config.params().rcond, workspace));
         let mut solver = solver.map_err(explain)?;
 

@@ -45,7 +45,7 @@ impl Wanted<'_> {
 }
 
 /// A matrix of one layer, ready to be compared: the vectors that are wanted of it, and its spectrum.
-pub(super) struct LayerMatrix {
+pub(crate) struct LayerMatrix {
     left: Option<Array2<f64>>,
     right: Option<Array2<f64>>,
     /// What CKA compares, where it does; also none where the matrix has nothing to compare.
@@ -60,14 +60,25 @@ pub(super) struct LayerMatrix {
 }
 
 impl LayerMatrix {
+    /// A factor, or a product of factors, that is compared without W0: by the left vectors of `basis`, of which there is none where the
+    /// matrix is zero.
+    pub(crate) fn without_w0(basis: Option<SubspaceBasis>, error_factor: f64, n: usize) -> Self {
+        let (left, spectrum) = match basis.map(SubspaceBasis::into_parts) {
+            Some((left, _, spectrum)) => (Some(left), Some(spectrum)),
+            None => (None, None),
+        };
+        let zero = spectrum.is_none();
+        Self { left, right: None, spectrum, zero, reliable: true, singular: false, error_factor, n, centred: None }
+    }
+
     /// The singular vectors of one side.
-    pub(super) fn vectors(&self, side: Side) -> Option<ArrayView2<'_, f64>> {
+    pub(crate) fn vectors(&self, side: Side) -> Option<ArrayView2<'_, f64>> {
         let vectors = if side == Side::Left { &self.left } else { &self.right };
         vectors.as_ref().map(|vectors| vectors.view())
     }
 
     /// What is to be said of its first `i` vectors, whatever they are compared with.
-    pub(super) fn status(&self, i: usize) -> Status {
+    pub(crate) fn status(&self, i: usize) -> Status {
         match &self.spectrum {
             None if self.zero => Status::Zero,
             Some(spectrum) if i > spectrum.rank() => Status::Rank,
@@ -84,7 +95,7 @@ impl LayerMatrix {
 }
 
 /// What is to be said of φ between the first `i` vectors of `x` and the first `j` of `y`, and the bound on its error.
-pub(super) fn cell_status(x: &LayerMatrix, y: &LayerMatrix, (i, j): (usize, usize), differ_in_length: bool) -> (Status, f64) {
+pub(crate) fn cell_status(x: &LayerMatrix, y: &LayerMatrix, (i, j): (usize, usize), differ_in_length: bool) -> (Status, f64) {
     let (status_x, status_y) = (x.status(i), y.status(j));
     let bound = (x.error(i) + y.error(j)).min(1.0);
     let status = if differ_in_length {
@@ -117,7 +128,7 @@ pub(super) fn cka_status(x: &LayerMatrix, y: &LayerMatrix, differ_in_length: boo
 }
 
 /// Whether a cell of this status has a φ.
-pub(super) fn has_phi(status: Status) -> bool {
+pub(crate) fn has_phi(status: Status) -> bool {
     !matches!(status, Status::Skipped | Status::Zero | Status::Rank)
 }
 

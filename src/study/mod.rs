@@ -29,6 +29,11 @@ use rayon::prelude::*;
 pub use memory::parse_bytes;
 pub use params::{AnalyzeConfig, AnalyzeParams};
 pub use shard::{Shard, Whole};
+// What the commands on CondLoRA share with the analysis.
+pub(crate) use layer::columns_together;
+pub(crate) use matrices::{LayerMatrix, cell_status, has_phi};
+pub(crate) use params::{LayerSet, check_ij};
+pub(crate) use stored::{FactorPair, StoredWeight};
 
 use crate::checkpoint::InputRecord;
 use crate::error::{Error, Result, escape};

@@ -92,9 +92,7 @@ impl AnalyzeParams {
         if self.paths.is_empty() {
             return Err(Error::usage("no adapter given; expected at least one PATH"));
         }
-        if let Some((i, j)) = self.ij.iter().find(|(i, j)| *i == 0 || *j == 0) {
-            return Err(Error::usage(format!("--ij {i},{j}: expected numbers of singular vectors from 1 on, found 0")));
-        }
+        check_ij(&mut self.ij)?;
         if let Some(rcond) = self.rcond.filter(|x| !(0.0..1.0).contains(x)) {
             return Err(Error::usage(format!("--rcond {rcond}: expected a number from 0 to below 1")));
         }
@@ -112,13 +110,6 @@ impl AnalyzeParams {
         self.matrices.dedup();
         self.sides.sort();
         self.sides.dedup();
-        let mut seen = Vec::new();
-        self.ij.retain(|pair| {
-            !seen.contains(pair) && {
-                seen.push(*pair);
-                true
-            }
-        });
         let layers = self.layers.as_deref().map(LayerSet::parse).transpose()?;
         Ok(AnalyzeConfig { given: self, layers })
     }
@@ -151,6 +142,24 @@ impl AnalyzeConfig {
     }
 }
 
+/// Checks numbers of singular vectors, and keeps each pair once.
+///
+/// # Errors
+/// [`Error::Usage`] for a 0.
+pub(crate) fn check_ij(ij: &mut Vec<(usize, usize)>) -> Result<()> {
+    if let Some((i, j)) = ij.iter().find(|(i, j)| *i == 0 || *j == 0) {
+        return Err(Error::usage(format!("--ij {i},{j}: expected numbers of singular vectors from 1 on, found 0")));
+    }
+    let mut seen = Vec::new();
+    ij.retain(|pair| {
+        !seen.contains(pair) && {
+            seen.push(*pair);
+            true
+        }
+    });
+    Ok(())
+}
+
 /// A matrix and the side of it that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct View {
@@ -160,10 +169,10 @@ pub(super) struct View {
 
 /// Layer indices and inclusive ranges.
 #[derive(Debug, Clone)]
-pub(super) struct LayerSet(Vec<(u32, u32)>);
+pub(crate) struct LayerSet(Vec<(u32, u32)>);
 
 impl LayerSet {
-    fn parse(text: &str) -> Result<Self> {
+    pub(crate) fn parse(text: &str) -> Result<Self> {
         let wrong = |part: &str, why: &str| Error::Usage {
             what: format!("--layers {}: {why}", crate::error::escape(part)),
             hint: Some("give 0-based indices and inclusive ranges, as in --layers 0..5,8".into()),
@@ -183,7 +192,7 @@ impl LayerSet {
         Ok(Self(ranges))
     }
 
-    pub(super) fn holds(&self, layer: u32) -> bool {
+    pub(crate) fn holds(&self, layer: u32) -> bool {
         self.0.iter().any(|&(first, last)| (first..=last).contains(&layer))
     }
 }

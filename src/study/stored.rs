@@ -1,15 +1,17 @@
 //! What is read of a layer: its base weight, and the factors of its adapters.
 
-use ndarray::{Array2, ArrayView2, s};
+use std::ops::Range;
+
+use ndarray::{Array2, s};
 
 use super::grouping::GroupLayer;
-use crate::checkpoint::{Adapter, AdapterLayer, InputRecord, RawTensor};
+use crate::checkpoint::{Adapter, AdapterLayer, BaseModel, InputRecord, PairedLayer, RawTensor};
 use crate::conversion::{Equation, Target, WeightRows, factor_of, shared_equations};
 use crate::error::{Error, Result, escape};
 use crate::terms::CondloraConvention;
 
 /// A base weight as it is stored, or turned where the model stores it transposed; of a fused weight, the rows of one part.
-pub(super) struct StoredWeight {
+pub(crate) struct StoredWeight {
     raw: RawTensor,
     first_row: usize,
     d_out: usize,
@@ -32,13 +34,27 @@ impl StoredWeight {
         Self { raw, first_row, d_out, d_in, turned }
     }
 
-    pub(super) fn stored(&self) -> &RawTensor {
-        &self.raw
+    /// Reads the base weight of a layer and records that.
+    ///
+    /// # Errors
+    /// As [`BaseModel::read`].
+    pub(crate) fn read(base: &BaseModel, layer: &PairedLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
+        let raw = base.read(&layer.tensor)?;
+        inputs.push(InputRecord {
+            file: raw.file.clone(),
+            tensor: Some(raw.name.clone()),
+            dtype: Some(raw.dtype.to_string()),
+            blake3: raw.hash.clone(),
+        });
+        Ok(Self::new(raw, &GroupLayer::of(layer)))
     }
 
-    /// The rows of B (out of all parts, r) that belong to this part.
-    fn rows_of<'b>(&self, b: &'b Array2<f64>) -> ArrayView2<'b, f64> {
-        b.slice(s![self.first_row..self.first_row + self.d_out, ..])
+    /// An error about values that are not finite, in full: a computation only knows that something is; the tensor knows what and where.
+    pub(crate) fn explain(&self, error: Error) -> Error {
+        match error {
+            Error::NonFinite { .. } => self.raw.check_finite().err().unwrap_or(error),
+            _ => error,
+        }
     }
 }
 
@@ -66,9 +82,9 @@ fn shaped(rows: usize, columns: usize, values: Vec<f64>) -> Result<Array2<f64>> 
 }
 
 /// A and B of one adapter's layer: Aᵀ (in, r) and B (out, r).
-pub(super) struct FactorPair {
-    pub(super) a_transposed: Array2<f64>,
-    pub(super) b: Array2<f64>,
+pub(crate) struct FactorPair {
+    pub(crate) a_transposed: Array2<f64>,
+    pub(crate) b: Array2<f64>,
 }
 
 impl FactorPair {
@@ -76,7 +92,7 @@ impl FactorPair {
     ///
     /// # Errors
     /// As [`Adapter::read_factors`].
-    pub(super) fn read(
+    pub(crate) fn read(
         adapter: &Adapter,
         layer: &AdapterLayer,
         w0: &StoredWeight,
@@ -95,9 +111,29 @@ impl FactorPair {
                 other => other,
             });
         }
-        let a_transposed = shaped(layer.rank, layer.d_in, factors.a)?.reversed_axes().as_standard_layout().into_owned();
-        let whole_b = shaped(layer.d_out, layer.rank, factors.b)?;
-        let b = if whole_b.nrows() == w0.d_out { whole_b } else { w0.rows_of(&whole_b).to_owned() };
+        Self::as_stored(layer, [factors.a, factors.b], w0.first_row..w0.first_row + w0.d_out)
+    }
+
+    /// Reads the factors of a layer that stores them, without a look at W0.
+    ///
+    /// # Errors
+    /// As [`Adapter::read_factors`]; [`Error::Shape`] for a CondLoRA, whose factors are made of W0.
+    pub(crate) fn read_stored(adapter: &Adapter, paired: &PairedLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
+        let layer = &paired.adapter_layer;
+        let factors = adapter.read_factors(layer)?;
+        inputs.extend(factors.inputs);
+        if factors.shared.is_some() {
+            return Err(Error::Shape { what: "factors of a CondLoRA", expected: "a W0".into(), found: "none".into() });
+        }
+        let first = paired.block.as_ref().map_or(0, |block| block.first);
+        Self::as_stored(layer, [factors.a, factors.b], first..first + paired.d_out)
+    }
+
+    /// A and B as they were read, row by row; of a fused weight's B, some rows.
+    fn as_stored(layer: &AdapterLayer, [a, b]: [Vec<f64>; 2], rows: Range<usize>) -> Result<Self> {
+        let a_transposed = shaped(layer.rank, layer.d_in, a)?.reversed_axes().as_standard_layout().into_owned();
+        let whole_b = shaped(layer.d_out, layer.rank, b)?;
+        let b = if whole_b.nrows() == rows.len() { whole_b } else { whole_b.slice(s![rows, ..]).to_owned() };
         Ok(Self { a_transposed, b })
     }
 

@@ -7,8 +7,8 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::rows::{AcrossRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow};
-use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status};
+use super::rows::{AcrossRow, CompareAverageRow, CompareRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow};
+use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
 /// What stands in one field.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -142,7 +142,7 @@ macro_rules! named_cells {
         }
     )+};
 }
-named_cells!(MatrixKind, Side, Convention, Method, Status, Measure);
+named_cells!(MatrixKind, Side, Convention, Method, Status, Measure, UpdateMatrix);
 
 /// An optional number, or a name of which none is empty. (An optional free name would not be told from an empty one.)
 macro_rules! optional_cells {
@@ -291,6 +291,16 @@ columns!(
     "measures",
     [adapter, module, matrix, side, i, j, layer_a, layer_b, measure, value, gaussian_mean, gaussian_sd, w0_mean, w0_sd, status,]
 );
+columns!(
+    CompareRow,
+    "compare",
+    [left, right, module, layer, matrix, side, i, j, phi, gaussian_expected, w0_mean, w0_sd, w0_p, status]
+);
+columns!(
+    CompareAverageRow,
+    "compare_averages",
+    [left, right, module, matrix, side, i, j, layers, phi_mean, gaussian_expected, w0_mean, w0_sd, w0_p, status]
+);
 
 #[cfg(test)]
 mod tests {
@@ -315,6 +325,10 @@ mod tests {
              norm_delta,status"
         );
         assert_eq!(SpectrumRow::COLUMNS.join(","), "adapter,module,matrix,layer,k,sigma");
+        assert_eq!(
+            CompareRow::COLUMNS.join(","),
+            "left,right,module,layer,matrix,side,i,j,phi,gaussian_expected,w0_mean,w0_sd,w0_p,status"
+        );
         assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
         assert_eq!(
             MeasureRow::COLUMNS.join(","),

@@ -27,10 +27,12 @@ pub use json::summary_json;
 pub use manifest::{AdapterRecord, InputRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
 pub use output::OutputDir;
 pub use phi_matrix::{PhiMatrix, phi_matrices};
-pub use rows::{AcrossRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+pub use rows::{
+    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
+};
 pub use shards::Shards;
 pub use temporaries::remove_temporaries;
-pub use write::write_study;
+pub use write::{write_study, write_table};
 
 /// What the operating system said, without the error number that `std` adds.
 fn in_words(error: &std::io::Error) -> String {

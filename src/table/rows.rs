@@ -1,6 +1,6 @@
 //! One type for each table; fields are the columns, in the order they are written.
 
-use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status};
+use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
 /// One row of `summary.csv`: an adapter × module × matrix × side × (i, j).
 #[derive(Debug, Clone, PartialEq)]
@@ -209,6 +209,72 @@ pub struct MeasureRow {
     /// Its standard deviation.
     pub w0_sd: Option<f64>,
     /// The worse status of the two matrices.
+    pub status: Status,
+}
+
+/// One row of `compare.csv`: a matrix of two adapters in one layer.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompareRow {
+    /// One adapter's name.
+    pub left: String,
+    /// The other's.
+    pub right: String,
+    /// Module name.
+    pub module: String,
+    /// Layer index; none for a module outside any repeated container.
+    pub layer: Option<u32>,
+    /// The matrix compared.
+    pub matrix: UpdateMatrix,
+    /// Which singular vectors.
+    pub side: Side,
+    /// How many singular vectors of `left`.
+    pub i: usize,
+    /// How many singular vectors of `right`.
+    pub j: usize,
+    /// φ(left, right, i, j).
+    pub phi: Option<f64>,
+    /// Expected φ of Gaussian matrices, `max(i,j)/D`.
+    pub gaussian_expected: Option<f64>,
+    /// Mean φ with a Gaussian Θ where a side is a CondLoRA.
+    pub w0_mean: Option<f64>,
+    /// Standard deviation of that (ddof 1).
+    pub w0_sd: Option<f64>,
+    /// Share of draws (with the observation) whose φ is at least `phi`.
+    pub w0_p: Option<f64>,
+    /// The worse status of the two matrices.
+    pub status: Status,
+}
+
+/// The average of a comparison's rows over layers.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CompareAverageRow {
+    /// One adapter's name.
+    pub left: String,
+    /// The other's.
+    pub right: String,
+    /// Module name.
+    pub module: String,
+    /// The matrix compared.
+    pub matrix: UpdateMatrix,
+    /// Which singular vectors.
+    pub side: Side,
+    /// How many singular vectors of `left`.
+    pub i: usize,
+    /// How many singular vectors of `right`.
+    pub j: usize,
+    /// How many layers have a φ.
+    pub layers: usize,
+    /// Mean φ over these.
+    pub phi_mean: Option<f64>,
+    /// Expected φ of Gaussian matrices.
+    pub gaussian_expected: Option<f64>,
+    /// Mean over draws of the control's average.
+    pub w0_mean: Option<f64>,
+    /// Standard deviation of that (ddof 1).
+    pub w0_sd: Option<f64>,
+    /// Share of draws (with the observation) whose average is at least `phi_mean`.
+    pub w0_p: Option<f64>,
+    /// The worst status of the rows.
     pub status: Status,
 }
 

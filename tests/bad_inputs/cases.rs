@@ -5,6 +5,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
+use super::condlora_cases::CONDLORA;
 use super::foreign_cases::FOREIGN;
 use super::generate::{
     ADAPTER_CONFIG, ADAPTER_WEIGHTS, BASE_WEIGHTS, Tensor, WIDTH, adapter, adapter_header, adapter_tensors, base, base_tensors,
@@ -31,7 +32,16 @@ pub(crate) const fn case(name: &'static str, exit: u8, says: &'static [&'static 
 /// Every case.
 pub(crate) fn all() -> impl Iterator<Item = &'static Case> {
     let kinds = CONFIG.iter().chain(&KINDS).chain(&KEYS);
-    FILES.iter().chain(&SHARDS).chain(&HEADER).chain(kinds).chain(&SHAPES).chain(&VALUES).chain(&PICKLES).chain(&FOREIGN)
+    FILES
+        .iter()
+        .chain(&SHARDS)
+        .chain(&HEADER)
+        .chain(kinds)
+        .chain(&SHAPES)
+        .chain(&VALUES)
+        .chain(&PICKLES)
+        .chain(&FOREIGN)
+        .chain(&CONDLORA)
 }
 
 fn weights(root: &Path, bytes: &[u8]) {

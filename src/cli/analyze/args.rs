@@ -110,7 +110,7 @@ enum ConventionChoice {
     General,
 }
 
-fn parse_pair(text: &str) -> Result<(usize, usize), String> {
+pub(in crate::cli) fn parse_pair(text: &str) -> Result<(usize, usize), String> {
     let wrong = || "expected two numbers, as in 8,8".to_owned();
     let (i, j) = text.split_once(',').ok_or_else(wrong)?;
     Ok((i.trim().parse().map_err(|_| wrong())?, j.trim().parse().map_err(|_| wrong())?))

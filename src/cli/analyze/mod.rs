@@ -7,9 +7,9 @@ use std::path::Path;
 
 use rayon::ThreadPool;
 
-pub(super) use self::args::AnalyzeArgs;
+pub(super) use self::args::{AnalyzeArgs, parse_pair};
 use self::options::options_json;
-pub(super) use self::options::{NO_BEARING, params_of};
+pub(super) use self::options::{NO_BEARING, params_of, plain};
 use super::progress::Reporter;
 use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};

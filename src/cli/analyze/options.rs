@@ -111,7 +111,7 @@ fn texts<'v>(options: &'v Value, name: &str) -> Option<Vec<&'v str>> {
 }
 
 /// A path as JSON can hold it, whole: what is printed would be cut where it is long.
-fn plain(path: &Path) -> String {
+pub(in crate::cli) fn plain(path: &Path) -> String {
     path.to_string_lossy().into_owned()
 }
 

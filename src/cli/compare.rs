@@ -1,0 +1,158 @@
+//! `condlora compare`: two adapters of one base, layer by layer.
+
+use std::path::PathBuf;
+
+use clap::Args;
+use rayon::ThreadPool;
+
+use super::analyze::{parse_pair, plain};
+use super::drawing::{figure_formats, parse_format};
+use super::progress::Reporter;
+use super::terminal::Terminal;
+use super::{Global, Outcome, averages, input_record};
+use crate::checkpoint::NameMap;
+use crate::error::{Result, show_path};
+use crate::figure::{FigureFormat, draw_comparison};
+use crate::linalg::lapack::blas_description;
+use crate::shared_theta::{CompareConfig, CompareParams, prepare_comparison};
+use crate::table::json::rows_json;
+use crate::table::{Manifest, OutputDir, TableFormat, file_name, write_table};
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  condlora compare adapters/sst2 condlora/sst2 --base models/roberta-base -o compared
+  condlora compare runs/seed0 runs/seed1 --base models/roberta-base --modules value --ij 8,8 --ij 1,1 -o seeds")]
+pub(super) struct CompareArgs {
+    /// An adapter's directory, LoRA or CondLoRA
+    #[arg(value_name = "LEFT")]
+    left: PathBuf,
+    /// The directory of another adapter of the same base model
+    #[arg(value_name = "RIGHT")]
+    right: PathBuf,
+    /// Base model [default: the one that both adapters name]
+    #[arg(long, value_name = "DIR|FILE")]
+    base: Option<PathBuf>,
+    /// Where a module's dotted path has FROM, the base has TO; repeatable, one after the other
+    #[arg(long, value_name = "FROM=TO")]
+    map: Vec<NameMap>,
+    /// Where compare.csv, the figures and the manifest go
+    #[arg(short, long, value_name = "OUT")]
+    out: PathBuf,
+
+    /// Only these modules, by name
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
+    modules: Vec<String>,
+    /// Only these layers: 0-based indices and inclusive ranges (0..5,8)
+    #[arg(long, value_name = "LIST", help_heading = "What is compared")]
+    layers: Option<String>,
+    /// Numbers of singular vectors, of LEFT and of RIGHT; repeatable [default: the smaller rank]
+    #[arg(long, value_name = "I,J", value_parser = parse_pair, help_heading = "What is compared")]
+    ij: Vec<(usize, usize)>,
+    /// Read CondLoRA checkpoints by Eq. 6 as printed: B = W0ᵀ·Θ_B
+    #[arg(long, help_heading = "What is compared")]
+    eq6: bool,
+
+    /// How often a Gaussian Θ is drawn where a side is a CondLoRA
+    #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls")]
+    null_draws: usize,
+    /// Seed of the draws
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls")]
+    seed: u64,
+
+    /// Figure formats: svg, png, or none
+    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "svg,png", value_parser = parse_format, help_heading = "Output")]
+    figures: Vec<Option<FigureFormat>>,
+    /// Replace OUT if condlora made it
+    #[arg(long, help_heading = "Output")]
+    overwrite: bool,
+}
+
+impl CompareArgs {
+    fn params(&self) -> CompareParams {
+        CompareParams {
+            left: self.left.clone(),
+            right: self.right.clone(),
+            base: self.base.clone(),
+            maps: self.map.clone(),
+            modules: self.modules.clone(),
+            layers: self.layers.clone(),
+            ij: self.ij.clone(),
+            null_draws: self.null_draws,
+            seed: self.seed,
+            eq6: self.eq6,
+        }
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(
+    args: &CompareArgs,
+    global: &Global,
+    command_line: Vec<String>,
+    pool: &ThreadPool,
+    terminal: &Terminal,
+) -> Result<Outcome> {
+    let config = args.params().check()?;
+    let formats = figure_formats(&args.figures)?;
+    let prepared = prepare_comparison(&config)?;
+    let warnings = prepared.warnings().to_vec();
+    for warning in &warnings {
+        terminal.warning(warning);
+    }
+    let mut protected = prepared.input_dirs();
+    protected.extend([args.left.clone(), args.right.clone()]);
+    let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
+
+    let started = std::time::Instant::now();
+    let reporter = Reporter::new(global.progress, global.quiet);
+    let comparison = pool.install(|| prepared.run(&reporter));
+    reporter.finish();
+    let comparison = comparison?;
+    let analysis = started.elapsed();
+
+    let writing = std::time::Instant::now();
+    write_table(&mut out, &comparison.rows, &[TableFormat::Csv])?;
+    for figure in pool.install(|| draw_comparison(&comparison.rows, &formats))? {
+        let name = format!("figures/{}.i{}-j{}.{}", file_name::encode(&figure.module), figure.i, figure.j, figure.format);
+        out.write(&name, &figure.bytes)?;
+    }
+    let drawing = writing.elapsed();
+
+    let mut manifest = Manifest::new(command_line);
+    manifest.options = options_json(args, &config, &formats);
+    manifest.seed = Some(args.seed);
+    manifest.threads = pool.current_num_threads();
+    manifest.inputs = comparison.inputs.iter().map(input_record).collect();
+    manifest.warnings = warnings;
+    manifest.libraries.insert("openblas".into(), blas_description());
+    for (stage, took) in [("analysis", analysis), ("tables and figures", drawing)] {
+        manifest.add_timing(stage, took);
+        terminal.detail(&format!("{stage}: {:.1} ms", took.as_secs_f64() * 1e3));
+    }
+    let written = out.commit(&manifest)?;
+
+    let rows = &comparison.averages;
+    terminal.data(&if global.json { rows_json(rows) } else { averages::text(rows, terminal) });
+    terminal.note(&format!("results in {}", show_path(&written)));
+    Ok(Outcome::Done)
+}
+
+/// The options as they were resolved, for the manifest.
+fn options_json(args: &CompareArgs, config: &CompareConfig, formats: &[FigureFormat]) -> serde_json::Value {
+    let given = config.params();
+    serde_json::json!({
+        "command": "compare",
+        "left": plain(&given.left),
+        "right": plain(&given.right),
+        "base": given.base.as_deref().map(plain),
+        "out": plain(&args.out),
+        "map": given.maps.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        "modules": given.modules,
+        "layers": given.layers,
+        "ij": given.ij,
+        "null_draws": given.null_draws,
+        "seed": given.seed,
+        "eq6": given.eq6,
+        "figures": formats.iter().map(|format| format.name()).collect::<Vec<_>>(),
+    })
+}

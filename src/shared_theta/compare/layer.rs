@@ -1,0 +1,161 @@
+//! One layer of both adapters: φ of A, B and ΔW, and what a Gaussian Θ would give.
+
+use std::ops::Range;
+
+use ndarray::{Array2, s};
+
+use super::super::opening::OpenedAdapter;
+use super::CompareConfig;
+use super::matching::{LayerPair, ModulePair};
+use super::vectors::UpdateVectors;
+use crate::checkpoint::{BaseModel, FactorSource, InputRecord};
+use crate::controls::{Control, Factor, draw};
+use crate::conversion::{Equation, WeightRows, factor_of, shared_equations};
+use crate::error::Result;
+use crate::similarity::{AllPairs, expected_by_chance};
+use crate::study::{FactorPair, StoredWeight, cell_status, columns_together, has_phi};
+use crate::terms::{CondloraConvention, Side, Status, UpdateMatrix};
+
+/// φ of one matrix and (i, j) in one layer.
+pub(super) struct Cell {
+    pub(super) matrix: UpdateMatrix,
+    pub(super) i: usize,
+    pub(super) j: usize,
+    pub(super) phi: Option<f64>,
+    pub(super) gaussian_expected: Option<f64>,
+    /// One value for each draw; empty where no side is a CondLoRA.
+    pub(super) draws: Vec<Option<f64>>,
+    pub(super) status: Status,
+}
+
+/// All cells of one layer, by matrix and (i, j).
+pub(super) struct ComparedLayer {
+    pub(super) layer: Option<u32>,
+    pub(super) cells: Vec<Cell>,
+    pub(super) inputs: Vec<InputRecord>,
+}
+
+/// Reads and compares one layer.
+///
+/// # Errors
+/// What is wrong with the base weight or a factor.
+pub(super) fn compare_layer(
+    config: &CompareConfig,
+    base: &BaseModel,
+    sides: &[OpenedAdapter; 2],
+    module: &ModulePair,
+    pair: &LayerPair,
+) -> Result<ComparedLayer> {
+    let mut inputs = Vec::new();
+    let conventions = [0, 1].map(|side| convention_of(pair, side));
+    let needed = conventions.iter().any(Option::is_some);
+    let w0 = if needed { Some(StoredWeight::read(base, &pair.left, &mut inputs)?) } else { None };
+    let mut read = |side: usize| match &w0 {
+        None => FactorPair::read_stored(&sides[side].adapter, pair.side(side), &mut inputs),
+        Some(w0) => FactorPair::read(&sides[side].adapter, &pair.side(side).adapter_layer, w0, &mut inputs)
+            .map_err(|error| w0.explain(error)),
+    };
+    let observed = [UpdateVectors::of(&read(0)?)?, UpdateVectors::of(&read(1)?)?];
+    let mut cells = observed_cells(module, &observed);
+    if let Some(w0) = &w0 {
+        let drawn = [0, 1].map(|side| {
+            // Two Gaussian Θ of one stream would be the same.
+            let stream =
+                if side == 1 && conventions[0].is_some() { format!("{}#right", module.stream) } else { module.stream.clone() };
+            conventions[side].map(|convention| DrawnSide {
+                seed: config.given.seed,
+                stream,
+                convention,
+                rank: pair.side(side).adapter_layer.rank,
+            })
+        });
+        add_draws(&mut cells, module, &observed, &drawn, w0, config.given.null_draws)?;
+    }
+    Ok(ComparedLayer { layer: pair.left.adapter_layer.layer, cells, inputs })
+}
+
+fn convention_of(pair: &LayerPair, side: usize) -> Option<CondloraConvention> {
+    match &pair.side(side).adapter_layer.source {
+        FactorSource::Shared { convention, .. } => Some(*convention),
+        _ => None,
+    }
+}
+
+/// Every matrix with every (i, j), in the order of the rows.
+fn places(module: &ModulePair) -> impl Iterator<Item = (UpdateMatrix, (usize, usize))> {
+    UpdateMatrix::ALL.into_iter().flat_map(|matrix| module.ij.iter().map(move |&ij| (matrix, ij)))
+}
+
+fn observed_cells(module: &ModulePair, [left, right]: &[UpdateVectors; 2]) -> Vec<Cell> {
+    let cell = |(matrix, (i, j)): (UpdateMatrix, (usize, usize))| {
+        let (x, y) = (left.get(matrix), right.get(matrix));
+        let (status, _) = cell_status(x, y, (i, j), false);
+        let length = x.vectors(Side::Left).map(|vectors| vectors.nrows());
+        let gaussian_expected = length.and_then(|length| expected_by_chance(i, j, length));
+        Cell { matrix, i, j, phi: phi([left, right], matrix, (i, j)), gaussian_expected, draws: Vec::new(), status }
+    };
+    places(module).map(cell).collect()
+}
+
+/// φ between the first i vectors of the left matrix and the first j of the right one; none where either has not so many.
+fn phi([left, right]: [&UpdateVectors; 2], matrix: UpdateMatrix, (i, j): (usize, usize)) -> Option<f64> {
+    let (x, y) = (left.get(matrix), right.get(matrix));
+    let there = has_phi(x.status(i)) && has_phi(y.status(j));
+    there.then(|| AllPairs::of(&[x.vectors(Side::Left), y.vectors(Side::Left)]).phi(0, 1, i, j)).flatten()
+}
+
+/// A CondLoRA side whose Θ is drawn.
+struct DrawnSide {
+    seed: u64,
+    stream: String,
+    convention: CondloraConvention,
+    rank: usize,
+}
+
+impl DrawnSide {
+    /// The factors that Gaussian Θ make of W0, for some draws at once: a column's bits do not depend on its company.
+    fn factors(&self, w0: &StoredWeight, numbers: Range<usize>) -> Result<Vec<FactorPair>> {
+        let (rank, (d_out, d_in)) = (self.rank, w0.shape());
+        let made = |factor: Factor, equation: Equation| {
+            let length = if equation == Equation::W0 { d_in } else { d_out };
+            let mut thetas = Array2::zeros((length, rank * numbers.len()));
+            for (at, number) in numbers.clone().enumerate() {
+                let theta = draw(self.seed, Control::W0, &self.stream, factor, number, length, rank);
+                thetas.slice_mut(s![.., at * rank..(at + 1) * rank]).assign(&theta);
+            }
+            factor_of(w0, thetas.view(), equation)
+        };
+        let [equation_a, equation_b] = shared_equations(self.convention);
+        let (a, b) = (made(Factor::A, equation_a)?, made(Factor::B, equation_b)?);
+        let part = |all: &Array2<f64>, at: usize| all.slice(s![.., at * rank..(at + 1) * rank]).to_owned();
+        Ok((0..numbers.len()).map(|at| FactorPair { a_transposed: part(&a, at), b: part(&b, at) }).collect())
+    }
+}
+
+/// Adds φ of every draw to the cells: Gaussian Θ on the sides that are CondLoRA, the adapter as it is on the other.
+fn add_draws(
+    cells: &mut [Cell],
+    module: &ModulePair,
+    observed: &[UpdateVectors; 2],
+    drawn: &[Option<DrawnSide>; 2],
+    w0: &StoredWeight,
+    draws: usize,
+) -> Result<()> {
+    let (d_out, d_in) = w0.shape();
+    let widest = drawn.iter().flatten().map(|side| side.rank).max().unwrap_or(1);
+    let together = (columns_together(d_out.max(d_in)) / widest).max(1);
+    for first in (0..draws).step_by(together) {
+        let numbers = first..draws.min(first + together);
+        let factors = |side: &Option<DrawnSide>| side.as_ref().map(|side| side.factors(w0, numbers.clone())).transpose();
+        let factors = [factors(&drawn[0])?, factors(&drawn[1])?];
+        for at in 0..numbers.len() {
+            let vectors = |side: usize| factors[side].as_ref().and_then(|all| all.get(at)).map(UpdateVectors::of).transpose();
+            let of_draw = [vectors(0)?, vectors(1)?];
+            let sides = [0, 1].map(|side| of_draw[side].as_ref().unwrap_or(&observed[side]));
+            for (cell, (matrix, ij)) in cells.iter_mut().zip(places(module)) {
+                cell.draws.push(phi(sides, matrix, ij));
+            }
+        }
+    }
+    Ok(())
+}
