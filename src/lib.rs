@@ -70,7 +70,7 @@ pub mod terms;
 
 pub use error::{Error, Result};
 pub use shared_theta::{CompareParams, MaterializeParams, prepare_comparison, prepare_materialization};
-pub use study::{AnalyzeConfig, AnalyzeParams, Prepared, Progress, Study, prepare};
+pub use study::{AnalyzeConfig, AnalyzeParams, Inspection, Prepared, Progress, Shard, Study, inspect, prepare};
 pub use table::{AcrossRow, CompareRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
 pub use terms::{Convention, MatrixKind, Measure, Method, Side, Status};
 

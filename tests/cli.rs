@@ -60,6 +60,7 @@ fn help_is_as_reviewed() {
     };
     assert_data_eq!(help(&["--help"]), file!["snapshots/help.txt"].raw());
     assert_data_eq!(help(&["analyze", "--help"]), file!["snapshots/analyze-help.txt"].raw());
+    assert_data_eq!(help(&["inspect", "--help"]), file!["snapshots/inspect-help.txt"].raw());
     assert_data_eq!(help(&["compare", "--help"]), file!["snapshots/compare-help.txt"].raw());
     assert_data_eq!(help(&["materialize", "--help"]), file!["snapshots/materialize-help.txt"].raw());
     assert_data_eq!(help(&["merge", "--help"]), file!["snapshots/merge-help.txt"].raw());

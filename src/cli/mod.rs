@@ -6,6 +6,7 @@ mod analyze;
 mod averages;
 mod compare;
 mod drawing;
+mod inspect;
 mod materialize;
 mod merge;
 mod pairing;
@@ -79,6 +80,8 @@ struct Global {
 enum Command {
     /// Solve for the conversion matrices of LoRA adapters and compare them across layers
     Analyze(Box<analyze::AnalyzeArgs>),
+    /// Show adapters, their pairing and what would be refused, from headers alone
+    Inspect(Box<inspect::InspectArgs>),
     /// Compare two adapters of one base layer by layer: A, B and the update of LoRA or CondLoRA
     Compare(Box<compare::CompareArgs>),
     /// Make a LoRA adapter that PEFT loads of a CondLoRA
@@ -132,6 +135,7 @@ fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Out
     let command_line: Vec<String> = arguments.iter().map(|a| escape(&a.to_string_lossy())).collect();
     match &cli.command {
         Command::Analyze(args) => analyze::run(args, &cli.global, command_line, &pool, terminal),
+        Command::Inspect(args) => inspect::run(args, &cli.global, terminal),
         Command::Compare(args) => compare::run(args, &cli.global, command_line, &pool, terminal),
         Command::Materialize(args) => materialize::run(args, &cli.global, command_line, terminal),
         Command::Merge(args) => merge::run(args, &cli.global, command_line, &pool, terminal),

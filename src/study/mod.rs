@@ -7,6 +7,7 @@ mod context;
 mod drawn;
 mod grid;
 mod grouping;
+mod inspect;
 mod layer;
 mod matrices;
 mod measured;
@@ -26,6 +27,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
+pub use inspect::{InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection, Parameters, Refusal, inspect};
 pub use memory::parse_bytes;
 pub use params::{AnalyzeConfig, AnalyzeParams};
 pub use shard::{Shard, Whole};

@@ -1,0 +1,184 @@
+//! `condlora inspect`: what is there and what would be refused, from headers alone.
+
+use std::path::PathBuf;
+
+use anstyle::{AnsiColor, Style};
+use clap::Args;
+use comfy_table::{Cell, CellAlignment, Table};
+
+use super::pairing::PairingArgs;
+use super::terminal::Terminal;
+use super::{Global, Outcome};
+use crate::error::{Result, escape};
+use crate::study::{AnalyzeParams, InspectedAdapter, InspectedModule, Inspection, Parameters, inspect};
+
+const HEADING: Style = Style::new().bold();
+const REFUSED: Style = AnsiColor::Red.on_default();
+const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  condlora inspect runs/
+  condlora inspect runs/ --base models/roberta-base --json | jq '.adapters[] | select(.refused)'")]
+pub(super) struct InspectArgs {
+    /// Adapter directories, or directories to search for adapters
+    #[arg(required = true, value_name = "PATH")]
+    paths: Vec<PathBuf>,
+    /// Base model to pair with [default: the one the adapter names, if it is here]
+    #[arg(long, value_name = "DIR|FILE|HUB_ID")]
+    base: Option<PathBuf>,
+    #[command(flatten)]
+    pairing: PairingArgs,
+    /// Take Θ_B of a CondLoRA for the one of Eq. 6 as printed
+    #[arg(long, help_heading = "Adapter and base")]
+    eq6: bool,
+}
+
+/// Runs the command.
+pub(super) fn run(args: &InspectArgs, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+    let params = AnalyzeParams {
+        paths: args.paths.clone(),
+        base: args.base.clone(),
+        pairing: args.pairing.rules(),
+        eq6: args.eq6,
+        ..AnalyzeParams::default()
+    };
+    let inspection = inspect(&params)?;
+    terminal.data(&if global.json { json(&inspection) } else { text(&inspection, terminal) });
+    Ok(if inspection.refused == 0 { Outcome::Done } else { Outcome::Skipped })
+}
+
+fn json(inspection: &Inspection) -> String {
+    // Plain values in structs, written into memory: this cannot fail.
+    let mut text = serde_json::to_string_pretty(inspection).unwrap_or_default();
+    text.push('\n');
+    text
+}
+
+fn text(inspection: &Inspection, terminal: &Terminal) -> String {
+    let mut out = String::new();
+    for adapter in &inspection.adapters {
+        out.push_str(&terminal.paint(HEADING, &escape(&adapter.name)));
+        if let Some(kind) = &adapter.kind {
+            out.push_str(&format!(", {}", escape(kind)));
+        }
+        match (&adapter.base, &adapter.unpaired) {
+            (Some(base), _) => out.push_str(&format!(", on {}\n", escape(&base.path))),
+            (None, Some(_)) => out.push_str(", without a base model\n"),
+            (None, None) => out.push('\n'),
+        }
+        if !adapter.modules.is_empty() {
+            out.push_str(&modules(adapter));
+        }
+        if adapter.parameters.lora > 0 {
+            out.push_str(&format!("  parameters: {}\n", counts(adapter.parameters)));
+        }
+        for (label, line) in adapter.unpaired.iter().map(|why| ("not paired", why)) {
+            out.push_str(&format!("  {label}: {line}\n"));
+        }
+        for warning in &adapter.warnings {
+            out.push_str(&terminal.paint(DOUBTFUL, &format!("  warning: {warning}")));
+            out.push('\n');
+        }
+        if let Some(refusal) = &adapter.refused {
+            let line = format!("  refused, exit code {}: {}", refusal.exit_code, refusal.error);
+            out.push_str(&terminal.paint(REFUSED, &line));
+            out.push('\n');
+            if let Some(hint) = &refusal.hint {
+                out.push_str(&format!("  hint: {hint}\n"));
+            }
+        }
+        out.push('\n');
+    }
+    let (all, refused) = (inspection.adapters.len(), inspection.refused);
+    out.push_str(&format!("{all} adapter{}, {refused} would be refused.\n", if all == 1 { "" } else { "s" }));
+    out
+}
+
+fn modules(adapter: &InspectedAdapter) -> String {
+    let mut table = Table::new();
+    table.load_style(comfy_table::presets::NOTHING);
+    table.set_header(["  module", "layers", "out x in", "rank", "scaling", "A, B", "W0", "first W0"]);
+    for module in &adapter.modules {
+        let of = |value: fn(&crate::study::InspectedLayer) -> String| several(module, value);
+        let first = module.layers.first().and_then(|layer| layer.tensor.as_deref());
+        table.add_row(
+            [
+                format!("  {}", escape(&module.name)),
+                layers(module),
+                of(|layer| format!("{} x {}", layer.out_features, layer.in_features)),
+                of(|layer| layer.rank.to_string()),
+                of(|layer| format!("{}", layer.scaling)),
+                of(|layer| layer.adapter_dtype.clone()),
+                of(|layer| layer.w0_dtype.clone().unwrap_or_default()),
+                first.map_or_else(String::new, escape),
+            ]
+            .map(Cell::new),
+        );
+    }
+    for column in table.column_iter_mut() {
+        column.set_padding((0, 2));
+        if (2..=4).contains(&column.index) {
+            column.set_cell_alignment(CellAlignment::Right);
+        }
+    }
+    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+}
+
+/// What all layers have, or how many different things.
+fn several(module: &InspectedModule, value: fn(&crate::study::InspectedLayer) -> String) -> String {
+    let mut values: Vec<String> = module.layers.iter().map(value).collect();
+    values.sort();
+    values.dedup();
+    match values.len() {
+        0..=2 => values.join(", "),
+        count => format!("{count} kinds"),
+    }
+}
+
+/// `0..5,8`, as `--layers` takes them.
+fn layers(module: &InspectedModule) -> String {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for layer in module.layers.iter().filter_map(|layer| layer.layer) {
+        match runs.last_mut() {
+            Some((_, last)) if *last + 1 == layer => *last = layer,
+            _ => runs.push((layer, layer)),
+        }
+    }
+    let show = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}..{last}") };
+    let shown: Vec<String> = runs.iter().map(show).collect();
+    if shown.is_empty() { "–".to_owned() } else { shown.join(",") }
+}
+
+fn counts(parameters: Parameters) -> String {
+    let condlora = parameters.condlora.map_or_else(
+        || "CondLoRA cannot share layers that differ in shape or rank".to_owned(),
+        |count| format!("CondLoRA would need {}", grouped(count)),
+    );
+    format!("LoRA {}, {condlora}", grouped(parameters.lora))
+}
+
+/// `294,912`.
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let first = digits.len() % 3;
+    let mut out = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && at % 3 == first {
+            out.push(',');
+        }
+        out.push(digit);
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_are_grouped() {
+        let shown = [0, 12, 999, 1000, 24_576, 294_912, 1_000_000].map(grouped);
+        assert_eq!(shown, ["0", "12", "999", "1,000", "24,576", "294,912", "1,000,000"]);
+    }
+}

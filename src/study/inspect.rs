@@ -1,0 +1,284 @@
+//! What a study would find, from headers alone: adapters, their modules and layers, what each is paired with, and what would be refused.
+//!
+//! No tensor is read and nothing is computed but counts.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use serde::Serialize;
+
+use super::params::AnalyzeParams;
+use crate::checkpoint::{
+    Adapter, AdapterLayer, AdapterModule, BaseModel, FoundAdapter, PairedModule, base_name_warning, find_adapters, find_base,
+    pair_with_base,
+};
+use crate::error::{Error, Result};
+use crate::terms::Convention;
+
+/// What was found below the paths given.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct Inspection {
+    /// The adapters, sorted by name.
+    pub adapters: Vec<InspectedAdapter>,
+    /// How many of them would be refused.
+    pub refused: usize,
+}
+
+/// One adapter.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InspectedAdapter {
+    /// Its name in the tables.
+    pub name: String,
+    /// Its directory or file.
+    pub path: String,
+    /// `peft_type` of its configuration; none where it could not be opened.
+    pub kind: Option<String>,
+    /// The base model that it would be analysed with.
+    pub base: Option<InspectedBase>,
+    /// Why there is no base model, where none was given and none was found.
+    pub unpaired: Option<String>,
+    /// Its modules, sorted by name; none where it could not be opened, or where only its base says what they are.
+    pub modules: Vec<InspectedModule>,
+    /// Parameters of all modules.
+    pub parameters: Parameters,
+    /// Tensors that are no factor and are left out.
+    pub ignored_tensors: usize,
+    /// What `analyze` would warn of.
+    pub warnings: Vec<String>,
+    /// Why `analyze` would refuse it.
+    pub refused: Option<Refusal>,
+}
+
+/// A base model.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct InspectedBase {
+    /// Its directory or file.
+    pub path: String,
+    /// What it is called.
+    pub name: String,
+}
+
+/// The layers of one module type.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InspectedModule {
+    /// Its name in the tables.
+    pub name: String,
+    /// The equations that `auto` takes; none without a base model.
+    pub convention: Option<&'static str>,
+    /// Parameters of its layers.
+    pub parameters: Parameters,
+    /// Its layers, sorted by index.
+    pub layers: Vec<InspectedLayer>,
+}
+
+/// One adapted weight.
+#[derive(Debug, Clone, PartialEq, Serialize)]
+pub struct InspectedLayer {
+    /// The layer's index; none outside any repeated container.
+    pub layer: Option<u32>,
+    /// The adapter's key, without `.lora_A.weight`.
+    pub adapter_key: String,
+    /// The base tensor; none without a base model.
+    pub tensor: Option<String>,
+    /// Rows of W0 and of B.
+    pub out_features: usize,
+    /// Columns of W0 and of A.
+    pub in_features: usize,
+    /// The rank.
+    pub rank: usize,
+    /// `s` in `ΔW = s·B·A`.
+    pub scaling: f64,
+    /// Stored type of A and B (`BF16/F32` where they differ).
+    pub adapter_dtype: String,
+    /// Stored type of W0; none without a base model.
+    pub w0_dtype: Option<String>,
+}
+
+/// Numbers of trained parameters.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+pub struct Parameters {
+    /// Of A and B of every layer: (in + out)·r, summed.
+    pub lora: u64,
+    /// Of one Θ_A and Θ_B for each module type, as CondLoRA has them: (in + out)·r, summed over types. None where the layers of a type
+    /// differ in shape or rank, so that they cannot share.
+    pub condlora: Option<u64>,
+}
+
+/// An error that `analyze` would end with, or name with `--keep-going`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Refusal {
+    /// The error's line.
+    pub error: String,
+    /// What may help.
+    pub hint: Option<String>,
+    /// The exit code.
+    pub exit_code: u8,
+}
+
+impl From<&Error> for Refusal {
+    fn from(error: &Error) -> Self {
+        Self { error: error.to_string(), hint: error.hint().map(str::to_owned), exit_code: error.exit_code() }
+    }
+}
+
+/// Looks at all adapters below the paths, of the other options at `base`, `pairing` and `eq6` only.
+///
+/// # Errors
+/// [`Error::Missing`] for a path without adapters; what is wrong with one of them is said in its place.
+pub fn inspect(params: &AnalyzeParams) -> Result<Inspection> {
+    if params.paths.is_empty() {
+        return Err(Error::usage("no adapter given; expected at least one PATH"));
+    }
+    let mut bases = Bases::default();
+    let found = find_adapters(&params.paths)?;
+    let adapters: Vec<InspectedAdapter> = found.into_iter().map(|found| one(found, params, &mut bases)).collect();
+    let refused = adapters.iter().filter(|adapter| adapter.refused.is_some()).count();
+    Ok(Inspection { adapters, refused })
+}
+
+/// The base models opened so far, by real path; a bad one is refused for each of its adapters.
+#[derive(Default)]
+struct Bases(BTreeMap<PathBuf, Result<BaseModel>>);
+
+impl Bases {
+    fn open(&mut self, path: &Path) -> Result<&BaseModel> {
+        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        self.0.entry(real).or_insert_with(|| BaseModel::open(path)).as_ref().map_err(Clone::clone)
+    }
+}
+
+fn one(found: FoundAdapter, params: &AnalyzeParams, bases: &mut Bases) -> InspectedAdapter {
+    let mut shown = InspectedAdapter {
+        name: found.name.clone(),
+        path: found.dir.to_string_lossy().into_owned(),
+        kind: None,
+        base: None,
+        unpaired: None,
+        modules: Vec::new(),
+        parameters: Parameters::default(),
+        ignored_tensors: 0,
+        warnings: Vec::new(),
+        refused: None,
+    };
+    match Adapter::open(&found.dir, found.name) {
+        Ok(mut adapter) => {
+            if let Err(error) = pair(&mut adapter, params, bases, &mut shown) {
+                shown.refused = Some(Refusal::from(&error));
+            }
+            shown.kind = Some(adapter.config.peft_type.clone());
+            shown.ignored_tensors = adapter.ignored_tensors;
+            shown.warnings.splice(0..0, adapter.warnings.iter().cloned());
+            if shown.modules.is_empty() {
+                shown.modules = adapter.modules.iter().map(unpaired_module).collect();
+            }
+            // Of the adapter itself: where fused projections are taken apart, their parts share A.
+            shown.parameters = all_parameters(adapter.modules.iter().map(|module| parameters(module.layers.iter())));
+        }
+        Err(error) => shown.refused = Some(Refusal::from(&error)),
+    }
+    shown
+}
+
+/// Finds the base model and its weights, as far as that goes.
+fn pair(adapter: &mut Adapter, params: &AnalyzeParams, bases: &mut Bases, shown: &mut InspectedAdapter) -> Result<()> {
+    let path = match find_base(params.base.as_deref(), &adapter.dir, &adapter.config) {
+        Ok(path) => path,
+        // Without a base there is still much to see; `analyze` would ask for it.
+        Err(error) if params.base.is_none() => {
+            shown.unpaired = Some(error.to_string());
+            return Ok(());
+        }
+        Err(error) => return Err(error),
+    };
+    let base = bases.open(&path)?;
+    shown.base = Some(InspectedBase { path: path.to_string_lossy().into_owned(), name: base.display_name().to_owned() });
+    shown.warnings.extend(base_name_warning(adapter, base));
+    adapter.lay_out(base, params.eq6)?;
+    let modules = pair_with_base(adapter, base, &params.pairing)?;
+    shown.modules = modules.iter().map(paired_module).collect();
+    Ok(())
+}
+
+fn unpaired_module(module: &AdapterModule) -> InspectedModule {
+    InspectedModule {
+        name: module.name.clone(),
+        convention: None,
+        parameters: parameters(module.layers.iter()),
+        layers: module.layers.iter().map(inspected_layer).collect(),
+    }
+}
+
+fn paired_module(module: &PairedModule) -> InspectedModule {
+    let square = module.layers.iter().all(|layer| layer.d_out == layer.d_in);
+    let layers = module.layers.iter().map(|paired| InspectedLayer {
+        tensor: Some(paired.tensor.clone()),
+        out_features: paired.d_out,
+        in_features: paired.d_in,
+        w0_dtype: Some(paired.w0_dtype.clone()),
+        ..inspected_layer(&paired.adapter_layer)
+    });
+    let sizes = module.layers.iter().map(|paired| (paired.d_in, paired.d_out, paired.adapter_layer.rank));
+    InspectedModule {
+        name: module.name.clone(),
+        convention: Some(if square { Convention::Paper } else { Convention::General }.name()),
+        parameters: parameters_of(sizes),
+        layers: layers.collect(),
+    }
+}
+
+fn inspected_layer(layer: &AdapterLayer) -> InspectedLayer {
+    InspectedLayer {
+        layer: layer.layer,
+        adapter_key: layer.adapter_key.clone(),
+        tensor: None,
+        out_features: layer.d_out,
+        in_features: layer.d_in,
+        rank: layer.rank,
+        scaling: layer.scaling,
+        adapter_dtype: layer.dtype.clone(),
+        w0_dtype: None,
+    }
+}
+
+fn parameters<'l>(layers: impl Iterator<Item = &'l AdapterLayer>) -> Parameters {
+    parameters_of(layers.map(|layer| (layer.d_in, layer.d_out, layer.rank)))
+}
+
+/// Of layers of one type, by (in, out, r).
+fn parameters_of(sizes: impl Iterator<Item = (usize, usize, usize)>) -> Parameters {
+    let (mut lora, mut distinct) = (0, BTreeSet::new());
+    for (d_in, d_out, rank) in sizes {
+        let count = (d_in as u64 + d_out as u64) * rank as u64;
+        lora += count;
+        distinct.insert((d_in, d_out, rank, count));
+    }
+    let shared = distinct.first().filter(|_| distinct.len() == 1);
+    Parameters { lora, condlora: shared.map(|(_, _, _, count)| *count) }
+}
+
+fn all_parameters(modules: impl Iterator<Item = Parameters>) -> Parameters {
+    let mut all = Parameters { lora: 0, condlora: Some(0) };
+    for module in modules {
+        all.lora += module.lora;
+        all.condlora = all.condlora.zip(module.condlora).map(|(sum, count)| sum + count);
+    }
+    if all.lora == 0 { Parameters::default() } else { all }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn parameters_are_those_of_the_paper() {
+        // RoBERTa-base, r = 8, query and value (Kim et al. 2024, Table 4).
+        let module = || parameters_of((0..12).map(|_| (768, 768, 8)));
+        let all = all_parameters([module(), module()].into_iter());
+        assert_eq!(all, Parameters { lora: 294_912, condlora: Some(24_576) });
+        let uneven = parameters_of([(4, 6, 2), (4, 6, 1)].into_iter());
+        assert_eq!(uneven, Parameters { lora: 30, condlora: None });
+        assert_eq!(all_parameters([module(), uneven].into_iter()).condlora, None);
+        assert_eq!(all_parameters(std::iter::empty()), Parameters::default());
+    }
+}
