@@ -407,3 +407,22 @@ fn of_a_kohya_file_the_families_that_the_base_has_are_analysed() {
         }
     }
 }
+
+#[test]
+fn a_kohya_file_may_be_the_untrained_adapter_and_is_not_written_over() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let layers: Vec<Layer> = (0..2).map(|l| Layer::new(&unet(l).0, 24, 24, 4)).collect();
+    write_base(&root.join("base"), &layers, PLAIN);
+    let bytes = file(&as_kohya(&layers, "lora_unet_", None, false));
+    fs::create_dir(root.join("loras")).unwrap();
+    fs::write(root.join("loras/a.safetensors"), &bytes).unwrap();
+    run(root, "loras", &["--base", "base", "--init", "loras/a.safetensors"]).exits(0);
+    let rows: Vec<condlora::table::SimilarityRow> = condlora::table::csv::read_rows(&root.join("out/similarity.csv")).unwrap();
+    assert!(rows.iter().all(|row| row.init.is_some() && row.init == row.phi));
+    for out in ["loras/a.safetensors", "loras"] {
+        let mut command = analyze(["loras/a.safetensors", "--base", "base", "-o", out, "--overwrite", "--figures", "none"]);
+        Run::of(command.current_dir(root).output().unwrap()).exits(7);
+    }
+    assert_eq!(fs::read(root.join("loras/a.safetensors")).unwrap(), bytes);
+}
