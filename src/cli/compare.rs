@@ -29,8 +29,8 @@ pub(super) struct CompareArgs {
     /// The directory of another adapter of the same base model
     #[arg(value_name = "RIGHT")]
     right: PathBuf,
-    /// Base model [default: the one that both adapters name]
-    #[arg(long, value_name = "DIR|FILE")]
+    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one that both adapters name]
+    #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
     /// Where a module's dotted path has FROM, the base has TO; repeatable, one after the other
     #[arg(long, value_name = "FROM=TO")]

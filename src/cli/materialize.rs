@@ -22,8 +22,8 @@ pub(super) struct MaterializeArgs {
     /// The CondLoRA's directory
     #[arg(value_name = "CONDLORA")]
     condlora: PathBuf,
-    /// Base model [default: the one the CondLoRA names]
-    #[arg(long, value_name = "DIR|FILE")]
+    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the CondLoRA names]
+    #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
     /// The directory of the LoRA adapter that is made
     #[arg(short, long, value_name = "OUT")]

@@ -262,7 +262,8 @@ fn in_flight(context: &Context<'_>, group: &Group, index: usize) -> u64 {
     let factors = 8 * d_out * d_in * if by_lu { 1 } else { 5 };
     let rank = group.members.iter().filter_map(|m| Some(m.ranks[m.position(index)?])).max().unwrap_or(0) as u64;
     let columns = columns_together(layer.d_out.max(layer.d_in)) as u64 + 2 * rank;
-    // Targets, right-hand sides, what is left of them, solutions, and one more of each while one becomes another.
+    // Targets, right-hand sides, what is left of them, solutions, and one more of each while one becomes another. A CondLoRA's factors are
+    // made before the solve, in less room than that: Θ and the product, each once more as panels, and some rows of W0.
     let panels = 8 * 6 * columns * d_out.max(d_in);
     stored + turned + factors + panels
 }
