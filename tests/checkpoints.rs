@@ -94,3 +94,15 @@ fn vit() {
 fn llama() {
     agrees_with_numpy("llama", &["down_proj", "q_proj", "v_proj"]);
 }
+
+/// Weights stored `[in, out]`, three projections fused.
+#[test]
+fn gpt2() {
+    agrees_with_numpy("gpt2", &["c_attn.k", "c_attn.q", "c_attn.v"]);
+}
+
+/// Fused projections with fewer keys and values than queries.
+#[test]
+fn phi() {
+    agrees_with_numpy("phi", &["qkv_proj.k", "qkv_proj.q", "qkv_proj.v"]);
+}

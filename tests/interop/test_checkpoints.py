@@ -10,7 +10,7 @@ from study import compare
 pytestmark = pytest.mark.filterwarnings("ignore:Could not find a config file")
 
 
-@pytest.mark.parametrize("name", ["t5", "vit"])
+@pytest.mark.parametrize("name", CHECKPOINTS)
 def test_checkpoint(analyze, tmp_path, name):
     """Without --base: the adapter names it."""
     checkpoint = CHECKPOINTS[name]
