@@ -18,6 +18,10 @@ pub enum Control {
     Gaussian,
     /// Random targets through W0.
     W0,
+    /// Random targets for a shared Θ.
+    Fit,
+    /// Where the search for a shared Θ begins.
+    Start,
 }
 
 /// What a draw stands in for.
@@ -38,6 +42,8 @@ pub fn draw(seed: u64, control: Control, tensor: &str, factor: Factor, number: u
     let control: &[u8] = match control {
         Control::Gaussian => b"gaussian",
         Control::W0 => b"w0",
+        Control::Fit => b"fit",
+        Control::Start => b"start",
     };
     let factor: &[u8] = match factor {
         Factor::A => b"A",

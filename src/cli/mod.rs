@@ -6,6 +6,8 @@ mod analyze;
 mod averages;
 mod compare;
 mod drawing;
+mod fit;
+mod fit_summary;
 mod inspect;
 mod materialize;
 mod merge;
@@ -84,6 +86,8 @@ enum Command {
     Inspect(Box<inspect::InspectArgs>),
     /// Compare two adapters of one base layer by layer: A, B and the update of LoRA or CondLoRA
     Compare(Box<compare::CompareArgs>),
+    /// Fit one shared Θ per module to a trained LoRA, and say whether it does better than chance
+    Fit(fit::FitArgs),
     /// Make a LoRA adapter that PEFT loads of a CondLoRA
     Materialize(materialize::MaterializeArgs),
     /// Put the shards of a study together, as if one run had made them
@@ -137,6 +141,7 @@ fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Out
         Command::Analyze(args) => analyze::run(args, &cli.global, command_line, &pool, terminal),
         Command::Inspect(args) => inspect::run(args, &cli.global, terminal),
         Command::Compare(args) => compare::run(args, &cli.global, command_line, &pool, terminal),
+        Command::Fit(args) => fit::run(args, &cli.global, command_line, &pool, terminal),
         Command::Materialize(args) => materialize::run(args, &cli.global, command_line, terminal),
         Command::Merge(args) => merge::run(args, &cli.global, command_line, &pool, terminal),
     }

@@ -1,13 +1,13 @@
 //! The one module with `unsafe`: safe wrappers around LAPACK, OpenBLAS and the matrix product.
 //!
 //! It checks shapes and calls; it decides nothing. `ndarray-linalg` covers QR and SVD; what is here is what it cannot do:
-//! factorise a panel in place, estimate a triangle's condition, multiply into a view of a larger matrix, and keep BLAS at one thread.
+//! factorise a panel in place, bring a triangle up to date with more rows, estimate a triangle's condition, multiply into a view of a larger matrix, and keep BLAS at one thread.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
 
-use lapack_sys::{dgetrf_, dtrcon_};
+use lapack_sys::{dgetrf_, dtpmqrt_, dtpqrt_, dtrcon_};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 // Links the BLAS and LAPACK that ndarray-linalg was built with.
 use ndarray_linalg as _;
@@ -188,4 +188,108 @@ pub(crate) fn triangle_rcond(r: ArrayView2<'_, f64>) -> Result<f64> {
         return Err(Error::Lapack { routine: "trcon", detail: format!("info = {info}") });
     }
     Ok(rcond)
+}
+
+/// Columns that the blocked routines below treat together.
+const BLOCK_COLUMNS: usize = 32;
+
+/// The reflections that [`update_triangle`] made.
+pub(crate) struct Reflections {
+    t: Vec<f64>,
+    block: usize,
+}
+
+/// QR of an upper triangle on top of a block of rows, in place (`tpqrt`): R becomes the triangle of both, the block the reflectors.
+///
+/// # Shapes
+/// `r` (n, n) and `block` (m, n), both column by column; below its diagonal `r` is neither read nor written.
+pub(crate) fn update_triangle(r: &mut [f64], block: &mut [f64], m: usize, n: usize) -> Result<Reflections> {
+    if r.len() != n * n || block.len() != m * n {
+        return Err(Error::Shape {
+            what: "update_triangle",
+            expected: format!("({n}, {n}) and ({m}, {n})"),
+            found: format!("{} and {} values", r.len(), block.len()),
+        });
+    }
+    let nb = BLOCK_COLUMNS.min(n).max(1);
+    let mut t = vec![0.0; nb * n];
+    if m == 0 || n == 0 {
+        return Ok(Reflections { t, block: nb });
+    }
+    let (rows, columns, size, mut info) = (lapack_int(m)?, lapack_int(n)?, lapack_int(nb)?, 0);
+    let mut work = vec![0.0; nb * n];
+    // SAFETY: `r` holds n columns of n values, `block` n columns of m (checked above); the block has no trapezoidal part (l = 0); `t` is nb by n and `work` has
+    // nb·n values, as the routine asks for; all are borrowed uniquely and outlive the call.
+    unsafe {
+        dtpqrt_(
+            &rows,
+            &columns,
+            &0,
+            &size,
+            r.as_mut_ptr(),
+            &columns,
+            block.as_mut_ptr(),
+            &rows,
+            t.as_mut_ptr(),
+            &size,
+            work.as_mut_ptr(),
+            &mut info,
+        );
+    }
+    if info != 0 {
+        return Err(Error::Lapack { routine: "tpqrt", detail: format!("info = {info}") });
+    }
+    Ok(Reflections { t, block: nb })
+}
+
+/// Applies the transposed reflections of [`update_triangle`] to what stands beside the triangle and the block (`tpmqrt`).
+///
+/// # Shapes
+/// `reflectors` (m, n) as `update_triangle` left the block; `top` (n, k) and `below` (m, k); all column by column.
+pub(crate) fn reflect(
+    by: &Reflections,
+    reflectors: &[f64],
+    top: &mut [f64],
+    below: &mut [f64],
+    (m, n, k): (usize, usize, usize),
+) -> Result<()> {
+    if reflectors.len() != m * n || top.len() != n * k || below.len() != m * k || by.t.len() != by.block * n {
+        return Err(Error::Shape {
+            what: "reflect",
+            expected: format!("({m}, {n}), ({n}, {k}) and ({m}, {k})"),
+            found: format!("{}, {} and {} values", reflectors.len(), top.len(), below.len()),
+        });
+    }
+    if m == 0 || n == 0 || k == 0 {
+        return Ok(());
+    }
+    let (rows, columns, count, size, mut info) = (lapack_int(m)?, lapack_int(n)?, lapack_int(k)?, lapack_int(by.block)?, 0);
+    let mut work = vec![0.0; by.block * k];
+    // SAFETY: shapes are checked above: V is m by n, T is nb by n, A is n by k and B is m by k, each with its rows as leading dimension; `work` has k·nb values
+    // as side 'L' asks for; what is written is borrowed uniquely.
+    unsafe {
+        dtpmqrt_(
+            c"L".as_ptr(),
+            c"T".as_ptr(),
+            &rows,
+            &count,
+            &columns,
+            &0,
+            &size,
+            reflectors.as_ptr(),
+            &rows,
+            by.t.as_ptr(),
+            &size,
+            top.as_mut_ptr(),
+            &columns,
+            below.as_mut_ptr(),
+            &rows,
+            work.as_mut_ptr(),
+            &mut info,
+        );
+    }
+    if info != 0 {
+        return Err(Error::Lapack { routine: "tpmqrt", detail: format!("info = {info}") });
+    }
+    Ok(())
 }

@@ -34,8 +34,19 @@ impl LeastSquares {
     /// # Errors
     /// [`Error::Lapack`] if a factorisation fails.
     pub fn factorise(w: ArrayView2<'_, f64>, rcond: Option<f64>) -> Result<Self> {
+        Self::with_cutoff(w, rcond, w.nrows().max(w.ncols()) as f64)
+    }
+
+    /// As [`Self::factorise`] for the triangle of a larger matrix, whose longer side counts.
+    ///
+    /// # Errors
+    /// [`Error::Lapack`] if a factorisation fails.
+    pub fn factorise_for(triangle: ArrayView2<'_, f64>, longest: usize) -> Result<Self> {
+        Self::with_cutoff(triangle, None, longest as f64)
+    }
+
+    fn with_cutoff(w: ArrayView2<'_, f64>, rcond: Option<f64>, longest: f64) -> Result<Self> {
         use_one_blas_thread();
-        let longest = w.nrows().max(w.ncols()) as f64;
         if rcond.is_none() {
             let wide = w.ncols() > w.nrows();
             let tall = if wide { w.t() } else { w };

@@ -11,6 +11,7 @@ pub mod norms;
 pub mod panel;
 pub mod random;
 mod residual;
+pub mod stacked;
 mod strips;
 pub mod subspace;
 mod substitution;

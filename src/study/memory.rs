@@ -7,7 +7,7 @@ use std::path::Path;
 const SHARE: u64 = 80;
 
 /// Bytes that a study may use by default: 80 % of what is available; none where that cannot be known.
-pub(super) fn default_limit() -> Option<u64> {
+pub(crate) fn default_limit() -> Option<u64> {
     available().map(|bytes| bytes / 100 * SHARE)
 }
 
@@ -61,7 +61,7 @@ fn from_limits(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
 }
 
 /// Bytes as people read them.
-pub(super) fn show(bytes: u64) -> String {
+pub(crate) fn show(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
     let mut unit = 0;

@@ -34,6 +34,7 @@ pub use shard::{Shard, Whole};
 // What the commands on CondLoRA share with the analysis.
 pub(crate) use layer::columns_together;
 pub(crate) use matrices::{LayerMatrix, cell_status, has_phi};
+pub(crate) use memory::{default_limit, show as show_bytes};
 pub(crate) use params::{LayerSet, check_ij};
 pub(crate) use stored::{FactorPair, StoredWeight};
 

@@ -23,12 +23,12 @@ pub mod write;
 
 pub use atomic_file::{write_file_atomically, write_files_atomically};
 pub use format::TableFormat;
-pub use json::summary_json;
+pub use json::{rows_json, summary_json};
 pub use manifest::{AdapterRecord, InputRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
 pub use output::OutputDir;
 pub use phi_matrix::{PhiMatrix, phi_matrices};
 pub use rows::{
-    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
+    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
 };
 pub use shards::Shards;
 pub use temporaries::remove_temporaries;

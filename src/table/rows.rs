@@ -278,6 +278,32 @@ pub struct CompareAverageRow {
     pub status: Status,
 }
 
+/// One row of `fit.csv`: how much of one layer's matrix, or of all layers', a shared Θ leaves.
+#[derive(Debug, Clone, PartialEq)]
+pub struct FitRow {
+    /// Module name.
+    pub module: String,
+    /// The matrix fitted.
+    pub matrix: UpdateMatrix,
+    /// The layer's index in the tensor names, or [`FitRow::ALL`]; empty for a module outside any repeated container.
+    pub layer: String,
+    /// ‖T − fitted‖_F/‖T‖_F; none where T = 0.
+    pub residual: Option<f64>,
+    /// The same for Gaussian targets with the layers' norms: expected in closed form for A and B, the draws' mean for `delta`.
+    pub residual_expected: Option<f64>,
+    /// Standard deviation of the draws.
+    pub residual_sd: Option<f64>,
+    /// Share of the draws with a residual no larger, the observed one counted.
+    pub p: Option<f64>,
+    /// How far the fit can be trusted.
+    pub status: Status,
+}
+
+impl FitRow {
+    /// What stands in place of a layer's index in the row of all layers together.
+    pub const ALL: &str = "all";
+}
+
 /// All rows of one study, each table in its fixed order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tables {

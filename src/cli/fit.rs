@@ -1,0 +1,187 @@
+//! `condlora fit`: one shared Θ per module of a trained LoRA, written as a CondLoRA checkpoint.
+
+use std::path::PathBuf;
+use std::{io, time::Instant};
+
+use clap::{Args, ValueEnum};
+use rayon::ThreadPool;
+
+use super::analyze::plain;
+use super::progress::Reporter;
+use super::terminal::Terminal;
+use super::{Global, Outcome, fit_summary, input_record};
+use crate::checkpoint::{FloatType, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
+use crate::error::{Result, escape, show_path};
+use crate::linalg::lapack::blas_description;
+use crate::shared_theta::{FitParams, prepare_fit};
+use crate::table::{Manifest, OutputDir, TableFormat, rows_json, write_table};
+use crate::terms::Convention;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  condlora fit adapters/sst2 --base models/roberta-base -o condlora/sst2
+  condlora fit adapters/sst2 --base models/roberta-base -o condlora/sst2 --delta")]
+pub(super) struct FitArgs {
+    /// The adapter's directory
+    #[arg(value_name = "ADAPTER")]
+    adapter: PathBuf,
+    /// The directory of the CondLoRA checkpoint and fit.csv
+    #[arg(short, long, value_name = "OUT")]
+    out: PathBuf,
+    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the adapter names]
+    #[arg(long, value_name = "DIR|FILE|HUB_ID")]
+    base: Option<PathBuf>,
+
+    /// Fit the updates B·A, which do not know the basis of A and B, in place of A and B as stored
+    #[arg(long, help_heading = "What is fitted")]
+    delta: bool,
+    /// Only these modules, by name
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is fitted")]
+    modules: Vec<String>,
+    /// Only these layers: 0-based indices and inclusive ranges (0..5,8)
+    #[arg(long, value_name = "LIST", help_heading = "What is fitted")]
+    layers: Option<String>,
+    /// The equations: the paper's need square weights; auto uses `general` where one is not
+    #[arg(long, default_value = "auto", help_heading = "What is fitted")]
+    convention: Equations,
+
+    /// How many times Gaussian targets of the same norms are fitted too
+    #[arg(long, value_name = "N", default_value_t = 20, help_heading = "What is expected by chance")]
+    null_draws: usize,
+    /// Seed of these and of random starts
+    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "What is expected by chance")]
+    seed: u64,
+
+    /// The type that Θ is stored in
+    #[arg(long, value_name = "TYPE", default_value = "F64", ignore_case = true, help_heading = "Output")]
+    dtype: Stored,
+    /// Replace OUT if condlora made it
+    #[arg(long, help_heading = "Output")]
+    overwrite: bool,
+}
+
+/// Which equations to use.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Equations {
+    Auto,
+    Paper,
+    General,
+}
+
+/// A stored type that keeps what was fitted.
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Stored {
+    #[value(name = "F64")]
+    F64,
+    #[value(name = "F32")]
+    F32,
+}
+
+impl FitArgs {
+    fn params(&self) -> FitParams {
+        FitParams {
+            adapter: self.adapter.clone(),
+            base: self.base.clone(),
+            delta: self.delta,
+            modules: self.modules.clone(),
+            layers: self.layers.clone(),
+            convention: match self.convention {
+                Equations::Auto => None,
+                Equations::Paper => Some(Convention::Paper),
+                Equations::General => Some(Convention::General),
+            },
+            null_draws: self.null_draws,
+            seed: self.seed,
+            dtype: match self.dtype {
+                Stored::F64 => FloatType::F64,
+                Stored::F32 => FloatType::F32,
+            },
+        }
+    }
+
+    fn options_json(&self, params: &FitParams) -> serde_json::Value {
+        serde_json::json!({
+            "command": "fit",
+            "adapter": plain(&params.adapter),
+            "base": params.base.as_deref().map(plain),
+            "out": plain(&self.out),
+            "delta": params.delta,
+            "modules": params.modules,
+            "layers": params.layers,
+            "convention": params.convention.map_or("auto", Convention::name),
+            "null_draws": params.null_draws,
+            "seed": params.seed,
+            "dtype": params.dtype.name(),
+        })
+    }
+}
+
+/// Runs the command.
+pub(super) fn run(
+    args: &FitArgs,
+    global: &Global,
+    command_line: Vec<String>,
+    pool: &ThreadPool,
+    terminal: &Terminal,
+) -> Result<Outcome> {
+    let params = args.params();
+    let options = args.options_json(&params);
+    let config = params.check()?;
+    let prepared = pool.install(|| prepare_fit(&config))?;
+    let mut warnings = prepared.warnings().to_vec();
+    for warning in &warnings {
+        terminal.warning(warning);
+    }
+    for (module, why) in prepared.skipped() {
+        let line = format!("module `{}` skipped: {why}", escape(module));
+        terminal.skipped(&line, None);
+        warnings.push(line);
+    }
+    let mut protected = prepared.input_dirs();
+    protected.push(args.adapter.clone());
+    let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
+
+    let reporter = Reporter::new(global.progress, global.quiet);
+    let fit = pool.install(|| prepared.run(&reporter));
+    reporter.finish();
+    let fit = fit?;
+    for warning in &fit.warnings {
+        terminal.warning(warning);
+    }
+    warnings.extend(fit.warnings.iter().cloned());
+
+    let writing = Instant::now();
+    out.require_room(fit.bytes())?;
+    write_table(&mut out, &fit.rows, &[TableFormat::Csv])?;
+    out.write(CONFIG_FILE, &fit.config_json())?;
+    let mut inputs = fit.inputs.clone();
+    let mut refused = None;
+    out.stream(WEIGHTS_FILE, |file| match fit.write_weights(file) {
+        Ok(written) => written.map(|read| inputs.extend(read)),
+        Err(error) => {
+            refused = Some(error);
+            Err(io::Error::other("an input has changed"))
+        }
+    })
+    .map_err(|error| refused.unwrap_or(error))?;
+
+    let mut manifest = Manifest::new(command_line);
+    manifest.options = options;
+    manifest.seed = Some(args.seed);
+    manifest.threads = pool.current_num_threads();
+    manifest.inputs = inputs.iter().map(input_record).collect();
+    manifest.warnings = warnings;
+    manifest.libraries.insert("openblas".into(), blas_description());
+    manifest.add_timing("fit", fit.took);
+    manifest.add_timing("writing", writing.elapsed());
+    let written = out.commit(&manifest)?;
+
+    for (module, sweeps) in fit.modules.iter().filter_map(|module| Some((&module.name, module.sweeps?))) {
+        terminal.detail(&format!("module `{}`: {sweeps} sweeps", escape(module)));
+    }
+    terminal.detail(&format!("fit: {:.1} ms", fit.took.as_secs_f64() * 1e3));
+    let text = if global.json { rows_json(&fit.rows) } else { fit_summary::text(prepared.adapter_name(), &fit, terminal) };
+    terminal.data(&text);
+    terminal.note(&format!("CondLoRA checkpoint and fit.csv in {}", show_path(&written)));
+    Ok(if prepared.skipped().is_empty() { Outcome::Done } else { Outcome::Skipped })
+}
