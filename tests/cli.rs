@@ -63,6 +63,7 @@ fn help_is_as_reviewed() {
     assert_data_eq!(help(&["inspect", "--help"]), file!["snapshots/inspect-help.txt"].raw());
     assert_data_eq!(help(&["compare", "--help"]), file!["snapshots/compare-help.txt"].raw());
     assert_data_eq!(help(&["materialize", "--help"]), file!["snapshots/materialize-help.txt"].raw());
+    assert_data_eq!(help(&["fit", "--help"]), file!["snapshots/fit-help.txt"].raw());
     assert_data_eq!(help(&["merge", "--help"]), file!["snapshots/merge-help.txt"].raw());
     assert_eq!(help(&["--version"]), format!("condlora {}\n", env!("CARGO_PKG_VERSION")));
 }

@@ -180,14 +180,12 @@ mod tests {
         }
         let exact = LeastSquares::factorise(matrix.view(), None).unwrap().solve(target.view(), false).unwrap();
         let exact = Array2::from_shape_vec((n, r), exact.into_iter().collect()).unwrap();
-        let views = |all: &[Array2<f64>]| -> Vec<ArrayView2<'static, f64>> {
-            all.iter().map(|m| ArrayView2::from_shape(m.dim(), m.clone().into_raw_vec_and_offset().0.leak()).unwrap()).collect()
-        };
-        let (left, right) = (views(&left), views(&right));
+        let (of_left, of_right): (Vec<_>, Vec<_>) =
+            (left.iter().map(|m| m.view()).collect(), right.iter().map(|m| m.view()).collect());
         let mut y = Array2::zeros((n, r));
         // One half step stops at its tolerance; repeated, it goes on from there.
         for _ in 0..8 {
-            y = half_step(&bases, &partner, &left, &right, &y, 1e-4).unwrap();
+            y = half_step(&bases, &partner, &of_left, &of_right, &y, 1e-4).unwrap();
         }
         let value = |y: &Array2<f64>| -> f64 {
             (0..layers)
