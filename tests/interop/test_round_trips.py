@@ -1,11 +1,12 @@
-"""CondLoRA materialized, then loaded by PEFT, switched off, merged and saved again."""
+"""Round trips through PEFT: CondLoRA materialized, loaded, merged and saved again; LoRA fitted by one Theta, materialized and loaded."""
 
 import csv
 import json
 
+import numpy as np
 import pytest
 import torch
-from peft import PeftModel
+from peft import LoraConfig, PeftModel, get_peft_model
 from safetensors.torch import load_file, save_file
 from transformers import BertForSequenceClassification
 
@@ -146,3 +147,47 @@ def test_conversion_matrices_of_all_layers_are_one(condlora, bases):
     phi = phi_of(condlora, bases / "condlora", bases / "classifier", bases / "out")
     assert len(phi) == len(MODULES) * 3 * LAYERS**2
     assert all(abs(value - 1) <= 1e-10 for (_, matrix, *_), value in phi.items() if matrix != "BA")
+
+def save_lora(base, folder):
+    """A LoRA of PEFT, and the classifier with it, all of which change the logits."""
+    torch.manual_seed(13)
+    config = LoraConfig(r=RANK, lora_alpha=ALPHA, target_modules=MODULES, task_type="SEQ_CLS", init_lora_weights=False)
+    model = get_peft_model(load_base(base), config)
+    for parameter in model.parameters():
+        if parameter.requires_grad:
+            torch.nn.init.normal_(parameter)
+    model.save_pretrained(folder)
+    return model
+
+
+def test_a_fit_of_a_materialized_adapter_gives_theta_back(condlora, bases):
+    base = bases / "classifier"
+    tensors = write_condlora(bases / "condlora", base)
+    condlora("materialize", bases / "condlora", "-o", bases / "adapter", "-q")
+    condlora("fit", bases / "adapter", "--base", base, "-o", bases / "fitted", "--null-draws", "2", "-q")
+    condlora("materialize", bases / "fitted", "--base", base, "-o", bases / "again", "-q")
+    expected = logits(with_update(load_base(base), stored_thetas(tensors), stored_classifier(tensors)))
+    loads_and_computes(bases / "again", base, expected)
+
+
+def test_a_fit_of_any_adapter_in_peft(condlora, bases):
+    """The shared Theta is the least-squares solution of all layers together, as NumPy finds it."""
+    base = bases / "classifier"
+    peft_model = save_lora(base, bases / "adapter")
+    condlora("fit", bases / "adapter", "--base", base, "-o", bases / "fitted", "--null-draws", "2", "-q")
+    condlora("materialize", bases / "fitted", "--base", base, "-o", bases / "again", "-q")
+    layers = {module: [] for module in MODULES}
+    for name, module in peft_model.named_modules():
+        if name.split(".")[-1] in MODULES:
+            layers[name.split(".")[-1]].append(module)
+
+    def thetas(module):
+        w0 = np.vstack([layer.base_layer.weight.detach().double().numpy() for layer in layers[module]])
+        a = np.vstack([layer.lora_A["default"].weight.detach().double().numpy().T for layer in layers[module]])
+        b = np.vstack([layer.lora_B["default"].weight.detach().double().numpy() for layer in layers[module]])
+        return [torch.tensor(np.linalg.lstsq(w0, target, rcond=None)[0]) for target in (a, b)]
+
+    head = peft_model.base_model.model.classifier
+    head = getattr(head, "modules_to_save", {"default": head})["default"]
+    expected = logits(with_update(load_base(base), thetas, (head.weight.data, head.bias.data)))
+    loads_and_computes(bases / "again", base, expected)
