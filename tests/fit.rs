@@ -3,7 +3,7 @@
 
 mod shared;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
@@ -38,6 +38,12 @@ fn row<'r>(rows: &'r [FitRow], module: &str, matrix: UpdateMatrix, layer: &str) 
 /// Θ (in, r) as the checkpoint has it.
 fn theta(out: &Path, key: &str, letter: &str) -> Array2<f64> {
     read_matrix(&out.join("adapter_model.safetensors"), &format!("{key}.linear_for_lora_{letter}")).reversed_axes()
+}
+
+fn tensor_names(file: &Path) -> BTreeSet<String> {
+    let bytes = fs::read(file).unwrap();
+    let tensors = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+    tensors.names().into_iter().map(str::to_owned).collect()
 }
 
 fn config(out: &Path) -> Value {
@@ -197,16 +203,81 @@ fn updates_give_back_a_theta_that_no_basis_can_hide() {
         assert!(row(&found, module, UpdateMatrix::A, FitRow::ALL).residual.unwrap() > 0.05);
     }
     // What was written is a CondLoRA: all layers have the same conversion matrices.
-    let results = folder.path().join("analysed");
-    let mut command = analyze([&out]);
-    command.arg("--base").arg(real_base()).arg("-o").arg(&results).args(["--figures", "none", "--null-draws", "0"]);
-    Run::of(command.output().unwrap()).exits(0);
-    let phi: Vec<SimilarityRow> = read_rows(&results.join("similarity.csv")).unwrap();
-    let shared: Vec<_> = phi.iter().filter(|r| r.matrix != MatrixKind::BA).collect();
-    assert_eq!(shared.len(), 2 * 2 * 36);
-    for cell in shared {
+    let phi = analysed(&out, &folder.path().join("analysed"));
+    assert_eq!(phi.len(), 2 * 2 * 36);
+    for cell in phi {
         assert!((cell.phi.unwrap() - 1.0).abs() < 1e-10, "{cell:?}");
     }
+}
+
+/// φ of Θ_A and Θ_B in an analysis of an adapter on the real base.
+fn analysed(adapter: &Path, out: &Path) -> Vec<SimilarityRow> {
+    let mut command = analyze([adapter]);
+    command.arg("--base").arg(real_base()).arg("-o").arg(out).args(["--figures", "none", "--null-draws", "0"]);
+    Run::of(command.output().unwrap()).exits(0);
+    let phi: Vec<SimilarityRow> = read_rows(&out.join("similarity.csv")).unwrap();
+    phi.into_iter().filter(|row| row.matrix != MatrixKind::BA).collect()
+}
+
+#[test]
+fn a_trained_lora_goes_through_fit_materialize_and_analyze() {
+    let folder = tempfile::tempdir().unwrap();
+    for adapter in ["sst2-seed0", "sst2-seed1", "trec-seed0"] {
+        let at = |name: &str| folder.path().join(format!("{adapter}-{name}"));
+        let (fitted, lora) = (at("fitted"), at("lora"));
+        fit(data("adapters").join(adapter), real_base(), &fitted, &["--null-draws", "0"]).exits(0);
+        let mut command = program();
+        command.arg("materialize").arg(&fitted).arg("--base").arg(real_base()).arg("-o").arg(&lora).args(["--dtype", "F64"]);
+        Run::of(command.output().unwrap()).exits(0);
+        // The factors are W0·Θ, in PEFT's names and shapes.
+        for (module, _) in MODULES {
+            let (theta_a, theta_b) = (theta(&fitted, module, "A"), theta(&fitted, module, "B"));
+            for layer in 0..LAYERS {
+                let w0 = real_w0(module, layer);
+                let factor = |letter: &str| {
+                    let name = format!("encoder.layer.{layer}.attention.self.{module}.lora_{letter}.weight");
+                    let file = lora.join("adapter_model.safetensors");
+                    let stem = ["base_model.model.", "base_model.model.bert."].into_iter();
+                    let names = tensor_names(&file);
+                    let found = stem.map(|stem| format!("{stem}{name}")).find(|name| names.contains(name)).unwrap();
+                    read_matrix(&file, &found)
+                };
+                assert!(relative(&factor("A"), &w0.dot(&theta_a).reversed_axes()) < 1e-13);
+                assert!(relative(&factor("B"), &w0.dot(&theta_b)) < 1e-13);
+            }
+        }
+        // Both the checkpoint and the adapter made of it have one conversion matrix for all layers.
+        for (made, out) in [(&fitted, at("of-fitted")), (&lora, at("of-lora"))] {
+            let phi = analysed(made, &out);
+            assert_eq!(phi.len(), 2 * 2 * 36);
+            for cell in phi {
+                assert!((cell.phi.unwrap() - 1.0).abs() < 1e-10, "{adapter}: {cell:?}");
+            }
+        }
+    }
+}
+
+#[test]
+fn an_adapter_with_other_names_is_mapped_to_its_base() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let layers = square_layers(3, 12, 2);
+    let renamed: Vec<Layer> =
+        layers.iter().map(|l| Layer { path: l.path.replace("self_attn.q_proj", "attention.query"), ..l.clone() }).collect();
+    write_base(&root.join("base"), &layers, PLAIN);
+    write_base(&root.join("renamed"), &renamed, PLAIN);
+    write_adapter(&root.join("adapter"), &layers, PLAIN, &[]);
+    let draws = ["--null-draws", "0"];
+    fit(root.join("adapter"), root.join("base"), &root.join("plain"), &draws).exits(0);
+    fit(root.join("adapter"), root.join("renamed"), &root.join("none"), &draws).exits(5);
+    let map = ["--map", "self_attn.q_proj=attention.query", "--null-draws", "0"];
+    fit(root.join("adapter"), root.join("renamed"), &root.join("mapped"), &map).exits(0);
+    for letter in ["A", "B"] {
+        assert_eq!(theta(&root.join("plain"), "q_proj", letter), theta(&root.join("mapped"), "query", letter));
+    }
+    let unused = ["--map", "mlp.up=x", "--null-draws", "0"];
+    fit(root.join("adapter"), root.join("base"), &root.join("none"), &unused).exits(2).says("no module path has `mlp.up` in it");
+    assert!(!root.join("none").exists());
 }
 
 #[test]

@@ -10,7 +10,7 @@ use super::analyze::plain;
 use super::progress::Reporter;
 use super::terminal::Terminal;
 use super::{Global, Outcome, fit_summary, input_record};
-use crate::checkpoint::{FloatType, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
+use crate::checkpoint::{FloatType, NameMap, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
 use crate::error::{Result, escape, show_path};
 use crate::linalg::lapack::blas_description;
 use crate::shared_theta::{FitParams, prepare_fit};
@@ -31,6 +31,9 @@ pub(super) struct FitArgs {
     /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the adapter names]
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
+    /// Where a module's dotted path has FROM, the base has TO; repeatable, one after the other
+    #[arg(long, value_name = "FROM=TO")]
+    map: Vec<NameMap>,
 
     /// Fit the updates B·A, which do not know the basis of A and B, in place of A and B as stored
     #[arg(long, help_heading = "What is fitted")]
@@ -82,6 +85,7 @@ impl FitArgs {
         FitParams {
             adapter: self.adapter.clone(),
             base: self.base.clone(),
+            maps: self.map.clone(),
             delta: self.delta,
             modules: self.modules.clone(),
             layers: self.layers.clone(),
@@ -105,6 +109,7 @@ impl FitArgs {
             "adapter": plain(&params.adapter),
             "base": params.base.as_deref().map(plain),
             "out": plain(&self.out),
+            "map": params.maps.iter().map(ToString::to_string).collect::<Vec<_>>(),
             "delta": params.delta,
             "modules": params.modules,
             "layers": params.layers,

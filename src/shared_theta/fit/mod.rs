@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 use ndarray::Array2;
 use rayon::prelude::*;
 
-use crate::checkpoint::{FloatType, InputRecord};
+use crate::checkpoint::{FloatType, InputRecord, NameMap};
 use crate::error::{Error, Result};
 use crate::study::{LayerSet, Progress, default_limit, show_bytes};
 use crate::table::FitRow;
@@ -33,6 +33,8 @@ pub struct FitParams {
     pub adapter: PathBuf,
     /// The base model, if given.
     pub base: Option<PathBuf>,
+    /// Renamings of parts of module paths, where adapter and base do not agree.
+    pub maps: Vec<NameMap>,
     /// Fit the updates B·A in place of A and B.
     pub delta: bool,
     /// Names of the modules wanted; empty for all.
@@ -54,6 +56,7 @@ impl Default for FitParams {
         Self {
             adapter: PathBuf::new(),
             base: None,
+            maps: Vec::new(),
             delta: false,
             modules: Vec::new(),
             layers: None,

@@ -49,7 +49,9 @@ impl Opened {
         let mut adapter = Adapter::open(&params.adapter, name_of(&params.adapter))?;
         let base = BaseModel::open(&find_base(params.base.as_deref(), &adapter.dir, &adapter.config)?)?;
         adapter.lay_out(&base, false)?;
-        let paired = wanted(pair_with_base(&adapter, &base, &PairingRules::default())?, params, layers)?;
+        let rules = PairingRules { maps: params.maps.clone(), split: None };
+        rules.refuse_unused(adapter.modules.iter().flat_map(|module| &module.layers).map(|layer| layer.key.path.as_str()))?;
+        let paired = wanted(pair_with_base(&adapter, &base, &rules)?, params, layers)?;
         let named = base_name_warning(&adapter, &base);
         let warnings = adapter.warnings.iter().chain(&named).map(|text| format!("{}: {text}", escape(&adapter.name))).collect();
         let (mut modules, mut skipped) = (Vec::new(), Vec::new());
