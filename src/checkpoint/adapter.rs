@@ -16,6 +16,7 @@ use super::files::{listing, unreadable};
 use super::keys::ModuleKey;
 use super::kohya::{Kohya, is_kohya};
 use super::mlx::{self, MLX_FILE, is_mlx};
+use super::tensor::RawTensor;
 use super::weights::WeightsFile;
 use crate::error::{Error, Result};
 use crate::terms::CondloraConvention;
@@ -247,6 +248,17 @@ impl InputRecord {
     /// The record of a file's header.
     pub(super) fn header(file: &WeightsFile) -> Self {
         Self { file: file.path().to_owned(), tensor: None, dtype: None, blake3: file.header_hash().to_owned() }
+    }
+
+    /// The record of a tensor that was read as it is stored.
+    #[must_use]
+    pub fn of(tensor: &RawTensor) -> Self {
+        Self {
+            file: tensor.file.clone(),
+            tensor: Some(tensor.name.clone()),
+            dtype: Some(tensor.dtype.to_string()),
+            blake3: tensor.hash.clone(),
+        }
     }
 
     /// Reads a tensor into `out` and records that.

@@ -1,19 +1,9 @@
 //! The averages of a comparison on stdout: one table, and in words what it comes to.
 
-use anstyle::{AnsiColor, Style};
-use comfy_table::{Cell, CellAlignment, Table};
-
+use super::aligned::{Aligned, HEADING, SIGNIFICANT, is_significant, mean_and_sd, number, p_value};
 use super::terminal::Terminal;
 use crate::error::escape;
 use crate::table::CompareAverageRow;
-use crate::terms::Status;
-
-/// Averages with a smaller p exceed the control.
-const SIGNIFICANT: f64 = 0.05;
-
-const HEADING: Style = Style::new().bold();
-const EXCEEDS: Style = AnsiColor::Green.on_default();
-const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
 
 /// The pair, its averages over layers, and the verdict.
 pub(super) fn text(rows: &[CompareAverageRow], terminal: &Terminal) -> String {
@@ -32,8 +22,6 @@ pub(super) fn text(rows: &[CompareAverageRow], terminal: &Terminal) -> String {
 
 fn table_text(rows: &[CompareAverageRow], same_pair: bool, terminal: &Terminal) -> String {
     let with_control = rows.iter().any(|row| row.w0_mean.is_some());
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
     let mut header = vec!["  module", "matrix", "side"];
     if !same_pair {
         header.push("i,j");
@@ -45,7 +33,7 @@ fn table_text(rows: &[CompareAverageRow], same_pair: bool, terminal: &Terminal) 
     }
     let numbers = names..header.len();
     header.push("status");
-    table.set_header(header);
+    let mut table = Aligned::new(header, numbers);
     for row in rows {
         let mut cells = vec![format!("  {}", escape(&row.module)), row.matrix.to_string(), row.side.to_string()];
         if !same_pair {
@@ -53,41 +41,12 @@ fn table_text(rows: &[CompareAverageRow], same_pair: bool, terminal: &Terminal) 
         }
         cells.extend([row.layers.to_string(), number(row.phi_mean), number(row.gaussian_expected)]);
         if with_control {
-            let control = match (row.w0_mean, row.w0_sd) {
-                (Some(mean), Some(sd)) => format!("{mean:.4} ± {sd:.4}"),
-                (mean, _) => number(mean),
-            };
-            cells.extend([control, row.w0_p.map_or_else(String::new, |p| format!("{p:.3}"))]);
+            cells.extend([mean_and_sd(row.w0_mean, row.w0_sd), p_value(row.w0_p)]);
         }
         cells.push(row.status.to_string());
-        table.add_row(cells.into_iter().map(Cell::new).collect::<Vec<_>>());
+        table.row(cells, row.status, is_significant(row.w0_p));
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-        if numbers.contains(&column.index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let mut out = String::new();
-    for (line, row) in table.lines().zip(std::iter::once(None).chain(rows.iter().map(Some))) {
-        let style = match row {
-            Some(row) if row.status != Status::Ok => Some(DOUBTFUL),
-            Some(row) if exceeds(row) => Some(EXCEEDS),
-            _ => None,
-        };
-        let line = line.trim_end();
-        out.push_str(&style.map_or_else(|| line.to_owned(), |style| terminal.paint(style, line)));
-        out.push('\n');
-    }
-    out
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or_else(String::new, |v| format!("{v:.4}"))
-}
-
-fn exceeds(row: &CompareAverageRow) -> bool {
-    row.w0_p.is_some_and(|p| p < SIGNIFICANT)
+    table.text(terminal)
 }
 
 /// What the table comes to, in words.
@@ -105,7 +64,7 @@ fn verdict(rows: &[CompareAverageRow]) -> String {
          w0 control: a Gaussian Θ in place of the CondLoRA's, what the base weights give by themselves.\n",
         tested.iter().copied().filter(above).count(),
         tested.len(),
-        tested.iter().filter(|row| exceeds(row)).count(),
+        tested.iter().filter(|row| is_significant(row.w0_p)).count(),
     )
 }
 
@@ -113,7 +72,7 @@ fn verdict(rows: &[CompareAverageRow]) -> String {
 mod tests {
     use super::*;
     use crate::cli::terminal::ColorChoice;
-    use crate::terms::{Side, UpdateMatrix};
+    use crate::terms::{Side, Status, UpdateMatrix};
 
     fn row(w0_p: Option<f64>) -> CompareAverageRow {
         CompareAverageRow {

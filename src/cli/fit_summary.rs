@@ -1,24 +1,18 @@
 //! What a fit means, in a table and in words.
 
-use comfy_table::{Cell, CellAlignment, Table};
-
+use super::aligned::{Aligned, HEADING, is_significant, mean_and_sd, number, p_value};
 use super::terminal::Terminal;
 use crate::error::escape;
 use crate::shared_theta::Fit;
 use crate::table::FitRow;
 use crate::terms::UpdateMatrix;
 
-/// A shared Θ with a smaller p does better than chance.
-const SIGNIFICANT: f64 = 0.05;
-
-const HEADING: anstyle::Style = anstyle::Style::new().bold();
-
 /// The rows of all layers together, and what they say.
 pub(super) fn text(adapter: &str, fit: &Fit<'_>, terminal: &Terminal) -> String {
     let together: Vec<&FitRow> = fit.rows.iter().filter(|row| row.layer == FitRow::ALL).collect();
     let mut out = terminal.paint(HEADING, &escape(adapter));
     out.push_str(", one Θ for all layers of a module\n");
-    out.push_str(&table(&together));
+    out.push_str(&table(&together, terminal));
     out.push('\n');
     for row in &together {
         out.push_str(&verdict(row));
@@ -38,42 +32,20 @@ pub(super) fn text(adapter: &str, fit: &Fit<'_>, terminal: &Terminal) -> String 
     out
 }
 
-fn table(rows: &[&FitRow]) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["  module", "matrix", "residual", "by chance", "p", "status"]);
-    let number = |value: Option<f64>| value.map_or_else(String::new, |v| format!("{v:.4}"));
+fn table(rows: &[&FitRow], terminal: &Terminal) -> String {
+    let mut table = Aligned::new(vec!["  module", "matrix", "residual", "by chance", "p", "status"], 2..5);
     for row in rows {
-        let chance = match (row.residual_expected, row.residual_sd) {
-            (Some(expected), Some(sd)) => format!("{expected:.4} ± {sd:.4}"),
-            (expected, _) => number(expected),
-        };
-        table.add_row(
-            vec![
-                format!("  {}", escape(&row.module)),
-                row.matrix.to_string(),
-                number(row.residual),
-                chance,
-                row.p.map_or_else(String::new, |p| format!("{p:.3}")),
-                row.status.to_string(),
-            ]
-            .into_iter()
-            .map(Cell::new)
-            .collect::<Vec<_>>(),
-        );
+        let cells = vec![
+            format!("  {}", escape(&row.module)),
+            row.matrix.to_string(),
+            number(row.residual),
+            mean_and_sd(row.residual_expected, row.residual_sd),
+            p_value(row.p),
+            row.status.to_string(),
+        ];
+        table.row(cells, row.status, is_significant(row.p));
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-        if (2..=4).contains(&column.index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let mut out = String::new();
-    for line in table.lines() {
-        out.push_str(line.trim_end());
-        out.push('\n');
-    }
-    out
+    table.text(terminal)
 }
 
 /// One sentence a row: whether a shared Θ explains more than it would of random factors.
@@ -89,13 +61,14 @@ fn verdict(row: &FitRow) -> String {
         return format!("{module}: {what} {why}.\n");
     };
     let explained = 100.0 * (1.0 - residual * residual);
-    let verdict = if p < SIGNIFICANT { "better than chance" } else { "no better than chance" };
+    let verdict = if is_significant(Some(p)) { "better than chance" } else { "no better than chance" };
     format!("{module}: one Θ explains {explained:.1} % of {what} (squared norm), {verdict} (p = {p:.3}).\n")
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::cli::terminal::ColorChoice;
     use crate::terms::Status;
 
     fn row(residual: Option<f64>, p: Option<f64>) -> FitRow {
@@ -119,7 +92,7 @@ mod tests {
         assert!(verdict(&row(Some(0.9), None)).contains("--null-draws"));
         assert!(verdict(&row(None, None)).contains("is zero"));
         let (one, zero) = (row(Some(0.9043), Some(0.143)), row(None, None));
-        let shown = table(&[&one, &zero]);
+        let shown = table(&[&one, &zero], &Terminal::new(ColorChoice::Never, false, false));
         assert!(shown.contains("0.9043") && shown.contains("0.9064 ± 0.0021") && shown.lines().all(|l| l.chars().count() <= 80));
     }
 }

@@ -2,6 +2,7 @@
 //!
 //! Data goes to stdout, everything else to stderr. One file for each command; this one has what they share.
 
+mod aligned;
 mod analyze;
 mod averages;
 mod compare;

@@ -1,19 +1,9 @@
 //! The summary on stdout: one table, and in words what it comes to.
 
-use anstyle::{AnsiColor, Style};
-use comfy_table::{Cell, CellAlignment, Table};
-
+use super::aligned::{Aligned, HEADING, SIGNIFICANT, is_significant, mean_and_sd, number, p_value};
 use super::terminal::Terminal;
 use crate::error::escape;
 use crate::table::SummaryRow;
-use crate::terms::Status;
-
-/// Averages with a smaller p exceed the `w0` control.
-const SIGNIFICANT: f64 = 0.05;
-
-const HEADING: Style = Style::new().bold();
-const EXCEEDS: Style = AnsiColor::Green.on_default();
-const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
 
 /// One block for each adapter, then the verdict.
 pub(super) fn text(rows: &[SummaryRow], terminal: &Terminal) -> String {
@@ -50,8 +40,6 @@ fn same_pair(rows: &[SummaryRow]) -> bool {
 fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
     let has = |field: fn(&SummaryRow) -> Option<f64>| rows.iter().any(|r| field(r).is_some());
     let (with_w0, with_init) = (has(|r| r.w0_mean), has(|r| r.init_mean));
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
     let (with_side, with_pair) = (!same_side(rows), !same_pair(rows));
     let mut header = vec!["  module", "matrix"];
     if with_side {
@@ -70,7 +58,7 @@ fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
     }
     let numbers = names..header.len();
     header.push("status");
-    table.set_header(header);
+    let mut table = Aligned::new(header, numbers);
     for row in rows {
         let mut cells = vec![format!("  {}", escape(&row.module)), row.matrix.to_string()];
         if with_side {
@@ -81,49 +69,19 @@ fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
         }
         cells.extend([number(row.phi_mean), number(row.gaussian_expected)]);
         if with_w0 {
-            let control = match (row.w0_mean, row.w0_sd) {
-                (Some(mean), Some(sd)) => format!("{mean:.4} ± {sd:.4}"),
-                (mean, _) => number(mean),
-            };
             cells.extend([
-                control,
+                mean_and_sd(row.w0_mean, row.w0_sd),
                 row.w0_z.map_or_else(String::new, |z| format!("{z:+.1}")),
-                row.w0_p.map_or_else(String::new, |p| format!("{p:.3}")),
+                p_value(row.w0_p),
             ]);
         }
         if with_init {
             cells.push(number(row.init_mean));
         }
         cells.push(row.status.to_string());
-        table.add_row(cells.into_iter().map(Cell::new).collect::<Vec<_>>());
+        table.row(cells, row.status, is_significant(row.w0_p));
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-        // Names stand at the left, numbers at the right.
-        if numbers.contains(&column.index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    let mut out = String::new();
-    for (line, row) in table.lines().zip(std::iter::once(None).chain(rows.iter().map(Some))) {
-        let style = match row {
-            Some(row) if row.status != Status::Ok => Some(DOUBTFUL),
-            Some(row) if exceeds(row) => Some(EXCEEDS),
-            _ => None,
-        };
-        let line = line.trim_end();
-        out.push_str(&style.map_or_else(|| line.to_owned(), |style| terminal.paint(style, line)));
-        out.push('\n');
-    }
-    out
-}
-
-fn number(value: Option<f64>) -> String {
-    value.map_or_else(String::new, |v| format!("{v:.4}"))
-}
-
-fn exceeds(row: &SummaryRow) -> bool {
-    row.w0_p.is_some_and(|p| p < SIGNIFICANT)
+    table.text(terminal)
 }
 
 /// What the table comes to, in words.
@@ -133,7 +91,7 @@ fn verdict(rows: &[SummaryRow]) -> String {
         return String::new();
     }
     let above_chance = rows.iter().filter(|r| r.w0_p.is_some() && r.phi_mean > r.gaussian_expected).count();
-    let above_w0 = rows.iter().filter(|r| exceeds(r)).count();
+    let above_w0 = rows.iter().filter(|r| is_significant(r.w0_p)).count();
     format!(
         "{above_chance} of {tested} averages lie above chance, {above_w0} above the w0 control (p < {SIGNIFICANT}).\n\
          w0 control: Gaussian targets solved through the same W0, what the base weights give by themselves.\n"
@@ -144,7 +102,7 @@ fn verdict(rows: &[SummaryRow]) -> String {
 mod tests {
     use super::*;
     use crate::cli::terminal::ColorChoice;
-    use crate::terms::{MatrixKind, Side};
+    use crate::terms::{MatrixKind, Side, Status};
 
     fn row(adapter: &str, w0_p: Option<f64>) -> SummaryRow {
         SummaryRow {

@@ -129,12 +129,7 @@ impl Work<'_> {
             return Ok(());
         }
         let raw = context.clock.read.time(|| context.plan.bases[self.group.base].read(&self.layer.tensor))?;
-        self.found.inputs.push(InputRecord {
-            file: raw.file.clone(),
-            tensor: Some(raw.name.clone()),
-            dtype: Some(raw.dtype.to_string()),
-            blake3: raw.hash.clone(),
-        });
+        self.found.inputs.push(InputRecord::of(&raw));
         let w0 = StoredWeight::new(raw, self.layer);
         let explain = |error| w0.explain(error);
         let solver = context.clock.solve.time(|| Solver::new(&w0, context.config.params().rcond, workspace));

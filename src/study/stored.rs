@@ -40,12 +40,7 @@ impl StoredWeight {
     /// As [`BaseModel::read`].
     pub(crate) fn read(base: &BaseModel, layer: &PairedLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
         let raw = base.read(&layer.tensor)?;
-        inputs.push(InputRecord {
-            file: raw.file.clone(),
-            tensor: Some(raw.name.clone()),
-            dtype: Some(raw.dtype.to_string()),
-            blake3: raw.hash.clone(),
-        });
+        inputs.push(InputRecord::of(&raw));
         Ok(Self::new(raw, &GroupLayer::of(layer)))
     }
 

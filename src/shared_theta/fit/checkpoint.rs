@@ -108,12 +108,7 @@ impl Fit<'_> {
         }
         for name in self.others() {
             let tensor = self.opened.adapter.weights().read(name)?;
-            inputs.push(InputRecord {
-                file: tensor.file.clone(),
-                tensor: Some(tensor.name.clone()),
-                dtype: Some(tensor.dtype.to_string()),
-                blake3: tensor.hash.clone(),
-            });
+            inputs.push(InputRecord::of(&tensor));
             if let Err(error) = writer.write_stored(&tensor) {
                 return Ok(Err(error));
             }
