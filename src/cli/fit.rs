@@ -6,7 +6,7 @@ use std::{io, time::Instant};
 use clap::{Args, ValueEnum};
 use rayon::ThreadPool;
 
-use super::analyze::plain;
+use super::analyze::{ConventionChoice, plain};
 use super::progress::Reporter;
 use super::terminal::Terminal;
 use super::{Global, Outcome, fit_summary, input_record};
@@ -46,7 +46,7 @@ pub(super) struct FitArgs {
     layers: Option<String>,
     /// The equations: the paper's need square weights; auto uses `general` where one is not
     #[arg(long, default_value = "auto", help_heading = "What is fitted")]
-    convention: Equations,
+    convention: ConventionChoice,
 
     /// How many times Gaussian targets of the same norms are fitted too
     #[arg(long, value_name = "N", default_value_t = 20, help_heading = "What is expected by chance")]
@@ -61,14 +61,6 @@ pub(super) struct FitArgs {
     /// Replace OUT if condlora made it
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
-}
-
-/// Which equations to use.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Equations {
-    Auto,
-    Paper,
-    General,
 }
 
 /// A stored type that keeps what was fitted.
@@ -89,11 +81,7 @@ impl FitArgs {
             delta: self.delta,
             modules: self.modules.clone(),
             layers: self.layers.clone(),
-            convention: match self.convention {
-                Equations::Auto => None,
-                Equations::Paper => Some(Convention::Paper),
-                Equations::General => Some(Convention::General),
-            },
+            convention: self.convention.wanted(),
             null_draws: self.null_draws,
             seed: self.seed,
             dtype: match self.dtype {

@@ -104,10 +104,21 @@ enum Sides {
 
 /// Which equations to use.
 #[derive(Debug, Clone, Copy, ValueEnum)]
-enum ConventionChoice {
+pub(in crate::cli) enum ConventionChoice {
     Auto,
     Paper,
     General,
+}
+
+impl ConventionChoice {
+    /// The convention asked for; none to choose by shape.
+    pub(in crate::cli) fn wanted(self) -> Option<Convention> {
+        match self {
+            Self::Auto => None,
+            Self::Paper => Some(Convention::Paper),
+            Self::General => Some(Convention::General),
+        }
+    }
 }
 
 pub(in crate::cli) fn parse_pair(text: &str) -> Result<(usize, usize), String> {
@@ -132,11 +143,7 @@ impl AnalyzeArgs {
                 Sides::Right => vec![Side::Right],
                 Sides::Both => vec![Side::Left, Side::Right],
             },
-            convention: match self.convention {
-                ConventionChoice::Auto => None,
-                ConventionChoice::Paper => Some(Convention::Paper),
-                ConventionChoice::General => Some(Convention::General),
-            },
+            convention: self.convention.wanted(),
             null_draws: self.null_draws,
             seed: self.seed,
             init: self.init.clone(),

@@ -7,7 +7,7 @@ use std::path::Path;
 
 use rayon::ThreadPool;
 
-pub(super) use self::args::{AnalyzeArgs, parse_pair};
+pub(super) use self::args::{AnalyzeArgs, ConventionChoice, parse_pair};
 use self::options::options_json;
 pub(super) use self::options::{NO_BEARING, params_of, plain};
 use super::progress::Reporter;
