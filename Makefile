@@ -11,7 +11,7 @@ STUDY = $(TARGET)/release/condlora analyze $(DATA)/adapters --base $(DATA)/base/
 	--init $(DATA)/init --figures-dir $(DEMO)/figures -o $(DEMO)/results --overwrite
 REFRESH = $(TARGET)/release/examples/refresh_results $(DEMO)/results $(DEMO)/figures $(DATA)/results figures
 # openblas-static takes OpenBLAS from GitHub and compiles it: a matter of its own.
-FEATURES := --no-default-features --features openblas-system
+FEATURES := --no-default-features --features openblas-system,pdf
 
 .DEFAULT_GOAL := help
 .PHONY: help demo results test interop bench compare fmt lint doc openblas parallel
