@@ -14,7 +14,7 @@ REFRESH = $(TARGET)/release/examples/refresh_results $(DEMO)/results $(DEMO)/fig
 FEATURES := --no-default-features --features openblas-system,pdf
 
 .DEFAULT_GOAL := help
-.PHONY: help demo results test interop bench compare fmt lint doc openblas parallel
+.PHONY: help demo results test interop bench compare fmt lint doc openblas programs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -29,7 +29,7 @@ results: openblas ## The same, and replace results and figures even where only r
 	$(STUDY)
 	$(REFRESH) --always
 
-test: openblas parallel ## Run all Rust tests
+test: openblas programs ## Run all Rust tests
 	$(CARGO) test
 
 interop: openblas ## Check against PEFT, NumPy and pandas (Python; the first run installs some 500 MB)
@@ -57,5 +57,5 @@ doc: openblas ## Build the documentation, warnings denied
 openblas:
 	@scripts/install-openblas.sh
 
-parallel:
-	@scripts/install-parallel.sh
+programs:
+	@scripts/install-test-programs.sh

@@ -235,6 +235,15 @@ pub fn show_path(path: &Path) -> String {
     escape(&path.to_string_lossy())
 }
 
+/// What the operating system said, without the error number that `std` adds.
+pub(crate) fn in_words(error: &dyn std::fmt::Display) -> String {
+    let text = error.to_string();
+    match text.rfind(" (os error ") {
+        Some(end) if text.ends_with(')') => text[..end].to_owned(),
+        _ => text,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -74,7 +74,7 @@ pub(super) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
 /// The error for a path that cannot be opened, with the nearest name that exists.
 pub(super) fn unreadable(path: &Path, err: &std::io::Error) -> Error {
     if err.kind() != std::io::ErrorKind::NotFound {
-        return Error::missing(path, format!("cannot be read: {err}"));
+        return Error::missing(path, format!("cannot be read: {}", crate::error::in_words(err)));
     }
     let error = Error::missing(path, "does not exist");
     match nearest_existing(path) {

@@ -132,8 +132,9 @@ pub(super) fn run(
     let written = out.commit(&manifest)?;
 
     let rows = &comparison.averages;
-    terminal.data(&if global.json { rows_json(rows) } else { averages::text(rows, terminal) });
+    let shown = terminal.data(&if global.json { rows_json(rows) } else { averages::text(rows, terminal) });
     terminal.note(&format!("results in {}", show_path(&written)));
+    shown?;
     Ok(Outcome::Done)
 }
 

@@ -174,7 +174,8 @@ pub(super) fn run(
     }
     terminal.detail(&format!("fit: {:.1} ms", fit.took.as_secs_f64() * 1e3));
     let text = if global.json { rows_json(&fit.rows) } else { fit_summary::text(prepared.adapter_name(), &fit, terminal) };
-    terminal.data(&text);
+    let shown = terminal.data(&text);
     terminal.note(&format!("CondLoRA checkpoint and fit.csv in {}", show_path(&written)));
+    shown?;
     Ok(if prepared.skipped().is_empty() { Outcome::Done } else { Outcome::Skipped })
 }

@@ -44,7 +44,7 @@ pub(super) fn run(args: &InspectArgs, global: &Global, terminal: &Terminal) -> R
         ..AnalyzeParams::default()
     };
     let inspection = inspect(&params)?;
-    terminal.data(&if global.json { json(&inspection) } else { text(&inspection, terminal) });
+    terminal.data(&if global.json { json(&inspection) } else { text(&inspection, terminal) })?;
     Ok(if inspection.refused == 0 { Outcome::Done } else { Outcome::Skipped })
 }
 

@@ -109,8 +109,9 @@ pub(super) fn run(args: &MaterializeArgs, global: &Global, command_line: Vec<Str
     let made = out.commit(&manifest)?;
 
     let size = prepared.size();
-    terminal.data(&if global.json { json(&size, params.dtype) } else { text(&size, params.dtype) });
+    let shown = terminal.data(&if global.json { json(&size, params.dtype) } else { text(&size, params.dtype) });
     terminal.note(&format!("LoRA adapter in {}", show_path(&made)));
+    shown?;
     Ok(Outcome::Done)
 }
 

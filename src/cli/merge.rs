@@ -93,8 +93,9 @@ pub(super) fn run(
     let written = out.commit(&manifest)?;
 
     let rows = &shards.tables.summary;
-    terminal.data(&if global.json { summary_json(rows) } else { summary::text(rows, terminal) });
+    let shown = terminal.data(&if global.json { summary_json(rows) } else { summary::text(rows, terminal) });
     terminal.note(&format!("results in {}", crate::error::show_path(&written)));
+    shown?;
     Ok(outcome)
 }
 

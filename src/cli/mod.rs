@@ -24,7 +24,7 @@ use std::process::ExitCode;
 
 use clap::{ArgAction, Args, Parser, Subcommand};
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, in_words};
 use crate::linalg::lapack::use_one_blas_thread;
 use crate::table::InputRecord;
 use terminal::{ColorChoice, Terminal};
@@ -101,9 +101,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let cli = match Cli::try_parse_from(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
-            // Help and version come this way too; a closed pipe is no reason to complain.
-            let _ = error.print();
-            return ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2));
+            // Help and version come this way too.
+            return match terminal::written(error.print()) {
+                Err(lost) if !error.use_stderr() => {
+                    Terminal::new(ColorChoice::Auto, false, false).error(&lost);
+                    ExitCode::from(lost.exit_code())
+                }
+                _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+            };
         }
     };
     let terminal = Terminal::new(cli.global.color, cli.global.quiet, cli.global.verbose);
@@ -134,7 +139,7 @@ fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Out
     let pool = pool.build().map_err(|error| Error::Resource {
         what: "the threads could not be started".into(),
         expected: "a number that the system allows".into(),
-        found: error.to_string(),
+        found: in_words(&error),
         hint: Some("use fewer with --threads".into()),
     })?;
     let command_line: Vec<String> = arguments.iter().map(|a| escape(&a.to_string_lossy())).collect();

@@ -3,7 +3,7 @@
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_words};
 use crate::table::remove_temporaries;
 
 /// Starts the thread that waits for a signal.
@@ -11,7 +11,7 @@ pub(super) fn watch() -> Result<()> {
     let failed = |error: std::io::Error| Error::Resource {
         what: "signals cannot be watched".into(),
         expected: "a thread for it".into(),
-        found: error.to_string(),
+        found: in_words(&error),
         hint: None,
     };
     let mut signals = Signals::new([SIGINT, SIGTERM]).map_err(failed)?;

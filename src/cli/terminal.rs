@@ -1,11 +1,12 @@
 //! What goes to stderr, and whether it is coloured.
 
 use std::io::{self, IsTerminal, Write};
+use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
 use clap::ValueEnum;
 
-use crate::error::{Error, escape};
+use crate::error::{Error, Result, escape, in_words};
 
 /// When to use colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -101,8 +102,24 @@ impl Terminal {
     }
 
     /// Data on stdout. A reader that has gone (`| head -1`) is no error.
-    pub(super) fn data(&self, text: &str) {
+    ///
+    /// # Errors
+    /// [`Error::Output`] for anything else that keeps it from being written, a full disk say.
+    pub(super) fn data(&self, text: &str) -> Result<()> {
         let mut out = io::stdout().lock();
-        let _ = out.write_all(text.as_bytes()).and_then(|()| out.flush());
+        written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
+    }
+}
+
+/// How writing to stdout went.
+///
+/// # Errors
+/// [`Error::Output`] unless it was done or the reader has gone.
+pub(super) fn written(result: io::Result<()>) -> Result<()> {
+    match result {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
+            Err(Error::output(Path::new("standard output"), format!("cannot be written: {}", in_words(&error))))
+        }
+        _ => Ok(()),
     }
 }

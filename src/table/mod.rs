@@ -34,11 +34,4 @@ pub use shards::Shards;
 pub use temporaries::remove_temporaries;
 pub use write::{write_study, write_table};
 
-/// What the operating system said, without the error number that `std` adds.
-fn in_words(error: &std::io::Error) -> String {
-    let text = error.to_string();
-    match text.rfind(" (os error ") {
-        Some(end) if text.ends_with(')') => text[..end].to_owned(),
-        _ => text,
-    }
-}
+use crate::error::in_words;

@@ -226,7 +226,7 @@ fn prepare(destination: &Destination, overwrite: bool, protected: &[PathBuf]) ->
         destination.check_occupant(&occupant, overwrite)?;
         destination.check_replaceable(protected)?;
         rustix::fs::access(&destination.real, rustix::fs::Access::WRITE_OK | rustix::fs::Access::EXEC_OK)
-            .map_err(|error| destination.error(format!("cannot be replaced: {}", in_words(&error.into()))))?;
+            .map_err(|error| destination.error(format!("cannot be replaced: {}", in_words(&io::Error::from(error)))))?;
     }
     let (Some(parent), Some(name)) = (destination.real.parent(), destination.real.file_name()) else {
         return Err(destination.error("is no name that a directory could have"));

@@ -87,7 +87,7 @@ pub(super) fn run(
     elsewhere.write()?;
     let written = out.commit(&manifest)?;
 
-    show(&study, global.json, terminal);
+    let shown = show(&study, global.json, terminal);
     for (stage, took) in &study.timings {
         let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
         terminal.detail(&format!("{stage}: {:.1} ms{scope}", took.as_secs_f64() * 1e3));
@@ -95,6 +95,7 @@ pub(super) fn run(
     terminal.detail(&format!("tables and figures: {:.1} ms", drawing.as_secs_f64() * 1e3));
     terminal.detail(&format!("weight files: {} bytes read of {}", study.bytes_read, study.bytes_held));
     terminal.note(&format!("results in {}", crate::error::show_path(&written)));
+    shown?;
     Ok(outcome)
 }
 
@@ -121,9 +122,9 @@ fn shard_record(shard: Shard, whole: &Whole) -> ShardRecord {
     ShardRecord { number: shard.number, of: shard.of, adapters: whole.adapters, names_blake3: whole.names_hash.clone() }
 }
 
-fn show(study: &Study, json: bool, terminal: &Terminal) {
+fn show(study: &Study, json: bool, terminal: &Terminal) -> Result<()> {
     let rows = &study.tables.summary;
-    terminal.data(&if json { summary_json(rows) } else { summary::text(rows, terminal) });
+    terminal.data(&if json { summary_json(rows) } else { summary::text(rows, terminal) })
 }
 
 /// `--strict`: a base weight that the adapter's initialisation rewrote is not the one that was trained on.
