@@ -160,8 +160,8 @@ fn decode(bytes: &[u8]) -> Pixels {
 #[test]
 fn every_heatmap_and_one_overview_are_drawn_in_table_order() {
     let figures = draw(&Study::default().tables(), &[FigureFormat::Svg, FigureFormat::Png], ColourScale::Paper);
-    let names: Vec<String> = figures.iter().map(|figure| figure.file_name(str::to_uppercase)).collect();
-    let expected = ["QUERY.A.left.i8-j8", "QUERY.B.left.i8-j8", "VALUE.A.left.i8-j8", "VALUE.B.left.i8-j8", "overview"];
+    let names: Vec<String> = figures.iter().map(|figure| figure.file_name()).collect();
+    let expected = ["query.A.left.i8-j8", "query.B.left.i8-j8", "value.A.left.i8-j8", "value.B.left.i8-j8", "overview"];
     let expected: Vec<String> = expected.iter().flat_map(|name| [format!("{name}.svg"), format!("{name}.png")]).collect();
     assert_eq!(names, expected);
     assert!(figures.iter().all(|figure| figure.adapter == "adapter"));
@@ -400,7 +400,7 @@ fn different_adapters_have_a_heatmap_of_their_means() {
     let tables = across(&names);
     let figures = draw(&tables, &[FigureFormat::Svg, FigureFormat::Png], ColourScale::Paper);
     assert_eq!(figures.len(), 2);
-    assert_eq!((figures[0].adapter.as_str(), figures[0].file_name(str::to_owned).as_str()), ("", "query.A.left.i8-j8.svg"));
+    assert_eq!((figures[0].adapter.as_str(), figures[0].file_name().as_str()), ("", "query.A.left.i8-j8.svg"));
     assert!(matches!(&figures[0].kind, FigureKind::Across { module, .. } if module == "query"));
     let texts = texts(&svgs(&tables)[0]);
     assert!(holds(&texts, "3 adapters: query · Θ_A, left, φ(8,8)"), "{texts:?}");

@@ -12,11 +12,11 @@ use super::terminal::Terminal;
 use super::{Global, Outcome, averages, input_record};
 use crate::checkpoint::NameMap;
 use crate::error::{Result, show_path};
-use crate::figure::{FigureFormat, draw_comparison};
+use crate::figure::{ColourScale, FigureFormat, FigureOptions, draw_comparison};
 use crate::linalg::lapack::blas_description;
 use crate::shared_theta::{CompareConfig, CompareParams, prepare_comparison};
 use crate::table::json::rows_json;
-use crate::table::{Manifest, OutputDir, TableFormat, file_name, write_table};
+use crate::table::{Manifest, OutputDir, TableFormat, write_table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -112,14 +112,14 @@ pub(super) fn run(
 
     let writing = std::time::Instant::now();
     write_table(&mut out, &comparison.rows, &[TableFormat::Csv])?;
-    for figure in pool.install(|| draw_comparison(&comparison.rows, &formats))? {
-        let name = format!("figures/{}.i{}-j{}.{}", file_name::encode(&figure.module), figure.i, figure.j, figure.format);
-        out.write(&name, &figure.bytes)?;
+    let figures = FigureOptions { formats, scale: ColourScale::default() };
+    for figure in pool.install(|| draw_comparison(&comparison.rows, &figures))? {
+        out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
     }
     let drawing = writing.elapsed();
 
     let mut manifest = Manifest::new(command_line);
-    manifest.options = options_json(args, &config, &formats);
+    manifest.options = options_json(args, &config, &figures.formats);
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
     manifest.inputs = comparison.inputs.iter().map(input_record).collect();

@@ -5,8 +5,8 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::figure::{ColourScale, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_study};
-use crate::table::{OutputDir, Tables, file_name, write_files_atomically};
+use crate::figure::{ColourScale, FigureContext, FigureFormat, FigureOptions, draw_study};
+use crate::table::{OutputDir, Tables, write_files_atomically};
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
@@ -56,10 +56,10 @@ impl DrawingArgs {
     pub(super) fn draw(&self, tables: &Tables, base_name: Option<&str>, out: &mut OutputDir) -> Result<Elsewhere> {
         let figures = draw_study(tables, &FigureContext { base_name }, &self.options()?)?;
         match &self.figures_dir {
-            Some(dir) => Ok(Elsewhere(figures.into_iter().map(|f| (dir.join(figure_path(&f)), f.bytes)).collect())),
+            Some(dir) => Ok(Elsewhere(figures.into_iter().map(|f| (dir.join(f.path()), f.bytes)).collect())),
             None => {
                 for figure in &figures {
-                    out.write(&format!("figures/{}", figure_path(figure)), &figure.bytes)?;
+                    out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
                 }
                 Ok(Elsewhere(Vec::new()))
             }
@@ -77,38 +77,5 @@ impl Elsewhere {
     /// Those of [`write_files_atomically`].
     pub(super) fn write(&self) -> Result<()> {
         write_files_atomically(&self.0).map(drop)
-    }
-}
-
-/// The folder of the figures of different adapters. No adapter's folder has a `+` in its name, so none can be called the same.
-const ACROSS_FOLDER: &str = "+across";
-
-fn figure_path(figure: &DrawnFigure) -> String {
-    let folder = match figure.kind {
-        FigureKind::Across { .. } => ACROSS_FOLDER.to_owned(),
-        _ => file_name::adapter_path(&figure.adapter),
-    };
-    format!("{folder}/{}", figure.file_name(file_name::encode))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::terms::{MatrixKind, Side};
-
-    #[test]
-    fn no_adapter_shares_the_folder_of_all() {
-        let path = |adapter: &str, across: bool| {
-            let (module, matrix, side, i, j) = ("query".to_owned(), MatrixKind::A, Side::Left, 8, 8);
-            let kind = if across {
-                FigureKind::Across { module, matrix, side, i, j }
-            } else {
-                FigureKind::Heatmap { module, matrix, side, i, j }
-            };
-            figure_path(&DrawnFigure { adapter: adapter.to_owned(), kind, format: FigureFormat::Svg, bytes: Vec::new() })
-        };
-        assert_eq!(path("", true), "+across/query.A.left.i8-j8.svg");
-        assert_eq!(path("across", false), "across/query.A.left.i8-j8.svg");
-        assert_eq!(path("+across", false), "%2Bacross/query.A.left.i8-j8.svg");
     }
 }

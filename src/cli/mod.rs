@@ -7,6 +7,7 @@ mod analyze;
 mod averages;
 mod compare;
 mod drawing;
+mod figures;
 mod fit;
 mod fit_summary;
 mod inspect;
@@ -93,6 +94,8 @@ enum Command {
     Materialize(materialize::MaterializeArgs),
     /// Put the shards of a study together, as if one run had made them
     Merge(Box<merge::MergeArgs>),
+    /// Draw figures again from the tables of results, with other options and without recomputing
+    Figures(figures::FiguresArgs),
 }
 
 /// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
@@ -150,6 +153,7 @@ fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Out
         Command::Fit(args) => fit::run(args, &cli.global, command_line, &pool, terminal),
         Command::Materialize(args) => materialize::run(args, &cli.global, command_line, terminal),
         Command::Merge(args) => merge::run(args, &cli.global, command_line, &pool, terminal),
+        Command::Figures(args) => figures::run(args, &cli.global, command_line, &pool, terminal),
     }
 }
 

@@ -2,6 +2,8 @@
 //!
 //! Three panels on one scale and not three lines in one: at i = j = r the lines of B and B·A are the same.
 
+use std::collections::HashMap;
+
 use super::colour::{self, Rgb};
 use super::font::{self, HALF_CAP, fit, printable};
 use super::scene::{Anchor, Scene};
@@ -39,6 +41,7 @@ pub(super) struct LayerLines<'a> {
     rows: Vec<&'a CompareRow>,
     /// In rising order.
     layers: Vec<u32>,
+    places: HashMap<(UpdateMatrix, u32), usize>,
 }
 
 impl<'a> LayerLines<'a> {
@@ -47,11 +50,17 @@ impl<'a> LayerLines<'a> {
         let mut layers: Vec<u32> = rows.iter().filter_map(|row| row.layer).collect();
         layers.sort_unstable();
         layers.dedup();
-        (!layers.is_empty()).then_some(Self { rows, layers })
+        let mut places = HashMap::with_capacity(rows.len());
+        for (index, row) in rows.iter().enumerate() {
+            if let Some(layer) = row.layer {
+                places.entry((row.matrix, layer)).or_insert(index);
+            }
+        }
+        (!layers.is_empty()).then_some(Self { rows, layers, places })
     }
 
     fn value(&self, matrix: UpdateMatrix, layer: u32, value: impl Fn(&CompareRow) -> Option<f64>) -> Option<f64> {
-        let row = self.rows.iter().find(|row| row.matrix == matrix && row.layer == Some(layer))?;
+        let row = self.rows.get(*self.places.get(&(matrix, layer))?)?;
         value(row).filter(|value| value.is_finite())
     }
 

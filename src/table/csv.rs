@@ -104,6 +104,13 @@ pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>> {
 /// # Errors
 /// Those of [`read_rows`].
 pub fn read_rows_from<R: Row>(path: &Path, input: impl io::Read) -> Result<Vec<R>> {
+    let mut rows = Vec::new();
+    each_row(path, input, |_, row| rows.push(row))?;
+    Ok(rows)
+}
+
+/// As [`read_rows_from`]: hands out each row with the number of the line that it begins in.
+pub(super) fn each_row<R: Row>(path: &Path, input: impl io::Read, mut take: impl FnMut(u64, R)) -> Result<()> {
     let mut reader = csv::Reader::from_reader(io::BufReader::new(input));
     let header = reader.headers().map_err(|error| bad_csv(path, error))?.clone();
     let mut positions = Vec::with_capacity(R::COLUMNS.len());
@@ -120,20 +127,19 @@ pub fn read_rows_from<R: Row>(path: &Path, input: impl io::Read) -> Result<Vec<R
             }
         }
     }
-    let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(|error| bad_csv(path, error))? {
         // The reader has checked that the record is as long as the header.
         let field = |index: usize| positions.get(index).and_then(|&at| record.get(at)).unwrap_or("");
+        let line = record.position().map_or(0, csv::Position::line);
         let row = R::from_fields(field).map_err(|(index, bad)| {
-            let line = record.position().map_or(0, csv::Position::line);
             let column = R::COLUMNS.get(index).copied().unwrap_or("");
             let found = format!("`{}`", escape(field(index)));
             Error::malformed(path, format!("line {line}, column `{column}`"), bad.expected, found)
         })?;
-        rows.push(row);
+        take(line, row);
     }
-    Ok(rows)
+    Ok(())
 }
 
 fn bad_csv(path: &Path, error: csv::Error) -> Error {

@@ -51,6 +51,12 @@ pub fn encode(name: &str) -> String {
     encode_within(name, LONGEST)
 }
 
+/// A name with an ending, as one component of a path: the name is shortened where both together would be too long.
+#[must_use]
+pub fn with_ending(name: &str, ending: &str) -> String {
+    encode_within(name, LONGEST.saturating_sub(ending.len())) + ending
+}
+
 /// An adapter's name as a relative path: `/` separates directories, each component encoded.
 #[must_use]
 pub fn adapter_path(adapter: &str) -> String {
@@ -70,9 +76,8 @@ pub fn matrix_path(
     j: usize,
     ending: &str,
 ) -> String {
-    let rest = format!(".{matrix}.{side}.i{i}-j{j}.{ending}");
-    let module = encode_within(module, LONGEST.saturating_sub(rest.len()));
-    format!("{folder}/{}/{module}{rest}", adapter_path(adapter))
+    let name = with_ending(module, &format!(".{matrix}.{side}.i{i}-j{j}.{ending}"));
+    format!("{folder}/{}/{name}", adapter_path(adapter))
 }
 
 #[cfg(test)]

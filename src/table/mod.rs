@@ -16,6 +16,7 @@ pub mod output;
 pub mod parquet;
 pub mod phi_matrix;
 pub mod rows;
+pub mod saved;
 pub mod shards;
 mod sync;
 mod temporaries;
@@ -30,6 +31,7 @@ pub use phi_matrix::{PhiMatrix, phi_matrices};
 pub use rows::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
 };
+pub use saved::SavedResults;
 pub use shards::Shards;
 pub use temporaries::remove_temporaries;
 pub use write::{write_study, write_table};

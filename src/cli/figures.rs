@@ -1,0 +1,170 @@
+//! `condlora figures`: draws figures again from the tables of results, without reading a weight.
+
+use std::path::{Component, Path, PathBuf};
+
+use clap::Args;
+use rayon::ThreadPool;
+
+use super::analyze::plain;
+use super::drawing::DrawingArgs;
+use super::terminal::Terminal;
+use super::{Global, Outcome};
+use crate::error::{Error, Result, escape, show_path};
+use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_study};
+use crate::table::{Manifest, SavedResults, write_files_atomically};
+
+/// Where figures go if nothing else is said.
+const FOLDER: &str = "figures";
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  condlora figures results --scale data
+  condlora figures results --modules value --figures svg --figures-dir paper/
+  condlora figures compared --figures svg")]
+pub(super) struct FiguresArgs {
+    /// What analyze, merge or compare wrote
+    #[arg(value_name = "OUT")]
+    results: PathBuf,
+    /// Only these modules, by name; an overview shows these alone
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is drawn")]
+    modules: Vec<String>,
+    /// Only these adapters, by name
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is drawn")]
+    adapters: Vec<String>,
+    #[command(flatten)]
+    drawing: DrawingArgs,
+}
+
+/// Runs the command.
+pub(super) fn run(
+    args: &FiguresArgs,
+    global: &Global,
+    command_line: Vec<String>,
+    pool: &ThreadPool,
+    terminal: &Terminal,
+) -> Result<Outcome> {
+    let options = args.drawing.options()?;
+    if options.formats.is_empty() {
+        return Err(Error::usage("--figures none: nothing to draw"));
+    }
+    let results = read(args, terminal)?;
+    let started = std::time::Instant::now();
+    let figures = pool.install(|| draw(&results, &options))?;
+    if figures.is_empty() {
+        return Err(Error::missing(&args.results, "has tables, but nothing in them that a figure shows"));
+    }
+    terminal.detail(&format!("{} figures: {:.1} ms", figures.len(), started.elapsed().as_secs_f64() * 1e3));
+    let paths = write(args, &results, &figures, &manifest_of(args, &options, command_line))?;
+    terminal.data(&if global.json { json(&figures, &paths) } else { lines(&paths) })?;
+    Ok(Outcome::Done)
+}
+
+/// The results, without what was not asked for.
+fn read(args: &FiguresArgs, terminal: &Terminal) -> Result<SavedResults> {
+    let mut results = SavedResults::read(&args.results)?;
+    for warning in &results.warnings {
+        terminal.warning(warning);
+    }
+    for (option, asked, there) in
+        [("--modules", &args.modules, results.modules()), ("--adapters", &args.adapters, results.adapters())]
+    {
+        if let Some(unknown) = asked.iter().find(|name| !there.contains(name.as_str())) {
+            let known: Vec<String> = there.iter().take(8).map(|name| escape(name)).collect();
+            let more = there.len().saturating_sub(known.len());
+            let more = if more > 0 { format!(" and {more} more") } else { String::new() };
+            let error = Error::Usage {
+                what: format!("{option} {}: not in the tables of {}", escape(unknown), show_path(&args.results)),
+                hint: (!known.is_empty()).then(|| format!("there are {}{more}", known.join(", "))),
+            };
+            return Err(error);
+        }
+    }
+    if !args.modules.is_empty() {
+        results.keep_modules(&args.modules);
+    }
+    if !args.adapters.is_empty() {
+        results.keep_adapters(&args.adapters);
+    }
+    Ok(results)
+}
+
+fn draw(results: &SavedResults, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+    let mut figures = Vec::new();
+    if let Some(tables) = &results.study {
+        figures.extend(draw_study(tables, &FigureContext { base_name: results.base_name() }, options)?);
+    }
+    if let Some(rows) = &results.compare {
+        figures.extend(draw_comparison(rows, options)?);
+    }
+    Ok(figures)
+}
+
+fn manifest_of(args: &FiguresArgs, options: &FigureOptions, command_line: Vec<String>) -> Manifest {
+    let mut manifest = Manifest::new(command_line);
+    manifest.options = serde_json::json!({
+        "command": "figures",
+        "results": plain(&args.results),
+        "modules": args.modules,
+        "adapters": args.adapters,
+        "figures": options.formats.iter().map(|format| format.name()).collect::<Vec<_>>(),
+        "figures_dir": args.drawing.figures_dir.as_deref().map(plain),
+        "scale": options.scale.name(),
+    });
+    manifest
+}
+
+/// Writes the figures, and last the manifest if it answers for the folder that they are in; returns their paths.
+fn write(args: &FiguresArgs, results: &SavedResults, figures: &[DrawnFigure], run: &Manifest) -> Result<Vec<PathBuf>> {
+    let dir = args.drawing.figures_dir.clone().unwrap_or_else(|| args.results.join(FOLDER));
+    let paths: Vec<PathBuf> = figures.iter().map(|figure| dir.join(figure.path())).collect();
+    let mut files: Vec<(PathBuf, &[u8])> =
+        paths.iter().cloned().zip(figures.iter().map(|figure| figure.bytes.as_slice())).collect();
+    let inside = results.manifest.as_ref().zip(below(&args.results, &dir));
+    let manifest = inside.map(|(manifest, folder)| {
+        let name = |figure: &DrawnFigure| if folder.is_empty() { figure.path() } else { format!("{folder}/{}", figure.path()) };
+        let figures = figures.iter().map(|figure| (name(figure), figure.bytes.as_slice()));
+        (manifest, manifest.with_figures(figures, run))
+    });
+    if let Some((manifest, bytes)) = &manifest {
+        if !manifest.is_current() {
+            return Err(Error::output(&manifest.path, "was changed by something else meanwhile"));
+        }
+        files.push((manifest.path.clone(), bytes));
+    }
+    write_files_atomically(&files)?;
+    Ok(paths)
+}
+
+/// The path of `dir` in `results`, with `/`, if it is there; `dir` need not exist.
+fn below(results: &Path, dir: &Path) -> Option<String> {
+    let results = results.canonicalize().ok()?;
+    let dir = std::path::absolute(dir).ok()?;
+    let there = dir.ancestors().find(|ancestor| ancestor.exists())?;
+    let real = there.canonicalize().ok()?.join(dir.strip_prefix(there).ok()?);
+    let parts = real.strip_prefix(results).ok()?.components().map(|part| match part {
+        Component::Normal(part) => part.to_str().map(str::to_owned),
+        _ => None,
+    });
+    parts.collect::<Option<Vec<_>>>().map(|parts| parts.join("/"))
+}
+
+/// One path a line.
+fn lines(paths: &[PathBuf]) -> String {
+    paths.iter().map(|path| show_path(path) + "\n").collect()
+}
+
+fn json(figures: &[DrawnFigure], paths: &[PathBuf]) -> String {
+    let one = |(figure, path): (&DrawnFigure, &PathBuf)| {
+        serde_json::json!({
+            "file": plain(path),
+            "figure": figure.kind.name(),
+            "adapter": (!figure.adapter.is_empty()).then_some(&figure.adapter),
+            "module": figure.kind.module(),
+            "format": figure.format.name(),
+        })
+    };
+    let all: Vec<serde_json::Value> = figures.iter().zip(paths).map(one).collect();
+    let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
+    text.push('\n');
+    text
+}

@@ -1,0 +1,149 @@
+//! Finished figures: what each shows, its bytes, and where it belongs.
+
+use super::scene::Scene;
+use super::{FigureFormat, FigureOptions, bytes_of};
+use crate::error::Result;
+use crate::table::file_name::{adapter_path, with_ending};
+use crate::terms::{MatrixKind, Side};
+
+/// What a figure shows.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub enum FigureKind {
+    /// φ of one module and matrix over all pairs of layers.
+    Heatmap {
+        /// Module name.
+        module: String,
+        /// The matrix compared.
+        matrix: MatrixKind,
+        /// Which singular vectors.
+        side: Side,
+        /// How many singular vectors of `layer_a`.
+        i: usize,
+        /// How many singular vectors of `layer_b`.
+        j: usize,
+    },
+    /// All modules of an adapter beside their controls.
+    Overview,
+    /// φ of one module and matrix over all pairs of adapters, the mean over the layers.
+    Across {
+        /// Module name.
+        module: String,
+        /// The matrix compared.
+        matrix: MatrixKind,
+        /// Which singular vectors.
+        side: Side,
+        /// How many singular vectors of the row's adapter.
+        i: usize,
+        /// How many singular vectors of the column's adapter.
+        j: usize,
+    },
+    /// φ of two adapters layer by layer, for A, B and B·A of one module.
+    Comparison {
+        /// Module name.
+        module: String,
+        /// How many singular vectors of the left adapter.
+        i: usize,
+        /// How many of the right one.
+        j: usize,
+    },
+}
+
+impl FigureKind {
+    /// The kind's name: `heatmap`, `overview`, `across`, `comparison`.
+    #[must_use]
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Heatmap { .. } => "heatmap",
+            Self::Overview => "overview",
+            Self::Across { .. } => "across",
+            Self::Comparison { .. } => "comparison",
+        }
+    }
+
+    /// The module that it is about, where it is about one.
+    #[must_use]
+    pub fn module(&self) -> Option<&str> {
+        match self {
+            Self::Heatmap { module, .. } | Self::Across { module, .. } | Self::Comparison { module, .. } => Some(module),
+            Self::Overview => None,
+        }
+    }
+}
+
+/// A finished figure.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DrawnFigure {
+    /// Adapter name; empty for a figure of different adapters.
+    pub adapter: String,
+    /// What it shows.
+    pub kind: FigureKind,
+    /// Format of `bytes`.
+    pub format: FigureFormat,
+    /// The file's contents.
+    pub bytes: Vec<u8>,
+}
+
+/// The folder of the figures of different adapters. No adapter's folder has a `+` in its name, so none can be called the same.
+const ACROSS_FOLDER: &str = "+across";
+
+impl DrawnFigure {
+    /// Where it belongs below the folder of the figures: `trec-seed0/query.A.left.i8-j8.svg`, `+across/query.A.left.i8-j8.svg`,
+    /// `value.i8-j8.svg` of a comparison. Names are safe for a file system.
+    #[must_use]
+    pub fn path(&self) -> String {
+        let file = self.file_name();
+        match &self.kind {
+            FigureKind::Across { .. } => format!("{ACROSS_FOLDER}/{file}"),
+            FigureKind::Comparison { .. } => file,
+            FigureKind::Heatmap { .. } | FigureKind::Overview => format!("{}/{file}", adapter_path(&self.adapter)),
+        }
+    }
+
+    /// The last part of [`DrawnFigure::path`].
+    #[must_use]
+    pub fn file_name(&self) -> String {
+        let format = self.format;
+        match &self.kind {
+            FigureKind::Heatmap { module, matrix, side, i, j } | FigureKind::Across { module, matrix, side, i, j } => {
+                with_ending(module, &format!(".{matrix}.{side}.i{i}-j{j}.{format}"))
+            }
+            FigureKind::Comparison { module, i, j } => with_ending(module, &format!(".i{i}-j{j}.{format}")),
+            FigureKind::Overview => format!("overview.{format}"),
+        }
+    }
+}
+
+/// One scene in every format asked for.
+pub(super) fn render(scene: &Scene, adapter: &str, kind: &FigureKind, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+    let one = |format: &FigureFormat| {
+        Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes: bytes_of(scene, *format)? })
+    };
+    options.formats.iter().map(one).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn path(adapter: &str, kind: FigureKind) -> String {
+        DrawnFigure { adapter: adapter.to_owned(), kind, format: FigureFormat::Svg, bytes: Vec::new() }.path()
+    }
+
+    #[test]
+    fn no_adapter_shares_the_folder_of_all() {
+        let (matrix, side, i, j) = (MatrixKind::A, Side::Left, 8, 8);
+        let within = |adapter: &str| path(adapter, FigureKind::Heatmap { module: "query".into(), matrix, side, i, j });
+        assert_eq!(path("", FigureKind::Across { module: "query".into(), matrix, side, i, j }), "+across/query.A.left.i8-j8.svg");
+        assert_eq!(within("across"), "across/query.A.left.i8-j8.svg");
+        assert_eq!(within("+across"), "%2Bacross/query.A.left.i8-j8.svg");
+        assert_eq!(path("", FigureKind::Comparison { module: "a/b".into(), i, j }), "a%2Fb.i8-j8.svg");
+    }
+
+    #[test]
+    fn a_long_module_name_still_makes_a_file() {
+        let module = "é".repeat(300);
+        let long = path("a", FigureKind::Heatmap { module, matrix: MatrixKind::LoraA, side: Side::Right, i: usize::MAX, j: 1 });
+        let name = long.rsplit('/').next().unwrap();
+        assert!(name.len() <= 255 && name.ends_with(".lora_A.right.i18446744073709551615-j1.svg"), "{name}");
+    }
+}

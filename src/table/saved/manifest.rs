@@ -1,0 +1,226 @@
+//! The manifest of results that are there already: what it says of them, and how it answers for figures that are drawn again.
+
+use std::collections::BTreeMap;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+
+use serde::Deserialize;
+use serde_json::Value;
+
+use super::super::in_words;
+use super::super::manifest::{AdapterRecord, MANIFEST_FILE, Manifest, is_our_output};
+use crate::error::{Error, Result, escape};
+
+/// A manifest that was read back.
+#[derive(Debug, Clone)]
+pub struct SavedManifest {
+    /// The file.
+    pub path: PathBuf,
+    /// The adapters analysed.
+    pub adapters: Vec<AdapterRecord>,
+    bytes: Vec<u8>,
+    outputs: BTreeMap<String, String>,
+    redrawn: Vec<Value>,
+}
+
+/// What is needed of it.
+#[derive(Debug, Deserialize)]
+struct Wanted {
+    #[serde(default)]
+    adapters: Vec<AdapterRecord>,
+    outputs: BTreeMap<String, String>,
+    #[serde(default)]
+    redrawn: Vec<Value>,
+}
+
+impl SavedManifest {
+    /// The manifest in a directory; none where there is none.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if it cannot be read, [`Error::Malformed`] if it is none of ours.
+    pub(super) fn read(dir: &Path) -> Result<Option<Self>> {
+        let path = dir.join(MANIFEST_FILE);
+        match path.symlink_metadata() {
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(error) => return Err(Error::missing(&path, in_words(&error))),
+            Ok(found) if !found.is_file() => return Err(Error::missing(&path, "is no regular file")),
+            Ok(_) => {}
+        }
+        let bytes = std::fs::read(&path).map_err(|error| Error::missing(&path, in_words(&error)))?;
+        let bad = |found: String| Error::malformed(&path, "manifest", "one that condlora wrote", found);
+        let wanted: Wanted = serde_json::from_slice(&bytes).map_err(|error| bad(escape(&error.to_string())))?;
+        if !is_our_output(dir) {
+            return Err(bad("that of something else".to_owned()));
+        }
+        let Wanted { adapters, outputs, redrawn } = wanted;
+        Ok(Some(Self { path, adapters, bytes, outputs, redrawn }))
+    }
+
+    /// Whether a file with this hash is what was written, or is none that was.
+    pub(super) fn answers_for(&self, name: &str, hash: &str) -> bool {
+        self.outputs.get(name).is_none_or(|known| known == hash)
+    }
+
+    /// Whether the file is still the one that was read.
+    #[must_use]
+    pub fn is_current(&self) -> bool {
+        std::fs::read(&self.path).is_ok_and(|bytes| bytes == self.bytes)
+    }
+
+    /// The file's new bytes once these figures, by their path in the directory and their contents, are drawn again by `run`: the rest
+    /// stays as it is.
+    #[must_use]
+    pub fn with_figures<'a>(&self, figures: impl IntoIterator<Item = (String, &'a [u8])>, run: &Manifest) -> Vec<u8> {
+        let mut outputs = self.outputs.clone();
+        outputs.extend(figures.into_iter().map(|(path, bytes)| (path, blake3::hash(bytes).to_hex().to_string())));
+        let mut redrawn = self.redrawn.clone();
+        redrawn.push(serde_json::json!({
+            "version": run.version,
+            "created": run.created,
+            "command_line": run.command_line,
+            "options": run.options,
+        }));
+        let mut values = vec![("outputs", indented(&outputs)), ("redrawn", indented(&redrawn))];
+        // From the end, so that what stands before keeps its place.
+        let mut text = self.bytes.clone();
+        let mut places = fields(&self.bytes);
+        places.sort_by_key(|(_, place)| std::cmp::Reverse(place.start));
+        for (name, place) in places {
+            if let Some(at) = values.iter().position(|value| value.0 == name) {
+                text.splice(place, values.swap_remove(at).1);
+            }
+        }
+        for (name, value) in values {
+            let Some(end) = text.iter().rposition(|byte| *byte == b'}') else { continue };
+            let start = text[..end].iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(end, |last| last + 1);
+            let field = [format!(",\n  \"{name}\": ").as_bytes(), &value, b"\n"].concat();
+            text.splice(start..end, field);
+        }
+        text
+    }
+}
+
+/// A value as it stands in the manifest, one level in.
+fn indented(value: &impl serde::Serialize) -> Vec<u8> {
+    // Plain values with string keys, written into memory: this cannot fail. No string in JSON holds a line break.
+    serde_json::to_string_pretty(value).unwrap_or_default().replace('\n', "\n  ").into_bytes()
+}
+
+/// The fields of an object that is known to be valid JSON, each with the place of its value.
+fn fields(text: &[u8]) -> Vec<(String, Range<usize>)> {
+    let (mut found, mut depth, mut at) = (Vec::new(), 0_usize, 0);
+    let mut name: Option<String> = None;
+    let mut value: Option<usize> = None;
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' => {
+                let end = string_end(text, at);
+                if depth == 1 && name.is_none() {
+                    name = serde_json::from_slice(&text[at..end]).ok();
+                } else {
+                    value = value.or(Some(at));
+                }
+                at = end;
+                continue;
+            }
+            b'{' | b'[' => {
+                if depth > 0 {
+                    value = value.or(Some(at));
+                }
+                depth += 1;
+            }
+            b'}' | b']' | b',' => {
+                if depth == 1
+                    && let (Some(name), Some(start)) = (name.take(), value.take())
+                {
+                    let end = text[..at].iter().rposition(|byte| !byte.is_ascii_whitespace()).map_or(at, |last| last + 1);
+                    found.push((name, start..end));
+                }
+                depth -= usize::from(*byte != b',' && depth > 0);
+            }
+            b':' | b' ' | b'\n' | b'\r' | b'\t' => {}
+            _ => value = value.or(Some(at)),
+        }
+        at += 1;
+    }
+    found
+}
+
+/// Behind the string that begins at `at`.
+fn string_end(text: &[u8], at: usize) -> usize {
+    let mut end = at + 1;
+    while let Some(byte) = text.get(end) {
+        match byte {
+            b'"' => return end + 1,
+            b'\\' => end += 2,
+            _ => end += 1,
+        }
+    }
+    text.len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn saved(text: &str) -> (tempfile::TempDir, Result<Option<SavedManifest>>) {
+        let folder = tempfile::tempdir().unwrap();
+        std::fs::write(folder.path().join(MANIFEST_FILE), text).unwrap();
+        let read = SavedManifest::read(folder.path());
+        (folder, read)
+    }
+
+    #[test]
+    fn fields_are_found_in_any_layout() {
+        let text = r#" {"a":1,"b" : [1,{"a":"}"}] , "c\"": "x,\"y" ,"d": {"e":{}}, "f":-1.5e3} "#;
+        let found: Vec<(String, &str)> = fields(text.as_bytes()).into_iter().map(|(name, place)| (name, &text[place])).collect();
+        let expected = [("a", "1"), ("b", r#"[1,{"a":"}"}]"#), ("c\"", r#""x,\"y""#), ("d", r#"{"e":{}}"#), ("f", "-1.5e3")];
+        assert_eq!(found, expected.map(|(name, value)| (name.to_owned(), value)));
+        assert!(fields(b"{}").is_empty());
+    }
+
+    #[test]
+    fn everything_but_hashes_stays_and_the_run_is_told() {
+        let mut before = Manifest::new(vec!["condlora".into(), "analyze".into()]);
+        before.outputs =
+            BTreeMap::from([("figures/a.svg".to_owned(), "old".to_owned()), ("summary.csv".to_owned(), "s".to_owned())]);
+        before.add_timing("analysis", std::time::Duration::from_nanos(1_234_567_891));
+        let text = String::from_utf8(before.to_json()).unwrap();
+        let (folder, read) = saved(&text);
+        let manifest = read.unwrap().unwrap();
+        assert!(manifest.is_current() && manifest.answers_for("summary.csv", "s") && manifest.answers_for("new.csv", "?"));
+        assert!(!manifest.answers_for("summary.csv", "t"));
+        let run = Manifest::new(vec!["condlora".into(), "figures".into()]);
+        let draw = |manifest: &SavedManifest, path: &str| {
+            String::from_utf8(manifest.with_figures([(path.to_owned(), &b"new"[..])], &run)).unwrap()
+        };
+        let hash = blake3::hash(b"new").to_hex();
+        let once = draw(&manifest, "figures/a.svg");
+        // Lines are changed or added, none is lost or moved.
+        let mut lines = once.lines();
+        for line in text.lines().filter(|line| !line.contains("\"old\"") && *line != "}" && *line != "  }") {
+            assert!(lines.any(|new| new.trim_end_matches(',') == line.trim_end_matches(',')), "{line} in {once}");
+        }
+        let value: Value = serde_json::from_str(&once).unwrap();
+        assert_eq!(value["outputs"]["figures/a.svg"], hash.as_str());
+        assert_eq!((value["outputs"]["summary.csv"].as_str(), &value["timings"]["analysis"]), (Some("s"), &1.234567891.into()));
+        assert_eq!(value["redrawn"][0]["command_line"][1], "figures");
+        std::fs::write(folder.path().join(MANIFEST_FILE), &once).unwrap();
+        assert!(!manifest.is_current());
+        let again = draw(&SavedManifest::read(folder.path()).unwrap().unwrap(), "figures/b.svg");
+        let value: Value = serde_json::from_str(&again).unwrap();
+        assert_eq!((value["redrawn"].as_array().unwrap().len(), value["outputs"].as_object().unwrap().len()), (2, 3));
+    }
+
+    #[test]
+    fn what_is_no_manifest_of_ours_is_refused() {
+        for text in
+            ["", "{", "[]", "{\"program\": \"other\", \"outputs\": {}}", "{\"program\": \"condlora\"}", "[\"condlora\", {}]"]
+        {
+            let (_folder, read) = saved(text);
+            assert_eq!(read.unwrap_err().exit_code(), 4, "{text}");
+        }
+        let none = tempfile::tempdir().unwrap();
+        assert!(SavedManifest::read(none.path()).unwrap().is_none());
+    }
+}

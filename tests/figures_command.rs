@@ -1,0 +1,396 @@
+//! `condlora figures`: what is drawn again is what was drawn, and no table makes it fall over.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
+#![allow(clippy::result_large_err, reason = "the library's error is what it is")]
+
+mod shared;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use condlora::figure::{ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_study};
+use condlora::table::SavedResults;
+use proptest::prelude::*;
+use shared::checkpoint::{PLAIN, square_layers, write_adapter, write_base};
+use shared::program::{Run, files, program, run_in};
+
+/// `condlora` with these arguments, in a directory.
+fn condlora(root: &Path, arguments: &[&str]) -> Run {
+    Run::of(program().args(arguments).current_dir(root).output().unwrap())
+}
+
+/// `base/`, and `runs/one` and `runs/two` on it.
+fn checkpoints(root: &Path) {
+    let layers = square_layers(3, 12, 2);
+    write_base(&root.join("base"), &layers, PLAIN);
+    for name in ["one", "two"] {
+        let mut layers = layers.clone();
+        layers.iter_mut().for_each(|layer| layer.a.mapv_inplace(|v| v + name.len() as f64 * v * v));
+        write_adapter(&root.join("runs").join(name), &layers, PLAIN, &[]);
+    }
+}
+
+/// Results of `analyze` in `study/` and of `compare` in `compared/`, without figures.
+fn results() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    checkpoints(root);
+    let quiet = ["--base", "base", "--figures", "none", "--null-draws", "3"];
+    condlora(root, &[&["analyze", "runs", "-o", "study", "--across"], &quiet[..]].concat()).exits(0);
+    condlora(root, &[&["compare", "runs/one", "runs/two", "-o", "compared"], &quiet[..]].concat()).exits(0);
+    folder
+}
+
+fn manifest(out: &Path) -> serde_json::Value {
+    serde_json::from_slice(&fs::read(out.join("manifest.json")).unwrap()).unwrap()
+}
+
+/// Every file of a result has the hash that its manifest says, and none is left out.
+fn is_true_to_its_manifest(out: &Path) {
+    let mut there = files(out);
+    there.remove("manifest.json").unwrap();
+    let hashes: BTreeMap<String, String> =
+        there.into_iter().map(|(name, bytes)| (name, blake3::hash(&bytes).to_hex().to_string())).collect();
+    let said: BTreeMap<String, String> = serde_json::from_value(manifest(out)["outputs"].clone()).unwrap();
+    assert_eq!(hashes, said);
+}
+
+fn figures_of(out: &Path) -> BTreeMap<String, Vec<u8>> {
+    files(&out.join("figures"))
+}
+
+#[test]
+fn figures_are_drawn_again_byte_for_byte() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    checkpoints(root);
+    let base = ["--base", "base", "--null-draws", "3"];
+    let analyze = |more: &[&str]| run_in(root, &[&["runs"], &base[..], more].concat()).exits(0);
+    let many = ["--across", "--side", "both", "--ij", "2,2", "--ij", "1,2", "--matrices", "A,BA,lora_B"];
+    analyze(&[&many[..], &["-o", "plain"]].concat());
+    analyze(&[&many[..], &["-o", "typed", "--formats", "parquet", "--scale", "data", "--figures", "svg"]].concat());
+    condlora(root, &[&["compare", "runs/one", "runs/two", "-o", "compared"], &base[..]].concat()).exits(0);
+    for shard in ["1/2", "2/2"] {
+        analyze(&["-o", &format!("parts/{shard}"), "--shard", shard, "--figures", "none"]);
+    }
+    condlora(root, &["merge", "parts/1/2", "parts/2/2", "-o", "merged"]).exits(0);
+    for (out, options) in [
+        ("plain", &[][..]),
+        ("typed", &["--scale", "data", "--figures", "svg"]),
+        ("compared", &["--figures", "png,svg"]),
+        ("merged", &["--threads", "1"]),
+    ] {
+        let out_dir = root.join(out);
+        let before = figures_of(&out_dir);
+        assert!(before.len() > 1);
+        fs::remove_dir_all(out_dir.join("figures")).unwrap();
+        let run = condlora(root, &[&["figures", out], options].concat()).exits(0);
+        assert_eq!(run.stderr, "");
+        let after = figures_of(&out_dir);
+        assert!(before == after, "{out}: {:?} and {:?}", before.keys(), after.keys());
+        is_true_to_its_manifest(&out_dir);
+        // stdout says each of them.
+        let mut said: Vec<String> =
+            run.stdout.lines().map(|line| line.strip_prefix(&format!("{out}/figures/")).unwrap().to_owned()).collect();
+        said.sort();
+        assert_eq!(said, after.into_keys().collect::<Vec<_>>());
+        assert!(!fs::read_dir(&out_dir).unwrap().any(|e| e.unwrap().file_name().to_str().unwrap().starts_with('.')));
+    }
+}
+
+#[test]
+fn other_options_draw_other_figures_and_the_manifest_follows() {
+    let folder = results();
+    let (root, study) = (folder.path(), folder.path().join("study"));
+    let before = files(&study);
+    condlora(root, &["figures", "study", "--figures", "svg", "--adapters", "two"]).exits(0);
+    is_true_to_its_manifest(&study);
+    let paper = figures_of(&study);
+    assert!(paper.contains_key("two/q_proj.A.left.i2-j2.svg") && paper.contains_key("two/overview.svg"));
+    assert!(!paper.keys().any(|name| name.starts_with("one/") || name.ends_with(".png")));
+    condlora(root, &["figures", "study", "--figures", "svg", "--adapters", "two", "--scale", "data"]).exits(0);
+    assert_ne!(figures_of(&study)["two/q_proj.A.left.i2-j2.svg"], paper["two/q_proj.A.left.i2-j2.svg"]);
+    is_true_to_its_manifest(&study);
+    let redrawn = manifest(&study)["redrawn"].clone();
+    assert_eq!((redrawn.as_array().unwrap().len(), redrawn[1]["options"]["scale"].as_str()), (2, Some("data")));
+    // Everything else is as it was.
+    for (name, bytes) in &before {
+        assert!(name == "manifest.json" || fs::read(study.join(name)).unwrap() == *bytes, "{name}");
+    }
+}
+
+#[test]
+fn another_folder_leaves_the_results_alone() {
+    let folder = results();
+    let (root, study) = (folder.path(), folder.path().join("study"));
+    let before = files(&study);
+    fs::create_dir(root.join("elsewhere")).unwrap();
+    fs::write(root.join("elsewhere/mine.txt"), "mine").unwrap();
+    condlora(root, &["figures", "study", "--figures-dir", "elsewhere/new", "--modules", "q_proj"]).exits(0);
+    assert!(root.join("elsewhere/new/one/overview.png").is_file() && root.join("elsewhere/mine.txt").is_file());
+    assert!(files(&study) == before);
+    // A folder of the results is one whose files the manifest answers for, whatever it is called.
+    condlora(root, &["figures", "study", "--figures", "svg", "--figures-dir", "study/../study/pictures/deep"]).exits(0);
+    assert!(study.join("pictures/deep/one/overview.svg").is_file());
+    is_true_to_its_manifest(&study);
+    // Without a manifest the tables are taken as they are, and none is made.
+    fs::remove_file(study.join("manifest.json")).unwrap();
+    condlora(root, &["figures", "study", "--figures", "svg"]).exits(0);
+    assert!(study.join("figures/one/overview.svg").is_file() && !study.join("manifest.json").exists());
+}
+
+#[test]
+fn json_says_what_was_drawn_where() {
+    let folder = results();
+    let run = condlora(folder.path(), &["figures", "study", "--figures", "svg", "--json", "--adapters", "one"]).exits(0);
+    let all: Vec<serde_json::Value> = serde_json::from_str(&run.stdout).unwrap();
+    assert_eq!(all.len(), 3 + 1 + 3);
+    let first = serde_json::json!({
+        "file": "study/figures/one/q_proj.A.left.i2-j2.svg", "figure": "heatmap", "adapter": "one", "module": "q_proj", "format": "svg",
+    });
+    assert_eq!(all[0], first);
+    let kinds: Vec<&str> = all.iter().map(|figure| figure["figure"].as_str().unwrap()).collect();
+    assert_eq!(kinds, ["heatmap", "heatmap", "heatmap", "overview", "across", "across", "across"]);
+    assert!(all[6]["adapter"].is_null() && all[3]["module"].is_null());
+}
+
+#[test]
+fn what_cannot_be_drawn_is_said_in_one_line() {
+    let folder = results();
+    let root = folder.path();
+    let refused = |arguments: &[&str], code: i32, says: &str| {
+        let run = condlora(root, &[&["figures"], arguments].concat()).exits(code).says(says);
+        assert_eq!((run.stdout.as_str(), run.stderr.lines().filter(|line| line.starts_with("error: ")).count()), ("", 1));
+        assert!(!root.join("study/figures").exists());
+    };
+    refused(&["nowhere"], 3, "nowhere: is no directory");
+    refused(&["base"], 3, "base: holds no table of condlora");
+    refused(&["study", "--figures", "none"], 2, "--figures none: nothing to draw");
+    refused(&["study", "--modules", "k_proj"], 2, "--modules k_proj: not in the tables of study\nhint: there are q_proj");
+    refused(&["study", "--adapters", "three"], 2, "hint: there are one, two");
+    refused(&["compared", "--adapters", "one"], 2, "--adapters one: not in the tables of compared");
+    let edit = |name: &str, change: &dyn Fn(&str) -> String| {
+        let path = root.join("study").join(name);
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, change(&text)).unwrap();
+        text
+    };
+    let whole = edit("similarity.csv", &|text| with_field(text, 2, 8, "7.0"));
+    refused(&["study"], 4, "study/similarity.csv: line 3, column `phi`; expected a number from 0 to 1, found `7.0`");
+    edit("similarity.csv", &|_| whole.clone());
+    let whole = edit("manifest.json", &|text| text[..text.len() / 2].to_owned());
+    refused(&["study"], 4, "study/manifest.json: manifest; expected one that condlora wrote");
+    edit("manifest.json", &|_| whole.clone());
+    let table = root.join("study/spectrum.csv");
+    fs::remove_file(&table).unwrap();
+    refused(&["study"], 3, "study/spectrum.csv: does not exist");
+    assert!(std::process::Command::new("mkfifo").arg(&table).status().unwrap().success());
+    refused(&["study"], 3, "study/spectrum.csv: is no regular file");
+    fs::remove_file(&table).unwrap();
+    fs::write(root.join("file"), "").unwrap();
+    refused(&["compared", "--figures-dir", "file/x"], 7, "file/x");
+}
+
+#[test]
+fn a_table_that_was_changed_is_drawn_with_a_warning() {
+    let folder = results();
+    let table = folder.path().join("study/summary.csv");
+    let text = fs::read_to_string(&table).unwrap();
+    fs::write(&table, text.replace(",ok\n", ",unreliable\n")).unwrap();
+    let run = condlora(folder.path(), &["figures", "study", "--figures", "svg"]).exits(0);
+    assert_eq!(run.stderr, "warning: study/summary.csv: is not as it was written (manifest.json has another hash)\n");
+    let svg = fs::read_to_string(folder.path().join("study/figures/one/q_proj.A.left.i2-j2.svg")).unwrap();
+    assert!(svg.contains("status unreliable"));
+}
+
+const TABLES: [&str; 6] = [
+    "study/summary.csv",
+    "study/similarity.csv",
+    "study/conversion.csv",
+    "study/spectrum.csv",
+    "study/across.csv",
+    "compared/compare.csv",
+];
+
+/// Reads and draws the results that a table belongs to, as the command does.
+fn redraw(root: &Path, table: &str) -> condlora::Result<usize> {
+    let results = SavedResults::read(root.join(table).parent().unwrap())?;
+    let options = FigureOptions { formats: vec![FigureFormat::Svg], scale: ColourScale::Data };
+    let context = FigureContext { base_name: results.base_name() };
+    let mut drawn = 0;
+    if let Some(tables) = &results.study {
+        drawn += draw_study(tables, &context, &options)?.len();
+    }
+    if let Some(rows) = &results.compare {
+        drawn += draw_comparison(rows, &options)?.len();
+    }
+    Ok(drawn)
+}
+
+/// A table's text with one field of one row (the header is row 0) replaced.
+fn with_field(text: &str, row: usize, column: usize, value: &str) -> String {
+    let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
+    let mut fields: Vec<&str> = lines[row].split(',').collect();
+    fields[column] = value;
+    lines[row] = fields.join(",");
+    lines.join("\n") + "\n"
+}
+
+#[test]
+fn every_column_of_every_table_is_checked() {
+    let folder = results();
+    let root = folder.path();
+    let (mut refused, mut drawn) = (0, 0);
+    for table in TABLES {
+        let path = root.join(table);
+        let text = fs::read_to_string(&path).unwrap();
+        let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+        let mut check = |changed: &str, says: &[&str]| {
+            fs::write(&path, changed).unwrap();
+            match redraw(root, table) {
+                Ok(_) => drawn += 1,
+                Err(error) => {
+                    refused += 1;
+                    let message = error.to_string();
+                    assert_eq!(error.exit_code(), 4, "{message}");
+                    assert!(message.contains(".csv: line ") && !message.contains('\n'), "{message}");
+                    assert!(says.iter().all(|part| message.contains(part)), "{table}, {says:?}: {message}");
+                }
+            }
+        };
+        for (at, column) in header.iter().enumerate() {
+            check(&with_field(&text, 0, at, "other"), &["line 1", &format!("a column `{column}`")]);
+            check(&with_field(&text, 0, at, header[(at + 1) % header.len()]), &["line 1"]);
+            let number_or_name = !matches!(
+                *column,
+                "adapter"
+                    | "module"
+                    | "adapter_key"
+                    | "tensor"
+                    | "w0_dtype"
+                    | "adapter_dtype"
+                    | "left"
+                    | "right"
+                    | "adapter_a"
+                    | "adapter_b"
+            );
+            for bad in ["nan", "inf", "x", "1e999", "-1", "18446744073709551616", "\u{7}"] {
+                let changed = with_field(&text, 2, at, bad);
+                fs::write(&path, &changed).unwrap();
+                // `-1` is a number, and some columns may be negative.
+                if number_or_name && bad != "-1" && bad != "18446744073709551616" {
+                    let message = redraw(root, table).unwrap_err().to_string();
+                    assert!(message.contains(&format!("{table}: line 3, column `{column}`; expected ")), "{message}");
+                }
+                check(&changed, &[]);
+            }
+        }
+        let last = text.lines().last().unwrap();
+        check(&format!("{text}{last}\n"), &["expected each row once"]);
+        check(&format!("{text}{last},1\n"), &["fields, as in the header"]);
+        check(&text.replacen('\n', "\nx,", 1), &["line 2"]);
+        let (before, row) = text.trim_end().rsplit_once('\n').unwrap();
+        fs::write(&path, [before.as_bytes(), b"\n\xff\xfe", row.as_bytes()].concat()).unwrap();
+        assert!(redraw(root, table).unwrap_err().to_string().contains("expected UTF-8"), "{table}");
+        fs::write(&path, "").unwrap();
+        assert_eq!(redraw(root, table).unwrap_err().exit_code(), 4);
+        // The header alone is a table without rows; averages and pairs need one another.
+        fs::write(&path, text.lines().next().unwrap()).unwrap();
+        let alone = redraw(root, table);
+        assert_eq!(alone.is_err(), table.contains("/summary") || table.contains("/similarity"), "{table}: {alone:?}");
+        fs::write(&path, &text).unwrap();
+        assert!(redraw(root, table).is_ok());
+    }
+    assert!(refused > 500 && drawn > 20, "{refused} refused, {drawn} drawn");
+}
+
+#[test]
+fn a_table_cut_anywhere_is_refused_or_a_table() {
+    let folder = results();
+    let root = folder.path();
+    for table in TABLES {
+        let path = root.join(table);
+        let text = fs::read(&path).unwrap();
+        let (mut refused, mut drawn) = (0, 0);
+        for end in (0..text.len() - 2).step_by(37).chain(text.len() - 9..text.len() - 2) {
+            fs::write(&path, &text[..end]).unwrap();
+            match redraw(root, table) {
+                Err(error) => {
+                    assert_eq!(error.exit_code(), 4, "{table}, {end}: {error}");
+                    refused += 1;
+                }
+                Ok(_) => drawn += 1,
+            }
+        }
+        fs::write(&path, &text).unwrap();
+        // What is cut off at the end of a row is noticed where rows have to be complete.
+        let complete = ["/summary", "/similarity"].iter().any(|name| table.contains(name));
+        assert!(refused > 9 && (drawn == 0 || !complete), "{table}: {refused} refused, {drawn} drawn");
+    }
+}
+
+#[test]
+fn huge_numbers_make_no_huge_picture() {
+    let folder = results();
+    let root = folder.path();
+    for table in TABLES {
+        let path = root.join(table);
+        let text = fs::read_to_string(&path).unwrap();
+        let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
+        for (at, column) in header.iter().enumerate() {
+            let largest = match *column {
+                "layer" | "layer_a" | "layer_b" => "4294967295",
+                "i" | "j" | "k" | "layers" | "rank" | "w0_rank" | "out_features" | "in_features" => "18446744073709551615",
+                "sigma" | "w0_z" | "w0_condition" | "norm_a" | "norm_b" | "norm_delta" | "scaling" | "residual_a" => {
+                    "1.7976931348623157e308"
+                }
+                _ => continue,
+            };
+            // In one row, and in all of them.
+            let all =
+                text.lines().skip(1).enumerate().fold(text.clone(), |text, (row, _)| with_field(&text, row + 1, at, largest));
+            for changed in [with_field(&text, 1, at, largest), all] {
+                fs::write(&path, changed).unwrap();
+                if let Err(error) = redraw(root, table) {
+                    assert!([4, 8].contains(&error.exit_code()), "{table}, {column}: {error}");
+                }
+            }
+        }
+        fs::write(&path, &text).unwrap();
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(400))]
+
+    /// Bytes changed, taken out or put in anywhere.
+    #[test]
+    fn a_spoilt_table_is_refused_or_drawn(
+        which in 0..TABLES.len(),
+        spoils in proptest::collection::vec((any::<prop::sample::Index>(), 0..3_u8, "[0-9,.\"\ne-]{0,6}|\\PC{0,3}"), 1..6),
+    ) {
+        thread_local! {
+            static RESULTS: tempfile::TempDir = results();
+        }
+        RESULTS.with(|folder| {
+            let path = folder.path().join(TABLES[which]);
+            let whole = fs::read(&path).unwrap();
+            let mut text = whole.clone();
+            for (at, how, piece) in &spoils {
+                let at = at.index(text.len());
+                let end = match how {
+                    0 => at,
+                    1 => (at + piece.len()).min(text.len()),
+                    _ => (at + 40).min(text.len()),
+                };
+                text.splice(at..end, piece.bytes());
+            }
+            fs::write(&path, &text).unwrap();
+            let done = redraw(folder.path(), TABLES[which]);
+            fs::write(&path, &whole).unwrap();
+            if let Err(error) = done {
+                assert!([4, 8].contains(&error.exit_code()), "{error}");
+            }
+        });
+    }
+}
