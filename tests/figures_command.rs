@@ -215,7 +215,7 @@ const TABLES: [&str; 6] = [
 /// Reads and draws the results that a table belongs to, as the command does.
 fn redraw(root: &Path, table: &str) -> condlora::Result<usize> {
     let results = SavedResults::read(root.join(table).parent().unwrap())?;
-    let options = FigureOptions { formats: vec![FigureFormat::Svg], scale: ColourScale::Data };
+    let options = FigureOptions { formats: vec![FigureFormat::Svg], scale: ColourScale::Data, ..FigureOptions::default() };
     let context = FigureContext { base_name: results.base_name() };
     let mut drawn = 0;
     if let Some(tables) = &results.study {

@@ -6,13 +6,13 @@ use clap::Args;
 use rayon::ThreadPool;
 
 use super::analyze::{parse_pair, plain};
-use super::drawing::{figure_formats, parse_format};
+use super::drawing::{FormatArgs, add_to_manifest};
 use super::progress::Reporter;
 use super::terminal::Terminal;
 use super::{Global, Outcome, averages, input_record};
 use crate::checkpoint::NameMap;
 use crate::error::{Result, show_path};
-use crate::figure::{ColourScale, FigureFormat, FigureOptions, draw_comparison};
+use crate::figure::{FigureOptions, draw_comparison};
 use crate::linalg::lapack::blas_description;
 use crate::shared_theta::{CompareConfig, CompareParams, prepare_comparison};
 use crate::table::json::rows_json;
@@ -59,9 +59,8 @@ pub(super) struct CompareArgs {
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls")]
     seed: u64,
 
-    /// Figure formats: svg, png, or none
-    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "svg,png", value_parser = parse_format, help_heading = "Output")]
-    figures: Vec<Option<FigureFormat>>,
+    #[command(flatten)]
+    drawing: FormatArgs,
     /// Replace OUT if condlora made it
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
@@ -93,7 +92,7 @@ pub(super) fn run(
     terminal: &Terminal,
 ) -> Result<Outcome> {
     let config = args.params().check()?;
-    let formats = figure_formats(&args.figures)?;
+    let drawing = args.drawing.options()?;
     let prepared = prepare_comparison(&config)?;
     let warnings = prepared.warnings().to_vec();
     for warning in &warnings {
@@ -112,20 +111,19 @@ pub(super) fn run(
 
     let writing = std::time::Instant::now();
     write_table(&mut out, &comparison.rows, &[TableFormat::Csv])?;
-    let figures = FigureOptions { formats, scale: ColourScale::default() };
-    for figure in pool.install(|| draw_comparison(&comparison.rows, &figures))? {
+    for figure in pool.install(|| draw_comparison(&comparison.rows, &drawing))? {
         out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
     }
-    let drawing = writing.elapsed();
+    let writing = writing.elapsed();
 
     let mut manifest = Manifest::new(command_line);
-    manifest.options = options_json(args, &config, &figures.formats);
+    manifest.options = options_json(args, &config, &drawing);
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
     manifest.inputs = comparison.inputs.iter().map(input_record).collect();
     manifest.warnings = warnings;
     manifest.libraries.insert("openblas".into(), blas_description());
-    for (stage, took) in [("analysis", analysis), ("tables and figures", drawing)] {
+    for (stage, took) in [("analysis", analysis), ("tables and figures", writing)] {
         manifest.add_timing(stage, took);
         terminal.detail(&format!("{stage}: {:.1} ms", took.as_secs_f64() * 1e3));
     }
@@ -139,9 +137,9 @@ pub(super) fn run(
 }
 
 /// The options as they were resolved, for the manifest.
-fn options_json(args: &CompareArgs, config: &CompareConfig, formats: &[FigureFormat]) -> serde_json::Value {
+fn options_json(args: &CompareArgs, config: &CompareConfig, drawing: &FigureOptions) -> serde_json::Value {
     let given = config.params();
-    serde_json::json!({
+    let mut options = serde_json::json!({
         "command": "compare",
         "left": plain(&given.left),
         "right": plain(&given.right),
@@ -154,6 +152,7 @@ fn options_json(args: &CompareArgs, config: &CompareConfig, formats: &[FigureFor
         "null_draws": given.null_draws,
         "seed": given.seed,
         "eq6": given.eq6,
-        "figures": formats.iter().map(|format| format.name()).collect::<Vec<_>>(),
-    })
+    });
+    add_to_manifest(&mut options, drawing, false);
+    options
 }

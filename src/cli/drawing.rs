@@ -5,48 +5,74 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::figure::{ColourScale, FigureContext, FigureFormat, FigureOptions, draw_study};
+use crate::figure::{ColourMap, ColourScale, Dpi, FigureContext, FigureFormat, FigureOptions, draw_study};
 use crate::table::{OutputDir, Tables, write_files_atomically};
+
+/// What files figures become.
+#[derive(Debug, Args)]
+#[command(next_help_heading = "Output")]
+pub(super) struct FormatArgs {
+    /// Figure formats: svg, png, pdf, or none
+    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "svg,png", value_parser = parse_format)]
+    figures: Vec<Option<FigureFormat>>,
+    /// Pixels to an inch of a PNG; its size in print is the same at every one
+    #[arg(long, value_name = "N", default_value_t = Dpi::default())]
+    dpi: Dpi,
+}
 
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct DrawingArgs {
-    /// Figure formats: svg, png, or none
-    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "svg,png", value_parser = parse_format)]
-    pub(super) figures: Vec<Option<FigureFormat>>,
+    #[command(flatten)]
+    formats: FormatArgs,
     /// Where the figures go [default: OUT/figures]
     #[arg(long, value_name = "DIR")]
     pub(super) figures_dir: Option<PathBuf>,
-    /// Heatmap colours: 0 to 1 as in the paper, or to the largest value beside the diagonal
+    /// What heatmap colours span: 0 to 1 as in the paper, or to the largest value beside the diagonal
     #[arg(long, value_name = "paper|data", default_value = "paper")]
-    pub(super) scale: ColourScale,
+    scale: ColourScale,
+    /// Heatmap colours: viridis, magma, or greys for print
+    #[arg(long, value_name = "MAP", default_value = "viridis")]
+    colours: ColourMap,
 }
 
-pub(super) fn parse_format(text: &str) -> Result<Option<FigureFormat>, String> {
-    if text == "none" { Ok(None) } else { text.parse().map(Some).map_err(|_| "expected svg, png or none".to_owned()) }
+fn parse_format(text: &str) -> Result<Option<FigureFormat>, String> {
+    if text == "none" { Ok(None) } else { text.parse().map(Some).map_err(|error| format!("{error}, or none")) }
 }
 
-/// The formats asked for, each once.
-///
-/// # Errors
-/// [`Error::Usage`] for `none` beside a format.
-pub(super) fn figure_formats(given: &[Option<FigureFormat>]) -> Result<Vec<FigureFormat>> {
-    let mut formats: Vec<FigureFormat> = given.iter().flatten().copied().collect();
-    if !formats.is_empty() && given.contains(&None) {
-        return Err(Error::usage("--figures: none stands alone"));
+/// Options of drawing as the manifest keeps them.
+pub(super) fn add_to_manifest(options: &mut serde_json::Value, drawing: &FigureOptions, heatmaps: bool) {
+    options["figures"] = drawing.formats.iter().map(|format| format.name()).collect();
+    options["dpi"] = drawing.dpi.get().into();
+    if heatmaps {
+        options["scale"] = drawing.scale.name().into();
+        options["colours"] = drawing.colours.name().into();
     }
-    formats.sort();
-    formats.dedup();
-    Ok(formats)
+}
+
+impl FormatArgs {
+    /// The formats asked for, each once, and everything else as it is by default.
+    ///
+    /// # Errors
+    /// [`Error::Usage`] for `none` beside a format.
+    pub(super) fn options(&self) -> Result<FigureOptions> {
+        let mut formats: Vec<FigureFormat> = self.figures.iter().flatten().copied().collect();
+        if !formats.is_empty() && self.figures.contains(&None) {
+            return Err(Error::usage("--figures: none stands alone"));
+        }
+        formats.sort();
+        formats.dedup();
+        Ok(FigureOptions { formats, dpi: self.dpi, ..FigureOptions::default() })
+    }
 }
 
 impl DrawingArgs {
     /// How figures are drawn.
     ///
     /// # Errors
-    /// [`Error::Usage`] for `none` beside a format.
+    /// Those of [`FormatArgs::options`].
     pub(super) fn options(&self) -> Result<FigureOptions> {
-        Ok(FigureOptions { formats: figure_formats(&self.figures)?, scale: self.scale })
+        Ok(FigureOptions { scale: self.scale, colours: self.colours, ..self.formats.options()? })
     }
 
     /// Draws all figures and writes those that go into `out`.

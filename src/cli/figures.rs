@@ -6,7 +6,7 @@ use clap::Args;
 use rayon::ThreadPool;
 
 use super::analyze::plain;
-use super::drawing::DrawingArgs;
+use super::drawing::{DrawingArgs, add_to_manifest};
 use super::terminal::Terminal;
 use super::{Global, Outcome};
 use crate::error::{Error, Result, escape, show_path};
@@ -106,10 +106,9 @@ fn manifest_of(args: &FiguresArgs, options: &FigureOptions, command_line: Vec<St
         "results": plain(&args.results),
         "modules": args.modules,
         "adapters": args.adapters,
-        "figures": options.formats.iter().map(|format| format.name()).collect::<Vec<_>>(),
         "figures_dir": args.drawing.figures_dir.as_deref().map(plain),
-        "scale": options.scale.name(),
     });
+    add_to_manifest(&mut manifest.options, options, true);
     manifest
 }
 

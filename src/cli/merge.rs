@@ -6,7 +6,7 @@ use clap::Args;
 use rayon::ThreadPool;
 
 use super::analyze::{NO_BEARING, params_of};
-use super::drawing::DrawingArgs;
+use super::drawing::{DrawingArgs, add_to_manifest};
 use super::progress::Reporter;
 use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};
@@ -74,11 +74,10 @@ pub(super) fn run(
         "out": args.out.to_string_lossy(),
         "across": args.across,
         "memory_limit": args.memory_limit,
-        "figures": drawing.formats.iter().map(|format| format.name()).collect::<Vec<_>>(),
         "figures_dir": args.drawing.figures_dir.as_deref().map(|dir| dir.to_string_lossy()),
-        "scale": drawing.scale.name(),
         "analyze": shards.options,
     });
+    add_to_manifest(&mut manifest.options, &drawing, true);
     manifest.seed = shards.seed;
     manifest.threads = pool.current_num_threads();
     manifest.inputs = shards.inputs;

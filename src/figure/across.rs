@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use super::ColourScale;
+use super::FigureOptions;
 use super::bar::Mark;
 use super::font::{fit, printable};
 use super::group::{Grid, matrix_name, phi_name};
@@ -58,7 +58,7 @@ fn sizes(n: usize) -> (f64, f64) {
 
 impl Across<'_> {
     /// The figure.
-    pub(super) fn scene(&self, scale: ColourScale) -> Scene {
+    pub(super) fn scene(&self, options: &FigureOptions) -> Scene {
         let names: BTreeSet<&str> = self.rows.iter().flat_map(|row| [row.adapter_a.as_str(), row.adapter_b.as_str()]).collect();
         let names: Vec<&str> = names.into_iter().collect();
         let (grid, layers_of_cells) = self.grid(&names);
@@ -84,7 +84,7 @@ impl Across<'_> {
             axis_titles: (axis('j', self.j), axis('i', self.i)),
             table: "across.csv",
         };
-        picture.scene(scale)
+        picture.scene(options)
     }
 
     /// The mean of each cell over its layers, and of how many layers it is one.

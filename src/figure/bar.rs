@@ -138,7 +138,7 @@ mod tests {
             height: 300.0,
             lo: 0.0,
             hi: 1.0,
-            scale: colour::viridis,
+            scale: colour::sequential(crate::figure::ColourMap::Viridis),
             marks: marks.iter().map(|(value, label)| Mark { value: *value, label: (*label).to_owned() }).collect(),
             size: 10.0,
             title: None,

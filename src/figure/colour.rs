@@ -1,4 +1,6 @@
-//! Colours: the two scales, and the ink that can be read on them.
+//! Colours: the scales, and the ink that can be read on them.
+
+use super::ColourMap;
 
 /// An sRGB colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -21,9 +23,33 @@ pub(super) const HATCH: Rgb = Rgb(0xb4, 0xb4, 0xb4);
 /// Relative luminance at which black and white have the same contrast: √(1.05 · 0.05) − 0.05.
 const EVEN_CONTRAST: f64 = 0.179_128_784_747_792;
 
-/// Viridis, for `at` from 0 to 1.
-pub(super) fn viridis(at: f64) -> Rgb {
+/// The colours of φ, for values from 0 to 1.
+pub(super) fn sequential(map: ColourMap) -> fn(f64) -> Rgb {
+    match map {
+        ColourMap::Viridis => viridis,
+        ColourMap::Magma => magma,
+        ColourMap::Greys => greys,
+    }
+}
+
+fn viridis(at: f64) -> Rgb {
     from_scale(colorous::VIRIDIS, at)
+}
+
+fn magma(at: f64) -> Rgb {
+    from_scale(colorous::MAGMA, at)
+}
+
+/// CIE lightness falls evenly from 97 to 8: paper stays light where φ is small, and both ends differ from it and from black.
+fn greys(at: f64) -> Rgb {
+    const LIGHTEST: f64 = 97.0;
+    const DARKEST: f64 = 8.0;
+    let lightness = LIGHTEST + (DARKEST - LIGHTEST) * step(at) as f64 / 255.0;
+    let root = (lightness + 16.0) / 116.0;
+    let linear = if lightness > 8.0 { root.powi(3) } else { lightness * 27.0 / 24389.0 };
+    let encoded = if linear <= 0.003_130_8 { 12.92 * linear } else { 1.055 * linear.powf(1.0 / 2.4) - 0.055 };
+    let grey = (255.0 * encoded).round() as u8;
+    Rgb(grey, grey, grey)
 }
 
 /// Blue below, white at 0.5, red above, for `at` from 0 to 1.
@@ -32,10 +58,14 @@ pub(super) fn blue_to_red(at: f64) -> Rgb {
 }
 
 fn from_scale(scale: colorous::Gradient, at: f64) -> Rgb {
-    let at = if at.is_finite() { at.clamp(0.0, 1.0) } else { 0.0 };
-    // 256 steps: the same value has the same colour in a cell and on the bar.
-    let colorous::Color { r, g, b } = scale.eval_rational((at * 255.0).round() as usize, 256);
+    let colorous::Color { r, g, b } = scale.eval_rational(step(at), 256);
     Rgb(r, g, b)
+}
+
+/// The one of 256 steps: the same value has the same colour in a cell and on the bar.
+fn step(at: f64) -> usize {
+    let at = if at.is_finite() { at.clamp(0.0, 1.0) } else { 0.0 };
+    (at * 255.0).round() as usize
 }
 
 /// Relative luminance, WCAG 2.
@@ -62,10 +92,10 @@ mod tests {
     }
 
     #[test]
-    fn ink_can_be_read_on_every_colour_of_both_scales() {
+    fn ink_can_be_read_on_every_colour_of_every_scale() {
         for step in 0..=1000 {
             let at = f64::from(step) / 1000.0;
-            for colour in [viridis(at), blue_to_red(at)] {
+            for colour in [viridis(at), magma(at), greys(at), blue_to_red(at)] {
                 assert!(contrast(colour, ink_on(colour)) >= 4.5, "{colour:?}");
             }
         }
@@ -85,11 +115,30 @@ mod tests {
         assert!(cold.2 > cold.0 && warm.0 > warm.2);
     }
 
+    /// CIE 1976 lightness.
+    fn lightness(colour: Rgb) -> f64 {
+        let y = luminance(colour);
+        if y > 216.0 / 24389.0 { 116.0 * y.cbrt() - 16.0 } else { y * 24389.0 / 27.0 }
+    }
+
     #[test]
-    fn viridis_is_smooth() {
-        for step in 0..255 {
-            let (a, b) = (viridis(f64::from(step) / 255.0), viridis(f64::from(step + 1) / 255.0));
-            assert!(a.0.abs_diff(b.0) < 6 && a.1.abs_diff(b.1) < 6 && a.2.abs_diff(b.2) < 6);
+    fn the_scales_are_smooth_and_their_lightness_is_even() {
+        for map in ColourMap::ALL {
+            let scale = sequential(map);
+            let steps: Vec<Rgb> = (0..=255).map(|k| scale(f64::from(k) / 255.0)).collect();
+            assert!(steps.windows(2).all(|p| p[0].0.abs_diff(p[1].0) < 7 && p[0].1.abs_diff(p[1].1) < 7));
+            let (first, last) = (lightness(steps[0]), lightness(steps[255]));
+            for (k, colour) in steps.iter().enumerate() {
+                let even = first + (last - first) * k as f64 / 255.0;
+                // The maps are even in CAM02-UCS, whose lightness departs from CIE's near black.
+                assert!((lightness(*colour) - even).abs() < 4.0, "{map}, step {k}: {} and {even}", lightness(*colour));
+            }
         }
+    }
+
+    #[test]
+    fn greys_are_their_formula() {
+        // CIE L* = 97 and 8 in sRGB, by the standard's equations.
+        assert_eq!((greys(0.0), greys(1.0)), (Rgb(246, 246, 246), Rgb(24, 24, 24)));
     }
 }

@@ -116,7 +116,8 @@ impl DrawnFigure {
 /// One scene in every format asked for.
 pub(super) fn render(scene: &Scene, adapter: &str, kind: &FigureKind, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
     let one = |format: &FigureFormat| {
-        Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes: bytes_of(scene, *format)? })
+        let bytes = bytes_of(scene, *format, options.dpi)?;
+        Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes })
     };
     options.formats.iter().map(one).collect()
 }

@@ -1,14 +1,15 @@
-//! The bundled font: widths for the layout, and glyphs for the bitmap.
+//! The bundled font: widths for the layout, glyphs for bitmaps and PDF.
 //!
 //! Plotters' own `ab_glyph` text drops each glyph's side bearing and truncates its position, which shows as uneven letters;
 //! so bitmaps take their glyphs from here. SVG text is drawn by the viewer.
 
+use std::ops::Range;
 use std::sync::OnceLock;
 
 use ab_glyph::{Font, FontRef, Glyph, GlyphId, PxScale, point};
 
 /// DejaVu Sans cut down and renamed; see `assets/font/README.md`.
-static FONT_FILE: &[u8] = include_bytes!("../../assets/font/CondloraSans-Regular.ttf");
+pub(super) static FONT_FILE: &[u8] = include_bytes!("../../assets/font/CondloraSans-Regular.ttf");
 
 /// Half the height of a digit or capital, in em: a baseline this far below a line centres them on it.
 pub(super) const HALF_CAP: f64 = 0.3645;
@@ -23,9 +24,11 @@ fn font() -> Option<&'static FontRef<'static>> {
 }
 
 /// One character's glyph, and where it stands from the start of the text, in em.
-struct Placed {
-    id: GlyphId,
-    at: f64,
+pub(super) struct Placed {
+    pub(super) id: GlyphId,
+    pub(super) at: f64,
+    /// The character's bytes in the text.
+    pub(super) bytes: Range<usize>,
 }
 
 /// Places every character of `text`; returns the glyphs and the whole width in em.
@@ -34,13 +37,13 @@ fn place(font: &FontRef<'static>, text: &str) -> (Vec<Placed>, f64) {
     let mut placed = Vec::with_capacity(text.len());
     let mut at = 0.0;
     let mut before: Option<GlyphId> = None;
-    for c in text.chars() {
+    for (start, c) in text.char_indices() {
         let id = font.glyph_id(c);
         let known = id.0 != 0;
         if let (Some(before), true) = (before, known) {
             at += f64::from(font.kern_unscaled(before, id)) / em;
         }
-        placed.push(Placed { id, at });
+        placed.push(Placed { id, at, bytes: start..start + c.len_utf8() });
         at += match (known, c) {
             (true, _) => f64::from(font.h_advance_unscaled(id)) / em,
             (false, '\u{1100}'..) => WIDE,
@@ -56,14 +59,20 @@ pub(super) fn width(text: &str, size: f64) -> f64 {
     font().map_or_else(|| UNKNOWN * text.chars().count() as f64, |font| place(font, text).1) * size
 }
 
-/// Calls `ink(x, y, coverage)` for every pixel the text touches, from the start of its baseline (y grows downwards).
-pub(super) fn rasterise(text: &str, size: f64, start: f64, mut ink: impl FnMut(i32, i32, f32)) {
+/// The glyphs of `text` and its width, in em.
+#[cfg(feature = "pdf")]
+pub(super) fn glyphs(text: &str) -> (Vec<Placed>, f64) {
+    font().map_or_else(|| (Vec::new(), 0.0), |font| place(font, text))
+}
+
+/// Calls `ink(x, y, coverage)` for every pixel that the text touches, its baseline starting at `start` (y grows downwards).
+pub(super) fn rasterise(text: &str, size: f64, start: (f64, f64), mut ink: impl FnMut(i32, i32, f32)) {
     let Some(font) = font() else { return };
     let em = f64::from(font.units_per_em().unwrap_or(2048.0));
     // ab_glyph's scale is the height of the line, not the em.
     let scale = PxScale::from((size * f64::from(font.height_unscaled()) / em) as f32);
-    for Placed { id, at } in place(font, text).0 {
-        let glyph = Glyph { id, scale, position: point((start + at * size) as f32, 0.0) };
+    for Placed { id, at, .. } in place(font, text).0 {
+        let glyph = Glyph { id, scale, position: point((start.0 + at * size) as f32, start.1 as f32) };
         if let Some(outline) = font.outline_glyph(glyph) {
             let corner = outline.px_bounds().min;
             outline.draw(|x, y, coverage| ink(corner.x as i32 + x as i32, corner.y as i32 + y as i32, coverage));
@@ -153,7 +162,7 @@ mod tests {
     fn a_glyph_keeps_its_side_bearing() {
         // `l` is a thin bar that starts 0.09 em from its origin.
         let mut left = i32::MAX;
-        rasterise("l", 100.0, 0.0, |x, _, coverage| {
+        rasterise("l", 100.0, (0.0, 0.0), |x, _, coverage| {
             if coverage > 0.5 {
                 left = left.min(x);
             }

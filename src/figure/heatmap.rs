@@ -1,12 +1,12 @@
 //! The paper's figure: one matrix of φ over all pairs of layers.
 
-use super::ColourScale;
 use super::bar::{Bar, Mark};
 use super::colour;
 use super::font::{self, HALF_CAP, fit, printable};
 use super::group::{Grid, Group, matrix_name, phi_name};
 use super::panel::{self, Labels, Paint, Panel, PanelFonts};
 use super::scene::{Anchor, SCALE, Scene};
+use super::{ColourScale, FigureOptions};
 use crate::terms::Status;
 
 const MARGIN: f64 = 14.0;
@@ -65,7 +65,7 @@ pub(super) struct Picture<'a> {
 }
 
 /// The scene of one heatmap.
-pub(super) fn scene(group: &Group<'_>, scale: ColourScale) -> Scene {
+pub(super) fn scene(group: &Group<'_>, options: &FigureOptions) -> Scene {
     let grid = group.grid(|row| row.phi);
     let picture = Picture {
         labels: Labels::Layers(&group.layers),
@@ -80,21 +80,21 @@ pub(super) fn scene(group: &Group<'_>, scale: ColourScale) -> Scene {
         table: "similarity.csv",
         grid,
     };
-    picture.scene(scale)
+    picture.scene(options)
 }
 
 impl Picture<'_> {
     /// The picture laid out.
-    pub(super) fn scene(self, scale: ColourScale) -> Scene {
+    pub(super) fn scene(self, options: &FigureOptions) -> Scene {
         let Self { grid, labels, cell, .. } = &self;
-        let hi = match scale {
+        let hi = match options.scale {
             ColourScale::Paper => 1.0,
             ColourScale::Data => scale_end(grid.largest()),
         };
         let side = cell * grid.n as f64;
         let annotated = (grid.n <= MOST_ANNOTATED).then(|| (0.34 * cell).clamp(8.0, 13.0));
         let fonts = PanelFonts { cell: annotated, tick: self.tick, title: 11.0 };
-        let paints = paint(grid, scale, hi);
+        let paints = paint(grid, options, hi);
 
         let mut bar = Bar {
             x: 0.0,
@@ -103,7 +103,7 @@ impl Picture<'_> {
             height: side,
             lo: 0.0,
             hi,
-            scale: colour::viridis,
+            scale: colour::sequential(options.colours),
             marks: self.marks.clone(),
             size: 10.0,
             title: None,
@@ -161,10 +161,11 @@ impl Picture<'_> {
     }
 }
 
-fn paint(grid: &Grid, scale: ColourScale, hi: f64) -> Vec<Paint> {
+fn paint(grid: &Grid, options: &FigureOptions, hi: f64) -> Vec<Paint> {
+    let fill = colour::sequential(options.colours);
     let paint = |(k, value): (usize, &Option<f64>)| match value {
-        _ if scale == ColourScale::Data && k / grid.n == k % grid.n => Paint::Diagonal,
-        Some(value) => Paint::Value { fill: colour::viridis(value / hi), label: two_decimals(*value) },
+        _ if options.scale == ColourScale::Data && k / grid.n == k % grid.n => Paint::Diagonal,
+        Some(value) => Paint::Value { fill: fill(value / hi), label: two_decimals(*value) },
         None => Paint::Missing,
     };
     grid.values.iter().enumerate().map(paint).collect()

@@ -2,15 +2,15 @@
 
 mod layout;
 
-use super::FigureContext;
 use super::bar::{Bar, Mark};
-use super::colour;
+use super::colour::{self, Rgb};
 use super::font::printable;
 use super::group::{Grid, Group, matrix_name, phi_name};
 use super::heatmap::{scale_end, two_decimals};
 use super::panel::Paint;
 use super::scene::Scene;
 use super::ticks::number;
+use super::{FigureContext, FigureOptions};
 use crate::table::rows::Tables;
 use crate::terms::{MatrixKind, Side, Status};
 
@@ -110,6 +110,8 @@ struct Overview<'a> {
     /// Where the diverging scale ends, and whether values beyond it exist.
     limit: f64,
     clipped: bool,
+    /// The colour of 0 to 1 on the sequential rows' scale.
+    sequential: fn(f64) -> Rgb,
 }
 
 /// The parts of the title; names may be shortened to fit.
@@ -120,7 +122,13 @@ struct Title {
 }
 
 /// The scene of an adapter's overview; none without Θ_A or Θ_B on the left side.
-pub(super) fn scene(groups: &[Group<'_>], tables: &Tables, context: &FigureContext<'_>, adapter: &str) -> Option<Scene> {
+pub(super) fn scene(
+    groups: &[Group<'_>],
+    tables: &Tables,
+    context: &FigureContext<'_>,
+    options: &FigureOptions,
+    adapter: &str,
+) -> Option<Scene> {
     let columns = columns(groups, adapter);
     let first = columns.first()?.group;
     let phi_differs = columns.iter().any(|c| (c.group.i, c.group.j) != (first.i, first.j));
@@ -139,6 +147,7 @@ pub(super) fn scene(groups: &[Group<'_>], tables: &Tables, context: &FigureConte
         hi: scale_end(largest.reduce(f64::max)),
         limit: farthest.ceil().clamp(LEAST_LIMIT, MOST_LIMIT),
         clipped: farthest > MOST_LIMIT,
+        sequential: colour::sequential(options.colours),
         columns,
         rows,
     };
@@ -183,7 +192,7 @@ impl Overview<'_> {
             Some(z) if row == Row::Deviation => {
                 Paint::Value { fill: colour::blue_to_red(0.5 + 0.5 * z / self.limit), label: signed(*z) }
             }
-            Some(value) => Paint::Value { fill: colour::viridis(value / self.hi), label: two_decimals(*value) },
+            Some(value) => Paint::Value { fill: (self.sequential)(value / self.hi), label: two_decimals(*value) },
         };
         grid.values.iter().enumerate().map(paint).collect()
     }
@@ -212,7 +221,7 @@ impl Overview<'_> {
             height,
             lo: 0.0,
             hi: self.hi,
-            scale: colour::viridis,
+            scale: self.sequential,
             marks: self.chances(),
             size,
             title: Some((title, title_size)),

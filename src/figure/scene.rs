@@ -1,13 +1,16 @@
 //! A figure before it is drawn: rectangles, lines, text and blocks of cells, at device pixels.
 //!
-//! Layout code works in CSS pixels; [`Scene`] rounds to the device pixels ([`SCALE`] to one CSS pixel) that
-//! both backends draw at, so that the SVG and the PNG are the same picture.
+//! Layout code works in CSS pixels; [`Scene`] rounds to device pixels ([`SCALE`] to one CSS pixel), and all formats are drawn from these
+//! whole numbers, so that they are the same picture. A bitmap of another resolution scales them.
 
 use super::colour::Rgb;
 use super::font::HALF_CAP;
 
-/// Device pixels in one CSS pixel.
+/// Device pixels in one CSS pixel. A device pixel is the scene's unit of length, half of 1/96 inch, whatever a bitmap's resolution is.
 pub(super) const SCALE: f64 = 2.0;
+
+/// Device pixels in one inch.
+pub(super) const PER_INCH: f64 = 96.0 * SCALE;
 
 /// Which end of the text stands at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -38,6 +41,25 @@ pub(super) struct Cells {
     pub(super) cell: i32,
     pub(super) n: usize,
     pub(super) fills: Vec<Rgb>,
+}
+
+impl Cells {
+    /// Calls `rect(from, to, fill)` for each run of equal cells in a row, row by row. Each reaches under its right and lower
+    /// neighbours, which come later: drawn in this order, no seam can show at any zoom.
+    pub(super) fn runs(&self, mut rect: impl FnMut((i32, i32), (i32, i32), Rgb)) {
+        let Self { x, y, cell, n, fills } = self;
+        let end = |k: usize| k as i32 * cell + i32::from(k < *n);
+        for (row, colours) in fills.chunks((*n).max(1)).enumerate() {
+            let mut first = 0;
+            for run in colours.chunk_by(|a, b| a == b) {
+                let last = first + run.len();
+                if let Some(fill) = run.first() {
+                    rect((x + first as i32 * cell, y + row as i32 * cell), (x + end(last), y + end(row + 1)), *fill);
+                }
+                first = last;
+            }
+        }
+    }
 }
 
 /// One thing to draw, at device pixels.

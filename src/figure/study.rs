@@ -37,12 +37,12 @@ pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &Figure
     }
     jobs.extend(of_adapters.iter().map(Job::Across));
     let draw = |job: &Job<'_>| match job {
-        Job::Heatmap(group) => render(&heatmap::scene(group, options.scale), group.adapter, &heatmap_kind(group), options),
-        Job::Overview(adapter) => match overview::scene(&groups, tables, context, adapter) {
+        Job::Heatmap(group) => render(&heatmap::scene(group, options), group.adapter, &heatmap_kind(group), options),
+        Job::Overview(adapter) => match overview::scene(&groups, tables, context, options, adapter) {
             Some(scene) => render(&scene, adapter, &FigureKind::Overview, options),
             None => Ok(Vec::new()),
         },
-        Job::Across(group) => render(&group.scene(options.scale), "", &across_kind(group), options),
+        Job::Across(group) => render(&group.scene(options), "", &across_kind(group), options),
     };
     let drawn: Vec<Result<Vec<DrawnFigure>>> = jobs.par_iter().map(draw).collect();
     let drawn: Vec<Vec<DrawnFigure>> = drawn.into_iter().collect::<Result<_>>()?;

@@ -81,23 +81,14 @@ fn draw(scene: &Scene, without_cells: bool, out: &mut String) -> Result<()> {
     backend.present().map_err(|e| bug(&e))
 }
 
-/// One rectangle for each run of equal cells. Each reaches under its right and lower neighbours, which are drawn later:
-/// no viewer can show a seam.
 fn rectangles(backend: &mut SVGBackend<'_>, block: &Cells) -> Result<()> {
-    let Cells { x, y, cell, n, fills } = block;
-    let end = |k: usize| k as i32 * cell + i32::from(k < *n);
-    for (row, colours) in fills.chunks(*n).enumerate() {
-        let mut first = 0;
-        for run in colours.chunk_by(|a, b| a == b) {
-            let last = first + run.len();
-            let from = (x + first as i32 * cell, y + row as i32 * cell);
-            if let Some(fill) = run.first() {
-                backend.draw_rect(from, (x + end(last), y + end(row + 1)), &rgb(*fill), true).map_err(|e| bug(&e))?;
-            }
-            first = last;
+    let mut result = Ok(());
+    block.runs(|from, to, fill| {
+        if result.is_ok() {
+            result = backend.draw_rect(from, to, &rgb(fill), true).map_err(|e| bug(&e));
         }
-    }
-    Ok(())
+    });
+    result
 }
 
 fn write_text(backend: &mut SVGBackend<'_>, text: &Text) -> Result<()> {

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::args::AnalyzeArgs;
 use crate::checkpoint::{PairingRules, Split};
+use crate::cli::drawing::add_to_manifest;
 use crate::error::Result;
 use crate::study::AnalyzeParams;
 use crate::terms::Convention;
@@ -38,7 +39,7 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         memory_limit,
         shard,
     } = given;
-    Ok(serde_json::json!({
+    let mut options = serde_json::json!({
         "command": "analyze",
         "paths": paths.iter().map(|path| plain(path)).collect::<Vec<_>>(),
         "base": base.as_deref().map(plain),
@@ -62,16 +63,16 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         "memory_limit": memory_limit,
         "shard": shard.map(|shard| shard.to_string()),
         "formats": args.table_formats().iter().map(|f| f.name()).collect::<Vec<_>>(),
-        "figures": drawing.formats.iter().map(|f| f.name()).collect::<Vec<_>>(),
         "figures_dir": args.drawing.figures_dir.as_deref().map(plain),
-        "scale": drawing.scale.name(),
         "strict": args.strict,
-    }))
+    });
+    add_to_manifest(&mut options, &drawing, true);
+    Ok(options)
 }
 
 /// Options in which the shards of one study may differ: they change no row.
-pub(in crate::cli) const NO_BEARING: [&str; 8] =
-    ["out", "shard", "keep_going", "memory_limit", "figures", "figures_dir", "scale", "strict"];
+pub(in crate::cli) const NO_BEARING: [&str; 10] =
+    ["out", "shard", "keep_going", "memory_limit", "figures", "figures_dir", "dpi", "scale", "colours", "strict"];
 
 /// The options of a study from its manifest; none where they are not what [`options_json`] writes.
 pub(in crate::cli) fn params_of(options: &Value) -> Option<AnalyzeParams> {
