@@ -66,6 +66,8 @@ fn help_is_as_reviewed() {
     assert_data_eq!(help(&["fit", "--help"]), file!["snapshots/fit-help.txt"].raw());
     assert_data_eq!(help(&["merge", "--help"]), file!["snapshots/merge-help.txt"].raw());
     assert_data_eq!(help(&["figures", "--help"]), file!["snapshots/figures-help.txt"].raw());
+    assert_data_eq!(help(&["completions", "--help"]), file!["snapshots/completions-help.txt"].raw());
+    assert_data_eq!(help(&["man", "--help"]), file!["snapshots/man-help.txt"].raw());
     assert_eq!(help(&["--version"]), format!("condlora {}\n", env!("CARGO_PKG_VERSION")));
 }
 

@@ -43,7 +43,7 @@ const MAY_IMPORT: [(&str, &[&str]); 14] = [
 
 /// Outside crates with one owner.
 const OWNERS: [(&str, &[&str]); 5] = [
-    ("cli", &["clap", "indicatif", "comfy_table", "anstyle", "signal_hook"]),
+    ("cli", &["clap", "clap_complete", "clap_mangen", "indicatif", "comfy_table", "anstyle", "signal_hook"]),
     ("checkpoint", &["safetensors", "half", "regex"]),
     ("linalg", &["ndarray_linalg", "lapack_sys", "gemm", "rand", "rand_chacha", "rand_distr"]),
     ("table", &["parquet"]),

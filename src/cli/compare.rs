@@ -20,8 +20,11 @@ use crate::table::{Manifest, OutputDir, TableFormat, write_table};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  condlora compare adapters/sst2 condlora/sst2 --base models/roberta-base -o compared
-  condlora compare runs/seed0 runs/seed1 --base models/roberta-base --modules value --ij 8,8 --ij 1,1 -o seeds")]
+  # A LoRA and the CondLoRA trained on the same task (the paper's Table 3)
+  condlora compare adapters/sst2 condlora/sst2 -o table3
+  # Two seeds, by all vectors and by the first alone
+  condlora compare runs/seed0 runs/seed1 --base models/roberta-base \\
+      --modules value --ij 8,8 --ij 1,1 -o seeds")]
 pub(super) struct CompareArgs {
     /// An adapter's directory, LoRA or CondLoRA
     #[arg(value_name = "LEFT")]
@@ -33,7 +36,7 @@ pub(super) struct CompareArgs {
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
     /// Where a module's dotted path has FROM, the base has TO; repeatable, one after the other
-    #[arg(long, value_name = "FROM=TO")]
+    #[arg(long, value_name = "FROM=TO", help_heading = "Adapter and base")]
     map: Vec<NameMap>,
     /// Where compare.csv, the figures and the manifest go
     #[arg(short, long, value_name = "OUT")]
@@ -49,7 +52,7 @@ pub(super) struct CompareArgs {
     #[arg(long, value_name = "I,J", value_parser = parse_pair, help_heading = "What is compared")]
     ij: Vec<(usize, usize)>,
     /// Read CondLoRA checkpoints by Eq. 6 as printed: B = W0ᵀ·Θ_B
-    #[arg(long, help_heading = "What is compared")]
+    #[arg(long, help_heading = "Adapter and base")]
     eq6: bool,
 
     /// How often a Gaussian Θ is drawn where a side is a CondLoRA

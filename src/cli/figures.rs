@@ -18,7 +18,9 @@ const FOLDER: &str = "figures";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
+  # Colours that span the values beside the diagonal
   condlora figures results --scale data
+  # One module for a paper, and what compare wrote
   condlora figures results --modules value --figures svg --figures-dir paper/
   condlora figures compared --figures svg")]
 pub(super) struct FiguresArgs {

@@ -19,8 +19,10 @@ use crate::terms::Convention;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  condlora fit adapters/sst2 --base models/roberta-base -o condlora/sst2
-  condlora fit adapters/sst2 --base models/roberta-base -o condlora/sst2 --delta")]
+  # The Θ that come nearest to A and B as they are stored
+  condlora fit adapters/sst2 --base models/roberta-base -o fitted
+  # Those that come nearest to the updates B·A, whatever the basis of A and B
+  condlora fit adapters/sst2 --base models/roberta-base --delta -o by-updates")]
 pub(super) struct FitArgs {
     /// The adapter's directory
     #[arg(value_name = "ADAPTER")]
@@ -32,7 +34,7 @@ pub(super) struct FitArgs {
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
     /// Where a module's dotted path has FROM, the base has TO; repeatable, one after the other
-    #[arg(long, value_name = "FROM=TO")]
+    #[arg(long, value_name = "FROM=TO", help_heading = "Adapter and base")]
     map: Vec<NameMap>,
 
     /// Fit the updates B·A, which do not know the basis of A and B, in place of A and B as stored
@@ -49,10 +51,10 @@ pub(super) struct FitArgs {
     convention: ConventionChoice,
 
     /// How many times Gaussian targets of the same norms are fitted too
-    #[arg(long, value_name = "N", default_value_t = 20, help_heading = "What is expected by chance")]
+    #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls")]
     null_draws: usize,
     /// Seed of these and of random starts
-    #[arg(long, value_name = "N", default_value_t = 0, help_heading = "What is expected by chance")]
+    #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls")]
     seed: u64,
 
     /// The type that Θ is stored in

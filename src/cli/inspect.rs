@@ -18,18 +18,20 @@ const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  condlora inspect runs/
-  condlora inspect runs/ --base models/roberta-base --json | jq '.adapters[] | select(.refused)'")]
+  # Which modules and layers, and which weights of the base they belong to
+  condlora inspect adapters/sst2 --base models/roberta-base
+  # Of many: those that analyze would refuse, and why
+  condlora inspect runs/ --json | jq '.adapters[] | select(.refused)'")]
 pub(super) struct InspectArgs {
-    /// Adapter directories, or directories to search for adapters
+    /// Adapter directories, LoRA files of kohya's, or directories to search for these
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Base model to pair with [default: the one the adapter names, if it is here]
+    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the adapter names, if it is here]
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
     #[command(flatten)]
     pairing: PairingArgs,
-    /// Take Θ_B of a CondLoRA for the one of Eq. 6 as printed
+    /// Read CondLoRA checkpoints by Eq. 6 as printed: B = W0ᵀ·Θ_B
     #[arg(long, help_heading = "Adapter and base")]
     eq6: bool,
 }

@@ -16,8 +16,10 @@ use crate::table::{Manifest, OutputDir};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  condlora materialize condlora/sst2 --base models/roberta-base -o adapters/sst2-condlora
-  python -c \"PeftModel.from_pretrained(model, 'adapters/sst2-condlora')\"")]
+  # A LoRA that PEFT loads: PeftModel.from_pretrained(model, 'sst2-lora')
+  condlora materialize condlora/sst2 --base models/roberta-base -o sst2-lora
+  # In half the size
+  condlora materialize condlora/sst2 --dtype BF16 -o sst2-bf16")]
 pub(super) struct MaterializeArgs {
     /// The CondLoRA's directory
     #[arg(value_name = "CONDLORA")]
@@ -29,13 +31,13 @@ pub(super) struct MaterializeArgs {
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
     /// The type that A and B are stored in
-    #[arg(long, value_name = "TYPE", default_value = "F32", ignore_case = true)]
+    #[arg(long, value_name = "TYPE", default_value = "F32", ignore_case = true, help_heading = "Output")]
     dtype: Stored,
     /// Read the CondLoRA by Eq. 6 as printed: B = W0ᵀ·Θ_B
-    #[arg(long)]
+    #[arg(long, help_heading = "Adapter and base")]
     eq6: bool,
     /// Replace OUT if condlora made it
-    #[arg(long)]
+    #[arg(long, help_heading = "Output")]
     overwrite: bool,
 }
 

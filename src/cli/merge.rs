@@ -17,25 +17,30 @@ use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, Shards, only_bas
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  for k in 1 2 3; do condlora analyze runs/ --base models/roberta-base --shard $k/3 -o parts/$k --figures none; done
-  condlora merge parts/* -o results
-  condlora merge parts/* -o results --across --overwrite")]
+  # Three machines, or one after the other
+  for k in 1 2 3; do
+      condlora analyze runs/ --base models/roberta-base \\
+          --shard $k/3 -o parts/$k --figures none
+  done
+  condlora merge parts/* -o merged
+  # Also adapter by adapter: reads the adapters again
+  condlora merge parts/* --across -o across")]
 pub(super) struct MergeArgs {
     /// What analyze --shard wrote: all shards of one study, in any order
-    #[arg(required = true, value_name = "OUT")]
+    #[arg(required = true, value_name = "SHARD")]
     shards: Vec<PathBuf>,
     /// Where the tables, figures and manifest go
-    #[arg(short, long, value_name = "MERGED", default_value = "condlora-results")]
+    #[arg(short, long, value_name = "OUT", default_value = "condlora-results")]
     out: PathBuf,
     /// Also compare the same layer of different adapters, from the adapters and base models that the shards were made from
-    #[arg(long)]
+    #[arg(long, help_heading = "What is compared")]
     across: bool,
     /// Memory that --across may use, as in 8G [default: 80% of what is available]
-    #[arg(long, value_name = "SIZE", value_parser = parse_bytes)]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Running")]
     memory_limit: Option<u64>,
     #[command(flatten)]
     drawing: DrawingArgs,
-    /// Replace MERGED if condlora made it
+    /// Replace OUT if condlora made it
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
 }

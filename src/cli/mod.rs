@@ -6,11 +6,14 @@ mod aligned;
 mod analyze;
 mod averages;
 mod compare;
+mod completions;
 mod drawing;
 mod figures;
 mod fit;
 mod fit_summary;
 mod inspect;
+mod man;
+mod manual;
 mod materialize;
 mod merge;
 mod pairing;
@@ -23,7 +26,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, Parser, Subcommand};
+use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result, escape, in_words};
 use crate::linalg::lapack::use_one_blas_thread;
@@ -47,7 +50,16 @@ const BUG: u8 = 70;
     name = "condlora",
     version,
     about = "Conversion matrices of LoRA adapters: how similar they are across layers, and how much of that is chance or the base model",
-    after_help = "Reproduces and goes beyond Kim et al. 2024, \"A Single Linear Layer Yields Task-Adapted Low-Rank Matrices\" (arXiv 2403.14946).",
+    long_about = "Conversion matrices of LoRA adapters: how similar they are across layers, and how much of that is chance or the base model.
+
+Reproduces and goes beyond Kim et al. 2024, \"A Single Linear Layer Yields Task-Adapted Low-Rank Matrices\" (arXiv 2403.14946).",
+    after_help = "Examples:
+  # What is there, and does it fit together?
+  condlora inspect adapters/ --base models/roberta-base
+  # How similar are the conversion matrices of its layers?
+  condlora analyze adapters/sst2 --base models/roberta-base -o results
+  # All options of a command, what it writes and how it ends
+  condlora help analyze",
     max_term_width = 100
 )]
 struct Cli {
@@ -96,12 +108,16 @@ enum Command {
     Merge(Box<merge::MergeArgs>),
     /// Draw figures again from the tables of results, with other options and without recomputing
     Figures(figures::FiguresArgs),
+    /// Print what a shell needs to complete commands and options
+    Completions(completions::CompletionsArgs),
+    /// Make man pages
+    Man(man::ManArgs),
 }
 
 /// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let cli = match Cli::try_parse_from(&arguments) {
+    let cli = match parse(&arguments) {
         Ok(cli) => cli,
         Err(error) => {
             // Help and version come this way too.
@@ -132,6 +148,13 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     }
 }
 
+/// The arguments, checked one by one.
+fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
+    let mut command = manual::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
 fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Outcome> {
     use_one_blas_thread();
     signals::watch()?;
@@ -154,6 +177,8 @@ fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Out
         Command::Materialize(args) => materialize::run(args, &cli.global, command_line, terminal),
         Command::Merge(args) => merge::run(args, &cli.global, command_line, &pool, terminal),
         Command::Figures(args) => figures::run(args, &cli.global, command_line, &pool, terminal),
+        Command::Completions(args) => completions::run(args, terminal),
+        Command::Man(args) => man::run(args, terminal),
     }
 }
 
@@ -170,10 +195,9 @@ fn input_record(read: &crate::checkpoint::InputRecord) -> InputRecord {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use clap::CommandFactory;
 
     #[test]
     fn the_arguments_are_consistent() {
-        Cli::command().debug_assert();
+        manual::command().debug_assert();
     }
 }

@@ -2,6 +2,7 @@
 
 use std::path::PathBuf;
 
+use clap::builder::{PossibleValuesParser, TypedValueParser};
 use clap::{Args, ValueEnum};
 
 use crate::cli::drawing::DrawingArgs;
@@ -12,9 +13,15 @@ use crate::terms::{Convention, MatrixKind, Side};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  condlora analyze adapters/sst2 --base models/roberta-base
-  condlora analyze runs/ --base models/roberta-base --init runs-step0/ -o results
-  condlora analyze adapters/sst2 --base models/roberta-base --modules value --ij 8,8 --ij 4,8 --side both")]
+  # One adapter, on the base model that it names
+  condlora analyze adapters/sst2
+  # All adapters below a folder, beside what they were before training
+  condlora analyze runs/ --base models/roberta-base --init init/ -o results
+  # One module, by more numbers of vectors and from both sides
+  condlora analyze adapters/sst2 --base models/roberta-base --modules value \\
+      --ij 8,8 --ij 4,8 --side both -o value
+  # The numbers as JSON, without figures
+  condlora analyze adapters/sst2 --json --figures none -o numbers > summary.json")]
 pub(in crate::cli) struct AnalyzeArgs {
     /// Adapter directories, LoRA files of kohya's, or directories to search for these
     #[arg(required = true, value_name = "PATH")]
@@ -28,6 +35,9 @@ pub(in crate::cli) struct AnalyzeArgs {
 
     #[command(flatten)]
     pairing: PairingArgs,
+    /// Read CondLoRA checkpoints by Eq. 6 as printed: B = W0ᵀ·Θ_B
+    #[arg(long, help_heading = "Adapter and base")]
+    eq6: bool,
 
     /// Only these modules, by name
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
@@ -36,7 +46,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     #[arg(long, value_name = "LIST", help_heading = "What is compared")]
     layers: Option<String>,
     /// Conversion matrices A, B and BA, or the factors lora_A and lora_B themselves
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "A,B,BA", help_heading = "What is compared")]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "A,B,BA", value_parser = matrix_names(), help_heading = "What is compared")]
     matrices: Vec<MatrixKind>,
     /// Numbers of singular vectors; repeatable [default: r,r with the module's smallest rank]
     #[arg(long, value_name = "I,J", value_parser = parse_pair, help_heading = "What is compared")]
@@ -47,10 +57,6 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// The equations: the paper's need square weights; auto uses `general` where one is not
     #[arg(long, default_value = "auto", help_heading = "What is compared")]
     convention: ConventionChoice,
-
-    /// Read CondLoRA checkpoints by Eq. 6 as printed: B = W0ᵀ·Θ_B
-    #[arg(long, help_heading = "What is compared")]
-    eq6: bool,
     /// Also compare the same layer of different adapters: across.csv and its heatmaps
     #[arg(long, help_heading = "What is compared")]
     across: bool,
@@ -119,6 +125,11 @@ impl ConventionChoice {
             Self::General => Some(Convention::General),
         }
     }
+}
+
+/// The matrices by name; completion knows them too.
+fn matrix_names() -> impl TypedValueParser<Value = MatrixKind> {
+    PossibleValuesParser::new(["A", "B", "BA", "lora_A", "lora_B"]).try_map(|name| name.parse::<MatrixKind>())
 }
 
 pub(in crate::cli) fn parse_pair(text: &str) -> Result<(usize, usize), String> {

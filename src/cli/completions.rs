@@ -1,0 +1,57 @@
+//! `condlora completions`: what a shell needs to complete commands and options.
+
+use clap::Args;
+use clap_complete::Shell;
+
+use super::terminal::Terminal;
+use super::{Outcome, manual};
+use crate::error::Result;
+
+#[derive(Debug, Args)]
+#[command(after_help = "Examples:
+  # In this shell only
+  eval \"$(condlora completions bash)\"
+  # In every shell, for bash with bash-completion, for zsh and for fish
+  condlora completions bash \\
+      > ~/.local/share/bash-completion/completions/condlora
+  condlora completions zsh > ~/.zfunc/_condlora   # a directory of your fpath
+  condlora completions fish > ~/.config/fish/completions/condlora.fish")]
+pub(super) struct CompletionsArgs {
+    /// The shell
+    #[arg(value_name = "SHELL")]
+    shell: Shell,
+}
+
+/// Runs the command.
+///
+/// # Errors
+/// Those of [`Terminal::data`].
+pub(super) fn run(args: &CompletionsArgs, terminal: &Terminal) -> Result<Outcome> {
+    terminal.data(&script(args.shell))?;
+    Ok(Outcome::Done)
+}
+
+fn script(shell: Shell) -> String {
+    let mut command = manual::command();
+    let name = command.get_name().to_owned();
+    let mut text = Vec::new();
+    clap_complete::generate(shell, &mut command, name, &mut text);
+    String::from_utf8(text).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::ValueEnum;
+
+    use super::*;
+
+    #[test]
+    fn every_shell_gets_every_command() {
+        for shell in Shell::value_variants() {
+            let text = script(*shell);
+            for sub in manual::command().get_subcommands() {
+                assert!(text.contains(sub.get_name()), "{shell}: {}", sub.get_name());
+            }
+        }
+    }
+}
