@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::figure::{CellOrder, ColourMap, ColourScale, Dpi, FigureContext, FigureFormat, FigureOptions, draw_study};
+use crate::figure::{ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureOptions, draw_study_in_turn};
 use crate::table::{OutputDir, Tables, write_files_atomically};
 
 /// What files figures become.
@@ -34,9 +34,6 @@ pub(super) struct DrawingArgs {
     /// Heatmap colours: viridis, magma, or greys for print
     #[arg(long, value_name = "MAP", default_value = "viridis")]
     colours: ColourMap,
-    /// Heatmap rows and columns: by layer (adapters by name), or alike ones together, with the tree
-    #[arg(long, value_name = "layer|similarity", default_value = "layer")]
-    order: CellOrder,
 }
 
 fn parse_format(text: &str) -> Result<Option<FigureFormat>, String> {
@@ -50,7 +47,6 @@ pub(super) fn add_to_manifest(options: &mut serde_json::Value, drawing: &FigureO
     if heatmaps {
         options["scale"] = drawing.scale.name().into();
         options["colours"] = drawing.colours.name().into();
-        options["order"] = drawing.order.name().into();
     }
 }
 
@@ -76,24 +72,24 @@ impl DrawingArgs {
     /// # Errors
     /// Those of [`FormatArgs::options`].
     pub(super) fn options(&self) -> Result<FigureOptions> {
-        Ok(FigureOptions { scale: self.scale, colours: self.colours, order: self.order, ..self.formats.options()? })
+        Ok(FigureOptions { scale: self.scale, colours: self.colours, ..self.formats.options()? })
     }
 
-    /// Draws all figures and writes those that go into `out`.
+    /// Draws all figures, on bitmaps of `memory` bytes at a time, and writes those that go into `out`.
     ///
     /// # Errors
-    /// Those of [`draw_study`] and [`OutputDir::write`].
-    pub(super) fn draw(&self, tables: &Tables, base_name: Option<&str>, out: &mut OutputDir) -> Result<Elsewhere> {
-        let figures = draw_study(tables, &FigureContext { base_name }, &self.options()?)?;
-        match &self.figures_dir {
-            Some(dir) => Ok(Elsewhere(figures.into_iter().map(|f| (dir.join(f.path()), f.bytes)).collect())),
-            None => {
-                for figure in &figures {
-                    out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
-                }
-                Ok(Elsewhere(Vec::new()))
+    /// Those of [`draw_study_in_turn`] and [`OutputDir::write`].
+    pub(super) fn draw(&self, tables: &Tables, base_name: Option<&str>, memory: u64, out: &mut OutputDir) -> Result<Elsewhere> {
+        let mut elsewhere = Vec::new();
+        let take = |figure: DrawnFigure| match &self.figures_dir {
+            Some(dir) => {
+                elsewhere.push((dir.join(figure.path()), figure.bytes));
+                Ok(())
             }
-        }
+            None => out.write(&format!("figures/{}", figure.path()), &figure.bytes),
+        };
+        draw_study_in_turn(tables, &FigureContext { base_name }, &self.options()?, memory, take)?;
+        Ok(Elsewhere(elsewhere))
     }
 }
 

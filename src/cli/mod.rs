@@ -30,6 +30,7 @@ use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result, escape, in_words};
 use crate::linalg::lapack::use_one_blas_thread;
+use crate::study::{blas_cannot_start, check_address_space};
 use crate::table::InputRecord;
 use terminal::{ColorChoice, Terminal};
 
@@ -116,6 +117,18 @@ enum Command {
 
 /// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    // Asked first: what the program does changes the answer.
+    let hangs_at_exit = blas_cannot_start();
+    let code = answer(arguments);
+    if hangs_at_exit {
+        // Without the exit handlers, of which OpenBLAS's would wait for its threads. All that was written has been flushed.
+        signal_hook::low_level::exit(code.into());
+    }
+    ExitCode::from(code)
+}
+
+/// Does what the arguments ask for; gives the exit code.
+fn answer(arguments: impl IntoIterator<Item = OsString>) -> u8 {
     let arguments: Vec<OsString> = arguments.into_iter().collect();
     let cli = match parse(&arguments) {
         Ok(cli) => cli,
@@ -124,9 +137,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
             return match terminal::written(error.print()) {
                 Err(lost) if !error.use_stderr() => {
                     Terminal::new(ColorChoice::Auto, false, false).error(&lost);
-                    ExitCode::from(lost.exit_code())
+                    lost.exit_code()
                 }
-                _ => ExitCode::from(u8::try_from(error.exit_code()).unwrap_or(2)),
+                _ => u8::try_from(error.exit_code()).unwrap_or(2),
             };
         }
     };
@@ -134,16 +147,16 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     std::panic::set_hook(Box::new(|_| {}));
     let done = catch_unwind(AssertUnwindSafe(|| execute(&cli, &arguments, &terminal)));
     match done {
-        Ok(Ok(Outcome::Done)) => ExitCode::SUCCESS,
-        Ok(Ok(Outcome::Skipped)) => ExitCode::from(1),
+        Ok(Ok(Outcome::Done)) => 0,
+        Ok(Ok(Outcome::Skipped)) => 1,
         Ok(Err(error)) => {
             terminal.error(&error);
-            ExitCode::from(error.exit_code())
+            error.exit_code()
         }
         Err(panic) => {
             let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
             terminal.bug(text.unwrap_or("a panic without a message"));
-            ExitCode::from(BUG)
+            BUG
         }
     }
 }
@@ -156,6 +169,8 @@ fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
 }
 
 fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Outcome> {
+    let threads = cli.global.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
+    check_address_space(threads)?;
     use_one_blas_thread();
     signals::watch()?;
     let mut pool = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("condlora-{index}"));

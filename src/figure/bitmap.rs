@@ -37,6 +37,13 @@ pub(super) fn to_png(scene: &Scene, dpi: Dpi) -> Result<Vec<u8>> {
     encode(width, height, &buffer, Some(scale.pixels_per_metre))
 }
 
+/// About the bytes that a scene's bitmap and its compression take: three a pixel for each, and what the allocator keeps of both.
+pub(super) fn bitmap_bytes(scene: &Scene, dpi: Dpi) -> u64 {
+    const OF_A_PIXEL: f64 = 8.0;
+    let factor = Scale::new(dpi).factor;
+    (f64::from(scene.width) * factor * f64::from(scene.height) * factor * OF_A_PIXEL) as u64
+}
+
 /// From the scene's units to pixels.
 #[derive(Debug, Clone, Copy)]
 struct Scale {

@@ -1,5 +1,6 @@
 //! Finished figures: what each shows, its bytes, and where it belongs.
 
+use super::bitmap::bitmap_bytes;
 use super::scene::Scene;
 use super::{FigureFormat, FigureOptions, bytes_of};
 use crate::error::Result;
@@ -111,6 +112,13 @@ impl DrawnFigure {
             FigureKind::Overview => format!("overview.{format}"),
         }
     }
+}
+
+/// About the bytes that a scene needs while it is drawn, most of them for its bitmap.
+pub(super) fn bytes_while_drawn(scene: &Scene, options: &FigureOptions) -> u64 {
+    const OTHERS: u64 = 1 << 20;
+    let bitmap = if options.formats.contains(&FigureFormat::Png) { bitmap_bytes(scene, options.dpi) } else { 0 };
+    bitmap.saturating_add(OTHERS)
 }
 
 /// One scene in every format asked for.

@@ -10,8 +10,7 @@ use super::heatmap::{scale_end, two_decimals};
 use super::panel::Paint;
 use super::scene::Scene;
 use super::ticks::number;
-use super::{ColourMap, FigureContext, FigureOptions};
-use crate::table::rows::Tables;
+use super::{FigureContext, FigureOptions};
 use crate::terms::{MatrixKind, Side, Status};
 
 /// The diverging scale reaches at least this far, and at most that far.
@@ -90,10 +89,8 @@ impl<'a> Column<'a> {
             }
             Row::Gaussian => mean(summary.and_then(|s| s.gaussian_mean)).into_iter().collect(),
             Row::Deviation => {
-                let z = summary.and_then(|s| s.w0_z).filter(|z| z.is_finite()).map(|z| format!("z = {}", number(z, 1)));
-                let p = summary.and_then(|s| s.w0_p).filter(|p| p.is_finite()).map(|p| format!("p = {p:.2}"));
-                let facts: Vec<String> = z.into_iter().chain(p).collect();
-                (!facts.is_empty()).then(|| facts.join(" · ")).into_iter().collect()
+                let z = summary.and_then(|s| s.w0_z).filter(|z| z.is_finite());
+                z.map(|z| format!("z = {}", number(z, 1))).into_iter().collect()
             }
         }
     }
@@ -114,8 +111,6 @@ struct Overview<'a> {
     clipped: bool,
     /// The colour of 0 to 1 on the sequential rows' scale.
     sequential: fn(f64) -> Rgb,
-    /// Whether the diagonals of these rows need a line to be told from values.
-    struck: bool,
 }
 
 /// The parts of the title; names may be shortened to fit.
@@ -126,14 +121,16 @@ struct Title {
 }
 
 /// The scene of an adapter's overview; none without Θ_A or Θ_B on the left side.
+///
+/// `groups` are the adapter's, `ranks` its smallest and its largest.
 pub(super) fn scene(
-    groups: &[Group<'_>],
-    tables: &Tables,
+    adapter: &str,
+    groups: &[&Group<'_>],
+    ranks: Option<(usize, usize)>,
     context: &FigureContext<'_>,
     options: &FigureOptions,
-    adapter: &str,
 ) -> Option<Scene> {
-    let columns = columns(groups, adapter);
+    let columns = columns(groups);
     let first = columns.first()?.group;
     let phi_differs = columns.iter().any(|c| (c.group.i, c.group.j) != (first.i, first.j));
     let present = |row: &Row| *row == Row::Observed || columns.iter().any(|column| !column.grid(*row).is_empty());
@@ -144,7 +141,7 @@ pub(super) fn scene(
         title: Title {
             adapter: printable(adapter),
             base: context.base_name.map(printable),
-            rest: format!("{}: cross-layer similarity of conversion matrices", ranks(tables, adapter)),
+            rest: format!("{}: cross-layer similarity of conversion matrices", rank_range(ranks)),
         },
         phi: if phi_differs { "φ".to_owned() } else { phi_name(first.i, first.j) },
         phi_differs,
@@ -152,7 +149,6 @@ pub(super) fn scene(
         limit: farthest.ceil().clamp(LEAST_LIMIT, MOST_LIMIT),
         clipped: farthest > MOST_LIMIT,
         sequential: colour::sequential(options.colours),
-        struck: options.colours == ColourMap::Greys,
         columns,
         rows,
     };
@@ -160,15 +156,15 @@ pub(super) fn scene(
 }
 
 /// The first (i, j) of each module and matrix, module by module.
-fn columns<'a>(groups: &'a [Group<'a>], adapter: &str) -> Vec<Column<'a>> {
+fn columns<'a>(groups: &[&'a Group<'a>]) -> Vec<Column<'a>> {
     let mut modules: Vec<&str> = Vec::new();
-    for group in groups.iter().filter(|g| g.adapter == adapter) {
+    for group in groups {
         if !modules.contains(&group.module) {
             modules.push(group.module);
         }
     }
     let first = |module: &str, matrix: MatrixKind| {
-        groups.iter().find(|g| g.adapter == adapter && g.module == module && g.matrix == matrix && g.side == Side::Left)
+        groups.iter().copied().find(|g| g.module == module && g.matrix == matrix && g.side == Side::Left)
     };
     modules
         .into_iter()
@@ -179,12 +175,11 @@ fn columns<'a>(groups: &'a [Group<'a>], adapter: &str) -> Vec<Column<'a>> {
 }
 
 /// ` (r = 8)`, ` (r = 4–16)`, or nothing.
-fn ranks(tables: &Tables, adapter: &str) -> String {
-    let ranks = || tables.conversion.iter().filter(|row| row.adapter == adapter).map(|row| row.rank);
-    match (ranks().min(), ranks().max()) {
-        (Some(least), Some(most)) if least == most => format!(" (r = {least})"),
-        (Some(least), Some(most)) => format!(" (r = {least}–{most})"),
-        _ => String::new(),
+fn rank_range(ranks: Option<(usize, usize)>) -> String {
+    match ranks {
+        Some((least, most)) if least == most => format!(" (r = {least})"),
+        Some((least, most)) => format!(" (r = {least}–{most})"),
+        None => String::new(),
     }
 }
 
@@ -216,6 +211,9 @@ impl Overview<'_> {
 
     /// The bar of the first rows, not yet placed.
     fn sequential_bar(&self, height: f64, size: f64, width: f64) -> Bar {
+        let long = format!("{}, left singular vectors", self.phi);
+        let title_size = size + 1.0;
+        let title = if super::font::width(&long, title_size) <= height { long } else { self.phi.clone() };
         Bar {
             x: 0.0,
             y: 0.0,
@@ -226,7 +224,7 @@ impl Overview<'_> {
             scale: self.sequential,
             marks: self.chances(),
             size,
-            title: Some((self.phi.clone(), size + 1.0)),
+            title: Some((title, title_size)),
             clipped: false,
         }
     }
@@ -263,11 +261,11 @@ impl Overview<'_> {
             parts.push("Gaussian control: a Gaussian matrix in place of Θ; chance is its expectation.".to_owned());
         }
         if self.rows.contains(&Row::Deviation) {
-            parts.push("z compares the averages with the control's in its sd, p is the share of draws with an average no smaller (w0_z and w0_p of summary.csv); they are not means of the cells below.".to_owned());
+            parts.push("z compares the averages with the control's in its sd (w0_z of summary.csv); it is not the mean of the cells below it.".to_owned());
         }
         let hollow = |c: &Column<'_>| self.rows.iter().any(|row| self.paints(c, *row).contains(&Paint::Missing));
         if self.columns.iter().any(hollow) {
-            parts.push("Hatched: no value.".to_owned());
+            parts.push("Hatched or –: no value.".to_owned());
         }
         parts.join(" ")
     }

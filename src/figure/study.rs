@@ -1,12 +1,14 @@
 //! All figures of a study: heatmaps, one overview for each adapter, and heatmaps of different adapters.
 
 use std::collections::HashMap;
+use std::ops::Range;
 
 use rayon::prelude::*;
 
 use super::across::{self, Across};
-use super::drawn::{DrawnFigure, FigureKind, render};
+use super::drawn::{DrawnFigure, FigureKind, bytes_while_drawn, render};
 use super::group::{self, Group};
+use super::scene::Scene;
 use super::{FigureContext, FigureOptions, heatmap, overview};
 use crate::error::Result;
 use crate::table::rows::Tables;
@@ -14,39 +16,99 @@ use crate::table::rows::Tables;
 /// One figure that is to be drawn.
 enum Job<'a> {
     Heatmap(&'a Group<'a>),
-    Overview(&'a str),
+    Overview(&'a str, &'a [&'a Group<'a>]),
     Across(&'a Across<'a>),
 }
 
 /// Draws every heatmap, in table order, after an adapter's last one its overview, and at the end those of different adapters.
 ///
-/// Figures are drawn in parallel on rayon's current pool; neither their order nor their bytes depend on it.
-///
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
 pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+    let mut drawn = Vec::new();
+    draw_study_in_turn(tables, context, options, u64::MAX, |figure| {
+        drawn.push(figure);
+        Ok(())
+    })?;
+    Ok(drawn)
+}
+
+/// As [`draw_study`], for more figures than can be held: each goes to `take` when it is drawn, in the same order.
+///
+/// Figures are drawn in parallel on rayon's current pool, as many at a time as have bitmaps of `memory` bytes together, but always one;
+/// neither their order nor their bytes depend on that.
+///
+/// # Errors
+/// Those of [`draw_study`], and the first one of `take`.
+pub fn draw_study_in_turn(
+    tables: &Tables,
+    context: &FigureContext<'_>,
+    options: &FigureOptions,
+    memory: u64,
+    mut take: impl FnMut(DrawnFigure) -> Result<()>,
+) -> Result<()> {
     if options.formats.is_empty() {
-        return Ok(Vec::new());
+        return Ok(());
     }
     let groups = group::groups(tables);
     let of_adapters = across::groups(tables.across.as_deref().unwrap_or_default());
+    let ranks = ranks_by_adapter(tables);
+    let by_adapter = by_adapter(&groups);
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    for (adapter, groups) in by_adapter(&groups) {
-        jobs.extend(groups.into_iter().map(Job::Heatmap));
-        jobs.push(Job::Overview(adapter));
+    for (adapter, groups) in &by_adapter {
+        jobs.extend(groups.iter().copied().map(Job::Heatmap));
+        jobs.push(Job::Overview(adapter, groups));
     }
     jobs.extend(of_adapters.iter().map(Job::Across));
-    let draw = |job: &Job<'_>| match job {
-        Job::Heatmap(group) => render(&heatmap::scene(group, options), group.adapter, &heatmap_kind(group), options),
-        Job::Overview(adapter) => match overview::scene(&groups, tables, context, options, adapter) {
-            Some(scene) => render(&scene, adapter, &FigureKind::Overview, options),
-            None => Ok(Vec::new()),
-        },
-        Job::Across(group) => render(&group.scene(options), "", &across_kind(group), options),
+    let lay_out = |job: &Job<'_>| match job {
+        Job::Heatmap(group) => Some((heatmap::scene(group, options), group.adapter.to_owned(), heatmap_kind(group))),
+        Job::Overview(adapter, groups) => {
+            let scene = overview::scene(adapter, groups, ranks.get(adapter).copied(), context, options)?;
+            Some((scene, (*adapter).to_owned(), FigureKind::Overview))
+        }
+        Job::Across(group) => Some((group.scene(options), String::new(), across_kind(group))),
     };
-    let drawn: Vec<Result<Vec<DrawnFigure>>> = jobs.par_iter().map(draw).collect();
-    let drawn: Vec<Vec<DrawnFigure>> = drawn.into_iter().collect::<Result<_>>()?;
-    Ok(drawn.into_iter().flatten().collect())
+    for some in jobs.chunks(4 * rayon::current_num_threads()) {
+        let scenes: Vec<(Scene, String, FigureKind)> = some.par_iter().filter_map(lay_out).collect();
+        let sizes = scenes.iter().map(|(scene, ..)| bytes_while_drawn(scene, options));
+        for batch in batches(sizes, memory) {
+            let draw = |(scene, adapter, kind): &(Scene, String, FigureKind)| render(scene, adapter, kind, options);
+            let drawn: Vec<Result<Vec<DrawnFigure>>> = scenes[batch].par_iter().map(draw).collect();
+            for figures in drawn {
+                figures?.into_iter().try_for_each(&mut take)?;
+            }
+        }
+    }
+    Ok(())
+}
+
+/// Runs of neighbours whose sizes have a sum of at most `most`, or of one.
+fn batches(sizes: impl Iterator<Item = u64>, most: u64) -> Vec<Range<usize>> {
+    let mut batches: Vec<Range<usize>> = Vec::new();
+    let mut sum: u64 = 0;
+    for (at, size) in sizes.enumerate() {
+        match batches.last_mut() {
+            Some(batch) if sum.saturating_add(size) <= most => {
+                batch.end = at + 1;
+                sum += size;
+            }
+            _ => {
+                batches.push(at..at + 1);
+                sum = size;
+            }
+        }
+    }
+    batches
+}
+
+/// The smallest and the largest rank of each adapter.
+fn ranks_by_adapter(tables: &Tables) -> HashMap<&str, (usize, usize)> {
+    let mut ranks: HashMap<&str, (usize, usize)> = HashMap::new();
+    for row in &tables.conversion {
+        let (least, most) = ranks.entry(&row.adapter).or_insert((row.rank, row.rank));
+        (*least, *most) = ((*least).min(row.rank), (*most).max(row.rank));
+    }
+    ranks
 }
 
 /// The adapters in the order in which they first appear, with their groups.

@@ -16,6 +16,7 @@ use crate::error::{Error, Result};
 
 unsafe extern "C" {
     fn openblas_set_num_threads(threads: c_int);
+    fn openblas_get_num_threads() -> c_int;
     fn openblas_get_config() -> *const c_char;
     fn openblas_get_corename() -> *const c_char;
 }
@@ -44,6 +45,14 @@ pub fn use_one_blas_thread() {
             }
         }
     });
+}
+
+/// How many threads OpenBLAS works with: before [`use_one_blas_thread`] as many as it has started when it was loaded, this one counted.
+#[must_use]
+pub(crate) fn blas_threads() -> usize {
+    // SAFETY: reads a process-wide setting of the linked OpenBLAS.
+    let threads = unsafe { openblas_get_num_threads() };
+    usize::try_from(threads).unwrap_or(1).max(1)
 }
 
 /// The version and build options of the linked OpenBLAS, and the kernel it chose for this CPU.

@@ -3,18 +3,69 @@
 use std::fs;
 use std::path::Path;
 
+use crate::error::{Error, Result};
+use crate::linalg::lapack::blas_threads;
+
 /// The share of what is available that is used unless a limit is given, in percent.
 const SHARE: u64 = 80;
 
-/// Bytes that a study may use by default: 80 % of what is available; none where that cannot be known.
-pub(crate) fn default_limit() -> Option<u64> {
-    available().map(|bytes| bytes / 100 * SHARE)
+/// Address space of a thread that calls BLAS: OpenBLAS's buffer of 128 MiB, what glibc reserves for the thread's heap, its stack.
+const ADDRESSES_OF_A_THREAD: u64 = (128 + 128 + 2) << 20;
+
+/// Address space of the program and its libraries.
+const ADDRESSES_OF_THE_PROGRAM: u64 = 100 << 20;
+
+/// Bytes that a study on so many threads may use by default: 80 % of what is available; none where that cannot be known.
+pub(crate) fn default_limit(threads: usize) -> Option<u64> {
+    available(threads).map(|bytes| bytes / 100 * SHARE)
 }
 
 /// The least of what the machine, its control groups and the process limits leave.
-fn available() -> Option<u64> {
-    let read = |path: &Path| fs::read_to_string(path).ok();
-    [from_meminfo(read), from_cgroups(read), from_limits(read)].into_iter().flatten().min()
+fn available(threads: usize) -> Option<u64> {
+    let addresses = address_limit(read).map(|limit| limit.saturating_sub(addresses_of(threads)));
+    [from_meminfo(read), from_cgroups(read), addresses].into_iter().flatten().min()
+}
+
+fn read(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok()
+}
+
+/// Address space that so many threads take before they compute anything. It is reserved, not used.
+fn addresses_of(threads: usize) -> u64 {
+    ADDRESSES_OF_THE_PROGRAM.saturating_add(ADDRESSES_OF_A_THREAD.saturating_mul(threads as u64))
+}
+
+/// Whether the limit on address space (`ulimit -v`) is too small for the threads that OpenBLAS starts when it is loaded. They then ask for
+/// their buffers for ever, and whoever waits for them, at the end of the process too, waits for ever.
+///
+/// To be asked before [`crate::linalg::lapack::use_one_blas_thread`].
+pub(crate) fn blas_cannot_start() -> bool {
+    address_limit(read).is_some_and(|limit| limit < addresses_of(blas_threads()))
+}
+
+/// Checks that the limit on address space (`ulimit -v`) leaves room for so many threads.
+///
+/// # Errors
+/// [`Error::Resource`] if it does not: OpenBLAS asks for ever for a buffer that it does not get.
+pub(crate) fn check_address_space(threads: usize) -> Result<()> {
+    let Some(limit) = address_limit(read) else { return Ok(()) };
+    let of_blas = blas_threads();
+    let needed = addresses_of(threads.max(of_blas));
+    if limit >= needed {
+        return Ok(());
+    }
+    let fitting = limit.saturating_sub(ADDRESSES_OF_THE_PROGRAM) / ADDRESSES_OF_A_THREAD;
+    let hint = match fitting {
+        0 => "raise it".to_owned(),
+        _ if of_blas as u64 > fitting => format!("raise it, or set OPENBLAS_NUM_THREADS=1 and use --threads {fitting}"),
+        _ => format!("raise it, or use --threads {fitting}"),
+    };
+    Err(Error::Resource {
+        what: "the limit on address space (ulimit -v) is too small".into(),
+        expected: format!("at least {} for {} threads", show(needed), threads.max(of_blas)),
+        found: show(limit),
+        hint: Some(hint),
+    })
 }
 
 /// `MemAvailable` of `/proc/meminfo`.
@@ -51,13 +102,11 @@ fn from_cgroups(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     least
 }
 
-/// `Max address space` of `/proc/self/limits`, without what is mapped already.
-fn from_limits(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
+/// `Max address space` of `/proc/self/limits`.
+fn address_limit(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     let text = read(Path::new("/proc/self/limits"))?;
     let line = text.lines().find_map(|line| line.strip_prefix("Max address space"))?;
-    let limit = line.split_whitespace().next()?.parse::<u64>().ok()?;
-    let mapped = read(Path::new("/proc/self/statm")).and_then(|text| text.split_whitespace().next()?.parse::<u64>().ok());
-    Some(limit.saturating_sub(mapped.unwrap_or(0) * 4096))
+    line.split_whitespace().next()?.parse().ok()
 }
 
 /// Bytes as people read them.
@@ -144,14 +193,13 @@ mod tests {
         };
         assert_eq!(from_meminfo(files), Some(4096 * 1024));
         assert_eq!(from_cgroups(files), Some(2_000_000));
-        assert_eq!(from_limits(files), None);
+        assert_eq!(address_limit(files), None);
         let first = |path: &Path| match path.to_str()? {
             "/proc/self/cgroup" => Some("4:cpu:/a\n7:memory:/job\n".to_owned()),
             "/sys/fs/cgroup/memory/job/memory.limit_in_bytes" => Some("5000\n".to_owned()),
             "/proc/self/limits" => Some("Max address space         1048576    unlimited    bytes\n".to_owned()),
-            "/proc/self/statm" => Some("6 1 1 1 0 1 0\n".to_owned()),
             _ => None,
         };
-        assert_eq!((from_cgroups(first), from_limits(first)), (Some(5000), Some(1_048_576 - 6 * 4096)));
+        assert_eq!((from_cgroups(first), address_limit(first)), (Some(5000), Some(1_048_576)));
     }
 }

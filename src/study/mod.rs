@@ -34,7 +34,7 @@ pub use shard::{Shard, Whole};
 // What the commands on CondLoRA share with the analysis.
 pub(crate) use layer::columns_together;
 pub(crate) use matrices::{LayerMatrix, cell_status, has_phi};
-pub(crate) use memory::{default_limit, show as show_bytes};
+pub(crate) use memory::{blas_cannot_start, check_address_space, default_limit, show as show_bytes};
 pub(crate) use params::{LayerSet, check_ij};
 pub(crate) use stored::{FactorPair, StoredWeight};
 
@@ -63,6 +63,8 @@ pub struct Study {
     pub bytes_read: u64,
     /// Bytes in those files.
     pub bytes_held: u64,
+    /// Bytes that may be used beside the tables, for figures say.
+    pub memory_left: u64,
     /// The adapters analysed, by name, and what each was held against.
     pub adapters: Vec<Analysed>,
     /// Adapters that were passed over while they were read, by name, and why (`--keep-going`).
@@ -140,7 +142,7 @@ fn prepare_with(
 ) -> Result<Prepared<'_>> {
     let started = Instant::now();
     let plan = Plan::make(config)?;
-    let limit = config.params().memory_limit.or_else(memory::default_limit);
+    let limit = config.params().memory_limit.or_else(|| memory::default_limit(rayon::current_num_threads()));
     let clock = Clock::default();
     let schedule = divide(&Context::new(config, &plan, &clock), rayon::current_num_threads(), limit)?;
     Ok(Prepared { config, plan, schedule, started, opening: started.elapsed() })
@@ -258,7 +260,7 @@ impl Prepared<'_> {
         let left = (0..self.plan.adapters.len()).filter(|adapter| !failed.contains_key(adapter));
         let adapters = left.map(|adapter| self.analysed(adapter)).collect();
         let (bytes_read, bytes_held) = self.plan.bytes_read();
-        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, adapters, skipped })
+        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, memory_left: self.schedule.left, adapters, skipped })
     }
 }
 

@@ -42,6 +42,8 @@ pub(super) struct Schedule {
     pub(super) waves: Vec<Vec<Pass>>,
     /// How many weights are in memory at a time.
     pub(super) workers: usize,
+    /// Bytes that may still be used when only the tables are left.
+    pub(super) left: u64,
 }
 
 impl Schedule {
@@ -85,7 +87,7 @@ impl Schedule {
                 }
             }
         }
-        Ok(Self { waves, workers })
+        Ok(Self { waves, workers, left })
     }
 
     /// The passes of a study that compares adapters only.
@@ -103,7 +105,7 @@ impl Schedule {
             let members = 0..context.plan.groups[group].members.len();
             Pass { group, members, draws: 0..0, across: true, within: false }
         };
-        Ok(Self { waves: vec![(0..needs.len()).map(pass).collect()], workers })
+        Ok(Self { waves: vec![(0..needs.len()).map(pass).collect()], workers, left })
     }
 
     /// How many times a weight is read and factorised.

@@ -64,7 +64,9 @@ pub(super) fn run(
     let writing = std::time::Instant::now();
     write_study(&mut out, &study.tables, &args.table_formats())?;
     let adapters: Vec<AdapterRecord> = study.adapters.iter().map(adapter_record).collect();
-    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&adapters), &mut out))?;
+    // Half: not all that the study has freed goes back to the system.
+    let for_bitmaps = study.memory_left / 2;
+    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&adapters), for_bitmaps, &mut out))?;
     let drawing = writing.elapsed();
 
     let mut manifest = Manifest::new(command_line);

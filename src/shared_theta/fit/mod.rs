@@ -101,7 +101,7 @@ pub struct PreparedFit<'a> {
 pub fn prepare_fit(config: &FitConfig) -> Result<PreparedFit<'_>> {
     let opened = Opened::open(&config.given, config.layers.as_ref())?;
     let largest = opened.modules.iter().map(|module| bytes_for(module, &config.given)).max().unwrap_or(0);
-    let limit = default_limit().unwrap_or(u64::MAX);
+    let limit = default_limit(rayon::current_num_threads()).unwrap_or(u64::MAX);
     if largest > limit {
         let hint = if config.given.delta {
             "fit fewer layers with --layers, or without --delta"
