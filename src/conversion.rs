@@ -11,6 +11,7 @@ use ndarray::{Array2, ArrayView2};
 
 use crate::error::{Error, Result};
 use crate::linalg::norms::{MatrixNorms, fill_with_norms};
+use crate::linalg::perturbation::Rounding;
 use crate::terms::Method;
 use by_lu::ByLu;
 pub use forward::{factor_of, shared_equations};
@@ -81,8 +82,11 @@ pub struct ConversionMatrix {
     pub backward_error: Option<f64>,
     /// Whether that ratio passed.
     pub reliable: bool,
-    /// What the error bound multiplies by `‖Θ‖₂/gap`: κ for LU, `κ + κ²·‖WΘ−T‖_F/(‖W‖₂‖Θ‖_F)` for least squares.
+    /// What the norm-wise error bound multiplies by `‖Θ‖₂/gap`: κ for LU, `κ + κ²·‖WΘ−T‖_F/(‖W‖₂‖Θ‖_F)` for least squares, where κ is at least σ₁ over
+    /// the gap between singular values of W kept and dropped.
     pub error_factor: f64,
+    /// What rounding does to Θ; none where only the norm-wise bound is known (least squares).
+    pub rounding: Option<Rounding>,
     /// Numerical rank of W0 as this solve saw it: by SVD where one was made, else min(out, in).
     pub w0_rank: usize,
     /// Whether that rank is below min(out, in).

@@ -114,6 +114,18 @@ impl AllPairs {
     }
 }
 
+/// How far φ can be off where its two subspaces are turned by no more than `angle`: the root mean square of the angles over the smaller one's
+/// dimension, both subspaces' added up.
+///
+/// `arcsin √φ` is an angle that moves by no more than that (Cauchy-Schwarz on the derivative of φ along the turn), which bounds the change of φ without
+/// neglecting anything: near 0 and near 1 it is much smaller than the angle.
+#[must_use]
+pub fn change_of_phi(phi: f64, angle: f64) -> f64 {
+    let at = phi.clamp(0.0, 1.0).sqrt().asin();
+    let square = |angle: f64| angle.clamp(0.0, std::f64::consts::FRAC_PI_2).sin().powi(2);
+    if angle.is_nan() { 1.0 } else { (square(at + angle) - phi).max(phi - square(at - angle)).clamp(0.0, 1.0) }
+}
+
 /// First-order bound on how far the first `i` singular vectors of Θ can be off: `10·u·(n + κ·‖Θ‖₂/g_i)`, g_i the gap behind σ_i.
 ///
 /// The bound on a φ is the sum of its two matrices' values (SPEC section 3).
@@ -178,6 +190,25 @@ mod tests {
         assert_eq!(expected_by_chance(8, 8, 384), Some(8.0 / 384.0));
         assert_eq!(expected_by_chance(4, 8, 8), Some(1.0));
         assert_eq!(expected_by_chance(1, 1, 0), None);
+    }
+
+    #[test]
+    fn phi_changes_by_no_more_than_its_angle_allows() {
+        // One vector each: φ = cos²α, and a turn by t in their plane makes it cos²(α ± t).
+        for alpha in [0.0, 0.3, 0.8, 1.5, std::f64::consts::FRAC_PI_2] {
+            for t in [1e-9, 1e-3, 0.2] {
+                let phi = f64::cos(alpha).powi(2);
+                let worst = [alpha - t, alpha + t].map(|a| (a.cos().powi(2) - phi).abs()).into_iter().fold(0.0, f64::max);
+                // Past a right angle or none it comes back.
+                let allowed = change_of_phi(phi, t);
+                assert!((allowed - worst).abs() < 1e-15 + 1e-12 * worst, "{alpha} {t}: {allowed:e}, {worst:e}");
+            }
+        }
+        assert_eq!(
+            (change_of_phi(0.25, 10.0), change_of_phi(0.5, f64::NAN), change_of_phi(0.3, 0.0).max(1e-15)),
+            (0.75, 1.0, 1e-15)
+        );
+        assert_eq!(change_of_phi(0.25, f64::INFINITY), 0.75);
     }
 
     #[test]

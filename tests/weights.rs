@@ -9,11 +9,11 @@ use std::path::Path;
 use condlora::table::csv::read_rows;
 use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
 use condlora::terms::{Convention, MatrixKind, Method, Side, Status};
-use ndarray::s;
+use ndarray::{Array1, s};
 use shared::checkpoint::{Layer, PLAIN, Storage, square_layers, write_adapter, write_base, write_both};
 use shared::direct::{agrees_with_the_pseudo_inverse, thin_svd};
 use shared::program::{Run, run_in, tables};
-use shared::tolerance::{conditioned, gaussian};
+use shared::tolerance::{gaussian, orthonormal};
 
 /// Analyses `adapter/` on `base/` into `out/`.
 fn analyse(root: &Path, more: &[&str]) -> Run {
@@ -140,7 +140,12 @@ fn vectors_beyond_the_rank_are_not_compared() {
 fn a_condition_beyond_trust_is_low_confidence() {
     let folder = tempfile::tempdir().unwrap();
     let mut layers = square_layers(2, 24, 2);
-    layers[0].w0 = conditioned(5, "w0", 24, 24, 1e13);
+    // One small singular value, met by both rows of A: it gives Θ its first vector, beside which rounding leaves little of the second.
+    let (left, right) = (orthonormal(5, "left", 24, 24), orthonormal(5, "right", 24, 24));
+    let mut sigma = Array1::ones(24);
+    sigma[23] = 1e-13;
+    layers[0].w0 = (&left * &sigma).dot(&right.t());
+    layers[0].a += &(&left.column(23) * 10.0);
     write_both(folder.path(), &layers, PLAIN);
     analyse(folder.path(), &[]);
     for row in similarity(folder.path()).iter().filter(|r| r.matrix == MatrixKind::A && r.side == Side::Left) {

@@ -1,13 +1,16 @@
 //! The solves that LU serves: all columns of a call at once, each checked by its own backward error.
 
-use ndarray::{Array2, ArrayView2};
+use std::sync::Arc;
+
+use ndarray::{Array2, ArrayView1, ArrayView2};
 
 use super::{ConversionMatrix, Equation, Target, WeightRows, Workspace, fill};
 use crate::error::Result;
 use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
 use crate::linalg::lu::LuFactors;
-use crate::linalg::norms::{MatrixNorms, frobenius_of};
+use crate::linalg::norms::{MatrixNorms, frobenius_of, line_norms};
 use crate::linalg::panel::Panel;
+use crate::linalg::perturbation::{Rounding, SAMPLES, noise};
 use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
 use crate::terms::Method;
 
@@ -19,8 +22,12 @@ const RESIDUAL_ROWS: usize = 64;
 pub(super) struct ByLu {
     lu: LuFactors,
     norms: MatrixNorms,
+    /// Norms of W0's rows and columns: rounding errors in an equation are of the size of its coefficients.
+    lines: [Vec<f64>; 2],
     /// The estimate, once the first solve has made it.
     rcond: Option<f64>,
+    /// Random errors of that size as W0⁻¹ and W0⁻ᵀ stretch them, once the first solve of the kind has made them.
+    responses: [Option<Arc<Array2<f64>>>; 2],
 }
 
 impl ByLu {
@@ -28,12 +35,13 @@ impl ByLu {
     pub(super) fn factorise(w0: &impl WeightRows, workspace: &mut Workspace) -> Result<Option<Self>> {
         let mut w = workspace.take(w0.shape().0);
         let norms = fill(w0, &mut w)?;
+        let lines = line_norms(w.as_slice().unwrap_or_default(), w.ncols(), norms.frobenius);
         let lu = LuFactors::factorise(w)?;
         if lu.zero_pivot().is_some() {
             workspace.w = lu.into_storage();
             return Ok(None);
         }
-        Ok(Some(Self { lu, norms, rcond: None }))
+        Ok(Some(Self { lu, norms, lines, rcond: None, responses: [None, None] }))
     }
 
     pub(super) fn into_storage(self) -> Array2<f64> {
@@ -63,16 +71,30 @@ impl ByLu {
     /// Solves for all targets; `None` in place of one where it failed its check, and of all where W0 is too close to singular.
     pub(super) fn solve(&mut self, w0: &impl WeightRows, targets: &[Target<'_>]) -> Option<Vec<Option<ConversionMatrix>>> {
         let n = self.lu.size();
-        // The estimate's columns ride along with the first targets.
-        let extra = if self.rcond.is_none() { &starting_columns(n)[..] } else { &[] };
-        let mut straight = Slots::new(n, targets, Equation::W0, extra);
-        let mut turned = Slots::new(n, targets, Equation::W0Transposed, &[]);
+        // The columns of the estimate and of the error bound ride along with the first targets.
+        let mut extra: Vec<Vec<f64>> = if self.rcond.is_none() { starting_columns(n).to_vec() } else { Vec::new() };
+        let wanted = |equation, index: usize| self.responses[index].is_none() && targets.iter().any(|t| t.equation == equation);
+        let noise_of = |index: usize| noise(&self.lines[index]).columns().into_iter().map(|c| c.to_vec()).collect::<Vec<_>>();
+        let (sample_straight, sample_turned) = (wanted(Equation::W0, 0), wanted(Equation::W0Transposed, 1));
+        let first_sample = extra.len();
+        if sample_straight {
+            extra.extend(noise_of(0));
+        }
+        let extra_turned = if sample_turned { noise_of(1) } else { Vec::new() };
+        let mut straight = Slots::new(n, targets, Equation::W0, &extra);
+        let mut turned = Slots::new(n, targets, Equation::W0Transposed, &extra_turned);
         // The right-hand sides are needed again for the residuals.
         let (mut straight_rest, mut turned_rest) = (straight.panel.clone(), turned.panel.clone());
         straight.panel.solve(&self.lu);
         turned.panel.solve_transposed(&self.lu);
         if self.rcond.is_none() {
             self.estimate(&straight.panel);
+        }
+        if sample_straight {
+            self.responses[0] = Some(Arc::new(straight.panel.block(first_sample, SAMPLES)));
+        }
+        if sample_turned {
+            self.responses[1] = Some(Arc::new(turned.panel.block(0, SAMPLES)));
         }
         let condition = self.condition()?;
         subtract_products(w0, &straight.panel, &mut straight_rest, &turned.panel, &mut turned_rest);
@@ -83,19 +105,29 @@ impl ByLu {
                 (Some(first), _) => (straight.panel.block(first, k), straight_rest.block(first, k)),
                 (_, first) => (turned.panel.block(first?, k), turned_rest.block(first?, k)),
             };
-            let found = Checked::new(theta, &rest, target, self.norms, n);
-            let (found, method) = if found.reliable {
-                (found, Method::Lu)
-            } else {
-                (self.refine(w0, target, &found.theta, &rest), Method::LuRefined)
+            let (found, rest, method) = match Checked::new(theta, &rest, target, self.norms, n) {
+                found if found.reliable => (found, rest, Method::Lu),
+                found => {
+                    let (found, rest) = self.refine(w0, target, &found.theta, &rest);
+                    (found, rest, Method::LuRefined)
+                }
             };
-            found.reliable.then(|| found.into_matrix(method, condition, n))
+            found.reliable.then(|| {
+                let rounding = self.rounding(target.equation, &found.theta, &rest);
+                found.into_matrix(method, condition, rounding, n)
+            })
         });
         Some(found.collect())
     }
 
     /// One step of iterative refinement: Θ + W⁻¹(T − WΘ).
-    fn refine(&self, w0: &impl WeightRows, target: &Target<'_>, theta: &Array2<f64>, rest: &Array2<f64>) -> Checked {
+    fn refine(
+        &self,
+        w0: &impl WeightRows,
+        target: &Target<'_>,
+        theta: &Array2<f64>,
+        rest: &Array2<f64>,
+    ) -> (Checked, Array2<f64>) {
         let (n, k) = target.values.dim();
         let panel_of = |block: ArrayView2<'_, f64>| {
             let mut panel = Panel::zeros(n, k);
@@ -117,7 +149,20 @@ impl ByLu {
                 subtract_products(w0, &empty, &mut empty.clone(), &better, &mut new_rest);
             }
         }
-        Checked::new(better.block(0, k), &new_rest.block(0, k), target, self.norms, n)
+        let new_rest = new_rest.block(0, k);
+        (Checked::new(better.block(0, k), &new_rest, target, self.norms, n), new_rest)
+    }
+
+    /// How large the errors in the equations are: at least one unit in the last place of what is added up in each, more where the residual shows more.
+    fn rounding(&self, equation: Equation, theta: &Array2<f64>, rest: &Array2<f64>) -> Option<Rounding> {
+        let index = usize::from(equation == Equation::W0Transposed);
+        let lines = &self.lines[index];
+        let amplitude = |(theta, rest): (ArrayView1<'_, f64>, ArrayView1<'_, f64>)| {
+            let size = UNIT_ROUNDOFF * frobenius_of(&theta);
+            rest.iter().zip(lines).fold(size, |most, (rest, line)| most.max(rest.abs() / line))
+        };
+        let amplitudes = theta.columns().into_iter().zip(rest.columns()).map(amplitude).collect();
+        self.responses[index].as_ref().map(|response| Rounding { response: Arc::clone(response), amplitudes })
     }
 }
 
@@ -189,8 +234,18 @@ impl Checked {
         Self { theta, residual: Some(size / target_size), backward_error: Some(backward_error), reliable }
     }
 
-    fn into_matrix(self, method: Method, error_factor: f64, n: usize) -> ConversionMatrix {
+    fn into_matrix(self, method: Method, error_factor: f64, rounding: Option<Rounding>, n: usize) -> ConversionMatrix {
         let Self { theta, residual, backward_error, reliable } = self;
-        ConversionMatrix { theta, method, residual, backward_error, reliable, error_factor, w0_rank: n, singular: false }
+        ConversionMatrix {
+            theta,
+            method,
+            residual,
+            backward_error,
+            reliable,
+            error_factor,
+            rounding,
+            w0_rank: n,
+            singular: false,
+        }
     }
 }

@@ -59,7 +59,7 @@ impl MinimumNorm {
         let product = if transposed { self.w.t().dot(&theta) } else { self.w.dot(&theta) };
         let rest = &target.values - &product;
         let (size, target_size, theta_size) = (frobenius_of(&rest), frobenius_of(&target.values), frobenius_of(&theta));
-        let kappa = self.factors.condition();
+        let kappa = self.factors.sensitivity();
         if target_size == 0.0 {
             return Ok(ConversionMatrix {
                 theta,
@@ -68,6 +68,7 @@ impl MinimumNorm {
                 backward_error: None,
                 reliable: true,
                 error_factor: kappa,
+                rounding: None,
                 w0_rank: self.factors.rank(),
                 singular: self.singular(),
             });
@@ -86,6 +87,7 @@ impl MinimumNorm {
             backward_error: Some(backward_error),
             reliable,
             error_factor,
+            rounding: None,
             w0_rank: self.factors.rank(),
             singular: self.singular(),
         })

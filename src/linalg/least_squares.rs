@@ -14,6 +14,7 @@ pub struct LeastSquares {
     factors: Factors,
     rank: usize,
     condition: f64,
+    sensitivity: f64,
     norm_2: f64,
 }
 
@@ -55,7 +56,14 @@ impl LeastSquares {
             let triangle = triangle_rcond(r.view())?;
             if triangle > longest * EPSILON {
                 let norm_2 = norm_2_from_below(&r);
-                return Ok(Self { rank: r.nrows(), condition: 1.0 / triangle, norm_2, factors: Factors::Qr { q, r, wide } });
+                let condition = 1.0 / triangle;
+                return Ok(Self {
+                    rank: r.nrows(),
+                    condition,
+                    sensitivity: condition,
+                    norm_2,
+                    factors: Factors::Qr { q, r, wide },
+                });
             }
         }
         let (Some(u), sigma, Some(vt)) = w.svddc(JobSvd::Some).map_err(|e| lapack("gesdd", &e))? else {
@@ -66,13 +74,14 @@ impl LeastSquares {
         // `--rcond X` drops what is below X·σ₁; the default also drops what is exactly at the threshold, so that zero is never kept.
         let kept = sigma.iter().take_while(|&&s| s > 0.0 && if rcond.is_some() { s >= cutoff } else { s > cutoff }).count();
         let condition = if kept > 0 { largest / sigma[kept - 1] } else { f64::INFINITY };
+        let sensitivity = if kept > 0 && kept < sigma.len() { largest / (sigma[kept - 1] - sigma[kept]) } else { condition };
         let first = |m: &Array2<f64>, axis| m.select(axis, &(0..kept).collect::<Vec<_>>());
         let factors = Factors::Svd {
             u: first(&u, Axis(1)),
             sigma: sigma.iter().take(kept).copied().collect(),
             v: first(&vt, Axis(0)).reversed_axes(),
         };
-        Ok(Self { rank: kept, condition, norm_2: largest, factors })
+        Ok(Self { rank: kept, condition, sensitivity, norm_2: largest, factors })
     }
 
     /// Numerical rank of W.
@@ -85,6 +94,13 @@ impl LeastSquares {
     #[must_use]
     pub fn condition(&self) -> f64 {
         self.condition
+    }
+
+    /// How much errors in W are magnified at most: the condition, or σ₁ over the gap between the singular values kept and dropped, behind which the
+    /// subspace that is kept is no better determined (Wedin 1972).
+    #[must_use]
+    pub fn sensitivity(&self) -> f64 {
+        self.sensitivity
     }
 
     /// ‖W‖₂, exactly by SVD, from below by QR.
@@ -211,6 +227,11 @@ mod tests {
         let w = array![[1.0, 0.0], [0.0, 1e-3]];
         assert_eq!(LeastSquares::factorise(w.view(), Some(1e-2)).unwrap().rank(), 1);
         assert_eq!(LeastSquares::factorise(w.view(), Some(1e-4)).unwrap().rank(), 2);
+        let close = Array2::from_diag(&array![1.0, 0.25, 0.125]);
+        let ls = LeastSquares::factorise(close.view(), Some(0.2)).unwrap();
+        assert_eq!((ls.rank(), ls.condition(), ls.sensitivity()), (2, 4.0, 8.0));
+        let ls = LeastSquares::factorise(close.view(), Some(0.1)).unwrap();
+        assert_eq!((ls.rank(), ls.condition(), ls.sensitivity()), (3, 8.0, 8.0));
     }
 
     #[test]

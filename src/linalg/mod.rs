@@ -9,6 +9,7 @@ pub mod least_squares;
 pub mod lu;
 pub mod norms;
 pub mod panel;
+pub mod perturbation;
 pub mod random;
 mod residual;
 pub mod stacked;

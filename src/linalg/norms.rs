@@ -53,7 +53,15 @@ fn from_parts(parts: &[f64; PARTS], values: &[f64]) -> f64 {
     if largest == 0.0 || !largest.is_finite() {
         return largest;
     }
-    largest * values.iter().map(|v| (v / largest) * (v / largest)).sum::<f64>().sqrt()
+    // By a power of two and in the same order, so that scaling the values by one changes no digit of their norm.
+    let unit = power_near(largest);
+    let mut parts = [0.0; PARTS];
+    for chunk in values.chunks(PARTS) {
+        for (part, v) in parts.iter_mut().zip(chunk) {
+            *part += (v / unit) * (v / unit);
+        }
+    }
+    parts.iter().sum::<f64>().sqrt() * unit
 }
 
 /// The norms of a matrix that is written row block by row block.
@@ -85,6 +93,47 @@ pub fn fill_with_norms(values: &mut [f64], columns: usize, mut write: impl FnMut
     MatrixNorms { one: sums.into_iter().fold(0.0, f64::max), frobenius: from_parts(&parts, values) }
 }
 
+/// Euclidean norms of the rows and of the columns of a row-major matrix whose Frobenius norm is `size`.
+///
+/// Squares are taken of values scaled by a power of two, so that none overflows and scaling the matrix by one changes no bit.
+#[must_use]
+pub fn line_norms(values: &[f64], columns: usize, size: f64) -> [Vec<f64>; 2] {
+    let scale = power_near(size);
+    let mut of_columns = vec![0.0; columns];
+    let mut of_rows = Vec::with_capacity(values.len() / columns.max(1));
+    Arch::new().dispatch(|| {
+        for row in values.chunks_exact(columns.max(1)) {
+            let mut parts = [0.0; PARTS];
+            let (whole, rest) = row.as_chunks::<PARTS>();
+            for chunk in whole {
+                for (part, v) in parts.iter_mut().zip(chunk) {
+                    *part += (v / scale) * (v / scale);
+                }
+            }
+            for (part, v) in parts.iter_mut().zip(rest) {
+                *part += (v / scale) * (v / scale);
+            }
+            of_rows.push(parts.iter().sum::<f64>().sqrt() * scale);
+            for (sum, v) in of_columns.iter_mut().zip(row) {
+                *sum += (v / scale) * (v / scale);
+            }
+        }
+    });
+    for sum in &mut of_columns {
+        *sum = sum.sqrt() * scale;
+    }
+    [of_rows, of_columns]
+}
+
+/// The power of two at or below a positive number, but none so small that it cannot be divided by; 1 for what is not positive and finite.
+pub(super) fn power_near(size: f64) -> f64 {
+    if size > 0.0 && size.is_finite() {
+        f64::from_bits(size.to_bits() & 0x7ff0_0000_0000_0000).max(f64::MIN_POSITIVE)
+    } else {
+        1.0
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -98,6 +147,30 @@ mod tests {
         assert!(frobenius(&[f64::NAN, 1.0]).is_nan());
         assert_eq!(frobenius(&[f64::INFINITY, 1.0]), f64::INFINITY);
         assert_eq!(frobenius(&[1.0; 100]), 10.0);
+    }
+
+    #[test]
+    fn a_power_of_two_changes_no_digit() {
+        let values: Vec<f64> = (0..37).map(|k| 1.0 / f64::from(k + 3)).collect();
+        let plain = frobenius(&values);
+        for exponent in [-900, -600, 500, 900] {
+            let scale = 2.0_f64.powi(exponent);
+            let scaled: Vec<f64> = values.iter().map(|v| v * scale).collect();
+            assert_eq!(frobenius(&scaled), plain * scale, "2^{exponent}");
+            assert_eq!(
+                line_norms(&scaled[..36], 9, frobenius(&scaled)),
+                line_norms(&values[..36], 9, plain).map(|l| l.into_iter().map(|v| v * scale).collect::<Vec<_>>())
+            );
+        }
+        assert_eq!(frobenius(&[3.0 * 5e-324, 4.0 * 5e-324]), 5.0 * 5e-324);
+        assert_eq!([4.0, 5.9, 0.3, 0.0, f64::INFINITY].map(power_near), [4.0, 4.0, 0.25, 1.0, 1.0]);
+    }
+
+    #[test]
+    fn rows_and_columns_have_their_norms() {
+        let [rows, columns] = line_norms(&[3.0, 4.0, 0.0, 0.0, 12.0, 5.0], 2, 13.0);
+        assert_eq!(rows, [5.0, 0.0, 13.0]);
+        assert_eq!(columns, [153.0_f64.sqrt(), 41.0_f64.sqrt()]);
     }
 
     #[test]

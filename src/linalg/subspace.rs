@@ -5,6 +5,7 @@ use ndarray_linalg::{QRInto, SVD};
 
 use super::EPSILON;
 use super::lapack::use_one_blas_thread;
+use super::norms::{frobenius_of, power_near};
 use crate::error::{Error, Result};
 
 /// `Q·R` of a tall matrix: Q (m, k) with orthonormal columns, R (k, k) upper triangular.
@@ -51,7 +52,7 @@ impl ThinQr {
         Ok(SubspaceBasis::new(self.q.dot(&u), right, sigma, cutoff))
     }
 
-    /// Singular vectors of `self·otherᵀ`, from the (k, k) core `R₁·R₂ᵀ`.
+    /// Singular vectors of `self·otherᵀ`, from the (k, k) core `R₁·R₂ᵀ`. Where the product overflows, its singular values do.
     ///
     /// # Errors
     /// [`Error::Shape`] if the two have different numbers of columns.
@@ -63,9 +64,13 @@ impl ThinQr {
                 found: other.r.nrows().to_string(),
             });
         }
-        let (u, sigma, v) = small_svd(&self.r.dot(&other.r.t()))?;
+        // By powers of two, which change no digit, the core is kept from overflow and underflow.
+        let units = [&self.r, &other.r].map(|r| power_near(frobenius_of(r)));
+        let (u, sigma, v) = small_svd(&(&self.r / units[0]).dot(&(&other.r.t() / units[1])))?;
         let cutoff = self.r.nrows() as f64 * EPSILON;
-        Ok(SubspaceBasis::new(self.q.dot(&u), other.q.dot(&v), sigma, cutoff))
+        let mut basis = SubspaceBasis::new(self.q.dot(&u), other.q.dot(&v), sigma, cutoff);
+        basis.spectrum.sigma.iter_mut().for_each(|sigma| *sigma = *sigma * units[0] * units[1]);
+        Ok(basis)
     }
 }
 
@@ -175,8 +180,10 @@ pub fn singular_values(matrix: ArrayView2<'_, f64>) -> Result<Vec<f64>> {
 fn small_svd(core: &Array2<f64>) -> Result<(Array2<f64>, Vec<f64>, Array2<f64>)> {
     check_finite(core.view())?;
     let failed = |detail: String| Error::Lapack { routine: "gesvd", detail };
-    match core.svd(true, true).map_err(|e| failed(e.to_string()))? {
-        (Some(u), sigma, Some(vt)) => Ok((u, sigma.to_vec(), vt.reversed_axes())),
+    // LAPACK scales small and large matrices by what is no power of two, which would change digits.
+    let unit = power_near(frobenius_of(core));
+    match (core / unit).svd(true, true).map_err(|e| failed(e.to_string()))? {
+        (Some(u), sigma, Some(vt)) => Ok((u, sigma.iter().map(|sigma| sigma * unit).collect(), vt.reversed_axes())),
         _ => Err(failed("singular vectors are missing".into())),
     }
 }

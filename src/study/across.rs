@@ -5,7 +5,7 @@ use ndarray::ArrayView2;
 use super::context::Context;
 use super::grouping::Group;
 use super::layer::MemberLayer;
-use super::matrices::{LayerMatrix, cell_status, has_phi};
+use super::layer_matrix::{LayerMatrix, Seen, cell_status, has_phi};
 use super::params::View;
 use crate::similarity::{AllPairs, expected_by_chance};
 use crate::table::AcrossRow;
@@ -49,7 +49,9 @@ struct Compared<'a> {
 impl Compared<'_> {
     fn row(&self, i: usize, j: usize, a: usize, b: usize) -> AcrossRow {
         let ((adapter_a, x), (adapter_b, y)) = (self.present[a], self.present[b]);
-        let (status, _) = cell_status(x, y, (i, j), self.pairs.differ_in_length(a, b));
+        let phi = self.pairs.phi(a, b, i, j);
+        let (status, _) =
+            cell_status([x, y], self.view.side, (i, j), phi.map_or(Seen::Cosine, Seen::Phi), self.pairs.differ_in_length(a, b));
         let length = self.vectors[a].map_or(0, |vectors| vectors.nrows());
         AcrossRow {
             module: self.group.name.clone(),
@@ -60,7 +62,7 @@ impl Compared<'_> {
             j,
             adapter_a: adapter_a.to_owned(),
             adapter_b: adapter_b.to_owned(),
-            phi: if has_phi(status) { self.pairs.phi(a, b, i, j) } else { None },
+            phi: phi.filter(|_| has_phi(status)),
             gaussian_expected: if has_phi(status) { expected_by_chance(i, j, length) } else { None },
             status,
         }

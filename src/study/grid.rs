@@ -4,7 +4,7 @@ use super::context::Context;
 use super::drawn::{Controls, Draws, GroupControls};
 use super::grouping::{Group, Member};
 use super::layer::{MemberLayer, SolvedLayer};
-use super::matrices::{LayerMatrix, cell_status, has_phi};
+use super::layer_matrix::{LayerMatrix, Seen, cell_status, has_phi};
 use super::measured::PairMeasures;
 use super::params::View;
 use super::schedule::Pass;
@@ -163,8 +163,15 @@ impl ViewCells<'_> {
 
     fn cell(&self, a: usize, b: usize) -> SimilarityRow {
         let (x, y) = (self.observed[a], self.observed[b]);
-        let (status, bound) = cell_status(x, y, (self.i, self.j), self.pairs.differ_in_length(a, b));
-        let phi = if has_phi(status) { self.pairs.phi(a, b, self.i, self.j) } else { None };
+        let ij = (self.i, self.j);
+        let phi = self.pairs.phi(a, b, self.i, self.j);
+        let products = self.pairs.products(a, b, self.i, self.j);
+        let seen = match (phi, &products) {
+            (Some(phi), Some(products)) => Seen::Products(phi, products.view()),
+            _ => Seen::Cosine,
+        };
+        let (status, bound) = cell_status([x, y], self.view.side, ij, seen, self.pairs.differ_in_length(a, b));
+        let phi = phi.filter(|_| has_phi(status));
         let cell = a * self.observed.len() + b;
         let moments = |draws: &Draws| mean_and_sd(&draws.iter().filter_map(|cells| cells[cell]).collect::<Vec<_>>());
         let (gaussian_mean, gaussian_sd) = moments(self.draws.0);

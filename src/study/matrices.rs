@@ -1,27 +1,19 @@
-//! The matrices of one layer as they are compared: singular vectors, spectrum, and how far to trust them.
+//! From factors and conversion matrices to what is compared of one layer: singular vectors, spectrum, and what is known of their errors.
 
 use ndarray::{Array2, ArrayView2, s};
 
+use super::layer_matrix::{LayerMatrix, Trust, with_confidence};
 use super::params::View;
 use super::stored::FactorPair;
 use crate::checkpoint::PairedLayer;
 use crate::conversion::ConversionMatrix;
 use crate::error::Result;
-use crate::linalg::UNIT_ROUNDOFF;
 use crate::linalg::norms::frobenius_of;
-use crate::linalg::subspace::{Spectrum, SubspaceBasis, ThinQr};
-use crate::measures::{Centred, centred, product_for_cka};
-use crate::similarity::vector_error;
+use crate::linalg::perturbation::{Decomposed, SubspaceErrors};
+use crate::linalg::subspace::{SubspaceBasis, ThinQr};
+use crate::measures::{centred, product_for_cka};
 use crate::table::ConversionRow;
 use crate::terms::{Convention, MatrixKind, Side, Status};
-
-/// A bound on φ above this makes its status `low_confidence`.
-const CONFIDENT: f64 = 1e-3;
-
-/// Adds what the bound says to what is already known.
-fn with_confidence(status: Status, bound: f64) -> Status {
-    if status == Status::Ok && bound > CONFIDENT { Status::LowConfidence } else { status }
-}
 
 /// What is wanted of every layer: which vectors, and how many.
 pub(super) struct Wanted<'a> {
@@ -42,94 +34,6 @@ impl Wanted<'_> {
     pub(super) fn most_of(&self, rank: usize) -> usize {
         self.most.map_or(rank, |most| most.min(rank))
     }
-}
-
-/// A matrix of one layer, ready to be compared: the vectors that are wanted of it, and its spectrum.
-pub(crate) struct LayerMatrix {
-    left: Option<Array2<f64>>,
-    right: Option<Array2<f64>>,
-    /// What CKA compares, where it does; also none where the matrix has nothing to compare.
-    pub(super) centred: Option<Centred>,
-    /// None where the matrix is zero, or where its solve overflowed.
-    pub(super) spectrum: Option<Spectrum>,
-    zero: bool,
-    reliable: bool,
-    singular: bool,
-    error_factor: f64,
-    n: usize,
-}
-
-impl LayerMatrix {
-    /// A factor, or a product of factors, that is compared without W0: by the left vectors of `basis`, of which there is none where the
-    /// matrix is zero.
-    pub(crate) fn without_w0(basis: Option<SubspaceBasis>, error_factor: f64, n: usize) -> Self {
-        let (left, spectrum) = match basis.map(SubspaceBasis::into_parts) {
-            Some((left, _, spectrum)) => (Some(left), Some(spectrum)),
-            None => (None, None),
-        };
-        let zero = spectrum.is_none();
-        Self { left, right: None, spectrum, zero, reliable: true, singular: false, error_factor, n, centred: None }
-    }
-
-    /// The singular vectors of one side.
-    pub(crate) fn vectors(&self, side: Side) -> Option<ArrayView2<'_, f64>> {
-        let vectors = if side == Side::Left { &self.left } else { &self.right };
-        vectors.as_ref().map(|vectors| vectors.view())
-    }
-
-    /// What is to be said of its first `i` vectors, whatever they are compared with.
-    pub(crate) fn status(&self, i: usize) -> Status {
-        match &self.spectrum {
-            None if self.zero => Status::Zero,
-            Some(spectrum) if i > spectrum.rank() => Status::Rank,
-            _ if !self.reliable => Status::Unreliable,
-            _ if self.singular => Status::Singular,
-            _ => Status::Ok,
-        }
-    }
-
-    /// The error bound of its first `i` vectors.
-    pub(super) fn error(&self, i: usize) -> f64 {
-        self.spectrum.as_ref().map_or(f64::INFINITY, |spectrum| vector_error(self.n, self.error_factor, spectrum, i))
-    }
-}
-
-/// What is to be said of φ between the first `i` vectors of `x` and the first `j` of `y`, and the bound on its error.
-pub(crate) fn cell_status(x: &LayerMatrix, y: &LayerMatrix, (i, j): (usize, usize), differ_in_length: bool) -> (Status, f64) {
-    let (status_x, status_y) = (x.status(i), y.status(j));
-    let bound = (x.error(i) + y.error(j)).min(1.0);
-    let status = if differ_in_length {
-        Status::Skipped
-    } else if let Some(without) = [status_x, status_y].into_iter().filter(|s| matches!(s, Status::Zero | Status::Rank)).min() {
-        // One of the two has no vectors to compare: that is what the empty cell has to say.
-        without
-    } else {
-        with_confidence(status_x.worse(status_y), bound)
-    };
-    (status, bound)
-}
-
-/// What is to be said of the CKA of two matrices: as of φ, without ranks and gaps.
-pub(super) fn cka_status(x: &LayerMatrix, y: &LayerMatrix, differ_in_length: bool) -> Status {
-    if differ_in_length {
-        return Status::Skipped;
-    }
-    let (Some(centred_x), Some(centred_y)) = (&x.centred, &y.centred) else {
-        let overflowed = [x, y].into_iter().any(|m| !m.zero && !m.reliable);
-        return if overflowed { Status::Unreliable } else { Status::Zero };
-    };
-    let status = |m: &LayerMatrix| match () {
-        () if !m.reliable => Status::Unreliable,
-        () if m.singular => Status::Singular,
-        () => Status::Ok,
-    };
-    let error = |m: &LayerMatrix, centred: &Centred| 10.0 * UNIT_ROUNDOFF * (m.n as f64 + m.error_factor) / centred.share;
-    with_confidence(status(x).worse(status(y)), error(x, centred_x) + error(y, centred_y))
-}
-
-/// Whether a cell of this status has a φ.
-pub(crate) fn has_phi(status: Status) -> bool {
-    !matches!(status, Status::Skipped | Status::Zero | Status::Rank)
 }
 
 /// The two conversion matrices of one adapter's layer.
@@ -160,8 +64,9 @@ impl Solved<'_> {
     pub(super) fn compare(&self, wanted: &Wanted<'_>) -> Result<Compared> {
         let factors = self.factors;
         let (zero_a, zero_b) = (is_zero(&factors.a_transposed), is_zero(&factors.b));
-        let usable = |zero: bool, matrix: &ConversionMatrix| !zero && matrix.theta.iter().all(|v| v.is_finite());
-        let qr_a = (!zero_a).then(|| ThinQr::of(factors.a_transposed.view())).transpose()?;
+        // A matrix whose norm overflows has no singular values in f64.
+        let usable = |zero: bool, matrix: &ConversionMatrix| !zero && fits(matrix.theta.view());
+        let qr_a = (!zero_a && fits(factors.a_transposed.view())).then(|| ThinQr::of(factors.a_transposed.view())).transpose()?;
         let qr_theta_b = usable(zero_b, self.b).then(|| ThinQr::of(self.b.theta.view())).transpose()?;
         let theta_a = usable(zero_a, self.a).then(|| SubspaceBasis::of(self.a.theta.view())).transpose()?;
         let theta_b = qr_theta_b.as_ref().map(ThinQr::basis).transpose()?;
@@ -179,6 +84,10 @@ impl Solved<'_> {
             by_cka.then(matrix).flatten()
         };
         let keep = |kind: MatrixKind, basis: Option<SubspaceBasis>, zero: bool, solved: Option<&ConversionMatrix>| {
+            let trust = match (&basis, solved) {
+                (Some(basis), Some(matrix)) => self.trust(kind, basis, matrix),
+                _ => Trust::NormWise(1.0),
+            };
             let (mut left, mut right, spectrum) = match basis {
                 Some(basis) => {
                     let (left, right, spectrum) = basis.into_parts();
@@ -193,18 +102,19 @@ impl Solved<'_> {
                 left,
                 right,
                 centred: whole(kind),
-                spectrum,
                 zero,
-                reliable: solved.is_none_or(|matrix| matrix.reliable),
+                reliable: (zero || spectrum.is_some()) && solved.is_none_or(|matrix| matrix.reliable),
+                spectrum,
                 singular: solved.is_some_and(|matrix| matrix.singular),
                 error_factor: solved.map_or(1.0, |matrix| matrix.error_factor),
+                trust,
                 n: self.n,
             }
         };
         let theta_a = keep(MatrixKind::A, theta_a, zero_a, Some(self.a));
         let theta_b = keep(MatrixKind::B, theta_b, zero_b, Some(self.b));
         let rank = factors.rank();
-        let status = [&theta_a, &theta_b].map(|m| with_confidence(m.status(rank), m.error(rank)));
+        let status = [&theta_a, &theta_b].map(|m| with_confidence(m.status(rank), m.angle(Side::Left, rank, rank)));
         // ‖B·A‖_F = ‖B·Rᵀ‖_F with Aᵀ = Q·R.
         let norm_of_product = qr_a.as_ref().map_or(0.0, |qr| frobenius_of(&factors.b.dot(&qr.r.t())));
 
@@ -217,6 +127,7 @@ impl Solved<'_> {
                 MatrixKind::BA => {
                     let both = qr_theta_b.as_ref().zip(qr_a.as_ref());
                     let basis = both.map(|(b, a)| b.basis_of_product(a)).transpose()?;
+                    let basis = basis.filter(|basis| basis.spectrum().sigma().iter().all(|sigma| sigma.is_finite()));
                     Some(keep(kind, basis, zero_a || zero_b, Some(self.b)))
                 }
                 // Right vectors of A are the left ones of Aᵀ.
@@ -225,13 +136,31 @@ impl Solved<'_> {
                     Some(keep(kind, basis, zero_a, None))
                 }
                 MatrixKind::LoraB => {
-                    let basis = (!zero_b).then(|| SubspaceBasis::of(factors.b.view())).transpose()?;
+                    let basis = (!zero_b && fits(factors.b.view())).then(|| SubspaceBasis::of(factors.b.view())).transpose()?;
                     Some(keep(kind, basis, zero_b, None))
                 }
             };
             matrices.extend(matrix.map(|m| (kind, m)));
         }
         Ok(Compared { matrices, status: status[0].worse(status[1]), norm_of_product })
+    }
+
+    /// What is known of the rounding errors of the singular vectors of Θ_A, Θ_B or Θ_BA.
+    fn trust(&self, kind: MatrixKind, basis: &SubspaceBasis, solved: &ConversionMatrix) -> Trust {
+        let Some(rounding) = &solved.rounding else { return Trust::NormWise(solved.error_factor) };
+        let norms = |matrix: &Array2<f64>| matrix.columns().into_iter().map(|column| frobenius_of(&column)).collect::<Vec<_>>();
+        let (sigma, theta_norms) = (basis.spectrum().sigma(), norms(&solved.theta));
+        let (left, right) = (basis.left(), basis.right());
+        let errors = if kind == MatrixKind::BA {
+            let a_transposed = &self.factors.a_transposed;
+            let (through_a, from_theta, a_norms) =
+                (a_transposed.t().dot(&right), solved.theta.t().dot(&left), norms(a_transposed));
+            let product = Some((from_theta.view(), &a_norms[..]));
+            SubspaceErrors::of(Decomposed { left, sigma, right: through_a.view(), norms: &theta_norms, product }, Some(rounding))
+        } else {
+            SubspaceErrors::of(Decomposed { left, sigma, right, norms: &theta_norms, product: None }, Some(rounding))
+        };
+        Trust::Expected(errors)
     }
 
     /// The row of `conversion.csv`.
@@ -285,7 +214,7 @@ pub(super) fn drawn_vectors(
 ) -> Result<Vec<Option<Array2<f64>>>> {
     let has = |matrix| wanted.views.iter().any(|v: &View| v.matrix == matrix);
     // A W0 near the end of the range of f64 lets a solution overflow: that draw has no vectors then.
-    let finite = |theta: ArrayView2<'_, f64>| theta.iter().all(|v| v.is_finite());
+    let finite = |theta: ArrayView2<'_, f64>| fits(theta);
     let with_b = (has(MatrixKind::B) || has(MatrixKind::BA)) && finite(theta_b);
     let basis_a = (has(MatrixKind::A) && finite(theta_a)).then(|| SubspaceBasis::of(theta_a)).transpose()?;
     let qr_b = with_b.then(|| ThinQr::of(theta_b)).transpose()?;
@@ -329,6 +258,11 @@ pub(super) fn drawn_vectors(
 fn first_columns(vectors: Array2<f64>, wanted: &Wanted<'_>) -> Array2<f64> {
     let most = wanted.most_of(vectors.ncols());
     if most == vectors.ncols() { vectors } else { vectors.slice(s![.., ..most]).to_owned() }
+}
+
+/// Whether the norm of a matrix is within the range of f64, and with it its triangle and its singular values.
+fn fits(matrix: ArrayView2<'_, f64>) -> bool {
+    frobenius_of(&matrix).is_finite()
 }
 
 fn is_zero(values: &Array2<f64>) -> bool {

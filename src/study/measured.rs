@@ -2,7 +2,7 @@
 
 use super::drawn::{Cells, Draws};
 use super::grid::Grid;
-use super::matrices::{LayerMatrix, cell_status, cka_status, has_phi};
+use super::layer_matrix::{LayerMatrix, Seen, cell_status, cka_status, has_phi};
 use super::params::View;
 use crate::controls::mean_and_sd;
 use crate::error::Result;
@@ -78,7 +78,8 @@ impl Grid<'_> {
         let mut rows = Vec::with_capacity(layers * layers * found.len());
         for cell in 0..layers * layers {
             let (a, b) = (cell / layers, cell % layers);
-            let (status, _) = cell_status(observed[a], observed[b], (i, j), pairs.differ_in_length(a, b));
+            let (status, _) =
+                cell_status([observed[a], observed[b]], view.side, (i, j), Seen::Cosine, pairs.differ_in_length(a, b));
             for (k, &measure) in Measure::COSINES.iter().enumerate() {
                 let value = if has_phi(status) { found[k][cell] } else { None };
                 rows.push(MeasureRow {

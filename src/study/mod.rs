@@ -9,6 +9,7 @@ mod grid;
 mod grouping;
 mod inspect;
 mod layer;
+mod layer_matrix;
 mod matrices;
 mod measured;
 mod memory;
@@ -33,7 +34,7 @@ pub use params::{AnalyzeConfig, AnalyzeParams};
 pub use shard::{Shard, Whole};
 // What the commands on CondLoRA share with the analysis.
 pub(crate) use layer::columns_together;
-pub(crate) use matrices::{LayerMatrix, cell_status, has_phi};
+pub(crate) use layer_matrix::{LayerMatrix, Seen, cell_status, has_phi};
 pub(crate) use memory::{blas_cannot_start, check_address_space, default_limit, show as show_bytes};
 pub(crate) use params::{LayerSet, check_ij};
 pub(crate) use stored::{FactorPair, StoredWeight};

@@ -11,6 +11,7 @@ use super::measured::PairMeasures;
 use super::memory::show;
 use super::params::View;
 use crate::error::{Error, Result};
+use crate::linalg::perturbation::SAMPLES;
 use crate::table::{AcrossRow, ConversionRow, InputRecord, MeasureRow, SimilarityRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Side};
 
@@ -161,7 +162,9 @@ impl Need {
         };
         let copies = |member: &Member| if context.plan.adapters[member.adapter].init.is_some() { 2 } else { 1 };
         let member_layer = |member: &Member, k: usize| {
-            let vectors = lengths(member.at[k], member.ranks[k], &context.views) + 8 * 4 * member.ranks[k] as u64;
+            // Beside the vectors: the spectra of three matrices, and how their vectors are expected to turn.
+            let rank = member.ranks[k];
+            let vectors = lengths(member.at[k], rank, &context.views) + 8 * (rank * (4 + 3 * (SAMPLES + rank))) as u64;
             copies(member) * vectors + whole(member.at[k], member.ranks[k], &context.by_cka)
         };
         let members: Vec<u64> =
@@ -182,6 +185,7 @@ impl Need {
             all_at_one_layer: index.map(at_layer).max().unwrap_or(0),
             rows: group.members.iter().map(|member| rows(context, member)).sum::<u64>()
                 + control_cells(context, group)
+                + group.layers.iter().map(|layer| 8 * (SAMPLES * (layer.d_out + layer.d_in)) as u64).sum::<u64>()
                 + across_rows,
             members,
             across_rows,

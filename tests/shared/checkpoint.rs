@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 
 use half::{bf16, f16};
-use ndarray::Array2;
+use ndarray::{Array2, s};
 use safetensors::{Dtype, SafeTensors};
 
 use super::generate::{Tensor, file};
@@ -66,6 +66,11 @@ impl Layer {
     pub(crate) fn coarse(self) -> Self {
         Self { w0: coarse(&self.w0), a: coarse(&self.a), b: coarse(&self.b), ..self }
     }
+}
+
+/// The layer of an adapter of rank r that has the first rows of A and columns of B.
+pub(crate) fn first_columns(layer: &Layer, r: usize) -> Layer {
+    Layer { a: layer.a.slice(s![..r, ..]).to_owned(), b: layer.b.slice(s![.., ..r]).to_owned(), ..layer.clone() }
 }
 
 /// Layers 0 to `count` of one square module.

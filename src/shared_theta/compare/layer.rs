@@ -13,7 +13,7 @@ use crate::controls::{Control, Factor, draw};
 use crate::conversion::{Equation, WeightRows, factor_of, shared_equations};
 use crate::error::Result;
 use crate::similarity::{AllPairs, expected_by_chance};
-use crate::study::{FactorPair, StoredWeight, cell_status, columns_together, has_phi};
+use crate::study::{FactorPair, Seen, StoredWeight, cell_status, columns_together, has_phi};
 use crate::terms::{CondloraConvention, Side, Status, UpdateMatrix};
 
 /// φ of one matrix and (i, j) in one layer.
@@ -89,10 +89,11 @@ fn places(module: &ModulePair) -> impl Iterator<Item = (UpdateMatrix, (usize, us
 fn observed_cells(module: &ModulePair, [left, right]: &[UpdateVectors; 2]) -> Vec<Cell> {
     let cell = |(matrix, (i, j)): (UpdateMatrix, (usize, usize))| {
         let (x, y) = (left.get(matrix), right.get(matrix));
-        let (status, _) = cell_status(x, y, (i, j), false);
+        let phi = phi([left, right], matrix, (i, j));
+        let (status, _) = cell_status([x, y], Side::Left, (i, j), phi.map_or(Seen::Cosine, Seen::Phi), false);
         let length = x.vectors(Side::Left).map(|vectors| vectors.nrows());
         let gaussian_expected = length.and_then(|length| expected_by_chance(i, j, length));
-        Cell { matrix, i, j, phi: phi([left, right], matrix, (i, j)), gaussian_expected, draws: Vec::new(), status }
+        Cell { matrix, i, j, phi, gaussian_expected, draws: Vec::new(), status }
     };
     places(module).map(cell).collect()
 }

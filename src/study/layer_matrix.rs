@@ -1,0 +1,173 @@
+//! A matrix of one layer as it is compared, and what is to be said of a comparison: its status, and the bound on its error.
+
+use ndarray::{Array2, ArrayView2, s};
+
+use crate::linalg::UNIT_ROUNDOFF;
+use crate::linalg::perturbation::SubspaceErrors;
+use crate::linalg::subspace::{Spectrum, SubspaceBasis};
+use crate::measures::Centred;
+use crate::similarity::{change_of_phi, vector_error};
+use crate::terms::{Side, Status};
+
+/// A bound on φ above this makes its status `low_confidence`.
+const CONFIDENT: f64 = 1e-3;
+
+/// Times the expected error: what is not exceeded. On the matrices of `tests/numerics.rs` no error comes to more than the expected one.
+const SAFETY: f64 = 4.0;
+
+/// Adds what the bound says to what is already known.
+pub(super) fn with_confidence(status: Status, bound: f64) -> Status {
+    if status == Status::Ok && bound > CONFIDENT { Status::LowConfidence } else { status }
+}
+
+/// A matrix of one layer, ready to be compared: the vectors that are wanted of it, and its spectrum.
+pub(crate) struct LayerMatrix {
+    pub(super) left: Option<Array2<f64>>,
+    pub(super) right: Option<Array2<f64>>,
+    /// What CKA compares, where it does; also none where the matrix has nothing to compare.
+    pub(super) centred: Option<Centred>,
+    /// None where the matrix is zero, or where its solve overflowed.
+    pub(super) spectrum: Option<Spectrum>,
+    pub(super) zero: bool,
+    pub(super) reliable: bool,
+    pub(super) singular: bool,
+    pub(super) error_factor: f64,
+    pub(super) trust: Trust,
+    pub(super) n: usize,
+}
+
+/// What is known of the rounding errors of a matrix's singular vectors.
+pub(super) enum Trust {
+    /// What they are expected to be, from the errors of its solve.
+    Expected(SubspaceErrors),
+    /// A bound from norms alone: times `‖Θ‖₂/gap`.
+    NormWise(f64),
+}
+
+impl LayerMatrix {
+    /// A factor, or a product of factors, that is compared without W0: by the left vectors of `basis`, of which there is none where the
+    /// matrix is zero.
+    pub(crate) fn without_w0(basis: Option<SubspaceBasis>, error_factor: f64, n: usize) -> Self {
+        let (left, spectrum) = match basis.map(SubspaceBasis::into_parts) {
+            Some((left, _, spectrum)) => (Some(left), Some(spectrum)),
+            None => (None, None),
+        };
+        let zero = spectrum.is_none();
+        let trust = Trust::NormWise(error_factor);
+        Self { left, right: None, spectrum, zero, reliable: true, singular: false, error_factor, trust, n, centred: None }
+    }
+
+    /// The singular vectors of one side.
+    pub(crate) fn vectors(&self, side: Side) -> Option<ArrayView2<'_, f64>> {
+        let vectors = if side == Side::Left { &self.left } else { &self.right };
+        vectors.as_ref().map(|vectors| vectors.view())
+    }
+
+    /// What is to be said of its first `i` vectors, whatever they are compared with.
+    pub(crate) fn status(&self, i: usize) -> Status {
+        match &self.spectrum {
+            None if self.zero => Status::Zero,
+            Some(spectrum) if i > spectrum.rank() => Status::Rank,
+            _ if !self.reliable => Status::Unreliable,
+            _ if self.singular => Status::Singular,
+            _ => Status::Ok,
+        }
+    }
+
+    /// The expected error of `min(i, j)·φ` that its own vectors' make, compared with the first `j` of `other`.
+    fn of_overlap(&self, other: &Self, side: Side, j: usize, products: ArrayView2<'_, f64>) -> Option<f64> {
+        match (&self.trust, side) {
+            (Trust::Expected(errors), Side::Left) => errors.of_overlap(other.vectors(side)?.slice_move(s![.., ..j]), products),
+            _ => None,
+        }
+    }
+
+    /// How far its first `i` vectors can be turned, as [`change_of_phi`] takes it, where the smaller of the two subspaces has `smaller` dimensions.
+    pub(super) fn angle(&self, side: Side, i: usize, smaller: usize) -> f64 {
+        match (&self.trust, &self.spectrum) {
+            (_, None) => f64::INFINITY,
+            (Trust::Expected(errors), _) => {
+                let expected = if side == Side::Left { errors.left(i) } else { errors.right(i) };
+                SAFETY * expected / (smaller.max(1) as f64).sqrt()
+            }
+            (Trust::NormWise(factor), Some(spectrum)) => vector_error(self.n, *factor, spectrum, i),
+        }
+    }
+}
+
+/// φ of a pair as far as it is known when its status is asked for.
+#[derive(Clone, Copy)]
+pub(crate) enum Seen<'a> {
+    /// Nothing of it: what is asked for is a cosine between the subspaces.
+    Cosine,
+    /// Its value.
+    Phi(f64),
+    /// And all inner products between the vectors (i, j).
+    Products(f64, ArrayView2<'a, f64>),
+}
+
+/// What is to be said of φ between the first `i` vectors of `x` and the first `j` of `y`, and the bound on its error.
+pub(crate) fn cell_status(
+    [x, y]: [&LayerMatrix; 2],
+    side: Side,
+    (i, j): (usize, usize),
+    seen: Seen<'_>,
+    differ_in_length: bool,
+) -> (Status, f64) {
+    let (status_x, status_y) = (x.status(i), y.status(j));
+    let bound = (error_bound([x, y], side, (i, j), seen) + evaluation_error(x.n.max(y.n))).min(1.0);
+    let status = if differ_in_length {
+        Status::Skipped
+    } else if let Some(without) = [status_x, status_y].into_iter().filter(|s| matches!(s, Status::Zero | Status::Rank)).min() {
+        // One of the two has no vectors to compare: that is what the empty cell has to say.
+        without
+    } else {
+        with_confidence(status_x.worse(status_y), bound)
+    };
+    (status, bound)
+}
+
+/// The bound on what the errors of the vectors do to φ, or to a cosine.
+fn error_bound([x, y]: [&LayerMatrix; 2], side: Side, (i, j): (usize, usize), seen: Seen<'_>) -> f64 {
+    let angle = |smaller: usize| x.angle(side, i, smaller) + y.angle(side, j, smaller);
+    let smaller = i.min(j);
+    match seen {
+        Seen::Cosine => angle(1),
+        Seen::Phi(phi) => change_of_phi(phi, angle(smaller)),
+        Seen::Products(phi, products) => {
+            let angle = angle(smaller);
+            let turned = change_of_phi(phi, angle);
+            // To first order the error of φ is a sum of many, which mostly cancel; what that neglects is of the size of the angle's square.
+            let summed = x.of_overlap(y, side, j, products).zip(y.of_overlap(x, side, i, products.t()));
+            summed.map_or(turned, |(x, y)| turned.min(SAFETY * (x + y) / smaller as f64 + angle * angle))
+        }
+    }
+}
+
+/// What rounding does to φ of given vectors of length up to n, and to their being orthonormal.
+fn evaluation_error(n: usize) -> f64 {
+    20.0 * UNIT_ROUNDOFF * (1.0 + (n as f64).sqrt())
+}
+
+/// What is to be said of the CKA of two matrices: as of φ, without ranks and gaps.
+pub(super) fn cka_status(x: &LayerMatrix, y: &LayerMatrix, differ_in_length: bool) -> Status {
+    if differ_in_length {
+        return Status::Skipped;
+    }
+    let (Some(centred_x), Some(centred_y)) = (&x.centred, &y.centred) else {
+        let overflowed = [x, y].into_iter().any(|m| !m.zero && !m.reliable);
+        return if overflowed { Status::Unreliable } else { Status::Zero };
+    };
+    let status = |m: &LayerMatrix| match () {
+        () if !m.reliable => Status::Unreliable,
+        () if m.singular => Status::Singular,
+        () => Status::Ok,
+    };
+    let error = |m: &LayerMatrix, centred: &Centred| 10.0 * UNIT_ROUNDOFF * (m.n as f64 + m.error_factor) / centred.share;
+    with_confidence(status(x).worse(status(y)), error(x, centred_x) + error(y, centred_y))
+}
+
+/// Whether a cell of this status has a φ.
+pub(crate) fn has_phi(status: Status) -> bool {
+    !matches!(status, Status::Skipped | Status::Zero | Status::Rank)
+}
