@@ -47,7 +47,7 @@ const OWNERS: [(&str, &[&str]); 5] = [
     ("checkpoint", &["safetensors", "half", "regex"]),
     ("linalg", &["ndarray_linalg", "lapack_sys", "gemm", "rand", "rand_chacha", "rand_distr"]),
     ("table", &["parquet"]),
-    ("figure", &["plotters", "colorous", "png", "ab_glyph", "krilla"]),
+    ("figure", &["plotters", "colorous", "png", "ab_glyph", "krilla", "kodama"]),
 ];
 
 const LONGEST_FILE: usize = 400;

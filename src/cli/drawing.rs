@@ -5,7 +5,9 @@ use std::path::PathBuf;
 use clap::Args;
 
 use crate::error::{Error, Result};
-use crate::figure::{ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureOptions, draw_study_in_turn};
+use crate::figure::{
+    CellOrder, ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureOptions, draw_study_in_turn,
+};
 use crate::table::{OutputDir, Tables, write_files_atomically};
 
 /// What files figures become.
@@ -34,6 +36,9 @@ pub(super) struct DrawingArgs {
     /// Heatmap colours: viridis, magma, or greys for print
     #[arg(long, value_name = "MAP", default_value = "viridis")]
     colours: ColourMap,
+    /// Heatmap rows and columns: by layer (adapters by name), or alike ones together, with the tree
+    #[arg(long, value_name = "layer|similarity", default_value = "layer")]
+    order: CellOrder,
 }
 
 fn parse_format(text: &str) -> Result<Option<FigureFormat>, String> {
@@ -47,6 +52,7 @@ pub(super) fn add_to_manifest(options: &mut serde_json::Value, drawing: &FigureO
     if heatmaps {
         options["scale"] = drawing.scale.name().into();
         options["colours"] = drawing.colours.name().into();
+        options["order"] = drawing.order.name().into();
     }
 }
 
@@ -72,7 +78,7 @@ impl DrawingArgs {
     /// # Errors
     /// Those of [`FormatArgs::options`].
     pub(super) fn options(&self) -> Result<FigureOptions> {
-        Ok(FigureOptions { scale: self.scale, colours: self.colours, ..self.formats.options()? })
+        Ok(FigureOptions { scale: self.scale, colours: self.colours, order: self.order, ..self.formats.options()? })
     }
 
     /// Draws all figures, on bitmaps of `memory` bytes at a time, and writes those that go into `out`.

@@ -6,7 +6,7 @@ use super::FigureOptions;
 use super::bar::Mark;
 use super::font::{fit, printable};
 use super::group::{Grid, matrix_name, phi_name};
-use super::heatmap::{Picture, cell_size};
+use super::heatmap::{Picture, cell_size, in_order};
 use super::panel::{Labels, names_line};
 use super::scene::{SCALE, Scene};
 use crate::table::rows::AcrossRow;
@@ -50,7 +50,7 @@ pub(super) fn groups(rows: &[AcrossRow]) -> Vec<Across<'_>> {
 }
 
 /// Width of a cell, whole device pixels, and the font size of the names.
-fn sizes(n: usize) -> (f64, f64) {
+pub(super) fn sizes(n: usize) -> (f64, f64) {
     let wide_enough = (SIDE / n.max(1) as f64).min(names_line(NAME));
     let cell = cell_size(n).max((wide_enough * SCALE).floor() / SCALE).max(1.0 / SCALE);
     (cell, if cell >= names_line(NAME) { NAME } else { SMALL_NAME })
@@ -62,6 +62,8 @@ impl Across<'_> {
         let names: BTreeSet<&str> = self.rows.iter().flat_map(|row| [row.adapter_a.as_str(), row.adapter_b.as_str()]).collect();
         let names: Vec<&str> = names.into_iter().collect();
         let (grid, layers_of_cells) = self.grid(&names);
+        let (grid, tree) = in_order(grid, options.order);
+        let names: Vec<&str> = tree.as_ref().map_or_else(|| names.clone(), |tree| tree.order.iter().map(|k| names[*k]).collect());
         let (cell, tick) = sizes(names.len());
         let shown: Vec<String> = names.iter().map(|name| fit(&printable(name), tick, WIDEST_NAME)).collect();
         let labels = Labels::Names(&shown);
@@ -83,6 +85,7 @@ impl Across<'_> {
             marks,
             axis_titles: (axis('j', self.j), axis('i', self.i)),
             table: "across.csv",
+            tree,
         };
         picture.scene(options)
     }

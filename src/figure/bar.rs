@@ -1,7 +1,7 @@
 //! The colour bar: a scale with round ticks on its left, and marks of reference values on its right.
 
 use super::colour::{self, Rgb};
-use super::font::HALF_CAP;
+use super::font::{self, HALF_CAP};
 use super::scene::{Anchor, Scene};
 use super::ticks::{number, round_ticks, spread, widest};
 
@@ -9,8 +9,8 @@ const TICK: f64 = 3.0;
 const TICK_GAP: f64 = 2.5;
 /// From the bar's edge to the label of a mark; the leader runs here.
 const LEADER: f64 = 11.0;
-/// Between the marks' labels and the rotated title.
-const TITLE_GAP: f64 = 8.0;
+/// From the bar's upper edge to the baseline of its title.
+const TITLE_GAP: f64 = 7.0;
 /// Colours on a bar.
 const STEPS: usize = 256;
 
@@ -34,7 +34,7 @@ pub(super) struct Bar {
     pub(super) marks: Vec<Mark>,
     /// Font size of ticks and marks.
     pub(super) size: f64,
-    /// Written upwards at the far right, and its font size.
+    /// Written above the bar from its left edge on, and its font size.
     pub(super) title: Option<(String, f64)>,
     /// Whether values beyond either end exist: the ends are then labelled so.
     pub(super) clipped: bool,
@@ -65,12 +65,9 @@ impl Bar {
 
     /// Space to the right of `x + width`.
     pub(super) fn right_space(&self) -> f64 {
-        let title = self.title.as_ref().map_or(0.0, |(_, size)| TITLE_GAP + size);
-        self.marks_space() + title
-    }
-
-    fn marks_space(&self) -> f64 {
-        if self.marks.is_empty() { 0.0 } else { LEADER + 2.0 + widest(self.marks.iter().map(|m| m.label.as_str()), self.size) }
+        let title = self.title.as_ref().map_or(0.0, |(title, size)| font::width(title, *size) - self.width);
+        let marks = self.marks.iter().map(|mark| LEADER + 2.0 + font::width(&mark.label, self.size));
+        marks.fold(title.max(0.0), f64::max)
     }
 
     fn height_of(&self, value: f64) -> f64 {
@@ -95,8 +92,7 @@ impl Bar {
         }
         self.draw_marks(scene);
         if let Some((title, size)) = &self.title {
-            let at = x + width + self.marks_space() + TITLE_GAP + size / 2.0;
-            scene.text_upwards(at, y + height / 2.0, *size, Anchor::Middle, colour::INK, title.clone());
+            scene.text(x, y - TITLE_GAP, *size, Anchor::Start, colour::INK, title.as_str());
         }
     }
 

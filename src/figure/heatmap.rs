@@ -1,18 +1,23 @@
 //! The paper's figure: one matrix of φ over all pairs of layers.
 
+use super::across;
 use super::bar::{Bar, Mark};
 use super::colour;
-use super::font::{self, HALF_CAP, fit, printable};
+use super::dendrogram::{self, Dendrogram};
+use super::font::{self, HALF_CAP, fit, printable, wrap};
 use super::group::{Grid, Group, matrix_name, phi_name};
 use super::panel::{self, Labels, Paint, Panel, PanelFonts};
 use super::scene::{Anchor, SCALE, Scene};
-use super::{ColourScale, FigureOptions};
+use super::similar::Tree;
+use super::{CellOrder, ColourMap, ColourScale, FigureOptions};
 use crate::terms::Status;
 
 const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
 const SUBTITLE: f64 = 11.0;
 const NOTE: f64 = 9.5;
+/// Distance of the notes' lines.
+const NOTE_LINE: f64 = 1.6 * NOTE;
 /// The cells' side where there are many layers.
 const SIDE: f64 = 400.0;
 /// Numbers are written in the cells up to this many layers.
@@ -62,15 +67,38 @@ pub(super) struct Picture<'a> {
     pub(super) axis_titles: (String, String),
     /// Where the reason for a missing value stands.
     pub(super) table: &'static str,
+    /// Of the rows and columns, where they are in its order.
+    pub(super) tree: Option<Tree>,
+}
+
+/// A grid in the order asked for, and its tree where that is by similarity.
+pub(super) fn in_order(grid: Grid, order: CellOrder) -> (Grid, Option<Tree>) {
+    match order {
+        CellOrder::Layer => (grid, None),
+        CellOrder::Similarity => {
+            let tree = Tree::of(&grid);
+            (tree.ordered(&grid), Some(tree))
+        }
+    }
 }
 
 /// The scene of one heatmap.
 pub(super) fn scene(group: &Group<'_>, options: &FigureOptions) -> Scene {
-    let grid = group.grid(|row| row.phi);
+    let (grid, tree) = in_order(group.grid(|row| row.phi), options.order);
+    let layers: Vec<u32> =
+        tree.as_ref().map_or_else(|| group.layers.clone(), |tree| tree.order.iter().map(|k| group.layers[*k]).collect());
+    // Round numbers tell all layers where they rise. Where they do not, each needs its own.
+    let names: Vec<String> = layers.iter().map(u32::to_string).collect();
+    let (labels, cell, tick) = if tree.is_some() && grid.n > MOST_ANNOTATED {
+        let (cell, tick) = across::sizes(grid.n);
+        (Labels::Names(&names), cell, tick)
+    } else {
+        (Labels::Layers(&layers), cell_size(grid.n), 10.0)
+    };
     let picture = Picture {
-        labels: Labels::Layers(&group.layers),
-        cell: cell_size(grid.n),
-        tick: 10.0,
+        labels,
+        cell,
+        tick,
         adapter: printable(group.adapter),
         module: printable(group.module),
         what: format!(" · {}, {}, {}", matrix_name(group.matrix), group.side, phi_name(group.i, group.j)),
@@ -79,6 +107,7 @@ pub(super) fn scene(group: &Group<'_>, options: &FigureOptions) -> Scene {
         axis_titles: axis_titles(group),
         table: "similarity.csv",
         grid,
+        tree,
     };
     picture.scene(options)
 }
@@ -111,8 +140,10 @@ impl Picture<'_> {
         };
         let title = |text: &'_ str| -> Option<String> { (!text.is_empty()).then(|| text.to_owned()) };
         let (x_title, y_title) = (title(&self.axis_titles.0), title(&self.axis_titles.1));
+        let tree_space = if self.tree.is_some() { dendrogram::SPACE } else { 0.0 };
         let axis_left = panel::left_space(*labels, fonts, y_title.is_some());
-        let content = axis_left + side + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
+        let axis_left = self.tree.as_ref().map_or(axis_left, |tree| axis_left.max(dendrogram::left_space(tree)));
+        let content = axis_left + side + tree_space + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
         // Kerning makes a line a little narrower or wider than its parts.
         let lines = self.first_line_width().max(font::width(&self.second, SUBTITLE)) + 2.0;
         let room = content.max(lines.min(WIDEST_TITLE));
@@ -123,10 +154,10 @@ impl Picture<'_> {
         let first_at = MARGIN + 2.0 * HALF_CAP * TITLE;
         let second_at = first_at + if second.is_empty() { 0.0 } else { 1.7 * SUBTITLE };
         // The bar's name stands above it.
-        let top = second_at + 12.0 + 14.0;
+        let top = second_at + 12.0 + 14.0 + tree_space;
         let bottom = top + side + panel::bottom_space(*labels, fonts, x_title.is_some());
-        let note = note(&paints, annotated.is_some(), self.table);
-        let height = bottom + note.as_ref().map_or(0.0, |_| 1.8 * NOTE) + MARGIN;
+        let notes: Vec<String> = self.notes(&paints).iter().flat_map(|note| wrap(note, NOTE, room)).collect();
+        let height = bottom + notes.len() as f64 * NOTE_LINE + MARGIN;
 
         let left = (width - content) / 2.0 + axis_left;
         let mut scene = Scene::new(width, height, format!("{first}. {second}"));
@@ -137,13 +168,27 @@ impl Picture<'_> {
         let (x_title, y_title) = (x_title.as_deref(), y_title.as_deref());
         let panel = Panel { x: left, y: top, cell: *cell, labels: *labels, paints, fonts, x_title, y_title };
         panel.draw(&mut scene);
-        (bar.x, bar.y) = (left + side + BAR_GAP + bar.left_space(), top);
+        if options.scale == ColourScale::Data && options.colours == ColourMap::Greys {
+            panel::strike_diagonal(&mut scene, (left, top), side);
+        }
+        if let Some(tree) = &self.tree {
+            Dendrogram { tree, x: left, y: top, cell: *cell }.draw(&mut scene);
+        }
+        (bar.x, bar.y) = (left + side + tree_space + BAR_GAP + bar.left_space(), top);
         scene.text(bar.x + BAR_WIDTH / 2.0, top - 7.0, 11.0, Anchor::Middle, colour::INK, "φ");
         bar.draw(&mut scene);
-        if let Some(note) = note {
-            scene.text(left, bottom + 1.6 * NOTE, NOTE, Anchor::Start, colour::SOFT_INK, note);
+        for (k, note) in notes.into_iter().enumerate() {
+            let baseline = bottom + (k + 1) as f64 * NOTE_LINE;
+            scene.text(MARGIN, baseline, NOTE, Anchor::Start, colour::SOFT_INK, note);
         }
         scene
+    }
+
+    /// What the picture needs to be read, below it.
+    fn notes(&self, paints: &[Paint]) -> Vec<String> {
+        let missing = || format!("Hatched: no value (the reason is the status in {}).", self.table);
+        let missing = paints.contains(&Paint::Missing).then(missing);
+        self.tree.as_ref().map(|_| dendrogram::NOTE.to_owned()).into_iter().chain(missing).collect()
     }
 
     fn first_line_width(&self) -> f64 {
@@ -169,11 +214,6 @@ fn paint(grid: &Grid, options: &FigureOptions, hi: f64) -> Vec<Paint> {
         None => Paint::Missing,
     };
     grid.values.iter().enumerate().map(paint).collect()
-}
-
-fn note(paints: &[Paint], annotated: bool, table: &str) -> Option<String> {
-    let mark = if annotated { "–" } else { "hatched" };
-    paints.contains(&Paint::Missing).then(|| format!("{mark}: no value (the reason is the status in {table})"))
 }
 
 /// The controls' means, where there are any.

@@ -8,24 +8,28 @@ mod bar;
 mod bitmap;
 mod colour;
 mod comparison;
+mod dendrogram;
 mod drawn;
 mod font;
 mod group;
 mod heatmap;
 mod layers;
+#[cfg(test)]
+mod legible;
 mod options;
 mod overview;
 mod panel;
 #[cfg(feature = "pdf")]
 mod pdf;
 mod scene;
+mod similar;
 mod study;
 mod svg;
 mod ticks;
 
 pub use self::comparison::draw_comparison;
 pub use self::drawn::{DrawnFigure, FigureKind};
-pub use self::options::{ColourMap, ColourScale, Dpi, FigureFormat, FigureOptions};
+pub use self::options::{CellOrder, ColourMap, ColourScale, Dpi, FigureFormat, FigureOptions};
 pub use self::study::{draw_study, draw_study_in_turn};
 use crate::error::Result;
 

@@ -115,6 +115,37 @@ impl FromStr for ColourMap {
     }
 }
 
+/// In which order a heatmap has its rows and columns.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum CellOrder {
+    /// Layers by number, adapters by name.
+    #[default]
+    Layer,
+    /// Alike ones together: by average linkage of 1 − φ, with the tree drawn beside the cells. Overviews keep to the layers.
+    Similarity,
+}
+
+impl CellOrder {
+    /// The name used in options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Layer => "layer",
+            Self::Similarity => "similarity",
+        }
+    }
+}
+
+impl FromStr for CellOrder {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let all = [Self::Layer, Self::Similarity];
+        let known = all.into_iter().find(|order| order.name() == text);
+        known.ok_or_else(|| format!("an order must be one of {}", names(&all, |order| order.name())))
+    }
+}
+
 /// Pixels to an inch of a bitmap.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Dpi(u16);
@@ -168,6 +199,8 @@ pub struct FigureOptions {
     pub scale: ColourScale,
     /// The colours of φ.
     pub colours: ColourMap,
+    /// The heatmaps' order.
+    pub order: CellOrder,
 }
 
 impl fmt::Display for FigureFormat {
@@ -183,6 +216,12 @@ impl fmt::Display for ColourScale {
 }
 
 impl fmt::Display for ColourMap {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(self.name())
+    }
+}
+
+impl fmt::Display for CellOrder {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())
     }
@@ -214,6 +253,10 @@ mod tests {
         for map in ColourMap::ALL {
             assert_eq!(map.to_string().parse(), Ok(map));
         }
+        for order in [CellOrder::Layer, CellOrder::Similarity] {
+            assert_eq!(order.to_string().parse(), Ok(order));
+        }
+        assert!("name".parse::<CellOrder>().is_err());
         assert!("gif".parse::<FigureFormat>().is_err() && "log".parse::<ColourScale>().is_err());
         assert_eq!("jet".parse::<ColourMap>(), Err("a colour map must be one of viridis, magma, greys".to_owned()));
     }

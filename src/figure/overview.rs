@@ -10,7 +10,7 @@ use super::heatmap::{scale_end, two_decimals};
 use super::panel::Paint;
 use super::scene::Scene;
 use super::ticks::number;
-use super::{FigureContext, FigureOptions};
+use super::{ColourMap, FigureContext, FigureOptions};
 use crate::terms::{MatrixKind, Side, Status};
 
 /// The diverging scale reaches at least this far, and at most that far.
@@ -89,8 +89,10 @@ impl<'a> Column<'a> {
             }
             Row::Gaussian => mean(summary.and_then(|s| s.gaussian_mean)).into_iter().collect(),
             Row::Deviation => {
-                let z = summary.and_then(|s| s.w0_z).filter(|z| z.is_finite());
-                z.map(|z| format!("z = {}", number(z, 1))).into_iter().collect()
+                let z = summary.and_then(|s| s.w0_z).filter(|z| z.is_finite()).map(|z| format!("z = {}", number(z, 1)));
+                let p = summary.and_then(|s| s.w0_p).filter(|p| p.is_finite()).map(|p| format!("p = {p:.2}"));
+                let facts: Vec<String> = z.into_iter().chain(p).collect();
+                (!facts.is_empty()).then(|| facts.join(" · ")).into_iter().collect()
             }
         }
     }
@@ -111,6 +113,8 @@ struct Overview<'a> {
     clipped: bool,
     /// The colour of 0 to 1 on the sequential rows' scale.
     sequential: fn(f64) -> Rgb,
+    /// Whether the diagonals of these rows need a line to be told from values.
+    struck: bool,
 }
 
 /// The parts of the title; names may be shortened to fit.
@@ -149,6 +153,7 @@ pub(super) fn scene(
         limit: farthest.ceil().clamp(LEAST_LIMIT, MOST_LIMIT),
         clipped: farthest > MOST_LIMIT,
         sequential: colour::sequential(options.colours),
+        struck: options.colours == ColourMap::Greys,
         columns,
         rows,
     };
@@ -211,9 +216,6 @@ impl Overview<'_> {
 
     /// The bar of the first rows, not yet placed.
     fn sequential_bar(&self, height: f64, size: f64, width: f64) -> Bar {
-        let long = format!("{}, left singular vectors", self.phi);
-        let title_size = size + 1.0;
-        let title = if super::font::width(&long, title_size) <= height { long } else { self.phi.clone() };
         Bar {
             x: 0.0,
             y: 0.0,
@@ -224,7 +226,7 @@ impl Overview<'_> {
             scale: self.sequential,
             marks: self.chances(),
             size,
-            title: Some((title, title_size)),
+            title: Some((self.phi.clone(), size + 1.0)),
             clipped: false,
         }
     }
@@ -261,11 +263,11 @@ impl Overview<'_> {
             parts.push("Gaussian control: a Gaussian matrix in place of Θ; chance is its expectation.".to_owned());
         }
         if self.rows.contains(&Row::Deviation) {
-            parts.push("z compares the averages with the control's in its sd (w0_z of summary.csv); it is not the mean of the cells below it.".to_owned());
+            parts.push("z compares the averages with the control's in its sd, p is the share of draws with an average no smaller (w0_z and w0_p of summary.csv); they are not means of the cells below.".to_owned());
         }
         let hollow = |c: &Column<'_>| self.rows.iter().any(|row| self.paints(c, *row).contains(&Paint::Missing));
         if self.columns.iter().any(hollow) {
-            parts.push("Hatched or –: no value.".to_owned());
+            parts.push("Hatched: no value.".to_owned());
         }
         parts.join(" ")
     }

@@ -130,12 +130,9 @@ impl Panel<'_> {
         self.axes(scene);
     }
 
-    /// Adds the cells, and hatching over those without a value (unless numbers are written: then they get a dash).
+    /// Adds the cells, and hatching over those without a value.
     fn hatch(&self, scene: &mut Scene, block: &Cells) {
         scene.items.push(Item::Cells(block.clone()));
-        if self.fonts.cell.is_some() {
-            return;
-        }
         let n = block.n;
         // Runs of missing cells in a row, joined with the same run in the row above.
         let mut open: Vec<(usize, usize, usize)> = Vec::new();
@@ -172,14 +169,10 @@ impl Panel<'_> {
         let Some(size) = self.fonts.cell else { return };
         let n = self.labels.len();
         for (k, paint) in self.paints.iter().enumerate() {
-            let (label, ink) = match paint {
-                Paint::Value { label, fill } => (label.as_str(), colour::ink_on(*fill)),
-                Paint::Missing => ("–", colour::SOFT_INK),
-                Paint::Diagonal => continue,
-            };
+            let Paint::Value { label, fill } = paint else { continue };
             let x = self.x + ((k % n) as f64 + 0.5) * self.cell;
             let y = self.y + ((k / n) as f64 + 0.5) * self.cell;
-            scene.text_centred(x, y, size, Anchor::Middle, ink, label);
+            scene.text_centred(x, y, size, Anchor::Middle, colour::ink_on(*fill), label.as_str());
         }
     }
 
@@ -210,6 +203,11 @@ impl Panel<'_> {
             scene.text_upwards(x, self.y + side / 2.0, self.fonts.title, Anchor::Middle, colour::INK, title);
         }
     }
+}
+
+/// A line along the diagonal of a square: on a grey scale its own grey alone would not tell that it is left out.
+pub(super) fn strike_diagonal(scene: &mut Scene, (x, y): (f64, f64), side: f64) {
+    scene.line((x, y), (x + side, y + side), colour::FRAME);
 }
 
 /// Lines `x + y = const` across the cells `columns × rows` of a block.

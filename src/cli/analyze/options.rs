@@ -71,8 +71,8 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
 }
 
 /// Options in which the shards of one study may differ: they change no row.
-pub(in crate::cli) const NO_BEARING: [&str; 10] =
-    ["out", "shard", "keep_going", "memory_limit", "figures", "figures_dir", "dpi", "scale", "colours", "strict"];
+pub(in crate::cli) const NO_BEARING: [&str; 11] =
+    ["out", "shard", "keep_going", "memory_limit", "figures", "figures_dir", "dpi", "scale", "colours", "order", "strict"];
 
 /// The options of a study from its manifest; none where they are not what [`options_json`] writes.
 pub(in crate::cli) fn params_of(options: &Value) -> Option<AnalyzeParams> {

@@ -23,7 +23,6 @@ const COLUMN_GAP: f64 = 15.0;
 const ROW_GAP: f64 = 11.0;
 const BAR_WIDTH: f64 = 14.0;
 const BAR_GAP: f64 = 16.0;
-const LONGEST_BAR: f64 = 460.0;
 /// A panel's titles are shortened to this or to the panel.
 const WIDEST_PANEL_TITLE: f64 = 190.0;
 /// The page is at least so wide, for its caption, and wider up to the second for its title.
@@ -91,8 +90,7 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
 
     let sequential: Vec<&Band> = bands.iter().filter(|band| band.row != Row::Deviation).collect();
     let (from, to) = (sequential.first().map_or(0.0, |b| b.y), sequential.last().map_or(0.0, |b| b.y) + tallest);
-    let length = (to - from).min(LONGEST_BAR);
-    let mut bars = vec![(overview.sequential_bar(length, TICK + 0.5, BAR_WIDTH), from + (to - from - length) / 2.0)];
+    let mut bars = vec![(overview.sequential_bar(to - from, TICK + 0.5, BAR_WIDTH), from)];
     if let Some(last) = bands.iter().find(|band| band.row == Row::Deviation) {
         bars.push((overview.diverging_bar(tallest, TICK + 0.5, BAR_WIDTH), last.y));
     }
@@ -128,6 +126,9 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
                 y_title: std::ptr::eq(column, &columns[0]).then_some("layer"),
             };
             panel.draw(&mut scene);
+            if overview.struck && band.row != Row::Deviation {
+                panel::strike_diagonal(&mut scene, (x, y), slot.side);
+            }
         }
     }
     for (mut bar, y) in bars {

@@ -1,0 +1,160 @@
+//! Rows and columns ordered so that alike ones stand together: the tree of average linkage, and its leaves in a fixed order.
+
+use kodama::{Method, linkage};
+
+use super::group::Grid;
+
+/// Two branches that are joined, and where a dendrogram has them: positions along the leaves (0 is the middle of the first one)
+/// and dissimilarities across them (none for a leaf).
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Merge {
+    pub(super) at: [f64; 2],
+    pub(super) from: [Option<f64>; 2],
+    /// Mean dissimilarity of the pairs that have one end in each branch.
+    pub(super) height: f64,
+}
+
+/// The tree over the rows of a grid.
+#[derive(Debug, Clone, PartialEq)]
+pub(super) struct Tree {
+    /// Which row stands at each place.
+    pub(super) order: Vec<usize>,
+    /// In rising order of height.
+    pub(super) merges: Vec<Merge>,
+}
+
+/// A branch of the tree while it is built.
+struct Branch {
+    leaves: Vec<usize>,
+    /// Of the rows in it: with their number, their mean.
+    sum: usize,
+}
+
+impl Tree {
+    /// Average linkage (UPGMA) of the dissimilarity `1 − φ`, the mean of both directions; a pair without a value counts as 1.
+    ///
+    /// Of two branches the one whose rows stand earlier on average comes first, so that the order departs from the given one no more
+    /// than the tree makes it (as R's `reorder.dendrogram` with the rows' numbers as weights).
+    pub(super) fn of(grid: &Grid) -> Self {
+        let n = grid.n;
+        let mut dissimilarities = Vec::with_capacity(n * n.saturating_sub(1) / 2);
+        let one = |a: usize, b: usize| 1.0 - grid.values[a * n + b].unwrap_or(0.0).clamp(0.0, 1.0);
+        for a in 0..n {
+            dissimilarities.extend((a + 1..n).map(|b| 0.5 * (one(a, b) + one(b, a))));
+        }
+        let dendrogram = linkage(&mut dissimilarities, n, Method::Average);
+
+        let mut branches: Vec<Option<Branch>> = (0..n).map(|row| Some(Branch { leaves: vec![row], sum: row })).collect();
+        let mut joined: Vec<(usize, usize)> = Vec::with_capacity(n);
+        for step in dendrogram.steps() {
+            let (mut first, mut second) = (step.cluster1, step.cluster2);
+            let mut take = |label: usize| branches.get_mut(label).and_then(Option::take);
+            let (Some(mut a), Some(mut b)) = (take(first), take(second)) else { continue };
+            // Means compared without division; the lower row decides between equal ones.
+            if (b.sum * a.leaves.len(), b.leaves[0]) < (a.sum * b.leaves.len(), a.leaves[0]) {
+                (a, b, first, second) = (b, a, second, first);
+            }
+            joined.push((first, second));
+            a.leaves.append(&mut b.leaves);
+            branches.push(Some(Branch { leaves: a.leaves, sum: a.sum + b.sum }));
+        }
+        let order = branches.last_mut().and_then(Option::take).map_or_else(Vec::new, |root| root.leaves);
+
+        let mut place: Vec<(f64, Option<f64>)> = vec![(0.0, None); n];
+        for (k, row) in order.iter().enumerate() {
+            place[*row] = (k as f64, None);
+        }
+        let mut merges = Vec::with_capacity(joined.len());
+        for ((first, second), step) in joined.into_iter().zip(dendrogram.steps()) {
+            let (a, b) = (place[first], place[second]);
+            merges.push(Merge { at: [a.0, b.0], from: [a.1, b.1], height: step.dissimilarity });
+            place.push((0.5 * (a.0 + b.0), Some(step.dissimilarity)));
+        }
+        Self { order, merges }
+    }
+
+    /// The grid with its rows and columns in the tree's order.
+    pub(super) fn ordered(&self, grid: &Grid) -> Grid {
+        let n = grid.n;
+        let values = self.order.iter().flat_map(|a| self.order.iter().map(move |b| grid.values[a * n + b])).collect();
+        Grid { n, values }
+    }
+
+    /// The lowest and the highest merge.
+    pub(super) fn span(&self) -> Option<(f64, f64)> {
+        let heights = || self.merges.iter().map(|merge| merge.height);
+        Some((heights().reduce(f64::min)?, heights().reduce(f64::max)?))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// φ of eight layers in hundredths, neither symmetric nor whole.
+    fn grid() -> Grid {
+        let value = |a: usize, b: usize| match (a, b) {
+            (a, b) if a == b => Some(1.0),
+            (2, 6) => None,
+            (a, b) => Some(((a * 7 + b * 13 + (a * b) % 5 * 29) % 97) as f64 / 100.0),
+        };
+        Grid { n: 8, values: (0..64).map(|k| value(k / 8, k % 8)).collect() }
+    }
+
+    #[test]
+    fn order_and_heights_are_those_of_scipy() {
+        let tree = Tree::of(&grid());
+        assert_eq!(tree.order, SCIPY_ORDER);
+        assert_eq!(tree.merges.len(), 7);
+        for (merge, height) in tree.merges.iter().zip(SCIPY_HEIGHTS) {
+            assert!((merge.height - height).abs() < 1e-14, "{} and {height}", merge.height);
+        }
+        let middle = |merge: &Merge| 0.5 * (merge.at[0] + merge.at[1]);
+        for (merge, at) in tree.merges.iter().zip(SCIPY_MIDDLES) {
+            assert_eq!(middle(merge), at);
+        }
+    }
+
+    // scipy.cluster.hierarchy.linkage(d, "average") of SciPy 1.11.4 for d = 1 - (φ + φᵀ)/2 of the grid above; its branches turned
+    // by the mean of their rows, and the middle of each merge in that order, in Python.
+    const SCIPY_ORDER: [usize; 8] = [1, 2, 4, 5, 3, 0, 6, 7];
+    const SCIPY_HEIGHTS: [f64; 7] = [
+        0.09000000000000008,
+        0.09999999999999998,
+        0.12,
+        0.35000000000000003,
+        0.37750000000000006,
+        0.44999999999999996,
+        0.6413333333333332,
+    ];
+    const SCIPY_MIDDLES: [f64; 7] = [6.5, 2.5, 0.5, 5.75, 1.5, 2.75, 4.25];
+
+    #[test]
+    fn branches_keep_the_order_of_the_rows_where_they_can() {
+        // 0 and 3 are alike, and so are 1 and 2: means 1.5 and 1.5, so the branch with row 0 comes first.
+        let value = |a: usize, b: usize| {
+            if a == b {
+                1.0
+            } else if a + b == 3 {
+                0.9
+            } else {
+                0.1
+            }
+        };
+        let tree = Tree::of(&Grid { n: 4, values: (0..16).map(|k| Some(value(k / 4, k % 4))).collect() });
+        assert_eq!(tree.order, [0, 3, 1, 2]);
+        assert_eq!(tree.merges[2].at, [0.5, 2.5]);
+        assert_eq!(tree.ordered(&Grid { n: 4, values: (0..16).map(|k| Some(f64::from(k))).collect() }).values[1], Some(3.0));
+        // Where all are equally alike any tree will do, but always the same.
+        let flat = Grid { n: 5, values: vec![Some(0.5); 25] };
+        assert_eq!(Tree::of(&flat), Tree::of(&flat));
+    }
+
+    #[test]
+    fn one_row_and_none_have_a_tree_without_merges() {
+        assert_eq!(Tree::of(&Grid { n: 1, values: vec![None] }), Tree { order: vec![0], merges: Vec::new() });
+        assert_eq!(Tree::of(&Grid { n: 0, values: Vec::new() }).order, Vec::<usize>::new());
+        let empty = Tree::of(&Grid { n: 3, values: vec![None; 9] });
+        assert_eq!((empty.order.len(), empty.span()), (3, Some((1.0, 1.0))));
+    }
+}
