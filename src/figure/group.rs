@@ -91,6 +91,11 @@ impl Grid {
         self.off_diagonal().reduce(f64::max)
     }
 
+    /// Whether a cell beside the diagonal has no value.
+    pub(super) fn has_gaps(&self) -> bool {
+        self.values.iter().enumerate().any(|(k, value)| value.is_none() && k / self.n != k % self.n)
+    }
+
     /// Whether no cell beside the diagonal has a value.
     pub(super) fn is_empty(&self) -> bool {
         self.off_diagonal().next().is_none()
@@ -134,6 +139,8 @@ mod tests {
         assert_eq!(g.off_diagonal().count(), 6);
         let alone = Grid { n: 1, values: vec![Some(1.0)] };
         assert!(alone.is_empty() && alone.largest().is_none());
+        let hollow = |at: usize| Grid { n: 2, values: (0..4).map(|k| (k != at).then_some(0.5)).collect() }.has_gaps();
+        assert_eq!([0, 1, 2, 3, 4].map(hollow), [false, true, true, false, false]);
     }
 
     #[test]

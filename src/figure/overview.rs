@@ -189,15 +189,17 @@ fn rank_range(ranks: Option<(usize, usize)>) -> String {
 }
 
 impl Overview<'_> {
-    fn paints(&self, column: &Column<'_>, row: Row) -> Vec<Paint> {
+    /// How the cells are painted; without their numbers where these are not written (an overview has up to some 100,000 cells).
+    fn paints(&self, column: &Column<'_>, row: Row, annotated: bool) -> Vec<Paint> {
         let grid = column.grid(row);
+        let label = |text: fn(f64) -> String, value: f64| if annotated { text(value) } else { String::new() };
         let paint = |(k, value): (usize, &Option<f64>)| match value {
             _ if k / grid.n == k % grid.n => Paint::Diagonal,
             None => Paint::Missing,
             Some(z) if row == Row::Deviation => {
-                Paint::Value { fill: colour::blue_to_red(0.5 + 0.5 * z / self.limit), label: signed(*z) }
+                Paint::Value { fill: colour::blue_to_red(0.5 + 0.5 * z / self.limit), label: label(signed, *z) }
             }
-            Some(value) => Paint::Value { fill: (self.sequential)(value / self.hi), label: two_decimals(*value) },
+            Some(value) => Paint::Value { fill: (self.sequential)(value / self.hi), label: label(two_decimals, *value) },
         };
         grid.values.iter().enumerate().map(paint).collect()
     }
@@ -265,7 +267,7 @@ impl Overview<'_> {
         if self.rows.contains(&Row::Deviation) {
             parts.push("z compares the averages with the control's in its sd, p is the share of draws with an average no smaller (w0_z and w0_p of summary.csv); they are not means of the cells below.".to_owned());
         }
-        let hollow = |c: &Column<'_>| self.rows.iter().any(|row| self.paints(c, *row).contains(&Paint::Missing));
+        let hollow = |c: &Column<'_>| self.rows.iter().any(|row| c.grid(*row).has_gaps());
         if self.columns.iter().any(hollow) {
             parts.push("Hatched: no value.".to_owned());
         }

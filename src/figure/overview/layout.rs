@@ -120,7 +120,7 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
                 y,
                 cell,
                 labels: Labels::Layers(&column.group.layers),
-                paints: overview.paints(column, band.row),
+                paints: overview.paints(column, band.row, cell_font.is_some()),
                 fonts,
                 x_title: (Some(&band.row) == overview.rows.last()).then_some("layer"),
                 y_title: std::ptr::eq(column, &columns[0]).then_some("layer"),
