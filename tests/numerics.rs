@@ -234,6 +234,70 @@ fn powers_of_two_change_no_bit() {
     }
 }
 
+/// Layers of 24 by 24 whose weights have few digits, so that the changes below are exact.
+fn short_layers() -> Vec<Layer> {
+    let single = |matrix: &Array2<f64>| matrix.mapv(|v| f64::from(v as f32));
+    let of = |k: usize| {
+        let plain = layer(k, k as u64, spread(k as u64, (24, 24), SPREADS[k], 1e6), 4);
+        Layer { w0: single(&plain.w0), a: single(&plain.a), b: single(&plain.b), ..plain }
+    };
+    (0..4).map(of).collect()
+}
+
+/// Insists that two studies that must say the same differ by no more than their bounds, in the cells that `counts` picks. Returns how many differ in bits.
+fn same_within_bounds(one: &[Layer], other: &[Layer], counts: impl Fn(&condlora::SimilarityRow) -> bool) -> usize {
+    let setting = Setting { convention: Convention::Paper, ij: &[(1, 1), (2, 4), (4, 4)], rcond: None, storage: PLAIN };
+    let (one, other) = (study(one, 4, &setting).1, study(other, 4, &setting).1);
+    let mut differ = 0;
+    for (x, y) in one.iter().zip(&other).filter(|(x, _)| counts(x)) {
+        let off = (x.phi.unwrap() - y.phi.unwrap()).abs();
+        let allowed = x.phi_error_bound.unwrap() + y.phi_error_bound.unwrap();
+        assert!(off <= allowed, "off by {off:e}, allowed {allowed:e}: {x:?}");
+        differ += usize::from(off > 0.0);
+    }
+    differ
+}
+
+#[test]
+fn orthogonal_changes_of_basis_leave_phi_within_its_bounds() {
+    let layers = short_layers();
+    // Hadamard's matrix of 4, halved, down the diagonal; and a permutation. Both are exact on these weights.
+    let hadamard = Array2::from_shape_fn((24, 24), |(a, b)| match (a / 4 == b / 4, (a % 4) & (b % 4)) {
+        (false, _) => 0.0,
+        (true, common) => {
+            if common.count_ones() % 2 == 0 {
+                0.5
+            } else {
+                -0.5
+            }
+        }
+    });
+    let permutation = Array2::from_shape_fn((24, 24), |(a, b)| f64::from(u8::from(b == (7 * a + 3) % 24)));
+    for change in [hadamard, permutation] {
+        assert_eq!(change.dot(&change.t()), Array2::<f64>::eye(24));
+        // Of the equations: Θ stays as it is. Of what W0 is applied to: Θ turns, in every layer alike.
+        let of_rows =
+            layers.iter().map(|l| Layer { w0: change.dot(&l.w0), a: l.a.dot(&change.t()), b: change.dot(&l.b), ..l.clone() });
+        let of_columns = layers.iter().map(|l| Layer { w0: l.w0.dot(&change.t()), ..l.clone() });
+        for changed in [of_rows.collect::<Vec<_>>(), of_columns.collect()] {
+            assert!(same_within_bounds(&layers, &changed, |_| true) > 100, "nothing was changed");
+        }
+    }
+}
+
+#[test]
+fn other_factors_of_the_same_update_have_the_same_subspaces() {
+    let layers = short_layers();
+    // R and R⁻¹ of integers.
+    let mix = ndarray::array![[1.0, 2.0, 0.0, -1.0], [0.0, 1.0, 3.0, 1.0], [0.0, 0.0, 1.0, -2.0], [0.0, 0.0, 0.0, 1.0]];
+    let inverse = ndarray::array![[1.0, -2.0, 6.0, 15.0], [0.0, 1.0, -3.0, -7.0], [0.0, 0.0, 1.0, 2.0], [0.0, 0.0, 0.0, 1.0]];
+    assert_eq!(mix.dot(&inverse), Array2::<f64>::eye(4));
+    let changed: Vec<Layer> = layers.iter().map(|l| Layer { a: inverse.dot(&l.a), b: l.b.dot(&mix), ..l.clone() }).collect();
+    // All columns span the same; of Θ_BA, which is the same matrix, any number of vectors is the same.
+    let counts = |row: &condlora::SimilarityRow| row.matrix == MatrixKind::BA || (row.i == 4 && row.j == 4);
+    assert!(same_within_bounds(&layers, &changed, counts) > 100, "nothing was changed");
+}
+
 #[test]
 fn beyond_the_range_of_f64_nothing_is_called_ok_that_is_not() {
     let layers: Vec<Layer> = (0..3).map(|k| layer(k, k as u64, spread(k as u64, (24, 24), Spread::Geometric, 1e3), 4)).collect();
