@@ -25,7 +25,7 @@
 //! # The way of the data
 //!
 //! [`checkpoint`] (bytes to checked tensors) → [`study`] (pairs adapters with their base, factorises each W0 once) → [`conversion`], [`controls`] and
-//! [`similarity`] (on [`linalg`], which knows no LoRA) → rows ([`table`]) → files and [`figure`]s. Beside the study stands [`shared_theta`]: CondLoRA, whose
+//! [`similarity`] (on [`linalg`], which knows no LoRA) → rows ([`table`]) → files, [`figure`]s and the [`report`]. Beside the study stands [`shared_theta`]: CondLoRA, whose
 //! layers share their Θ.
 //! Results depend on the inputs and the seed alone: threads, batching and the other adapters of a run change no bit.
 //!
@@ -62,6 +62,7 @@ pub mod error;
 pub mod figure;
 pub mod linalg;
 pub mod measures;
+pub mod report;
 pub mod shared_theta;
 pub mod similarity;
 pub mod study;

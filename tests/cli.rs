@@ -128,7 +128,9 @@ fn out_holds_exactly_what_is_promised() {
     let out = folder.path().join("deep/er/out");
     let found = files(&out);
     let mut wanted: Vec<String> =
-        ["conversion.csv", "manifest.json", "similarity.csv", "spectrum.csv", "summary.csv"].map(str::to_owned).to_vec();
+        ["conversion.csv", "manifest.json", "report.html", "similarity.csv", "spectrum.csv", "summary.csv"]
+            .map(str::to_owned)
+            .to_vec();
     for module in ["query", "value"] {
         for matrix in ["A", "B", "BA"] {
             for side in ["left", "right"] {

@@ -17,7 +17,7 @@ fn run(root: &Path, out: &str, more: &[&str]) -> BTreeMap<String, Vec<u8>> {
     command.arg("--base").arg(real_base()).args(["-o", out, "--figures", "none", "--null-draws", "2"]).args(more);
     Run::of(command.current_dir(root).output().unwrap()).exits(0);
     let mut written = files(&root.join(out));
-    assert!(written.remove("manifest.json").is_some());
+    assert!(written.remove("manifest.json").is_some() && written.remove("report.html").is_some());
     written
 }
 

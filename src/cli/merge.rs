@@ -12,6 +12,7 @@ use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result, escape};
 use crate::linalg::lapack::blas_description;
+use crate::report::{REPORT_FILE, report_html};
 use crate::study::{AnalyzeConfig, parse_bytes, prepare_across};
 use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, Shards, only_base_name, summary_json, write_study};
 
@@ -93,6 +94,7 @@ pub(super) fn run(
     manifest.libraries.insert("openblas".into(), blas_description());
     manifest.add_timing("merge", started.elapsed());
     let outcome = if manifest.skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
+    out.write(REPORT_FILE, &report_html(&shards.tables, &manifest)?)?;
     elsewhere.write()?;
     let written = out.commit(&manifest)?;
 

@@ -10,6 +10,7 @@ mod colour;
 mod comparison;
 mod dendrogram;
 mod drawn;
+pub mod embedded;
 mod font;
 mod group;
 mod heatmap;

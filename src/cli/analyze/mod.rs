@@ -15,6 +15,7 @@ use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
+use crate::report::{REPORT_FILE, report_html};
 use crate::study::{Analysed, Division, Prepared, Shard, Study, Whole, prepare};
 use crate::table::{
     AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json, write_study,
@@ -86,6 +87,9 @@ pub(super) fn run(
         manifest.add_timing(*stage, *took);
     }
     manifest.add_timing("tables and figures", drawing);
+    let reporting = std::time::Instant::now();
+    out.write(REPORT_FILE, &report_html(&study.tables, &manifest)?)?;
+    manifest.add_timing("report", reporting.elapsed());
     elsewhere.write()?;
     let written = out.commit(&manifest)?;
 

@@ -1,0 +1,102 @@
+//! What a page takes from the figures: the cells' colours, a picture of very many cells, an adapter's overview.
+
+use super::bitmap;
+use super::colour::{self, Rgb};
+use super::group::groups;
+use super::heatmap::scale_end;
+use super::svg::{base64, to_svg};
+use super::{FigureContext, overview};
+use crate::error::Result;
+use crate::table::rows::Tables;
+
+/// A step of the heatmaps' scale, as CSS colours.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CellColour {
+    /// The cell's.
+    pub fill: String,
+    /// Of text on it: contrast of 4.5:1 at least.
+    pub ink: String,
+}
+
+/// How many steps the scale has.
+pub const STEPS: usize = 256;
+
+/// All steps of the scale, from the lowest value to the highest.
+#[must_use]
+pub fn cell_colours() -> Vec<CellColour> {
+    let step = |step: usize| {
+        let fill = colour::viridis(step as f64 / (STEPS - 1) as f64);
+        CellColour { fill: css(fill), ink: css(colour::ink_on(fill)) }
+    };
+    (0..STEPS).map(step).collect()
+}
+
+/// The step of a value on a scale from 0 to `end`.
+#[must_use]
+pub fn colour_step(value: f64, end: f64) -> usize {
+    let at = value / end;
+    if at.is_finite() { (at.clamp(0.0, 1.0) * (STEPS - 1) as f64).round() as usize } else { 0 }
+}
+
+/// Where a scale from 0 ends whose largest value is this: there, or at 1 if that is nothing but rounding.
+#[must_use]
+pub fn end_of_scale(largest: Option<f64>) -> f64 {
+    scale_end(largest)
+}
+
+/// `n × n` values as a PNG of one pixel a cell, the diagonal and missing cells grey.
+///
+/// # Errors
+/// Only where the encoding fails, which would be a bug.
+pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u8>> {
+    let mut pixels = Vec::with_capacity(values.len() * 3);
+    for (k, value) in values.iter().enumerate() {
+        let Rgb(r, g, b) = match value {
+            None => colour::HATCH,
+            Some(_) if k / n == k % n => colour::DIAGONAL,
+            Some(value) => colour::viridis(colour_step(*value, end) as f64 / (STEPS - 1) as f64),
+        };
+        pixels.extend([r, g, b]);
+    }
+    bitmap::encode(n as u32, n as u32, &pixels, None)
+}
+
+/// One adapter's overview as an SVG document; none where nothing can be drawn.
+///
+/// # Errors
+/// Only where the encoding of an embedded picture fails, which would be a bug.
+pub fn overview_svg(tables: &Tables, context: &FigureContext<'_>, adapter: &str) -> Result<Option<Vec<u8>>> {
+    overview::scene(&groups(tables), tables, context, adapter).as_ref().map(to_svg).transpose()
+}
+
+/// Bytes as a `data:` address.
+#[must_use]
+pub fn data_uri(mime: &str, bytes: &[u8]) -> String {
+    format!("data:{mime};base64,{}", base64(bytes))
+}
+
+fn css(Rgb(r, g, b): Rgb) -> String {
+    format!("#{r:02x}{g:02x}{b:02x}")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_picture_has_a_pixel_for_each_cell() {
+        let png = cells_picture(&[Some(1.0), Some(0.0), None, Some(1.0)], 2, 0.5).unwrap();
+        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
+        reader.next_frame(&mut pixels).unwrap();
+        assert_eq!(pixels, [0xe2, 0xe2, 0xe2, 68, 1, 84, 0xb4, 0xb4, 0xb4, 0xe2, 0xe2, 0xe2]);
+    }
+
+    #[test]
+    fn steps_span_the_scale() {
+        assert_eq!([0.0, 0.25, 0.5, 9.0].map(|value| colour_step(value, 0.5)), [0, 128, 255, 255]);
+        assert_eq!(colour_step(f64::NAN, 1.0), 0);
+        let colours = cell_colours();
+        assert_eq!((colours.len(), colours[0].fill.as_str(), colours[255].fill.as_str()), (STEPS, "#440154", "#fde725"));
+    }
+}

@@ -1,0 +1,92 @@
+//! The CSVs inside the page, as far as they are small.
+
+use std::io::{self, Write};
+
+use serde::Serialize;
+
+use super::text;
+use crate::figure::embedded::data_uri;
+use crate::table::Tables;
+use crate::table::columns::Row;
+use crate::table::csv::write_rows;
+
+/// All tables together take at most this many bytes of CSV in the page. A larger one stays beside it.
+pub(super) const MOST_BYTES: usize = 1 << 20;
+
+/// One CSV.
+#[derive(Debug, Serialize)]
+pub(super) struct Download {
+    file: String,
+    rows: String,
+    /// Its address in the page; none for one that is too large.
+    address: Option<String>,
+    size: Option<String>,
+}
+
+/// The tables of a study, the shorter ones first: those are the ones people open.
+pub(super) fn downloads(tables: &Tables) -> Vec<Download> {
+    let mut left = MOST_BYTES;
+    let mut all = vec![
+        download(&tables.summary, &mut left),
+        download(&tables.conversion, &mut left),
+        download(&tables.similarity, &mut left),
+        download(&tables.spectrum, &mut left),
+    ];
+    all.extend(tables.across.as_ref().map(|rows| download(rows, &mut left)));
+    all.extend(tables.measures.as_ref().map(|rows| download(rows, &mut left)));
+    all
+}
+
+fn download<R: Row>(rows: &[R], left: &mut usize) -> Download {
+    let mut bytes = Bounded { bytes: Vec::new(), most: *left };
+    let whole = write_rows(&mut bytes, rows).is_ok();
+    let bytes = bytes.bytes;
+    if whole {
+        *left -= bytes.len();
+    }
+    Download {
+        file: format!("{}.csv", R::TABLE),
+        rows: text::count(rows.len(), "row"),
+        address: whole.then(|| data_uri("text/csv;charset=utf-8", &bytes)),
+        size: whole.then(|| format!("{} kB", text::thousands(bytes.len().div_ceil(1000)))),
+    }
+}
+
+/// Takes so many bytes and then no more, so that a long table costs no time.
+struct Bounded {
+    bytes: Vec<u8>,
+    most: usize,
+}
+
+impl Write for Bounded {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        if self.bytes.len() + bytes.len() > self.most {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        self.bytes.extend_from_slice(bytes);
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::SpectrumRow;
+    use crate::terms::MatrixKind;
+
+    #[test]
+    fn what_does_not_fit_is_named_alone() {
+        let row = SpectrumRow { adapter: "a".into(), module: "q".into(), matrix: MatrixKind::A, layer: None, k: 1, sigma: 0.5 };
+        let mut left = 100;
+        let small = download(&[row.clone()], &mut left);
+        // "adapter,module,matrix,layer,k,sigma\na,q,A,,1,0.5\n" is 49 bytes long.
+        assert_eq!(left, 51);
+        assert!(small.address.unwrap().starts_with("data:text/csv;charset=utf-8;base64,YWRhcHRlc"));
+        let large = download(&vec![row; 100_000], &mut left);
+        assert_eq!((left, large.address, large.rows.as_str()), (51, None, "100,000 rows"));
+    }
+}

@@ -1,0 +1,298 @@
+//! `report.html`: a study's question answered, its tables and heatmaps and where they came from, in one page that needs no other file.
+//!
+//! Sees rows and the manifest only. The page is made of `page.html`, `report.css` and `report.js` in this folder; every text goes
+//! through the template's escaping, and a policy in the page forbids it the network and any script but ours. The same rows and
+//! inputs give the same bytes: no time, no thread count and no output path is in it.
+//!
+//! A page stays small whatever the study: tables are cut, only the first adapters are drawn, and long CSVs are left beside it. The
+//! bounds are constants of the modules that keep them.
+
+mod answer;
+mod downloads;
+mod listing;
+mod maps;
+mod provenance;
+mod text;
+mod verdict;
+
+use std::collections::BTreeSet;
+
+use minijinja::syntax::SyntaxConfig;
+use minijinja::value::{Serde, Value};
+use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
+use serde::Serialize;
+
+use self::answer::AnswerView;
+use self::downloads::{Download, downloads};
+use self::listing::Listing;
+use self::maps::MapsView;
+use self::provenance::{Provenance, study_options};
+use crate::error::{Error, Result};
+use crate::figure::FigureContext;
+use crate::figure::embedded::cell_colours;
+use crate::table::{Manifest, Tables, only_base_name};
+
+/// The page's name in an output directory.
+pub const REPORT_FILE: &str = "report.html";
+
+/// More warnings are not listed.
+const MOST_WARNINGS: usize = 200;
+
+const PAGE: &str = include_str!("page.html");
+const STYLE: &str = include_str!("report.css");
+const SCRIPT: &str = include_str!("report.js");
+
+/// Everything the template is given, but for the script's numbers.
+#[derive(Debug, Serialize)]
+struct Page {
+    title: String,
+    facts: Vec<String>,
+    draws: u64,
+    seed: Option<u64>,
+    version: String,
+    answer: AnswerView,
+    warnings: Vec<String>,
+    more_warnings: Option<String>,
+    maps: MapsView,
+    listings: Vec<Listing>,
+    downloads: Vec<Download>,
+    provenance: Provenance,
+}
+
+/// The page of a study, from its rows and what its manifest says of their origin. Reads no output hashes, times or threads.
+///
+/// # Errors
+/// [`Error::Shape`] if a picture cannot be encoded or the template fails, which would be a bug.
+pub fn report_html(tables: &Tables, manifest: &Manifest) -> Result<Vec<u8>> {
+    let draws = study_options(manifest).get("null_draws").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let context = FigureContext { base_name: only_base_name(&manifest.adapters) };
+    let maps = MapsView::of(tables, &context)?;
+    let data = script_json(&serde_json::to_string(&maps.data).map_err(|error| bug(&error))?);
+    let warnings: BTreeSet<&String> = manifest.warnings.iter().collect();
+    let page = Page {
+        title: title(manifest),
+        facts: facts(tables, manifest, draws),
+        draws,
+        seed: manifest.seed,
+        version: manifest.version.clone(),
+        answer: AnswerView::of(&tables.summary, draws),
+        more_warnings: (warnings.len() > MOST_WARNINGS)
+            .then(|| format!("The first {MOST_WARNINGS} of {}; manifest.json has all.", text::thousands(warnings.len()))),
+        warnings: warnings.into_iter().take(MOST_WARNINGS).map(|warning| text::visible(warning)).collect(),
+        maps,
+        listings: listings(tables),
+        downloads: downloads(tables),
+        provenance: Provenance::of(manifest),
+    };
+    render(page, &data)
+}
+
+fn render(page: Page, data: &str) -> Result<Vec<u8>> {
+    // What is allowed to run is what carries this, and no text in the page can know it beforehand.
+    let contents = serde_json::to_vec(&page).map_err(|error| bug(&error))?;
+    let nonce = &blake3::hash(&contents).to_hex()[..32];
+    let mut environment = Environment::new();
+    environment.set_auto_escape_callback(|_| AutoEscape::Html);
+    environment.set_undefined_behavior(UndefinedBehavior::Strict);
+    environment.set_syntax(
+        SyntaxConfig::builder()
+            .trim_blocks(true)
+            .lstrip_blocks(true)
+            .keep_trailing_newline(true)
+            .build()
+            .map_err(|error| bug(&error))?,
+    );
+    environment.add_template("page.html", PAGE).map_err(|error| bug(&error))?;
+    let html = environment
+        .get_template("page.html")
+        .and_then(|template| {
+            template.render(context! {
+                page => Serde(page),
+                colours => colour_rules(),
+                // Ours, and numbers: with the base64 of `data:` addresses the only texts that are not escaped.
+                style => Value::from_safe_string(STYLE.to_owned()),
+                script => Value::from_safe_string(SCRIPT.to_owned()),
+                data => Value::from_safe_string(data.to_owned()),
+                nonce,
+            })
+        })
+        .map_err(|error| bug(&error))?;
+    Ok(html.into_bytes())
+}
+
+/// A style for each step of the heatmaps' scale, and one for the scale itself.
+fn colour_rules() -> Value {
+    let colours = cell_colours();
+    let steps: Vec<&str> = colours.iter().step_by(15).map(|colour| colour.fill.as_str()).collect();
+    let mut rules = format!(".bar{{background:linear-gradient(to right,{})}}\n", steps.join(","));
+    rules.extend(colours.iter().enumerate().map(|(k, c)| format!(".v{k}{{background:{};color:{}}}", c.fill, c.ink)));
+    Value::from_safe_string(rules)
+}
+
+/// JSON that can stand inside a script element: nothing in it can end the element or open a comment.
+fn script_json(json: &str) -> String {
+    json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
+}
+
+fn title(manifest: &Manifest) -> String {
+    match manifest.adapters.as_slice() {
+        [one] => text::visible(&one.name),
+        all => text::count(all.len(), "adapter"),
+    }
+}
+
+/// What the study is of, in a line.
+fn facts(tables: &Tables, manifest: &Manifest, draws: u64) -> Vec<String> {
+    let mut facts = vec![text::count(manifest.adapters.len(), "adapter")];
+    if let Some(base) = only_base_name(&manifest.adapters) {
+        facts.push(text::visible(base));
+    } else {
+        let bases: BTreeSet<&str> = manifest.adapters.iter().map(|adapter| adapter.base.as_str()).collect();
+        facts.push(text::count(bases.len(), "base model"));
+    }
+    let modules: BTreeSet<&str> = tables.summary.iter().map(|row| row.module.as_str()).collect();
+    facts.push(text::count(modules.len(), "module"));
+    let layers = tables.summary.iter().map(|row| row.layers).max().unwrap_or(0);
+    facts.push(text::count(layers, "layer"));
+    let draws = usize::try_from(draws).unwrap_or(usize::MAX);
+    facts.push(format!("{} of each control", text::count(draws, "draw")));
+    facts.extend(manifest.seed.map(|seed| format!("seed {seed}")));
+    facts
+}
+
+fn listings(tables: &Tables) -> Vec<Listing> {
+    let mut all = vec![
+        Listing::of(
+            "Averages",
+            "One row for each adapter, module, matrix, side and (i, j): φ averaged over all pairs of different layers, beside its controls.",
+            &tables.summary,
+            &[
+                "adapter",
+                "module",
+                "matrix",
+                "side",
+                "i",
+                "j",
+                "layers",
+                "phi_mean",
+                "phi_min",
+                "phi_max",
+                "gaussian_expected",
+                "gaussian_mean",
+                "gaussian_sd",
+                "w0_mean",
+                "w0_sd",
+                "w0_z",
+                "w0_p",
+                "init_mean",
+                "status",
+            ],
+        ),
+        Listing::of(
+            "Conversion matrices",
+            "One row for each layer: how W0 was solved, its condition, and what the solutions leave.",
+            &tables.conversion,
+            &[
+                "adapter",
+                "module",
+                "layer",
+                "out_features",
+                "in_features",
+                "rank",
+                "scaling",
+                "convention",
+                "method",
+                "w0_dtype",
+                "adapter_dtype",
+                "w0_rank",
+                "w0_condition",
+                "residual_a",
+                "residual_b",
+                "backward_error_a",
+                "backward_error_b",
+                "norm_delta",
+                "status",
+            ],
+        ),
+        Listing::of(
+            "Pairs of layers",
+            "One row for each ordered pair of layers: φ, a bound on its error, and the controls in that cell.",
+            &tables.similarity,
+            &[
+                "adapter",
+                "module",
+                "matrix",
+                "side",
+                "i",
+                "j",
+                "layer_a",
+                "layer_b",
+                "phi",
+                "phi_error_bound",
+                "gaussian_mean",
+                "gaussian_sd",
+                "w0_mean",
+                "w0_sd",
+                "init",
+                "status",
+            ],
+        ),
+    ];
+    if let Some(rows) = &tables.across {
+        all.push(Listing::of(
+            "Pairs of adapters",
+            "One row for each pair of adapters in a layer.",
+            rows,
+            &["module", "layer", "matrix", "side", "i", "j", "adapter_a", "adapter_b", "phi", "gaussian_expected", "status"],
+        ));
+    }
+    if let Some(rows) = &tables.measures {
+        all.push(Listing::of(
+            "Other measures",
+            "Cosines of principal angles and linear CKA for each ordered pair of layers.",
+            rows,
+            &[
+                "adapter",
+                "module",
+                "matrix",
+                "side",
+                "i",
+                "j",
+                "layer_a",
+                "layer_b",
+                "measure",
+                "value",
+                "gaussian_mean",
+                "gaussian_sd",
+                "w0_mean",
+                "w0_sd",
+                "status",
+            ],
+        ));
+    }
+    all
+}
+
+/// The template and its values are ours: it fails only if this module is wrong.
+fn bug(error: &dyn std::error::Error) -> Error {
+    Error::Shape { what: "writing the report", expected: "success".to_owned(), found: error.to_string() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_cannot_leave_its_element() {
+        let json = script_json(r#"["</script><!--<script>&"]"#);
+        assert!(!json.contains(['<', '>', '&']));
+        assert_eq!(serde_json::from_str::<Vec<String>>(&json).unwrap(), ["</script><!--<script>&"]);
+    }
+
+    #[test]
+    fn an_empty_study_is_a_page_too() {
+        let html = String::from_utf8(report_html(&Tables::default(), &Manifest::new(Vec::new())).unwrap()).unwrap();
+        assert!(html.starts_with("<!doctype html>\n") && html.ends_with("</html>\n"));
+        assert!(html.contains("No average over pairs of layers could be judged."));
+    }
+}
