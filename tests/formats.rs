@@ -108,7 +108,7 @@ fn only_what_is_asked_for_is_written() {
     assert_eq!(endings(&run(root, "usual", &[])), ["csv"]);
     let manifest: serde_json::Value = serde_json::from_slice(&fs::read(root.join("arrow/manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["options"]["formats"], serde_json::json!(["parquet"]));
-    assert_eq!(manifest["outputs"].as_object().unwrap().len(), 4);
+    assert_eq!(manifest["outputs"].as_object().unwrap().len(), 5);
     let refused = Run::of(analyze(["x", "--formats", "arrow"]).output().unwrap()).exits(2);
     assert!(refused.stderr.contains("expected csv, parquet or npy"), "{}", refused.stderr);
 }

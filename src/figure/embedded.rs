@@ -5,7 +5,7 @@ use super::colour::{self, Rgb};
 use super::group::groups;
 use super::heatmap::scale_end;
 use super::svg::{base64, to_svg};
-use super::{FigureContext, overview};
+use super::{ColourMap, FigureContext, FigureOptions, overview};
 use crate::error::Result;
 use crate::table::rows::Tables;
 
@@ -25,7 +25,7 @@ pub const STEPS: usize = 256;
 #[must_use]
 pub fn cell_colours() -> Vec<CellColour> {
     let step = |step: usize| {
-        let fill = colour::viridis(step as f64 / (STEPS - 1) as f64);
+        let fill = colour::sequential(ColourMap::Viridis)(step as f64 / (STEPS - 1) as f64);
         CellColour { fill: css(fill), ink: css(colour::ink_on(fill)) }
     };
     (0..STEPS).map(step).collect()
@@ -54,7 +54,7 @@ pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u
         let Rgb(r, g, b) = match value {
             None => colour::HATCH,
             Some(_) if k / n == k % n => colour::DIAGONAL,
-            Some(value) => colour::viridis(colour_step(*value, end) as f64 / (STEPS - 1) as f64),
+            Some(value) => colour::sequential(ColourMap::Viridis)(colour_step(*value, end) as f64 / (STEPS - 1) as f64),
         };
         pixels.extend([r, g, b]);
     }
@@ -66,7 +66,7 @@ pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u
 /// # Errors
 /// Only where the encoding of an embedded picture fails, which would be a bug.
 pub fn overview_svg(tables: &Tables, context: &FigureContext<'_>, adapter: &str) -> Result<Option<Vec<u8>>> {
-    overview::scene(&groups(tables), tables, context, adapter).as_ref().map(to_svg).transpose()
+    overview::scene(&groups(tables), tables, context, &FigureOptions::default(), adapter).as_ref().map(to_svg).transpose()
 }
 
 /// Bytes as a `data:` address.

@@ -15,7 +15,7 @@ use crate::table::{InputRecord, Manifest};
 pub(super) const MOST_ADAPTERS: usize = 100;
 
 /// Options that change no number of the page, or stand elsewhere on it.
-const LEFT_OUT: [&str; 12] = [
+const LEFT_OUT: [&str; 14] = [
     "command",
     "out",
     "shard",
@@ -24,10 +24,12 @@ const LEFT_OUT: [&str; 12] = [
     "formats",
     "figures",
     "figures_dir",
+    "dpi",
     "scale",
+    "colours",
+    "order",
     "strict",
     "across",
-    "report",
 ];
 
 /// The section on the run.
