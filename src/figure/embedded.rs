@@ -2,8 +2,9 @@
 
 use super::bitmap;
 use super::colour::{self, Rgb};
-use super::group::groups;
+use super::group::{Group, groups};
 use super::heatmap::scale_end;
+use super::study::ranks_by_adapter;
 use super::svg::{base64, to_svg};
 use super::{ColourMap, FigureContext, FigureOptions, overview};
 use crate::error::Result;
@@ -66,7 +67,10 @@ pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u
 /// # Errors
 /// Only where the encoding of an embedded picture fails, which would be a bug.
 pub fn overview_svg(tables: &Tables, context: &FigureContext<'_>, adapter: &str) -> Result<Option<Vec<u8>>> {
-    overview::scene(&groups(tables), tables, context, &FigureOptions::default(), adapter).as_ref().map(to_svg).transpose()
+    let groups = groups(tables);
+    let own: Vec<&Group<'_>> = groups.iter().filter(|group| group.adapter == adapter).collect();
+    let ranks = ranks_by_adapter(tables).get(adapter).copied();
+    overview::scene(adapter, &own, ranks, context, &FigureOptions::default()).as_ref().map(to_svg).transpose()
 }
 
 /// Bytes as a `data:` address.

@@ -102,7 +102,7 @@ fn batches(sizes: impl Iterator<Item = u64>, most: u64) -> Vec<Range<usize>> {
 }
 
 /// The smallest and the largest rank of each adapter.
-fn ranks_by_adapter(tables: &Tables) -> HashMap<&str, (usize, usize)> {
+pub(super) fn ranks_by_adapter(tables: &Tables) -> HashMap<&str, (usize, usize)> {
     let mut ranks: HashMap<&str, (usize, usize)> = HashMap::new();
     for row in &tables.conversion {
         let (least, most) = ranks.entry(&row.adapter).or_insert((row.rank, row.rank));

@@ -150,6 +150,7 @@ impl AdapterMaps {
         let own = Tables {
             summary: tables.summary.iter().filter(|row| row.adapter == adapter).cloned().collect(),
             similarity: tables.similarity.iter().filter(|row| row.adapter == adapter).cloned().collect(),
+            conversion: tables.conversion.iter().filter(|row| row.adapter == adapter).cloned().collect(),
             ..Tables::default()
         };
         let squares = squares(&own.similarity);

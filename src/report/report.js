@@ -43,6 +43,15 @@
     }
     tip.replaceChildren(heading, list);
     tip.hidden = false;
+    beside = box;
+    put();
+  }
+
+  // The tip beside its cell, also after the page was scrolled under it.
+  let beside = null;
+  function put() {
+    if (tip.hidden) return;
+    const box = beside();
     const own = tip.getBoundingClientRect();
     const left = Math.min(Math.max(4, box.left + box.width / 2 - own.width / 2), document.documentElement.clientWidth - own.width - 4);
     const above = box.top - own.height - 8;
@@ -83,7 +92,7 @@
     rows.flat().forEach((td, k) => { td.tabIndex = k ? -1 : 0; });
     table.addEventListener("pointerover", (event) => {
       const at = cellOf(event.target);
-      if (at) show(map, ...at, rows[at[0]][at[1]].getBoundingClientRect());
+      if (at) show(map, ...at, () => rows[at[0]][at[1]].getBoundingClientRect());
       else hide();
     });
     table.addEventListener("pointerleave", hide);
@@ -91,7 +100,7 @@
       const at = cellOf(event.target);
       if (!at) return;
       rows.flat().forEach((td) => { td.tabIndex = td === event.target ? 0 : -1; });
-      show(map, ...at, event.target.getBoundingClientRect());
+      show(map, ...at, () => rows[at[0]][at[1]].getBoundingClientRect());
       announce(map, ...at);
     });
     table.addEventListener("focusout", hide);
@@ -127,7 +136,7 @@
       const size = 100 / n;
       Object.assign(cursor.style, { left: `${at[1] * size}%`, top: `${at[0] * size}%`, width: `${size}%`, height: `${size}%` });
       cursor.hidden = false;
-      show(map, ...at, box(at));
+      show(map, ...at, () => box(at));
     };
     frame.addEventListener("pointermove", (event) => {
       const { left, top, width } = frame.getBoundingClientRect();
@@ -148,7 +157,7 @@
   }
 
   document.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
-  document.addEventListener("scroll", hide, { passive: true });
+  document.addEventListener("scroll", put, { passive: true, capture: true });
 
   // Tables that can be sorted and filtered.
 

@@ -24,13 +24,21 @@ if ! "$system" -c 'import torch, venv, ensurepip' 2>/dev/null; then
     "$root/scripts/apt-install.sh" python3-torch python3-venv >&2
 fi
 
+# The reports are read in a browser, and what it prints by pdftotext.
+if ! command -v chromium >/dev/null || ! command -v pdftotext >/dev/null; then
+    if command -v apt-get >/dev/null; then
+        "$root/scripts/apt-install.sh" chromium poppler-utils >&2 || echo "going on without chromium: report.html is not tested in it" >&2
+    fi
+fi
+
 if ! cmp -s "$here/requirements.txt" "$venv/installed-requirements.txt"; then
     echo "installing $(grep -c '^[a-z]' "$here/requirements.txt") Python packages into $venv" >&2
     rm -rf "$venv"
     "$system" -m venv --system-site-packages "$venv" >&2
     "$venv/bin/pip" install --quiet --no-cache-dir -r "$here/requirements.txt" >&2
-    # Debian's torch has no version that pip would know.
-    "$venv/bin/pip" install --quiet --no-cache-dir --no-deps "$(sed -n 's/^# without its dependencies: //p' "$here/requirements.txt")" >&2
+    # Debian's torch has no version that pip would know, and of the other one (axe-core's script) no browser is wanted.
+    # shellcheck disable=SC2046 # several packages
+    "$venv/bin/pip" install --quiet --no-cache-dir --no-deps $(sed -n 's/^# without its dependencies: //p' "$here/requirements.txt") >&2
     cp "$here/requirements.txt" "$venv/installed-requirements.txt"
 fi
 echo "$venv/bin/python"
