@@ -82,7 +82,7 @@ mod tests {
     fn what_does_not_fit_is_named_alone() {
         let row = SpectrumRow { adapter: "a".into(), module: "q".into(), matrix: MatrixKind::A, layer: None, k: 1, sigma: 0.5 };
         let mut left = 100;
-        let small = download(&[row.clone()], &mut left);
+        let small = download(std::slice::from_ref(&row), &mut left);
         // "adapter,module,matrix,layer,k,sigma\na,q,A,,1,0.5\n" is 49 bytes long.
         assert_eq!(left, 51);
         assert!(small.address.unwrap().starts_with("data:text/csv;charset=utf-8;base64,YWRhcHRlc"));

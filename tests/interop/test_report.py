@@ -195,6 +195,8 @@ def test_axe_finds_nothing_serious(browser, address, deep_address, axe, dark, wi
     for where in (address, deep_address):
         page = browser.page(where, dark=dark, width=width)
         page.run("document.querySelectorAll('details').forEach(d => { d.open = true; })")
+        # One row of a long table is like another: a tenth of the time.
+        page.run("document.querySelectorAll('table.rows tbody tr:nth-child(n+12)').forEach(row => row.remove())")
         page.run(axe + "; null")
         # The overview is an image: what is in it is the figures' business.
         found = page.run("axe.run(document, {resultTypes: ['violations']}).then(r => r.violations.map(v => "
