@@ -72,7 +72,9 @@ pub mod terms;
 pub use error::{Error, Result};
 pub use shared_theta::{CompareParams, FitParams, MaterializeParams, prepare_comparison, prepare_fit, prepare_materialization};
 pub use study::{AnalyzeConfig, AnalyzeParams, Inspection, Prepared, Progress, Shard, Study, inspect, prepare};
-pub use table::{AcrossRow, CompareRow, ConversionRow, FitRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+pub use table::{
+    AcrossRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
+};
 pub use terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
 /// The README's Rust examples are tests too.

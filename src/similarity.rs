@@ -89,6 +89,34 @@ impl AllPairs {
         Some(share(self.grams[group_a].slice(s![first_a..first_a + i, first_b..first_b + j])))
     }
 
+    /// φ for every number of vectors: entry (i − 1, j − 1) has the bits of [`Self::phi`] with i and j, up to the sizes of both bases.
+    ///
+    /// Source: Hu et al. 2022, section 7.2. One product of the bases serves all: each entry adds a row of squares to the one above it.
+    /// `None` where one is missing, or where the columns differ in length.
+    #[must_use]
+    pub fn phi_up_to(&self, a: usize, b: usize) -> Option<Array2<f64>> {
+        if a > b {
+            return self.phi_up_to(b, a).map(Array2::reversed_axes);
+        }
+        let ((group_a, first_a, size_a), (group_b, first_b, size_b)) = ((*self.places.get(a)?)?, (*self.places.get(b)?)?);
+        if group_a != group_b {
+            return None;
+        }
+        let block = self.grams[group_a].slice(s![first_a..first_a + size_a, first_b..first_b + size_b]);
+        let mut out = Array2::zeros((size_a, size_b));
+        for j in 1..=size_b {
+            let mut sum = 0.0;
+            for i in 1..=size_a {
+                // In the order in which the sum over the whole block runs, so that not even the last bit differs.
+                for cosine in block.slice(s![i - 1, ..j]) {
+                    sum += cosine * cosine;
+                }
+                out[(i - 1, j - 1)] = (sum / i.min(j) as f64).min(1.0);
+            }
+        }
+        Some(out)
+    }
+
     /// The inner products of the first `i` columns of basis `a` with the first `j` of basis `b`, as a matrix (i, j).
     ///
     /// `None` where [`Self::phi`] has none.
@@ -172,6 +200,32 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn every_number_of_vectors_comes_from_one_product() {
+        let basis = |seed: usize, size: usize| {
+            let matrix =
+                Array2::from_shape_fn((9, size), |(a, b)| ((a * 7 + b * 5 + seed * 3) % 11) as f64 - 4.0 + (a * b) as f64 * 0.1);
+            SubspaceBasis::of(matrix.view()).unwrap()
+        };
+        let bases = [basis(0, 4), basis(1, 3), basis(2, 5)];
+        let pairs = AllPairs::of(&bases.iter().map(|b| Some(b.left())).chain([None]).collect::<Vec<_>>());
+        for (a, b) in [(0, 1), (1, 0), (2, 0), (1, 1)] {
+            let all = pairs.phi_up_to(a, b).unwrap();
+            assert_eq!(all.dim(), (bases[a].left().ncols(), bases[b].left().ncols()));
+            for ((i, j), &value) in all.indexed_iter() {
+                assert_eq!(Some(value), pairs.phi(a, b, i + 1, j + 1), "{a},{b}: {i},{j}");
+                let plain = phi(bases[a].left().slice(s![.., ..=i]), bases[b].left().slice(s![.., ..=j]));
+                assert!((value - plain).abs() < 1e-14);
+                // A subspace that grows loses no similarity before it is divided by the smaller number.
+                let shared = value * (i + 1).min(j + 1) as f64;
+                assert!(i == 0 || shared >= all[(i - 1, j)] * i.min(j + 1) as f64 - 1e-14);
+            }
+        }
+        assert!(pairs.phi_up_to(0, 3).is_none());
+        let uneven = AllPairs::of(&[Some(Array2::<f64>::eye(3).view()), Some(Array2::<f64>::eye(4).view())]);
+        assert!(uneven.phi_up_to(0, 1).is_none());
     }
 
     #[test]

@@ -414,7 +414,7 @@ fn progress_is_drawn_only_when_asked_for_where_there_is_no_terminal() {
     };
     assert_eq!(run("auto"), "");
     assert_eq!(run("never"), "");
-    assert!(run("plain").starts_with("2/2 base weights, "));
+    assert!(run("plain").starts_with("2/2 base weights, ") && run("plain").ends_with(" s\n"));
 }
 
 /// Sends a signal as soon as the run has made its temporary directory, which is before it computes.

@@ -106,7 +106,7 @@ pub(super) fn run(
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
     let started = std::time::Instant::now();
-    let reporter = Reporter::new(global.progress, global.quiet);
+    let reporter = Reporter::new(global.progress, global.quiet, "layers");
     let comparison = pool.install(|| prepared.run(&reporter));
     reporter.finish();
     let comparison = comparison?;

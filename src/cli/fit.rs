@@ -136,7 +136,7 @@ pub(super) fn run(
     protected.push(args.adapter.clone());
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
-    let reporter = Reporter::new(global.progress, global.quiet);
+    let reporter = Reporter::new(global.progress, global.quiet, "fits");
     let fit = pool.install(|| prepared.run(&reporter));
     reporter.finish();
     let fit = fit?;

@@ -81,7 +81,7 @@ pub(super) fn run(args: &MaterializeArgs, global: &Global, command_line: Vec<Str
 
     let started = std::time::Instant::now();
     out.write(CONFIG_FILE, &prepared.config_json())?;
-    let reporter = Reporter::new(global.progress, global.quiet);
+    let reporter = Reporter::new(global.progress, global.quiet, "layers");
     let (mut inputs, mut failed) = (Vec::new(), None);
     let written = out.stream(WEIGHTS_FILE, |file| match prepared.write_weights(file, &mut inputs, &reporter) {
         Ok(written) => written,

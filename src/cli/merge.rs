@@ -123,7 +123,7 @@ fn compare_across(
         let first = config.params().paths.first().cloned().unwrap_or_default();
         return Err(Error::mismatch(&first, "adapters to compare", expected, format!("{found} of other names")).with_hint(HINT));
     }
-    let reporter = Reporter::new(global.progress, global.quiet);
+    let reporter = Reporter::new(global.progress, global.quiet, "base weights");
     let study = pool.install(|| prepared.run(&reporter));
     reporter.finish();
     let study = study.map_err(|error| error.with_hint(HINT))?;
@@ -147,6 +147,7 @@ fn study_of(args: &MergeArgs, shards: &Shards) -> Result<AnalyzeConfig> {
         .ok_or_else(|| Error::malformed(&first.join("manifest.json"), "options", "those of analyze", "others"))?;
     params.across = true;
     params.measures = false;
+    params.grid = Vec::new();
     params.shard = None;
     params.memory_limit = args.memory_limit;
     // What the shards passed over is passed over here.

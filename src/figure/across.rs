@@ -86,6 +86,7 @@ impl Across<'_> {
             axis_titles: (axis('j', self.j), axis('i', self.i)),
             table: "across.csv",
             tree,
+            of_itself: true,
         };
         picture.scene(options)
     }

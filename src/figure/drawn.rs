@@ -38,6 +38,19 @@ pub enum FigureKind {
         /// How many singular vectors of the column's adapter.
         j: usize,
     },
+    /// φ of two layers of one module and matrix by every number of vectors.
+    ByNumber {
+        /// Module name.
+        module: String,
+        /// The matrix compared.
+        matrix: MatrixKind,
+        /// Which singular vectors.
+        side: Side,
+        /// The layer of the rows.
+        layer_a: u32,
+        /// The layer of the columns.
+        layer_b: u32,
+    },
     /// φ of two adapters layer by layer, for A, B and B·A of one module.
     Comparison {
         /// Module name.
@@ -50,13 +63,14 @@ pub enum FigureKind {
 }
 
 impl FigureKind {
-    /// The kind's name: `heatmap`, `overview`, `across`, `comparison`.
+    /// The kind's name: `heatmap`, `overview`, `across`, `grid`, `comparison`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
             Self::Heatmap { .. } => "heatmap",
             Self::Overview => "overview",
             Self::Across { .. } => "across",
+            Self::ByNumber { .. } => "grid",
             Self::Comparison { .. } => "comparison",
         }
     }
@@ -65,7 +79,10 @@ impl FigureKind {
     #[must_use]
     pub fn module(&self) -> Option<&str> {
         match self {
-            Self::Heatmap { module, .. } | Self::Across { module, .. } | Self::Comparison { module, .. } => Some(module),
+            Self::Heatmap { module, .. }
+            | Self::Across { module, .. }
+            | Self::ByNumber { module, .. }
+            | Self::Comparison { module, .. } => Some(module),
             Self::Overview => None,
         }
     }
@@ -96,7 +113,9 @@ impl DrawnFigure {
         match &self.kind {
             FigureKind::Across { .. } => format!("{ACROSS_FOLDER}/{file}"),
             FigureKind::Comparison { .. } => file,
-            FigureKind::Heatmap { .. } | FigureKind::Overview => format!("{}/{file}", adapter_path(&self.adapter)),
+            FigureKind::Heatmap { .. } | FigureKind::ByNumber { .. } | FigureKind::Overview => {
+                format!("{}/{file}", adapter_path(&self.adapter))
+            }
         }
     }
 
@@ -107,6 +126,9 @@ impl DrawnFigure {
         match &self.kind {
             FigureKind::Heatmap { module, matrix, side, i, j } | FigureKind::Across { module, matrix, side, i, j } => {
                 with_ending(module, &format!(".{matrix}.{side}.i{i}-j{j}.{format}"))
+            }
+            FigureKind::ByNumber { module, matrix, side, layer_a, layer_b } => {
+                with_ending(module, &format!(".{matrix}.{side}.grid-l{layer_a}-l{layer_b}.{format}"))
             }
             FigureKind::Comparison { module, i, j } => with_ending(module, &format!(".i{i}-j{j}.{format}")),
             FigureKind::Overview => format!("overview.{format}"),

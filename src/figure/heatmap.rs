@@ -67,6 +67,8 @@ pub(super) struct Picture<'a> {
     pub(super) axis_titles: (String, String),
     /// Where the reason for a missing value stands.
     pub(super) table: &'static str,
+    /// Whether the diagonal compares something with itself: then no scale is drawn for it.
+    pub(super) of_itself: bool,
     /// Of the rows and columns, where they are in its order.
     pub(super) tree: Option<Tree>,
 }
@@ -106,6 +108,7 @@ pub(super) fn scene(group: &Group<'_>, options: &FigureOptions) -> Scene {
         marks: marks(group),
         axis_titles: axis_titles(group),
         table: "similarity.csv",
+        of_itself: true,
         grid,
         tree,
     };
@@ -118,12 +121,13 @@ impl Picture<'_> {
         let Self { grid, labels, cell, .. } = &self;
         let hi = match options.scale {
             ColourScale::Paper => 1.0,
-            ColourScale::Data => scale_end(grid.largest()),
+            ColourScale::Data if self.of_itself => scale_end(grid.largest()),
+            ColourScale::Data => scale_end(grid.values.iter().flatten().copied().reduce(f64::max)),
         };
         let side = cell * grid.n as f64;
         let annotated = (grid.n <= MOST_ANNOTATED).then(|| (0.34 * cell).clamp(8.0, 13.0));
         let fonts = PanelFonts { cell: annotated, tick: self.tick, title: 11.0 };
-        let paints = paint(grid, options, hi);
+        let paints = paint(grid, options, hi, self.of_itself);
 
         let mut bar = Bar {
             x: 0.0,
@@ -168,7 +172,7 @@ impl Picture<'_> {
         let (x_title, y_title) = (x_title.as_deref(), y_title.as_deref());
         let panel = Panel { x: left, y: top, cell: *cell, labels: *labels, paints, fonts, x_title, y_title };
         panel.draw(&mut scene);
-        if options.scale == ColourScale::Data && options.colours == ColourMap::Greys {
+        if self.of_itself && options.scale == ColourScale::Data && options.colours == ColourMap::Greys {
             panel::strike_diagonal(&mut scene, (left, top), side);
         }
         if let Some(tree) = &self.tree {
@@ -206,10 +210,10 @@ impl Picture<'_> {
     }
 }
 
-fn paint(grid: &Grid, options: &FigureOptions, hi: f64) -> Vec<Paint> {
+fn paint(grid: &Grid, options: &FigureOptions, hi: f64, of_itself: bool) -> Vec<Paint> {
     let fill = colour::sequential(options.colours);
     let paint = |(k, value): (usize, &Option<f64>)| match value {
-        _ if options.scale == ColourScale::Data && k / grid.n == k % grid.n => Paint::Diagonal,
+        _ if of_itself && options.scale == ColourScale::Data && k / grid.n == k % grid.n => Paint::Diagonal,
         Some(value) => Paint::Value { fill: fill(value / hi), label: two_decimals(*value) },
         None => Paint::Missing,
     };

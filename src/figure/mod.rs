@@ -6,6 +6,7 @@
 mod across;
 mod bar;
 mod bitmap;
+mod by_number;
 mod colour;
 mod comparison;
 mod dendrogram;

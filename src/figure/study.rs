@@ -6,6 +6,7 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::across::{self, Across};
+use super::by_number::{self, ByNumber};
 use super::drawn::{DrawnFigure, FigureKind, bytes_while_drawn, render};
 use super::group::{self, Group};
 use super::scene::Scene;
@@ -18,9 +19,10 @@ enum Job<'a> {
     Heatmap(&'a Group<'a>),
     Overview(&'a str, &'a [&'a Group<'a>]),
     Across(&'a Across<'a>),
+    ByNumber(&'a ByNumber<'a>),
 }
 
-/// Draws every heatmap, in table order, after an adapter's last one its overview, and at the end those of different adapters.
+/// Draws every heatmap, in table order, after an adapter's last one those by number of vectors and its overview, and at the end those of different adapters.
 ///
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
@@ -52,11 +54,13 @@ pub fn draw_study_in_turn(
     }
     let groups = group::groups(tables);
     let of_adapters = across::groups(tables.across.as_deref().unwrap_or_default());
+    let by_number = by_number::groups(tables.grid.as_deref().unwrap_or_default());
     let ranks = ranks_by_adapter(tables);
     let by_adapter = by_adapter(&groups);
     let mut jobs: Vec<Job<'_>> = Vec::new();
     for (adapter, groups) in &by_adapter {
         jobs.extend(groups.iter().copied().map(Job::Heatmap));
+        jobs.extend(by_number.iter().filter(|group| group.adapter == *adapter).map(Job::ByNumber));
         jobs.push(Job::Overview(adapter, groups));
     }
     jobs.extend(of_adapters.iter().map(Job::Across));
@@ -67,6 +71,7 @@ pub fn draw_study_in_turn(
             Some((scene, (*adapter).to_owned(), FigureKind::Overview))
         }
         Job::Across(group) => Some((group.scene(options), String::new(), across_kind(group))),
+        Job::ByNumber(group) => Some((group.scene(options), group.adapter.to_owned(), by_number_kind(group))),
     };
     for some in jobs.chunks(4 * rayon::current_num_threads()) {
         let scenes: Vec<(Scene, String, FigureKind)> = some.par_iter().filter_map(lay_out).collect();
@@ -128,6 +133,11 @@ fn by_adapter<'a>(groups: &'a [Group<'a>]) -> Vec<(&'a str, Vec<&'a Group<'a>>)>
 fn heatmap_kind(group: &Group<'_>) -> FigureKind {
     let (matrix, side, i, j) = (group.matrix, group.side, group.i, group.j);
     FigureKind::Heatmap { module: group.module.to_owned(), matrix, side, i, j }
+}
+
+fn by_number_kind(group: &ByNumber<'_>) -> FigureKind {
+    let (matrix, side, layer_a, layer_b) = (group.matrix, group.side, group.layer_a, group.layer_b);
+    FigureKind::ByNumber { module: group.module.to_owned(), matrix, side, layer_a, layer_b }
 }
 
 fn across_kind(group: &Across<'_>) -> FigureKind {

@@ -53,7 +53,9 @@ impl<'a> Context<'a> {
 
     /// What is kept of an adapter's layer.
     pub(super) fn wanted(&self) -> Wanted<'_> {
-        self.wanted_of(&self.views, &self.by_cka)
+        let wanted = self.wanted_of(&self.views, &self.by_cka);
+        // Every number of vectors is compared in the grids.
+        if self.config.params().grid.is_empty() { wanted } else { Wanted { most: None, ..wanted } }
     }
 
     /// What is kept of an untrained adapter's layer: it has no measures beyond φ.

@@ -74,6 +74,10 @@ impl Grid<'_> {
             let initial: Vec<Option<&LayerMatrix>> = self.layers.iter().map(|l| l.init(view.matrix)).collect();
             let pairs = AllPairs::of(&observed.iter().map(|m| m.vectors(view.side)).collect::<Vec<_>>());
             let init_pairs = AllPairs::of(&initial.iter().map(|m| m.and_then(|m| m.vectors(view.side))).collect::<Vec<_>>());
+            let asked = &self.context.config.params().grid;
+            if !asked.is_empty() && self.is_grid() {
+                tables.grid.get_or_insert_default().extend(self.by_number(view, asked, &observed, &pairs));
+            }
             let measures = PairMeasures::count(self.context.measures());
             let drawn = self.controls.gaussian[v].chunks_exact(measures).zip(self.controls.w0[v].chunks_exact(measures));
             for (&(i, j), (gaussian, w0)) in self.ij.iter().zip(drawn) {
@@ -125,6 +129,11 @@ impl Grid<'_> {
     /// Whether the layers can be compared.
     fn is_grid(&self) -> bool {
         self.member.at.iter().all(|&at| self.group.layers[at].layer.is_some())
+    }
+
+    /// How many vectors layer `k` can have.
+    pub(super) fn rank(&self, k: usize) -> usize {
+        self.member.ranks[k]
     }
 
     pub(super) fn layer_number(&self, k: usize) -> u32 {

@@ -3,6 +3,7 @@
 //! It joins `checkpoint` and the mathematics, which do not know each other. It writes nothing and prints nothing.
 
 mod across;
+mod by_number;
 mod context;
 mod drawn;
 mod grid;
@@ -237,6 +238,9 @@ impl Prepared<'_> {
             let rows = members.values().map(|member| member.measures.as_ref().map_or(0, Vec::len)).sum();
             tables.measures = Some(Vec::with_capacity(rows));
         }
+        if !self.config.params().grid.is_empty() {
+            tables.grid = Some(Vec::new());
+        }
         // Adapters are in the order of their names and modules within each, whatever the grouping was.
         for ((adapter, _), member) in members {
             if !failed.contains_key(&adapter) {
@@ -245,6 +249,9 @@ impl Prepared<'_> {
                 tables.conversion.extend(member.conversion);
                 tables.spectrum.extend(member.spectrum);
                 if let (Some(all), Some(rows)) = (&mut tables.measures, member.measures) {
+                    all.extend(rows);
+                }
+                if let (Some(all), Some(rows)) = (&mut tables.grid, member.grid) {
                     all.extend(rows);
                 }
             }

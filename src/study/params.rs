@@ -42,6 +42,8 @@ pub struct AnalyzeParams {
     pub across: bool,
     /// Give the measures beyond φ too: principal angles and CKA.
     pub measures: bool,
+    /// Pairs of layers to compare by every number of vectors.
+    pub grid: Vec<(u32, u32)>,
     /// Pass over adapters that cannot be analysed, and say which.
     pub keep_going: bool,
     /// Bytes that may be used; none for 80 % of what is available.
@@ -69,6 +71,7 @@ impl Default for AnalyzeParams {
             eq6: false,
             across: false,
             measures: false,
+            grid: Vec::new(),
             keep_going: false,
             memory_limit: None,
             shard: None,
@@ -93,6 +96,8 @@ impl AnalyzeParams {
             return Err(Error::usage("no adapter given; expected at least one PATH"));
         }
         check_ij(&mut self.ij)?;
+        let mut seen = std::collections::BTreeSet::new();
+        self.grid.retain(|pair| seen.insert(*pair));
         if let Some(rcond) = self.rcond.filter(|x| !(0.0..1.0).contains(x)) {
             return Err(Error::usage(format!("--rcond {rcond}: expected a number from 0 to below 1")));
         }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use super::by_number::refuse_missing_layers;
 use super::grouping::{Group, choose_convention, group};
 use super::params::{AnalyzeConfig, AnalyzeParams};
 use super::shard::{Others, Whole, divide};
@@ -70,6 +71,7 @@ impl Plan {
         plan.refuse_if_empty(plan.adapters.len(), given)?;
         plan.refuse_idle_split(given, &mut others)?;
         plan.keep_wanted(config, &mut others)?;
+        refuse_missing_layers(&given.grid, &plan.adapters, &mut others)?;
         for planned in std::mem::take(&mut plan.adapters) {
             match planned.check(given) {
                 Ok(()) => plan.adapters.push(planned),

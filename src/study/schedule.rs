@@ -12,7 +12,7 @@ use super::memory::show;
 use super::params::View;
 use crate::error::{Error, Result};
 use crate::linalg::perturbation::SAMPLES;
-use crate::table::{AcrossRow, ConversionRow, InputRecord, MeasureRow, SimilarityRow, SummaryRow};
+use crate::table::{AcrossRow, ConversionRow, GridRow, InputRecord, MeasureRow, SimilarityRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Side};
 
 /// What the program needs before it has read anything, OpenBLAS and the threads' stacks included.
@@ -283,6 +283,9 @@ fn rows(context: &Context<'_>, member: &Member) -> u64 {
     let measures = size_of::<MeasureRow>() as u64 + names;
     let of_cell = size_of::<SimilarityRow>() as u64 + names + measures * (PairMeasures::count(context.measures()) - 1) as u64;
     let similarity = (of_cell * grids + measures * context.by_cka.len() as u64) * layers * layers;
+    let most = member.ranks.iter().copied().max().unwrap_or(0) as u64;
+    let chosen = (context.views.len() * context.config.params().grid.len()) as u64 * most * most;
+    let by_number = (size_of::<GridRow>() as u64 + names) * chosen;
     let keys: u64 = planned.modules[member.module]
         .layers
         .iter()
@@ -292,7 +295,7 @@ fn rows(context: &Context<'_>, member: &Member) -> u64 {
     // Hash, file and tensor names of W0, A and B, as they are read and as the manifest has them.
     let records = 2 * 3 * (size_of::<InputRecord>() as u64 + 320) * layers;
     // Twice: rows move from each adapter's tables to the study's, and lie between vectors whose room is not always given back.
-    2 * (similarity + conversion + (size_of::<SummaryRow>() as u64 + names) * grids) + records
+    2 * (similarity + by_number + conversion + (size_of::<SummaryRow>() as u64 + names) * grids) + records
 }
 
 fn across_rows(context: &Context<'_>, group: &Group) -> u64 {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use serde::{Serialize, Serializer};
 
 use super::rows::{
-    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
+    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
 };
 use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
@@ -288,6 +288,7 @@ columns!(
 );
 columns!(SpectrumRow, "spectrum", [adapter, module, matrix, layer, k, sigma]);
 columns!(AcrossRow, "across", [module, layer, matrix, side, i, j, adapter_a, adapter_b, phi, gaussian_expected, status]);
+columns!(GridRow, "grid", [adapter, module, matrix, side, layer_a, layer_b, i, j, phi, gaussian_expected, status]);
 columns!(FitRow, "fit", [module, matrix, layer, residual, residual_expected, residual_sd, p, status]);
 columns!(
     MeasureRow,
@@ -333,6 +334,7 @@ mod tests {
             "left,right,module,layer,matrix,side,i,j,phi,gaussian_expected,w0_mean,w0_sd,w0_p,status"
         );
         assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
+        assert_eq!(GridRow::COLUMNS.join(","), "adapter,module,matrix,side,layer_a,layer_b,i,j,phi,gaussian_expected,status");
         assert_eq!(FitRow::COLUMNS.join(","), "module,matrix,layer,residual,residual_expected,residual_sd,p,status");
         assert_eq!(
             MeasureRow::COLUMNS.join(","),

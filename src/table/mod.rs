@@ -29,7 +29,8 @@ pub use manifest::{AdapterRecord, InputRecord, Manifest, MergedFrom, ShardRecord
 pub use output::OutputDir;
 pub use phi_matrix::{PhiMatrix, phi_matrices};
 pub use rows::{
-    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
+    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
+    Tables,
 };
 pub use saved::SavedResults;
 pub use shards::Shards;

@@ -177,6 +177,33 @@ pub struct AcrossRow {
     pub status: Status,
 }
 
+/// One row of `grid.csv`: φ of two chosen layers by one number of vectors of each.
+#[derive(Debug, Clone, PartialEq)]
+pub struct GridRow {
+    /// Adapter name.
+    pub adapter: String,
+    /// Module name.
+    pub module: String,
+    /// The matrix compared.
+    pub matrix: MatrixKind,
+    /// Which singular vectors.
+    pub side: Side,
+    /// The first layer's index in the tensor names.
+    pub layer_a: u32,
+    /// The second layer's index.
+    pub layer_b: u32,
+    /// How many singular vectors of `layer_a`, from 1.
+    pub i: usize,
+    /// How many singular vectors of `layer_b`, from 1.
+    pub j: usize,
+    /// φ(layer_a, layer_b, i, j).
+    pub phi: Option<f64>,
+    /// Expected φ of Gaussian matrices, `max(i,j)/D`.
+    pub gaussian_expected: Option<f64>,
+    /// The worse status of the two matrices.
+    pub status: Status,
+}
+
 /// One row of `measures.csv`: a measure beyond φ of an ordered pair of layers, diagonal included.
 #[derive(Debug, Clone, PartialEq)]
 pub struct MeasureRow {
@@ -319,4 +346,6 @@ pub struct Tables {
     pub across: Option<Vec<AcrossRow>>,
     /// `measures.csv`; none where it was not asked for.
     pub measures: Option<Vec<MeasureRow>>,
+    /// `grid.csv`; none where it was not asked for.
+    pub grid: Option<Vec<GridRow>>,
 }

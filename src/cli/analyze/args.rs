@@ -63,6 +63,9 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Also measure by principal angles and CKA: measures.csv
     #[arg(long, help_heading = "What is compared")]
     measures: bool,
+    /// Also compare two layers by every number of vectors up to their ranks: grid.csv and its figure; repeatable
+    #[arg(long, value_name = "A,B", value_parser = parse_layers, help_heading = "What is compared")]
+    grid: Vec<(u32, u32)>,
 
     /// How often each control is drawn
     #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls and numerics")]
@@ -138,6 +141,12 @@ pub(in crate::cli) fn parse_pair(text: &str) -> Result<(usize, usize), String> {
     Ok((i.trim().parse().map_err(|_| wrong())?, j.trim().parse().map_err(|_| wrong())?))
 }
 
+fn parse_layers(text: &str) -> Result<(u32, u32), String> {
+    let wrong = || "expected the numbers of two layers, as in 0,5".to_owned();
+    let (a, b) = text.split_once(',').ok_or_else(wrong)?;
+    Ok((a.trim().parse().map_err(|_| wrong())?, b.trim().parse().map_err(|_| wrong())?))
+}
+
 impl AnalyzeArgs {
     /// What the library is asked for.
     pub(super) fn params(&self) -> AnalyzeParams {
@@ -162,6 +171,7 @@ impl AnalyzeArgs {
             eq6: self.eq6,
             across: self.across,
             measures: self.measures,
+            grid: self.grid.clone(),
             keep_going: self.keep_going,
             memory_limit: self.memory_limit,
             shard: self.shard,

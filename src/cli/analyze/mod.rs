@@ -52,7 +52,7 @@ pub(super) fn run(
     protected.extend(args.paths.iter().cloned());
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
-    let reporter = Reporter::new(global.progress, global.quiet);
+    let reporter = Reporter::new(global.progress, global.quiet, "base weights");
     let study = pool.install(|| prepared.run(&reporter));
     reporter.finish();
     let study = study?;
@@ -152,8 +152,14 @@ fn refuse_doubt(tables: &Tables, out: &Path) -> Result<()> {
     let similarity = tables.similarity.iter().map(|r| (&r.adapter, &r.module, r.status));
     let summary = tables.summary.iter().map(|r| (&r.adapter, &r.module, r.status));
     let measures = tables.measures.iter().flatten().map(|r| (&r.adapter, &r.module, r.status));
-    let all: Vec<_> =
-        conversion.chain(similarity).chain(summary).chain(measures).filter(|(_, _, status)| *status != Status::Ok).collect();
+    let grid = tables.grid.iter().flatten().map(|r| (&r.adapter, &r.module, r.status));
+    let all: Vec<_> = conversion
+        .chain(similarity)
+        .chain(summary)
+        .chain(measures)
+        .chain(grid)
+        .filter(|(_, _, status)| *status != Status::Ok)
+        .collect();
     match all.first() {
         None => Ok(()),
         Some((adapter, module, status)) => Err(Error::numerical(

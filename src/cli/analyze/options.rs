@@ -35,6 +35,7 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         eq6,
         across,
         measures,
+        grid,
         keep_going,
         memory_limit,
         shard,
@@ -59,6 +60,7 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         "eq6": eq6,
         "across": across,
         "measures": measures,
+        "grid": grid,
         "keep_going": keep_going,
         "memory_limit": memory_limit,
         "shard": shard.map(|shard| shard.to_string()),
@@ -100,6 +102,7 @@ pub(in crate::cli) fn params_of(options: &Value) -> Option<AnalyzeParams> {
         rcond: given("rcond").and_then(Value::as_f64),
         eq6: given("eq6")?.as_bool()?,
         measures: given("measures")?.as_bool()?,
+        grid: serde_json::from_value(options.get("grid")?.clone()).ok()?,
         across: given("across")?.as_bool()?,
         keep_going: given("keep_going")?.as_bool()?,
         memory_limit: given("memory_limit").and_then(Value::as_u64),
@@ -131,7 +134,7 @@ mod tests {
     #[test]
     fn options_come_back_from_the_manifest() {
         let every = "analyze a b/c --base base --map a.b=c --map d= --split qkv -o out --modules query,value --layers 0..5,8 --matrices BA,lora_A --ij 8,8 --ij 1,2 \
-                     --side both --convention general --null-draws 3 --seed 18446744073709551615 --init i --rcond 1e-9 --eq6 --measures --keep-going \
+                     --side both --convention general --null-draws 3 --seed 18446744073709551615 --init i --rcond 1e-9 --eq6 --measures --grid 0,5 --grid 3,3 --keep-going \
                      --memory-limit 8G --shard 2/3";
         for line in ["analyze x", "analyze x --across", every] {
             let args = Line::parse_from(line.split_whitespace()).analyze;

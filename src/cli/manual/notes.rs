@@ -65,6 +65,7 @@ pub(super) fn files(command: &str) -> Vec<Entry> {
             ("spectrum.csv", "singular values of the conversion matrices"),
             ("across.csv", "with --across: φ of the same layer of different adapters"),
             ("measures.csv", "with --measures: principal angles and CKA"),
+            ("grid.csv", "with --grid: φ of two layers by every number of vectors"),
             ("matrices/", "φ as a matrix, one file each"),
             ("figures/", "heatmaps and an overview for each adapter"),
             MANIFEST,

@@ -5,7 +5,7 @@ use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 
 use super::super::columns::Row;
-use super::super::rows::{AcrossRow, CompareRow, ConversionRow, FitRow, SimilarityRow, SpectrumRow, SummaryRow};
+use super::super::rows::{AcrossRow, CompareRow, ConversionRow, FitRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow};
 use super::file::TableFile;
 use crate::error::{Error, Result, escape};
 
@@ -141,6 +141,34 @@ pub(super) fn across(table: &TableFile<AcrossRow>) -> Result<()> {
             hint: Some("choose adapters with --adapters".into()),
         }),
     }
+}
+
+/// Every number of vectors of one layer with every number of the other.
+pub(super) fn grid(table: &TableFile<GridRow>) -> Result<()> {
+    once(table, |r| (&r.adapter, &r.module, r.matrix, r.side, r.layer_a, r.layer_b, r.i, r.j))?;
+    from_0_to_1(table, &[("phi", |r| r.phi), ("gaussian_expected", |r| r.gaussian_expected)])?;
+    let mut grids: HashMap<_, (usize, usize, usize)> = HashMap::new();
+    for r in &table.rows {
+        let (rows, most_i, most_j) = grids.entry((&r.adapter, &r.module, r.matrix, r.side, r.layer_a, r.layer_b)).or_default();
+        (*rows, *most_i, *most_j) = (*rows + 1, r.i.max(*most_i), r.j.max(*most_j));
+    }
+    for (index, r) in table.rows.iter().enumerate() {
+        let key = (&r.adapter, &r.module, r.matrix, r.side, r.layer_a, r.layer_b);
+        let (rows, most_i, most_j) = grids.get(&key).copied().unwrap_or_default();
+        // Each is there once, so as many rows as cells are all cells; and a strip is no square.
+        let (cells, square) = (most_i.saturating_mul(most_j), most_i.max(most_j).saturating_mul(most_i.max(most_j)));
+        let too_large = square > SMALL_GRID && square / CELLS_A_ROW > rows;
+        if r.i == 0 || r.j == 0 || cells != rows || too_large {
+            let expected = format!("i from 1 to {most_i} with j from 1 to {most_j}, each once");
+            return Err(table.error(
+                index,
+                ", columns `i` and `j`",
+                expected,
+                format!("`{}` and `{}` in one of {rows} rows", r.i, r.j),
+            ));
+        }
+    }
+    Ok(())
 }
 
 pub(super) fn compare(table: &TableFile<CompareRow>) -> Result<()> {

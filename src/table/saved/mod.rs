@@ -13,7 +13,7 @@ use std::path::Path;
 pub use self::manifest::SavedManifest;
 use super::columns::Row;
 use super::manifest::{MANIFEST_FILE, only_base_name};
-use super::rows::{CompareRow, ConversionRow, FitRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+use super::rows::{CompareRow, ConversionRow, FitRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
 use crate::error::{Error, Result};
 use file::TableFile;
 
@@ -53,6 +53,8 @@ impl SavedResults {
             checks::spectrum(&spectrum)?;
             let across = read.table(dir)?;
             across.as_ref().map_or(Ok(()), checks::across)?;
+            let grid = read.table(dir)?;
+            grid.as_ref().map_or(Ok(()), checks::grid)?;
             read.study = Some(Tables {
                 summary: summary.rows,
                 similarity: similarity.rows,
@@ -60,6 +62,7 @@ impl SavedResults {
                 spectrum: spectrum.rows,
                 across: across.map(|across| across.rows),
                 measures: None,
+                grid: grid.map(|grid: TableFile<GridRow>| grid.rows),
             });
         } else if dir.join(format!("{}.csv", SimilarityRow::TABLE)).exists() {
             return Err(absent::<SummaryRow>(dir));
@@ -120,6 +123,7 @@ impl SavedResults {
             tables.conversion.retain(|row| kept(&row.module));
             tables.spectrum.retain(|row| kept(&row.module));
             tables.across.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.module)));
+            tables.grid.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.module)));
         }
         self.compare.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.module)));
         self.fit.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.module)));
@@ -134,6 +138,7 @@ impl SavedResults {
             tables.conversion.retain(|row| kept(&row.adapter));
             tables.spectrum.retain(|row| kept(&row.adapter));
             tables.across.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.adapter_a) && kept(&row.adapter_b)));
+            tables.grid.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.adapter)));
         }
         if let Some(manifest) = &mut self.manifest {
             manifest.adapters.retain(|adapter| kept(&adapter.name));

@@ -1,0 +1,163 @@
+//! φ(i, j) of two layers by every number of vectors (Hu et al. 2022, Figure 3): i from above to below, j from left to right.
+
+use std::collections::HashMap;
+
+use super::FigureOptions;
+use super::bar::Mark;
+use super::font::printable;
+use super::group::{Grid, matrix_name};
+use super::heatmap::{Picture, cell_size};
+use super::panel::Labels;
+use super::scene::Scene;
+use crate::table::rows::GridRow;
+use crate::terms::{MatrixKind, Side, Status};
+
+/// What the rows of one figure have in common.
+type Key<'a> = (&'a str, &'a str, MatrixKind, Side, u32, u32);
+
+/// All rows of one adapter × module × matrix × side × pair of layers.
+pub(super) struct ByNumber<'a> {
+    pub(super) adapter: &'a str,
+    pub(super) module: &'a str,
+    pub(super) matrix: MatrixKind,
+    pub(super) side: Side,
+    pub(super) layer_a: u32,
+    pub(super) layer_b: u32,
+    rows: Vec<&'a GridRow>,
+}
+
+/// Gathers the rows of `grid.csv`, in the order in which each group first appears.
+pub(super) fn groups(rows: &[GridRow]) -> Vec<ByNumber<'_>> {
+    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
+    let mut groups: Vec<ByNumber<'_>> = Vec::new();
+    for row in rows {
+        let key: Key<'_> = (&row.adapter, &row.module, row.matrix, row.side, row.layer_a, row.layer_b);
+        let place = *places.entry(key).or_insert(groups.len());
+        if place == groups.len() {
+            let (adapter, module, matrix, side, layer_a, layer_b) = key;
+            groups.push(ByNumber { adapter, module, matrix, side, layer_a, layer_b, rows: Vec::new() });
+        }
+        groups[place].rows.push(row);
+    }
+    groups
+}
+
+impl ByNumber<'_> {
+    /// The figure.
+    pub(super) fn scene(&self, options: &FigureOptions) -> Scene {
+        let (grid, most) = self.grid();
+        let numbers: Vec<u32> = (1..=u32::try_from(most).unwrap_or(u32::MAX)).collect();
+        let mark = |value: f64| Mark { value, label: "chance at i = j = r".to_owned() };
+        let picture = Picture {
+            labels: Labels::Layers(&numbers),
+            cell: cell_size(most),
+            tick: 10.0,
+            adapter: printable(self.adapter),
+            module: printable(self.module),
+            what: format!(
+                " · {}, {}, φ(i, j) of layers {} and {}",
+                matrix_name(self.matrix),
+                self.side,
+                self.layer_a,
+                self.layer_b
+            ),
+            second: self.second_line(),
+            marks: self.last().and_then(|row| row.gaussian_expected).filter(|v| v.is_finite()).map(mark).into_iter().collect(),
+            axis_titles: (format!("j, vectors of layer {}", self.layer_b), format!("i, vectors of layer {}", self.layer_a)),
+            table: "grid.csv",
+            // i = j is a cell like any other.
+            of_itself: false,
+            tree: None,
+            grid,
+        };
+        picture.scene(options)
+    }
+
+    /// A square up to the larger of the two ranks.
+    fn grid(&self) -> (Grid, usize) {
+        let most = self.rows.iter().map(|row| row.i.max(row.j)).max().unwrap_or(0);
+        let mut values = vec![None; most * most];
+        for row in &self.rows {
+            if let (Some(i), Some(j)) = (row.i.checked_sub(1), row.j.checked_sub(1)) {
+                values[i * most + j] = row.phi.filter(|phi| phi.is_finite());
+            }
+        }
+        (Grid { n: most, values }, most)
+    }
+
+    /// The row of all vectors of both layers.
+    fn last(&self) -> Option<&GridRow> {
+        self.rows.iter().copied().max_by_key(|row| (row.i, row.j))
+    }
+
+    /// `φ(1,1) 0.0312 · φ(8,8) 0.0522 · largest 0.0711 at (1,3)`; a status other than ok is told.
+    fn second_line(&self) -> String {
+        let first = self.rows.iter().copied().find(|row| (row.i, row.j) == (1, 1));
+        let named = |row: &GridRow| row.phi.map(|phi| format!("φ({},{}) {phi:.4}", row.i, row.j));
+        let mut parts: Vec<String> = first.into_iter().chain(self.last()).filter_map(named).collect();
+        parts.dedup();
+        let with_phi = self.rows.iter().filter(|row| row.phi.is_some_and(f64::is_finite));
+        if let Some(row) = with_phi.max_by(|x, y| x.phi.unwrap_or(0.0).total_cmp(&y.phi.unwrap_or(0.0))) {
+            parts.push(format!("largest {:.4} at ({},{})", row.phi.unwrap_or(0.0), row.i, row.j));
+        }
+        let worst = self.rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse);
+        if worst != Status::Ok {
+            parts.push(format!("status {worst}"));
+        }
+        parts.join(" · ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::ColourScale;
+    use super::*;
+
+    fn row(i: usize, j: usize, phi: Option<f64>) -> GridRow {
+        GridRow {
+            adapter: "a".into(),
+            module: "query".into(),
+            matrix: MatrixKind::A,
+            side: Side::Left,
+            layer_a: 0,
+            layer_b: 4,
+            i,
+            j,
+            phi,
+            gaussian_expected: Some(0.1),
+            status: if phi.is_some() { Status::Ok } else { Status::Rank },
+        }
+    }
+
+    #[test]
+    fn rows_fill_a_square_up_to_the_larger_rank() {
+        // Layer 0 has two vectors, layer 4 three, the last of which is beyond its numerical rank.
+        let rows = [
+            row(1, 1, Some(0.5)),
+            row(1, 2, Some(0.25)),
+            row(1, 3, None),
+            row(2, 1, Some(0.75)),
+            row(2, 2, Some(0.625)),
+            row(2, 3, None),
+        ];
+        let groups = groups(&rows);
+        assert_eq!(groups.len(), 1);
+        let (grid, most) = groups[0].grid();
+        let none = None;
+        assert_eq!((most, grid.values), (3, vec![Some(0.5), Some(0.25), none, Some(0.75), Some(0.625), none, none, none, none]));
+        assert_eq!(groups[0].second_line(), "φ(1,1) 0.5000 · largest 0.7500 at (2,1) · status rank");
+    }
+
+    #[test]
+    fn large_ranks_fit_and_are_labelled() {
+        for most in [1, 8, 64, 256] {
+            let rows: Vec<GridRow> = (0..most * most).map(|k| row(k / most + 1, k % most + 1, Some(0.3))).collect();
+            let options = FigureOptions { scale: ColourScale::Data, ..FigureOptions::default() };
+            let scene = groups(&rows)[0].scene(&options);
+            // Device pixels are half a CSS pixel.
+            assert!(scene.width < 1500 && scene.height < 1500, "{most}: {} x {}", scene.width, scene.height);
+            let labels = scene.items.iter().filter(|item| matches!(item, super::super::scene::Item::Text(_))).count();
+            assert!(labels > 6, "{most}");
+        }
+    }
+}
