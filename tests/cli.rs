@@ -399,7 +399,9 @@ fn a_terminal_gets_colour_and_a_bar() {
     let shown = on_a_terminal(folder.path(), "--progress never", false);
     assert!(shown.contains("\x1b[1madapter"), "{shown:?}");
     let uncoloured = on_a_terminal(folder.path(), "--progress never", true).replace("\r\n", "\n");
-    assert_eq!(uncoloured, format!("{}{}", plain.stdout, plain.stderr));
+    // The same words, in lines that the terminal has room for.
+    let piped = format!("{}{}", plain.stdout, plain.stderr);
+    assert_eq!(uncoloured.split_whitespace().collect::<Vec<_>>(), piped.split_whitespace().collect::<Vec<_>>());
     assert!(on_a_terminal(folder.path(), "--null-draws 2000", false).contains("base weights, "));
     assert!(!on_a_terminal(folder.path(), "--null-draws 2000 -q", true).contains("base weights, "));
 }

@@ -45,7 +45,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
 
 /// Outside crates with one owner.
 const OWNERS: [(&str, &[&str]); 6] = [
-    ("cli", &["clap", "clap_complete", "clap_mangen", "indicatif", "comfy_table", "anstyle", "signal_hook"]),
+    ("cli", &["clap", "clap_complete", "clap_mangen", "indicatif", "comfy_table", "anstyle", "signal_hook", "terminal_size"]),
     ("checkpoint", &["safetensors", "half", "regex"]),
     ("linalg", &["ndarray_linalg", "lapack_sys", "gemm", "rand", "rand_chacha", "rand_distr"]),
     ("table", &["parquet"]),

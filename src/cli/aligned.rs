@@ -1,4 +1,4 @@
-//! Tables as the terminal shows them: names at the left, numbers at the right, a colour for a row that stands out.
+//! Tables as the terminal shows them: names at the left, numbers at the right, a colour for a row that stands out; as wide as there is room.
 
 use std::ops::Range;
 
@@ -12,48 +12,129 @@ use crate::terms::Status;
 pub(super) const SIGNIFICANT: f64 = 0.05;
 
 pub(super) const HEADING: Style = Style::new().bold();
-const EXCEEDS: Style = AnsiColor::Green.on_default();
+const ABOVE_CONTROL: Style = AnsiColor::Green.on_default();
+const ABOVE_CHANCE: Style = AnsiColor::Cyan.on_default();
 const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
+
+/// Between two columns.
+const GAP: usize = 2;
+/// A name is shortened to this before a column is left out, and to less only where none can be.
+const SHORT_NAME: usize = 18;
+const SHORTEST_NAME: usize = 8;
+
+/// What a row's number stands above. Colour shows it, and numbers and words say it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Above {
+    /// Its control.
+    Control,
+    /// Chance alone.
+    Chance,
+    /// Neither.
+    Nothing,
+}
 
 /// A table that is being filled.
 pub(super) struct Aligned {
-    table: Table,
+    header: Vec<String>,
+    rows: Vec<Vec<String>>,
     numbers: Range<usize>,
     styles: Vec<Option<Style>>,
+    spare: &'static [&'static str],
 }
 
 impl Aligned {
     /// A table without rows, in which the columns `numbers` hold numbers.
     pub(super) fn new(header: Vec<&str>, numbers: Range<usize>) -> Self {
+        let header = header.into_iter().map(str::to_owned).collect();
+        Self { header, rows: Vec::new(), numbers, styles: vec![None], spare: &[] }
+    }
+
+    /// Columns that may be left out, the first one first, where the terminal has no room.
+    pub(super) fn sparing(self, spare: &'static [&'static str]) -> Self {
+        Self { spare, ..self }
+    }
+
+    /// Adds a row; one that is not `ok` or stands above something is coloured.
+    pub(super) fn row(&mut self, cells: Vec<String>, status: Status, above: Above) {
+        self.rows.push(cells);
+        self.styles.push(match above {
+            _ if status != Status::Ok => Some(DOUBTFUL),
+            Above::Control => Some(ABOVE_CONTROL),
+            Above::Chance => Some(ABOVE_CHANCE),
+            Above::Nothing => None,
+        });
+    }
+
+    /// The lines, without spaces at their ends; where columns were left out, which.
+    pub(super) fn text(self, terminal: &Terminal) -> String {
+        let (shown, name_room) = self.fitted(terminal.width());
         let mut table = Table::new();
         table.load_style(comfy_table::presets::NOTHING);
-        table.set_header(header);
-        Self { table, numbers, styles: vec![None] }
-    }
-
-    /// Adds a row; one that is not `ok` or exceeds its control is coloured.
-    pub(super) fn row(&mut self, cells: Vec<String>, status: Status, exceeds: bool) {
-        self.table.add_row(cells.into_iter().map(Cell::new).collect::<Vec<_>>());
-        let exceeding = exceeds.then_some(EXCEEDS);
-        self.styles.push(if status == Status::Ok { exceeding } else { Some(DOUBTFUL) });
-    }
-
-    /// The lines, without spaces at their ends.
-    pub(super) fn text(mut self, terminal: &Terminal) -> String {
-        for column in self.table.column_iter_mut() {
-            column.set_padding((0, 2));
-            if self.numbers.contains(&column.index) {
+        let cells = |row: &[String]| -> Vec<Cell> {
+            let text = |&column: &usize| {
+                let text = row.get(column).map_or("", String::as_str);
+                if column == 0 { shortened(text, name_room) } else { text.to_owned() }
+            };
+            shown.iter().map(text).map(Cell::new).collect()
+        };
+        table.set_header(cells(&self.header));
+        for row in &self.rows {
+            table.add_row(cells(row));
+        }
+        for (column, of) in table.column_iter_mut().zip(&shown) {
+            column.set_padding((0, GAP as u16));
+            if self.numbers.contains(of) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
         let mut out = String::new();
-        for (line, style) in self.table.lines().zip(self.styles) {
+        for (line, style) in table.lines().zip(&self.styles) {
             let line = line.trim_end();
             out.push_str(&style.map_or_else(|| line.to_owned(), |style| terminal.paint(style, line)));
             out.push('\n');
         }
+        let hidden: Vec<&str> = (0..self.header.len()).filter(|c| !shown.contains(c)).map(|c| self.header[c].as_str()).collect();
+        if !hidden.is_empty() {
+            out.push_str(&format!("  no room for: {}\n", hidden.join(", ")));
+        }
         out
     }
+
+    /// The columns that fit, and how long the names in the first may be.
+    fn fitted(&self, room: Option<usize>) -> (Vec<usize>, usize) {
+        let mut shown: Vec<usize> = (0..self.header.len()).collect();
+        let Some(room) = room else { return (shown, usize::MAX) };
+        let width = |column: usize| {
+            let cells = self.rows.iter().chain([&self.header]).filter_map(|row| row.get(column));
+            cells.map(|text| text.chars().count()).max().unwrap_or(0)
+        };
+        let names = width(0);
+        let mut spare = self.spare.iter();
+        loop {
+            let others: usize = shown.iter().skip(1).map(|&column| GAP + width(column)).sum();
+            let left = room.saturating_sub(others);
+            if left >= names.min(SHORT_NAME) {
+                return (shown, left);
+            }
+            match spare.next() {
+                Some(name) => shown.retain(|&column| self.header[column] != *name),
+                None => return (shown, left.max(SHORTEST_NAME)),
+            }
+        }
+    }
+}
+
+/// A name within `room`: its end tells more than its beginning, and its middle least.
+fn shortened(name: &str, room: usize) -> String {
+    let length = name.chars().count();
+    if length <= room {
+        return name.to_owned();
+    }
+    let kept = room.saturating_sub(1);
+    let first = kept / 3;
+    let head: String = name.chars().take(first).collect();
+    let tail: String = name.chars().skip(length - (kept - first)).collect();
+    format!("{head}…{tail}")
 }
 
 /// Four digits behind the point, or nothing.
@@ -77,4 +158,52 @@ pub(super) fn p_value(p: Option<f64>) -> String {
 /// Whether a p is small enough to stand out.
 pub(super) fn is_significant(p: Option<f64>) -> bool {
     p.is_some_and(|p| p < SIGNIFICANT)
+}
+
+/// What a mean φ stands above.
+pub(super) fn above(phi: Option<f64>, chance: Option<f64>, p: Option<f64>) -> Above {
+    match (phi, chance) {
+        _ if is_significant(p) => Above::Control,
+        (Some(phi), Some(chance)) if phi > chance => Above::Chance,
+        _ => Above::Nothing,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::cli::terminal::ColorChoice;
+
+    fn table(name: &str) -> Aligned {
+        let mut table = Aligned::new(vec!["  module", "matrix", "mean φ", "z", "status"], 2..4).sparing(&["z", "matrix"]);
+        let cells = [&format!("  {name}"), "BA", "0.0262", "-1.2", "low_confidence"].map(str::to_owned).to_vec();
+        table.row(cells, Status::LowConfidence, Above::Nothing);
+        table
+    }
+
+    #[test]
+    fn long_names_lose_their_middle_and_narrow_terminals_columns() {
+        let plain = |width| Terminal::new(ColorChoice::Never, false, false).of_width(width);
+        let name = "encoder.layer.*.attention.self.query";
+        let all = table(name).text(&plain(None));
+        assert!(all.contains(name) && !all.contains("no room"), "{all}");
+        for width in [44, 60, 80, 120] {
+            let shown = table(name).text(&plain(Some(width)));
+            assert!(shown.lines().all(|line| line.chars().count() <= width), "{width}: {shown}");
+            assert!(shown.contains("query") && shown.contains("low_confidence"), "{shown}");
+            assert_eq!(shown.contains("no room for: "), width < 57, "{width}: {shown}");
+        }
+        let least = table(name).text(&plain(Some(10)));
+        assert!(least.contains("no room for: matrix, z") && least.contains("…query"), "{least}");
+        assert_eq!(shortened("abcdefghij", 7), "ab…ghij");
+        assert_eq!(shortened("abc", 3), "abc");
+    }
+
+    #[test]
+    fn what_stands_out_is_told_apart() {
+        assert_eq!(above(Some(0.5), Some(0.1), Some(0.04)), Above::Control);
+        assert_eq!(above(Some(0.5), Some(0.1), Some(0.5)), Above::Chance);
+        assert_eq!(above(Some(0.05), Some(0.1), None), Above::Nothing);
+        assert_eq!(above(None, Some(0.1), None), Above::Nothing);
+    }
 }

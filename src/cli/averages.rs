@@ -1,6 +1,6 @@
 //! The averages of a comparison on stdout: one table, and in words what it comes to.
 
-use super::aligned::{Aligned, HEADING, SIGNIFICANT, is_significant, mean_and_sd, number, p_value};
+use super::aligned::{Aligned, HEADING, SIGNIFICANT, above, is_significant, mean_and_sd, number, p_value};
 use super::terminal::Terminal;
 use crate::error::escape;
 use crate::table::CompareAverageRow;
@@ -16,7 +16,7 @@ pub(super) fn text(rows: &[CompareAverageRow], terminal: &Terminal) -> String {
     out.push('\n');
     out.push_str(&table_text(rows, same_pair, terminal));
     out.push('\n');
-    out.push_str(&verdict(rows));
+    out.push_str(&terminal.prose(&verdict(rows)));
     out
 }
 
@@ -33,7 +33,7 @@ fn table_text(rows: &[CompareAverageRow], same_pair: bool, terminal: &Terminal) 
     }
     let numbers = names..header.len();
     header.push("status");
-    let mut table = Aligned::new(header, numbers);
+    let mut table = Aligned::new(header, numbers).sparing(&["layers", "side", "p", "w0 control"]);
     for row in rows {
         let mut cells = vec![format!("  {}", escape(&row.module)), row.matrix.to_string(), row.side.to_string()];
         if !same_pair {
@@ -44,7 +44,7 @@ fn table_text(rows: &[CompareAverageRow], same_pair: bool, terminal: &Terminal) 
             cells.extend([mean_and_sd(row.w0_mean, row.w0_sd), p_value(row.w0_p)]);
         }
         cells.push(row.status.to_string());
-        table.row(cells, row.status, is_significant(row.w0_p));
+        table.row(cells, row.status, above(row.phi_mean, row.gaussian_expected, row.w0_p));
     }
     table.text(terminal)
 }

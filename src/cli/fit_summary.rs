@@ -1,6 +1,6 @@
 //! What a fit means, in a table and in words.
 
-use super::aligned::{Aligned, HEADING, is_significant, mean_and_sd, number, p_value};
+use super::aligned::{Above, Aligned, HEADING, is_significant, mean_and_sd, number, p_value};
 use super::terminal::Terminal;
 use crate::error::escape;
 use crate::shared_theta::Fit;
@@ -14,26 +14,29 @@ pub(super) fn text(adapter: &str, fit: &Fit<'_>, terminal: &Terminal) -> String 
     out.push_str(", one Θ for all layers of a module\n");
     out.push_str(&table(&together, terminal));
     out.push('\n');
+    let mut words = String::new();
     for row in &together {
-        out.push_str(&verdict(row));
+        words.push_str(&verdict(row));
     }
     let parameters = fit.parameters();
-    out.push_str(&format!(
+    words.push_str(&format!(
         "Residual: the share ‖T − fitted‖/‖T‖ that Θ leaves. Chance: Gaussian targets with the same norms.\n\
          The checkpoint has {parameters} parameters.\n"
     ));
     if together.iter().any(|row| row.matrix == UpdateMatrix::Delta) {
         // Of the sample's value modules the largest singular value is ten times the second: random updates with these values are fitted
         // better (0.915) than the trained ones (0.925), and Gaussian ones worse (0.954).
-        out.push_str(
+        words.push_str(
             "Updates led by a few singular values are easier to fit than Gaussian ones, whose values are alike, trained or not.\n",
         );
     }
+    out.push_str(&terminal.prose(&words));
     out
 }
 
 fn table(rows: &[&FitRow], terminal: &Terminal) -> String {
-    let mut table = Aligned::new(vec!["  module", "matrix", "residual", "by chance", "p", "status"], 2..5);
+    let mut table =
+        Aligned::new(vec!["  module", "matrix", "residual", "by chance", "p", "status"], 2..5).sparing(&["p", "by chance"]);
     for row in rows {
         let cells = vec![
             format!("  {}", escape(&row.module)),
@@ -43,7 +46,7 @@ fn table(rows: &[&FitRow], terminal: &Terminal) -> String {
             p_value(row.p),
             row.status.to_string(),
         ];
-        table.row(cells, row.status, is_significant(row.p));
+        table.row(cells, row.status, if is_significant(row.p) { Above::Control } else { Above::Nothing });
     }
     table.text(terminal)
 }

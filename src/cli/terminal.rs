@@ -26,6 +26,8 @@ pub(super) struct Terminal {
     color_err: bool,
     quiet: bool,
     pub(super) verbose: bool,
+    /// Columns of stdout; none where it is no terminal.
+    width: Option<usize>,
 }
 
 const ERROR: Style = AnsiColor::Red.on_default().bold();
@@ -41,7 +43,44 @@ impl Terminal {
             ColorChoice::Never => false,
             ColorChoice::Auto => is_terminal && allowed,
         };
-        Self { color_out: on(io::stdout().is_terminal()), color_err: on(io::stderr().is_terminal()), quiet, verbose }
+        let (color_out, color_err) = (on(io::stdout().is_terminal()), on(io::stderr().is_terminal()));
+        let width =
+            terminal_size::terminal_size_of(io::stdout()).map(|(width, _)| usize::from(width.0)).filter(|width| *width > 0);
+        Self { color_out, color_err, quiet, verbose, width }
+    }
+
+    /// The same with a stdout of this width.
+    #[cfg(test)]
+    pub(super) fn of_width(self, width: Option<usize>) -> Self {
+        Self { width, ..self }
+    }
+
+    /// How many columns stdout has; none where it is a file or a pipe, and lines may be as long as they are.
+    pub(super) fn width(&self) -> Option<usize> {
+        self.width
+    }
+
+    /// Sentences as they are, or broken between words where a terminal ends.
+    pub(super) fn prose(&self, text: &str) -> String {
+        let Some(width) = self.width else { return text.to_owned() };
+        let mut out = String::new();
+        for line in text.lines() {
+            let mut used = 0;
+            for word in line.split(' ') {
+                let length = word.chars().count();
+                if used > 0 && used + 1 + length > width {
+                    out.push('\n');
+                    used = 0;
+                } else if used > 0 {
+                    out.push(' ');
+                    used += 1;
+                }
+                out.push_str(word);
+                used += length;
+            }
+            out.push('\n');
+        }
+        out
     }
 
     /// Text in a style, where stdout has colour.
