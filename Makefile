@@ -7,8 +7,18 @@ TARGET := $(or $(CARGO_TARGET_DIR),target)
 DEMO := $(TARGET)/demo
 # One command for everything that runs the release program, so that nothing is built twice.
 BUILD := $(CARGO) build --release --bin condlora --example refresh_results
-STUDY = $(TARGET)/release/condlora analyze $(DATA)/adapters --base $(DATA)/base/all-MiniLM-L6-v2-qv \
+STUDY = $(CONDLORA) analyze $(DATA)/adapters --base $(BASE) \
 	--init $(DATA)/init --figures-dir $(DEMO)/figures -o $(DEMO)/results --overwrite
+CONDLORA = $(TARGET)/release/condlora
+BASE := $(DATA)/base/all-MiniLM-L6-v2-qv
+# What the gallery has beside the study's own figures.
+define GALLERY
+$(CONDLORA) figures $(DEMO)/results --paper --figures-dir $(DEMO)/figures
+$(CONDLORA) compare $(DATA)/adapters/trec-seed0 $(DATA)/condlora/trec-seed0 --base $(BASE) -q -o $(DEMO)/compared --overwrite --figures none
+$(CONDLORA) figures $(DEMO)/compared --figures-dir $(DEMO)/figures/compared
+$(CONDLORA) fit $(DATA)/adapters/trec-seed0 --base $(BASE) -q -o $(DEMO)/fitted --overwrite --figures none
+$(CONDLORA) figures $(DEMO)/fitted --figures-dir $(DEMO)/figures/fitted
+endef
 REFRESH = $(TARGET)/release/examples/refresh_results $(DEMO)/results $(DEMO)/figures $(DATA)/results figures
 # openblas-static takes OpenBLAS from GitHub and compiles it: a matter of its own.
 FEATURES := --no-default-features --features openblas-system,pdf
@@ -22,11 +32,13 @@ help: ## List the targets
 demo: openblas ## Build, analyse the adapters in notebooks-data/, refresh its results/ and figures/
 	$(BUILD)
 	$(STUDY)
+	$(GALLERY)
 	$(REFRESH)
 
 results: openblas ## The same, and replace results and figures even where only rounding differs
 	$(BUILD)
 	$(STUDY)
+	$(GALLERY)
 	$(REFRESH) --always
 
 test: openblas programs ## Run all Rust tests

@@ -74,6 +74,7 @@ pub use shared_theta::{CompareParams, FitParams, MaterializeParams, prepare_comp
 pub use study::{AnalyzeConfig, AnalyzeParams, Inspection, Prepared, Progress, Shard, Study, inspect, prepare};
 pub use table::{
     AcrossRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
+    TrainingRow,
 };
 pub use terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 

@@ -141,7 +141,9 @@ fn out_holds_exactly_what_is_promised() {
             }
         }
     }
-    wanted.extend(["svg", "png"].map(|end| format!("figures/trec-seed0/overview.{end}")));
+    for name in ["overview", "query.spectrum", "value.spectrum"] {
+        wanted.extend(["svg", "png"].map(|end| format!("figures/trec-seed0/{name}.{end}")));
+    }
     wanted.sort();
     assert_eq!(found.keys().cloned().collect::<Vec<_>>(), wanted);
     assert_eq!(names(folder.path().join("deep/er").as_path()), ["out"]);
@@ -295,7 +297,7 @@ fn figures_can_go_elsewhere() {
     assert!(!folder.path().join("out/figures").exists());
     assert_eq!(
         files(&folder.path().join("plots")).keys().collect::<Vec<_>>(),
-        ["adapter/overview.svg", "adapter/query.A.left.i2-j2.svg", "mine.txt"]
+        ["adapter/overview.svg", "adapter/query.A.left.i2-j2.svg", "adapter/query.spectrum.svg", "mine.txt"]
     );
 }
 

@@ -125,7 +125,7 @@ impl Study<'_> {
 
 fn draw(tables: &Tables, formats: &[FigureFormat], scale: ColourScale) -> Vec<DrawnFigure> {
     let options = FigureOptions { formats: formats.to_vec(), scale, ..FigureOptions::default() };
-    draw_study(tables, &FigureContext { base_name: Some("all-MiniLM-L6-v2") }, &options).unwrap()
+    draw_study(tables, &FigureContext { base_name: Some("all-MiniLM-L6-v2"), adapter: None }, &options).unwrap()
 }
 
 /// The SVGs of a study: an adapter's heatmaps in table order, then its overview.
@@ -442,7 +442,7 @@ fn small() -> Tables {
 }
 
 fn drawn(tables: &Tables, options: &FigureOptions) -> Vec<DrawnFigure> {
-    draw_study(tables, &FigureContext { base_name: Some("all-MiniLM-L6-v2") }, options).unwrap()
+    draw_study(tables, &FigureContext { base_name: Some("all-MiniLM-L6-v2"), adapter: None }, options).unwrap()
 }
 
 /// The stored file of this name, made anew where that is asked for.

@@ -29,6 +29,7 @@ pub mod safetensors_writer;
 mod shards;
 mod strided;
 pub mod tensor;
+mod trainer_state;
 pub mod weights;
 
 #[cfg(test)]
@@ -63,6 +64,7 @@ pub use model_config::ModelConfig;
 pub use pairing::{Block, NameMap, PairedLayer, PairedModule, PairingRules, Split, base_name_warning, pair_with_base};
 pub use safetensors_writer::{SafetensorsWriter, TensorSpec};
 pub use tensor::{Dtype, FloatType, RawTensor, TensorInfo};
+pub use trainer_state::{LoggedValue, TRAINER_STATE_FILE, TrainingLog, find_training_log, read_training_log};
 pub use weights::WeightsFile;
 
 #[cfg(test)]

@@ -94,7 +94,7 @@ impl DrawingArgs {
             }
             None => out.write(&format!("figures/{}", figure.path()), &figure.bytes),
         };
-        draw_study_in_turn(tables, &FigureContext { base_name }, &self.options()?, memory, take)?;
+        draw_study_in_turn(tables, &FigureContext { base_name, adapter: None }, &self.options()?, memory, take)?;
         Ok(Elsewhere(elsewhere))
     }
 }

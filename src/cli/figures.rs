@@ -10,7 +10,7 @@ use super::drawing::{DrawingArgs, add_to_manifest};
 use super::terminal::Terminal;
 use super::{Global, Outcome};
 use crate::error::{Error, Result, escape, show_path};
-use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_study};
+use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study};
 use crate::table::{Manifest, SavedResults, write_files_atomically};
 
 /// Where figures go if nothing else is said.
@@ -20,11 +20,11 @@ const FOLDER: &str = "figures";
 #[command(after_help = "Examples:
   # Colours that span the values beside the diagonal
   condlora figures results --scale data
-  # One module for a paper, and what compare wrote
-  condlora figures results --modules value --figures svg --figures-dir paper/
+  # The paper's Figure 1 of one module, and what compare wrote
+  condlora figures results --paper --modules value --figures-dir paper/
   condlora figures compared --figures svg")]
 pub(super) struct FiguresArgs {
-    /// What analyze, merge or compare wrote
+    /// What analyze, merge, compare or fit wrote
     #[arg(value_name = "OUT")]
     results: PathBuf,
     /// Only these modules, by name; an overview shows these alone
@@ -33,6 +33,9 @@ pub(super) struct FiguresArgs {
     /// Only these adapters, by name
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is drawn")]
     adapters: Vec<String>,
+    /// The paper's Figure 1 and nothing else: Θ_A beside Θ_B of each module on one scale, its caption on stdout too
+    #[arg(long, help_heading = "What is drawn")]
+    paper: bool,
     #[command(flatten)]
     drawing: DrawingArgs,
 }
@@ -51,13 +54,15 @@ pub(super) fn run(
     }
     let results = read(args, terminal)?;
     let started = std::time::Instant::now();
-    let figures = pool.install(|| draw(&results, &options))?;
+    let drawn = pool.install(|| if args.paper { draw_captioned(&results, &options) } else { draw(&results, &options) })?;
+    let Drawn { figures, captions } = drawn;
     if figures.is_empty() {
-        return Err(Error::missing(&args.results, "has tables, but nothing in them that a figure shows"));
+        let what = if args.paper { "pairs of layers for Θ_A or Θ_B" } else { "anything that a figure shows" };
+        return Err(Error::missing(&args.results, format!("has no table with {what}")));
     }
     terminal.detail(&format!("{} figures: {:.1} ms", figures.len(), started.elapsed().as_secs_f64() * 1e3));
     let paths = write(args, &results, &figures, &manifest_of(args, &options, command_line))?;
-    terminal.data(&if global.json { json(&figures, &paths) } else { lines(&paths) })?;
+    terminal.data(&if global.json { json(&figures, &captions, &paths) } else { lines(&captions, &paths) })?;
     Ok(Outcome::Done)
 }
 
@@ -90,15 +95,38 @@ fn read(args: &FiguresArgs, terminal: &Terminal) -> Result<SavedResults> {
     Ok(results)
 }
 
-fn draw(results: &SavedResults, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+/// Figures, and the caption of each where it has one.
+#[derive(Default)]
+struct Drawn {
+    figures: Vec<DrawnFigure>,
+    captions: Vec<Option<String>>,
+}
+
+fn draw(results: &SavedResults, options: &FigureOptions) -> Result<Drawn> {
+    let context = FigureContext { base_name: results.base_name(), adapter: results.adapter() };
     let mut figures = Vec::new();
     if let Some(tables) = &results.study {
-        figures.extend(draw_study(tables, &FigureContext { base_name: results.base_name() }, options)?);
+        figures.extend(draw_study(tables, &context, options)?);
     }
     if let Some(rows) = &results.compare {
         figures.extend(draw_comparison(rows, options)?);
     }
-    Ok(figures)
+    if let Some(rows) = &results.fit {
+        figures.extend(draw_fit(rows, &context, options)?);
+    }
+    Ok(Drawn { captions: vec![None; figures.len()], figures })
+}
+
+fn draw_captioned(results: &SavedResults, options: &FigureOptions) -> Result<Drawn> {
+    let context = FigureContext { base_name: results.base_name(), adapter: results.adapter() };
+    let mut drawn = Drawn::default();
+    if let Some(tables) = &results.study {
+        for (caption, figures) in draw_paper(tables, &context, options)? {
+            drawn.captions.extend(figures.iter().map(|_| Some(caption.clone())));
+            drawn.figures.extend(figures);
+        }
+    }
+    Ok(drawn)
 }
 
 fn manifest_of(args: &FiguresArgs, options: &FigureOptions, command_line: Vec<String>) -> Manifest {
@@ -108,6 +136,7 @@ fn manifest_of(args: &FiguresArgs, options: &FigureOptions, command_line: Vec<St
         "results": plain(&args.results),
         "modules": args.modules,
         "adapters": args.adapters,
+        "paper": args.paper,
         "figures_dir": args.drawing.figures_dir.as_deref().map(plain),
     });
     add_to_manifest(&mut manifest.options, options, true);
@@ -149,22 +178,31 @@ fn below(results: &Path, dir: &Path) -> Option<String> {
     parts.collect::<Option<Vec<_>>>().map(|parts| parts.join("/"))
 }
 
-/// One path a line.
-fn lines(paths: &[PathBuf]) -> String {
-    paths.iter().map(|path| show_path(path) + "\n").collect()
+/// One path a line, after the last of a figure with a caption that.
+fn lines(captions: &[Option<String>], paths: &[PathBuf]) -> String {
+    let mut text = String::new();
+    for (index, path) in paths.iter().enumerate() {
+        text.push_str(&show_path(path));
+        text.push('\n');
+        if let Some(Some(caption)) = captions.get(index).filter(|caption| captions.get(index + 1) != Some(caption)) {
+            text.push_str(&format!("  {caption}\n"));
+        }
+    }
+    text
 }
 
-fn json(figures: &[DrawnFigure], paths: &[PathBuf]) -> String {
-    let one = |(figure, path): (&DrawnFigure, &PathBuf)| {
+fn json(figures: &[DrawnFigure], captions: &[Option<String>], paths: &[PathBuf]) -> String {
+    let one = |((figure, caption), path): ((&DrawnFigure, &Option<String>), &PathBuf)| {
         serde_json::json!({
             "file": plain(path),
             "figure": figure.kind.name(),
             "adapter": (!figure.adapter.is_empty()).then_some(&figure.adapter),
             "module": figure.kind.module(),
             "format": figure.format.name(),
+            "caption": caption,
         })
     };
-    let all: Vec<serde_json::Value> = figures.iter().zip(paths).map(one).collect();
+    let all: Vec<serde_json::Value> = figures.iter().zip(captions).zip(paths).map(one).collect();
     let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
     text.push('\n');
     text

@@ -6,12 +6,14 @@ use std::{io, time::Instant};
 use clap::{Args, ValueEnum};
 use rayon::ThreadPool;
 
-use super::analyze::{ConventionChoice, plain};
+use super::analyze::{ConventionChoice, adapter_record, plain};
+use super::drawing::{FormatArgs, add_to_manifest};
 use super::progress::Reporter;
 use super::terminal::Terminal;
 use super::{Global, Outcome, fit_summary, input_record};
 use crate::checkpoint::{FloatType, NameMap, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
 use crate::error::{Result, escape, show_path};
+use crate::figure::{FigureContext, FigureOptions, draw_fit};
 use crate::linalg::lapack::blas_description;
 use crate::shared_theta::{FitParams, prepare_fit};
 use crate::table::{Manifest, OutputDir, TableFormat, rows_json, write_table};
@@ -60,6 +62,8 @@ pub(super) struct FitArgs {
     /// The type that Θ is stored in
     #[arg(long, value_name = "TYPE", default_value = "F64", ignore_case = true, help_heading = "Output")]
     dtype: Stored,
+    #[command(flatten)]
+    drawing: FormatArgs,
     /// Replace OUT if condlora made it
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
@@ -93,8 +97,8 @@ impl FitArgs {
         }
     }
 
-    fn options_json(&self, params: &FitParams) -> serde_json::Value {
-        serde_json::json!({
+    fn options_json(&self, params: &FitParams, drawing: &FigureOptions) -> serde_json::Value {
+        let mut options = serde_json::json!({
             "command": "fit",
             "adapter": plain(&params.adapter),
             "base": params.base.as_deref().map(plain),
@@ -107,7 +111,9 @@ impl FitArgs {
             "null_draws": params.null_draws,
             "seed": params.seed,
             "dtype": params.dtype.name(),
-        })
+        });
+        add_to_manifest(&mut options, drawing, false);
+        options
     }
 }
 
@@ -120,7 +126,8 @@ pub(super) fn run(
     terminal: &Terminal,
 ) -> Result<Outcome> {
     let params = args.params();
-    let options = args.options_json(&params);
+    let drawing = args.drawing.options()?;
+    let options = args.options_json(&params, &drawing);
     let config = params.check()?;
     let prepared = pool.install(|| prepare_fit(&config))?;
     let mut warnings = prepared.warnings().to_vec();
@@ -148,6 +155,10 @@ pub(super) fn run(
     let writing = Instant::now();
     out.require_room(fit.bytes())?;
     write_table(&mut out, &fit.rows, &[TableFormat::Csv])?;
+    let context = FigureContext { base_name: None, adapter: Some(prepared.adapter_name()) };
+    for figure in pool.install(|| draw_fit(&fit.rows, &context, &drawing))? {
+        out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
+    }
     out.write(CONFIG_FILE, &fit.config_json())?;
     let mut inputs = fit.inputs.clone();
     let mut refused = None;
@@ -164,6 +175,7 @@ pub(super) fn run(
     manifest.options = options;
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
+    manifest.adapters = vec![adapter_record(&prepared.analysed())];
     manifest.inputs = inputs.iter().map(input_record).collect();
     manifest.warnings = warnings;
     manifest.libraries.insert("openblas".into(), blas_description());

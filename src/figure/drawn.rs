@@ -60,10 +60,33 @@ pub enum FigureKind {
         /// How many of the right one.
         j: usize,
     },
+    /// Singular values of one module's conversion matrices, by layer.
+    Spectrum {
+        /// Module name.
+        module: String,
+    },
+    /// The paper's Figure 1: Θ_A and Θ_B of one module on one scale.
+    Paper {
+        /// Module name.
+        module: String,
+        /// Which singular vectors.
+        side: Side,
+        /// How many singular vectors of `layer_a`.
+        i: usize,
+        /// How many singular vectors of `layer_b`.
+        j: usize,
+    },
+    /// What one Θ for all layers of a module leaves.
+    Fit {
+        /// Module name.
+        module: String,
+    },
+    /// Losses and metrics of an adapter's training, and its learning rate.
+    Training,
 }
 
 impl FigureKind {
-    /// The kind's name: `heatmap`, `overview`, `across`, `grid`, `comparison`.
+    /// The kind's name: `heatmap`, `overview`, `across`, `grid`, `comparison`, `spectrum`, `paper`, `fit`, `training`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -72,6 +95,10 @@ impl FigureKind {
             Self::Across { .. } => "across",
             Self::ByNumber { .. } => "grid",
             Self::Comparison { .. } => "comparison",
+            Self::Spectrum { .. } => "spectrum",
+            Self::Paper { .. } => "paper",
+            Self::Fit { .. } => "fit",
+            Self::Training => "training",
         }
     }
 
@@ -82,8 +109,11 @@ impl FigureKind {
             Self::Heatmap { module, .. }
             | Self::Across { module, .. }
             | Self::ByNumber { module, .. }
-            | Self::Comparison { module, .. } => Some(module),
-            Self::Overview => None,
+            | Self::Comparison { module, .. }
+            | Self::Spectrum { module }
+            | Self::Paper { module, .. }
+            | Self::Fit { module } => Some(module),
+            Self::Overview | Self::Training => None,
         }
     }
 }
@@ -105,17 +135,15 @@ pub struct DrawnFigure {
 const ACROSS_FOLDER: &str = "+across";
 
 impl DrawnFigure {
-    /// Where it belongs below the folder of the figures: `trec-seed0/query.A.left.i8-j8.svg`, `+across/query.A.left.i8-j8.svg`,
-    /// `value.i8-j8.svg` of a comparison. Names are safe for a file system.
+    /// Where it belongs below the folder of the figures: `trec-seed0/query.A.left.i8-j8.svg`, `trec-seed0/query.spectrum.svg`,
+    /// `+across/query.A.left.i8-j8.svg`, `value.i8-j8.svg` of a comparison, `value.fit.svg`. Names are safe for a file system.
     #[must_use]
     pub fn path(&self) -> String {
         let file = self.file_name();
         match &self.kind {
             FigureKind::Across { .. } => format!("{ACROSS_FOLDER}/{file}"),
-            FigureKind::Comparison { .. } => file,
-            FigureKind::Heatmap { .. } | FigureKind::ByNumber { .. } | FigureKind::Overview => {
-                format!("{}/{file}", adapter_path(&self.adapter))
-            }
+            FigureKind::Comparison { .. } | FigureKind::Fit { .. } => file,
+            _ => format!("{}/{file}", adapter_path(&self.adapter)),
         }
     }
 
@@ -131,7 +159,11 @@ impl DrawnFigure {
                 with_ending(module, &format!(".{matrix}.{side}.grid-l{layer_a}-l{layer_b}.{format}"))
             }
             FigureKind::Comparison { module, i, j } => with_ending(module, &format!(".i{i}-j{j}.{format}")),
+            FigureKind::Paper { module, side, i, j } => with_ending(module, &format!(".figure1.{side}.i{i}-j{j}.{format}")),
+            FigureKind::Spectrum { module } => with_ending(module, &format!(".spectrum.{format}")),
+            FigureKind::Fit { module } => with_ending(module, &format!(".fit.{format}")),
             FigureKind::Overview => format!("overview.{format}"),
+            FigureKind::Training => format!("training.{format}"),
         }
     }
 }

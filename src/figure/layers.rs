@@ -4,17 +4,16 @@
 
 use std::collections::HashMap;
 
-use super::colour::{self, Rgb};
-use super::font::{self, HALF_CAP, fit, printable};
+use super::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
+use super::colour;
+use super::font::{fit, printable};
 use super::scene::{Anchor, Scene};
-use super::ticks::{labelled_layers, round_ticks, widest};
 use crate::table::CompareRow;
 use crate::terms::UpdateMatrix;
 
 const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
 const SUBTITLE: f64 = 11.0;
-const LABEL: f64 = 10.0;
 /// Height of a panel, and what stands between two.
 const HEIGHT: f64 = 170.0;
 const GAP: f64 = 22.0;
@@ -23,18 +22,8 @@ const WIDEST: f64 = 420.0;
 const NARROWEST: f64 = 170.0;
 /// A layer's share of the width where there are few.
 const CELL: f64 = 30.0;
-const TICK: f64 = 3.0;
 /// Most tick labels on the axis of φ.
 const TICKS: usize = 6;
-/// Length of a sample in the key, and space around it.
-const SAMPLE: f64 = 22.0;
-const DOT: f64 = 2.6;
-const DASH: f64 = 4.0;
-
-const OBSERVED: Rgb = Rgb(0x1b, 0x4f, 0x9c);
-const CONTROL: Rgb = Rgb(0xb8, 0x62, 0x0e);
-const BAND: Rgb = Rgb(0xf6, 0xdf, 0xc0);
-const GRID: Rgb = Rgb(0xe8, 0xe8, 0xe8);
 
 /// One module and (i, j) of `compare.csv`.
 pub(super) struct LayerLines<'a> {
@@ -64,11 +53,6 @@ impl<'a> LayerLines<'a> {
         value(row).filter(|value| value.is_finite())
     }
 
-    /// One value for each layer.
-    fn values(&self, matrix: UpdateMatrix, value: impl Fn(&CompareRow) -> Option<f64> + Copy) -> Vec<Option<f64>> {
-        self.layers.iter().map(|layer| self.value(matrix, *layer, value)).collect()
-    }
-
     fn has_control(&self) -> bool {
         self.rows.iter().any(|row| row.w0_mean.is_some())
     }
@@ -87,192 +71,80 @@ impl<'a> LayerLines<'a> {
 /// The scene of one module and (i, j).
 pub(super) fn scene(lines: &LayerLines<'_>) -> Option<Scene> {
     let first = *lines.rows.first()?;
-    let end = lines.end();
     let count = lines.layers.len() as f64;
     let panel_width = (CELL * count).clamp(NARROWEST, WIDEST);
-    let ticks = round_ticks(0.0, end, TICKS);
-    let axis = LABEL + 8.0 + widest(ticks.iter().map(|(_, label)| label.as_str()), LABEL) + TICK + 3.0;
+    let y = Axis::linear(0.0, lines.end(), TICKS);
+    let axis = LABEL + 8.0 + y.width();
     let panels = UpdateMatrix::ALL.len() as f64;
     let content = axis + panels * panel_width + (panels - 1.0) * GAP;
 
     let title = format!("{} · φ(i = {}, j = {}) by layer", printable(&first.module), first.i, first.j);
     let pair = format!("{} and {}", printable(&first.left), printable(&first.right));
     let (title, pair) = (fit(&title, TITLE, content), fit(&pair, SUBTITLE, content));
-    let title_at = MARGIN + 2.0 * HALF_CAP * TITLE;
-    let pair_at = title_at + 1.7 * SUBTITLE;
-    let key_at = pair_at + 20.0;
+    let key_at = chart::second_at(MARGIN, TITLE, SUBTITLE) + 20.0;
     let top = key_at + 30.0;
-    let bottom = top + HEIGHT;
-    let height = bottom + TICK + 2.0 + LABEL + 6.0 + LABEL + MARGIN;
 
-    let mut scene = Scene::new(content + 2.0 * MARGIN, height, format!("{title}. {pair}"));
-    scene.text(MARGIN, title_at, TITLE, Anchor::Start, colour::INK, title);
-    scene.text(MARGIN, pair_at, SUBTITLE, Anchor::Start, colour::SOFT_INK, pair);
-    key(&mut scene, MARGIN, key_at, lines.has_control());
+    let mut scene = Scene::new(content + 2.0 * MARGIN, top + HEIGHT + BELOW + MARGIN, format!("{title}. {pair}"));
+    chart::titles(&mut scene, MARGIN, (title, TITLE), (pair, SUBTITLE));
+    let control = lines.has_control().then_some((Sample::Control, "w0 control: mean ± sd"));
+    let entries = [Some((Sample::Dotted(OBSERVED), "observed")), control, Some((Sample::Dashed, "chance"))];
+    key(&mut scene, MARGIN, key_at, &entries.into_iter().flatten().collect::<Vec<_>>());
     scene.text_upwards(MARGIN + LABEL / 2.0, top + HEIGHT / 2.0, LABEL, Anchor::Middle, colour::INK, "φ");
     for (index, matrix) in UpdateMatrix::ALL.into_iter().enumerate() {
         let left = MARGIN + axis + index as f64 * (panel_width + GAP);
-        let panel = Panel { lines, matrix, left, top, width: panel_width, end };
-        panel.draw(&mut scene, &ticks, index == 0);
+        let panel = Panel { lines, matrix, plot: Plot { left, top, width: panel_width, height: HEIGHT, y: &y } };
+        panel.draw(&mut scene, index == 0);
     }
     Some(scene)
 }
 
-/// What the lines are.
-fn key(scene: &mut Scene, left: f64, y: f64, with_control: bool) {
-    let mut x = left;
-    let mut entry = |scene: &mut Scene, draw: &dyn Fn(&mut Scene, f64), text: &str| {
-        draw(scene, x);
-        scene.text_centred(x + SAMPLE + 6.0, y, LABEL, Anchor::Start, colour::INK, text);
-        x += SAMPLE + 6.0 + font::width(text, LABEL) + 18.0;
-    };
-    entry(
-        scene,
-        &|scene, x| {
-            scene.path(&[(x, y), (x + SAMPLE, y)], 1.5, OBSERVED);
-            scene.dot(x + SAMPLE / 2.0, y, DOT, OBSERVED);
-        },
-        "observed",
-    );
-    if with_control {
-        entry(
-            scene,
-            &|scene, x| {
-                scene.area(&[(x, y - 5.0), (x + SAMPLE, y - 5.0), (x + SAMPLE, y + 5.0), (x, y + 5.0)], BAND);
-                scene.path(&[(x, y), (x + SAMPLE, y)], 1.0, CONTROL);
-            },
-            "w0 control: mean ± sd",
-        );
+/// `A`, `B`, `B·A`.
+pub(super) fn update_name(matrix: UpdateMatrix) -> &'static str {
+    match matrix {
+        UpdateMatrix::A => "A",
+        UpdateMatrix::B => "B",
+        UpdateMatrix::Delta => "B·A",
     }
-    entry(scene, &|scene, x| dashed(scene, (x, y), (x + SAMPLE, y)), "chance");
 }
 
 /// One matrix.
 struct Panel<'a> {
     lines: &'a LayerLines<'a>,
     matrix: UpdateMatrix,
-    left: f64,
-    top: f64,
-    width: f64,
-    end: f64,
+    plot: Plot<'a>,
 }
 
 impl Panel<'_> {
-    fn draw(&self, scene: &mut Scene, ticks: &[(f64, String)], labelled: bool) {
-        let (left, top, bottom) = (self.left, self.top, self.top + HEIGHT);
-        let name = match self.matrix {
-            UpdateMatrix::A => "A",
-            UpdateMatrix::B => "B",
-            UpdateMatrix::Delta => "B·A",
-        };
-        let title = format!("{name}, {} vectors", self.matrix.side());
-        scene.text(left, top - 7.0, SUBTITLE, Anchor::Start, colour::INK, title);
-        for (value, label) in ticks {
-            let y = self.y(*value);
-            if *value > 0.0 {
-                scene.line((left, y), (left + self.width, y), GRID);
-            }
-            scene.line((left - TICK, y), (left, y), colour::FRAME);
-            if labelled {
-                scene.text_centred(left - TICK - 3.0, y, LABEL, Anchor::End, colour::INK, label.as_str());
-            }
-        }
-        self.control(scene);
-        self.chance(scene);
-        self.observed(scene);
-        scene.frame(left, top, self.width, HEIGHT, colour::FRAME);
-        let cell = self.width / self.lines.layers.len() as f64;
-        for index in labelled_layers(&self.lines.layers, cell, 4.0, |label| font::width(label, LABEL)) {
-            let x = self.x(index);
-            scene.line((x, bottom), (x, bottom + TICK), colour::FRAME);
-            let label = self.lines.layers[index].to_string();
-            scene.text(x, bottom + TICK + 2.0 + LABEL, LABEL, Anchor::Middle, colour::INK, label);
-        }
-        let below = bottom + TICK + 2.0 + LABEL + 6.0 + LABEL;
-        scene.text(left + self.width / 2.0, below, LABEL, Anchor::Middle, colour::INK, "layer");
-    }
-
-    fn x(&self, index: usize) -> f64 {
-        self.left + (index as f64 + 0.5) * self.width / self.lines.layers.len() as f64
-    }
-
-    fn y(&self, value: f64) -> f64 {
-        self.top + HEIGHT * (1.0 - value / self.end)
-    }
-
-    /// Stretches of layers that have a value; a single one is given some width.
-    fn stretches(&self, values: &[Option<f64>]) -> Vec<Vec<(f64, f64)>> {
-        let half = (0.35 * self.width / values.len().max(1) as f64).min(8.0);
-        let mut stretches: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
-        for (index, value) in values.iter().enumerate() {
-            match (value, stretches.last_mut()) {
-                (Some(value), Some(open)) => open.push((self.x(index), *value)),
-                _ => stretches.push(Vec::new()),
-            }
-        }
-        stretches.retain(|stretch| !stretch.is_empty());
-        for stretch in &mut stretches {
-            if let [(x, value)] = stretch[..] {
-                *stretch = vec![(x - half, value), (x + half, value)];
-            }
-        }
-        stretches
-    }
-
-    fn control(&self, scene: &mut Scene) {
-        let mean = self.lines.values(self.matrix, |row| row.w0_mean);
+    fn draw(&self, scene: &mut Scene, labelled: bool) {
+        let (plot, layers) = (&self.plot, &self.lines.layers);
+        let title = format!("{}, {} vectors", update_name(self.matrix), self.matrix.side());
+        scene.text(plot.left, plot.top - 7.0, SUBTITLE, Anchor::Start, colour::INK, title);
+        plot.grid(scene, labelled);
+        let alone = (0.35 * plot.width / layers.len() as f64).min(8.0);
         let edge = |sign: f64| move |row: &CompareRow| row.w0_mean.map(|mean| (mean + sign * row.w0_sd.unwrap_or(0.0)).max(0.0));
-        let low = self.stretches(&self.lines.values(self.matrix, edge(-1.0)));
-        let high = self.stretches(&self.lines.values(self.matrix, edge(1.0)));
-        for (low, high) in low.iter().zip(&high) {
-            let around: Vec<(f64, f64)> = low.iter().chain(high.iter().rev()).map(|&(x, value)| (x, self.y(value))).collect();
-            scene.area(&around, BAND);
+        plot.band(scene, &self.points(edge(-1.0)), &self.points(edge(1.0)), alone);
+        plot.line(scene, &self.points(|row| row.w0_mean), 1.0, alone, chart::CONTROL);
+        plot.dashed(scene, &self.points(|row| row.gaussian_expected), alone);
+        let observed = self.points(|row| row.phi);
+        if observed.iter().filter(|(_, value)| value.is_some()).count() > 1 {
+            plot.line(scene, &observed, 1.5, alone, OBSERVED);
         }
-        for stretch in self.stretches(&mean) {
-            let points: Vec<(f64, f64)> = stretch.iter().map(|&(x, value)| (x, self.y(value))).collect();
-            scene.path(&points, 1.0, CONTROL);
-        }
+        plot.dots(scene, &observed, OBSERVED);
+        plot.close(scene, layers, layers.len(), "layer");
     }
 
-    fn chance(&self, scene: &mut Scene) {
-        for stretch in self.stretches(&self.lines.values(self.matrix, |row| row.gaussian_expected)) {
-            for ends in stretch.windows(2) {
-                dashed(scene, (ends[0].0, self.y(ends[0].1)), (ends[1].0, self.y(ends[1].1)));
-            }
-        }
-    }
-
-    fn observed(&self, scene: &mut Scene) {
-        let values = self.lines.values(self.matrix, |row| row.phi);
-        for stretch in self.stretches(&values) {
-            let points: Vec<(f64, f64)> = stretch.iter().map(|&(x, value)| (x, self.y(value))).collect();
-            if values.iter().flatten().count() > 1 {
-                scene.path(&points, 1.5, OBSERVED);
-            }
-        }
-        let dot = DOT.min(0.3 * self.width / values.len().max(1) as f64).max(1.0);
-        for (index, value) in values.iter().enumerate() {
-            if let Some(value) = value {
-                scene.dot(self.x(index), self.y(*value), dot, OBSERVED);
-            }
-        }
-    }
-}
-
-/// A dashed straight line.
-fn dashed(scene: &mut Scene, from: (f64, f64), to: (f64, f64)) {
-    let (dx, dy) = (to.0 - from.0, to.1 - from.1);
-    let length = dx.hypot(dy);
-    let at = |along: f64| (from.0 + dx * along / length, from.1 + dy * along / length);
-    let mut start = 0.0;
-    while start < length {
-        scene.path(&[at(start), at((start + DASH).min(length))], 1.0, colour::SOFT_INK);
-        start += 2.0 * DASH;
+    /// One value for each layer.
+    fn points(&self, value: impl Fn(&CompareRow) -> Option<f64> + Copy) -> Points {
+        let (layers, plot) = (&self.lines.layers, &self.plot);
+        let point =
+            |(index, layer): (usize, &u32)| (plot.part(index, layers.len()), self.lines.value(self.matrix, *layer, value));
+        layers.iter().enumerate().map(point).collect()
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use super::super::font::{self, HALF_CAP};
     use super::super::scene::{Item, SCALE, Text};
     use super::*;
     use crate::terms::Status;

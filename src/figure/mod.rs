@@ -1,5 +1,5 @@
-//! Table rows to pictures: the paper's heatmaps, one overview for each adapter, heatmaps of different adapters, and the lines of a
-//! comparison, as SVG, PNG and PDF.
+//! Table rows to pictures: the paper's heatmaps, one overview for each adapter, heatmaps of different adapters, and line charts of
+//! comparisons, fits, singular values and training, as SVG, PNG and PDF.
 //!
 //! Sees row types only, so any picture can be drawn again from a saved table. Writes no files: the caller does.
 
@@ -7,11 +7,13 @@ mod across;
 mod bar;
 mod bitmap;
 mod by_number;
+mod chart;
 mod colour;
 mod comparison;
 mod dendrogram;
 mod drawn;
 pub mod embedded;
+mod fitted;
 mod font;
 mod group;
 mod heatmap;
@@ -21,17 +23,22 @@ mod legible;
 mod options;
 mod overview;
 mod panel;
+mod paper;
 #[cfg(feature = "pdf")]
 mod pdf;
 mod scene;
 mod similar;
+mod spectrum;
 mod study;
 mod svg;
 mod ticks;
+mod training;
 
 pub use self::comparison::draw_comparison;
 pub use self::drawn::{DrawnFigure, FigureKind};
+pub use self::fitted::draw_fit;
 pub use self::options::{CellOrder, ColourMap, ColourScale, Dpi, FigureFormat, FigureOptions};
+pub use self::paper::draw_paper;
 pub use self::study::{draw_study, draw_study_in_turn};
 use crate::error::Result;
 
@@ -40,6 +47,8 @@ use crate::error::Result;
 pub struct FigureContext<'a> {
     /// The base model's name, for the overviews' titles.
     pub base_name: Option<&'a str>,
+    /// The adapter that a fit is of, where its table does not say.
+    pub adapter: Option<&'a str>,
 }
 
 /// A scene as a file of one format.

@@ -1,4 +1,4 @@
-//! All figures of a study: heatmaps, one overview for each adapter, and heatmaps of different adapters.
+//! All figures of a study: heatmaps, one overview and the singular values for each adapter, and heatmaps of different adapters.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -10,6 +10,8 @@ use super::by_number::{self, ByNumber};
 use super::drawn::{DrawnFigure, FigureKind, bytes_while_drawn, render};
 use super::group::{self, Group};
 use super::scene::Scene;
+use super::spectrum::{self, Spectra};
+use super::training::{self, Training};
 use super::{FigureContext, FigureOptions, heatmap, overview};
 use crate::error::Result;
 use crate::table::rows::Tables;
@@ -18,11 +20,14 @@ use crate::table::rows::Tables;
 enum Job<'a> {
     Heatmap(&'a Group<'a>),
     Overview(&'a str, &'a [&'a Group<'a>]),
+    Spectrum(&'a Spectra<'a>),
+    Training(&'a Training<'a>),
     Across(&'a Across<'a>),
     ByNumber(&'a ByNumber<'a>),
 }
 
-/// Draws every heatmap, in table order, after an adapter's last one those by number of vectors and its overview, and at the end those of different adapters.
+/// Draws for each adapter every heatmap, in table order, those by number of vectors, its overview, the singular values of each module, and
+/// its training where there is a log; at the end the heatmaps of different adapters.
 ///
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
@@ -55,13 +60,19 @@ pub fn draw_study_in_turn(
     let groups = group::groups(tables);
     let of_adapters = across::groups(tables.across.as_deref().unwrap_or_default());
     let by_number = by_number::groups(tables.grid.as_deref().unwrap_or_default());
+    let spectra = spectrum::spectra(&tables.spectrum);
+    let trainings = training::trainings(tables.training.as_deref().unwrap_or_default());
     let ranks = ranks_by_adapter(tables);
-    let by_adapter = by_adapter(&groups);
+    let by_adapter = by_adapter(&groups, &spectra, &trainings);
     let mut jobs: Vec<Job<'_>> = Vec::new();
-    for (adapter, groups) in &by_adapter {
-        jobs.extend(groups.iter().copied().map(Job::Heatmap));
+    for (adapter, theirs) in &by_adapter {
+        jobs.extend(theirs.groups.iter().copied().map(Job::Heatmap));
         jobs.extend(by_number.iter().filter(|group| group.adapter == *adapter).map(Job::ByNumber));
-        jobs.push(Job::Overview(adapter, groups));
+        if !theirs.groups.is_empty() {
+            jobs.push(Job::Overview(adapter, &theirs.groups));
+        }
+        jobs.extend(theirs.spectra.iter().copied().map(Job::Spectrum));
+        jobs.extend(theirs.training.map(Job::Training));
     }
     jobs.extend(of_adapters.iter().map(Job::Across));
     let lay_out = |job: &Job<'_>| match job {
@@ -70,6 +81,11 @@ pub fn draw_study_in_turn(
             let scene = overview::scene(adapter, groups, ranks.get(adapter).copied(), context, options)?;
             Some((scene, (*adapter).to_owned(), FigureKind::Overview))
         }
+        Job::Spectrum(spectra) => {
+            let kind = FigureKind::Spectrum { module: spectra.module.to_owned() };
+            Some((spectra.scene()?, spectra.adapter.to_owned(), kind))
+        }
+        Job::Training(training) => Some((training.scene()?, training.adapter.to_owned(), FigureKind::Training)),
         Job::Across(group) => Some((group.scene(options), String::new(), across_kind(group))),
         Job::ByNumber(group) => Some((group.scene(options), group.adapter.to_owned(), by_number_kind(group))),
     };
@@ -116,16 +132,40 @@ pub(super) fn ranks_by_adapter(tables: &Tables) -> HashMap<&str, (usize, usize)>
     ranks
 }
 
-/// The adapters in the order in which they first appear, with their groups.
-fn by_adapter<'a>(groups: &'a [Group<'a>]) -> Vec<(&'a str, Vec<&'a Group<'a>>)> {
+/// What is drawn for one adapter.
+#[derive(Default)]
+struct Drawn<'a> {
+    groups: Vec<&'a Group<'a>>,
+    spectra: Vec<&'a Spectra<'a>>,
+    training: Option<&'a Training<'a>>,
+}
+
+/// The adapters in the order in which they first appear, with what is drawn for each.
+fn by_adapter<'a>(
+    groups: &'a [Group<'a>],
+    spectra: &'a [Spectra<'a>],
+    trainings: &'a [Training<'a>],
+) -> Vec<(&'a str, Drawn<'a>)> {
     let mut places: HashMap<&str, usize> = HashMap::new();
-    let mut adapters: Vec<(&str, Vec<&Group<'_>>)> = Vec::new();
-    for group in groups {
-        let place = *places.entry(group.adapter).or_insert(adapters.len());
+    let mut adapters: Vec<(&str, Drawn<'_>)> = Vec::new();
+    let mut place_of = |adapter: &'a str, adapters: &mut Vec<(&'a str, Drawn<'a>)>| {
+        let place = *places.entry(adapter).or_insert(adapters.len());
         if place == adapters.len() {
-            adapters.push((group.adapter, Vec::new()));
+            adapters.push((adapter, Drawn::default()));
         }
-        adapters[place].1.push(group);
+        place
+    };
+    for group in groups {
+        let place = place_of(group.adapter, &mut adapters);
+        adapters[place].1.groups.push(group);
+    }
+    for spectra in spectra {
+        let place = place_of(spectra.adapter, &mut adapters);
+        adapters[place].1.spectra.push(spectra);
+    }
+    for training in trainings {
+        let place = place_of(training.adapter, &mut adapters);
+        adapters[place].1.training = Some(training);
     }
     adapters
 }

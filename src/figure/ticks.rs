@@ -47,6 +47,9 @@ pub(super) fn round_ticks(lo: f64, hi: f64, most: usize) -> Vec<(f64, String)> {
         return vec![(lo, number(lo, 2))];
     }
     let rough = span / (most.max(2) - 1) as f64;
+    if !rough.is_normal() {
+        return vec![(lo, number(lo, 2))];
+    }
     let power = 10_f64.powf(rough.log10().floor());
     // The smallest of 1, 2, 5, 10 times the power of ten that is no finer than asked for.
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough * 0.999_999).unwrap_or(rough);

@@ -65,7 +65,7 @@ struct Page {
 /// [`Error::Shape`] if a picture cannot be encoded or the template fails, which would be a bug.
 pub fn report_html(tables: &Tables, manifest: &Manifest) -> Result<Vec<u8>> {
     let draws = study_options(manifest).get("null_draws").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    let context = FigureContext { base_name: only_base_name(&manifest.adapters) };
+    let context = FigureContext { base_name: only_base_name(&manifest.adapters), adapter: None };
     let maps = MapsView::of(tables, &context)?;
     let data = script_json(&serde_json::to_string(&maps.data).map_err(|error| bug(&error))?);
     let warnings: BTreeSet<&String> = manifest.warnings.iter().collect();

@@ -20,6 +20,7 @@ mod schedule;
 mod shard;
 mod stopwatch;
 mod stored;
+mod training;
 mod workers;
 
 use std::collections::BTreeMap;
@@ -260,6 +261,11 @@ impl Prepared<'_> {
             let gone = |name: &String| skipped.iter().any(|(skipped, _)| skipped == name);
             let rows = across.into_values().flatten();
             tables.across = Some(rows.filter(|row| !gone(&row.adapter_a) && !gone(&row.adapter_b)).collect());
+        }
+        let logs = self.plan.logs.iter().filter(|log| !failed.contains_key(&log.adapter));
+        for log in logs {
+            inputs.push(log.record.clone());
+            tables.training.get_or_insert_default().extend(log.rows.iter().cloned());
         }
         inputs.sort();
         inputs.dedup();

@@ -8,6 +8,7 @@ use super::by_number::refuse_missing_layers;
 use super::grouping::{Group, choose_convention, group};
 use super::params::{AnalyzeConfig, AnalyzeParams};
 use super::shard::{Others, Whole, divide};
+use super::training::{PlannedLog, read_logs};
 use crate::checkpoint::{
     Adapter, AdapterLayer, BaseModel, FoundAdapter, InputRecord, PairedModule, base_name_warning, find_adapters, find_base,
     match_init, pair_with_base,
@@ -20,6 +21,8 @@ pub(super) struct Plan {
     pub(super) bases: Vec<BaseModel>,
     pub(super) adapters: Vec<PlannedAdapter>,
     pub(super) groups: Vec<Group>,
+    /// What the adapters' trainings logged.
+    pub(super) logs: Vec<PlannedLog>,
     /// Adapter name and text.
     pub(super) warnings: Vec<(String, String)>,
     /// Adapters that were passed over, and why (`--keep-going`).
@@ -80,6 +83,9 @@ impl Plan {
             }
         }
         plan.refuse_if_empty(plan.adapters.len(), given)?;
+        let (logs, warnings) = read_logs(&plan.adapters);
+        plan.logs = logs;
+        plan.warnings.extend(warnings);
         plan.groups = group(&plan.adapters, given.convention)?;
         Ok(plan)
     }

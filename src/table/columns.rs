@@ -9,6 +9,7 @@ use serde::{Serialize, Serializer};
 
 use super::rows::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
+    TrainingRow,
 };
 use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
@@ -290,6 +291,7 @@ columns!(SpectrumRow, "spectrum", [adapter, module, matrix, layer, k, sigma]);
 columns!(AcrossRow, "across", [module, layer, matrix, side, i, j, adapter_a, adapter_b, phi, gaussian_expected, status]);
 columns!(GridRow, "grid", [adapter, module, matrix, side, layer_a, layer_b, i, j, phi, gaussian_expected, status]);
 columns!(FitRow, "fit", [module, matrix, layer, residual, residual_expected, residual_sd, p, status]);
+columns!(TrainingRow, "training", [adapter, step, epoch, name, value]);
 columns!(
     MeasureRow,
     "measures",
@@ -335,6 +337,7 @@ mod tests {
         );
         assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
         assert_eq!(GridRow::COLUMNS.join(","), "adapter,module,matrix,side,layer_a,layer_b,i,j,phi,gaussian_expected,status");
+        assert_eq!(TrainingRow::COLUMNS.join(","), "adapter,step,epoch,name,value");
         assert_eq!(FitRow::COLUMNS.join(","), "module,matrix,layer,residual,residual_expected,residual_sd,p,status");
         assert_eq!(
             MeasureRow::COLUMNS.join(","),

@@ -30,7 +30,7 @@ pub use output::OutputDir;
 pub use phi_matrix::{PhiMatrix, phi_matrices};
 pub use rows::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
-    Tables,
+    Tables, TrainingRow,
 };
 pub use saved::SavedResults;
 pub use shards::Shards;

@@ -331,6 +331,21 @@ impl FitRow {
     pub const ALL: &str = "all";
 }
 
+/// One row of `training.csv`: a number that was logged while an adapter was trained.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingRow {
+    /// Adapter name.
+    pub adapter: String,
+    /// Optimiser steps done.
+    pub step: usize,
+    /// Epochs done.
+    pub epoch: Option<f64>,
+    /// What was logged (`loss`, `eval_accuracy`).
+    pub name: String,
+    /// Its value; none where it was NaN or infinite.
+    pub value: Option<f64>,
+}
+
 /// All rows of one study, each table in its fixed order.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct Tables {
@@ -348,4 +363,6 @@ pub struct Tables {
     pub measures: Option<Vec<MeasureRow>>,
     /// `grid.csv`; none where it was not asked for.
     pub grid: Option<Vec<GridRow>>,
+    /// `training.csv`; none where no adapter has a log.
+    pub training: Option<Vec<TrainingRow>>,
 }

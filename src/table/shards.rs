@@ -14,7 +14,7 @@ use serde_json::Value;
 use super::columns::Row;
 use super::format::TableFormat;
 use super::manifest::{AdapterRecord, Host, InputRecord, MANIFEST_FILE, MergedFrom, ShardRecord, is_our_output};
-use super::rows::{GridRow, MeasureRow, Tables};
+use super::rows::{GridRow, MeasureRow, Tables, TrainingRow};
 use super::{csv, in_words, parquet};
 use crate::error::{Error, Result, escape};
 
@@ -91,6 +91,7 @@ impl Shards {
         tables.similarity.sort_by(|a, b| a.adapter.cmp(&b.adapter));
         tables.conversion.sort_by(|a, b| a.adapter.cmp(&b.adapter));
         tables.spectrum.sort_by(|a, b| a.adapter.cmp(&b.adapter));
+        tables.training.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.adapter.cmp(&b.adapter)));
         tables.measures.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.adapter.cmp(&b.adapter)));
         tables.grid.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.adapter.cmp(&b.adapter)));
         let mut adapters: Vec<AdapterRecord> = parts.iter().flat_map(|part| part.manifest.adapters.iter().cloned()).collect();
@@ -160,6 +161,9 @@ impl Part {
         }
         if self.has::<GridRow>(formats) {
             to.grid.get_or_insert_default().extend(self.rows(formats)?);
+        }
+        if self.has::<TrainingRow>(formats) {
+            to.training.get_or_insert_default().extend(self.rows(formats)?);
         }
         Ok(())
     }

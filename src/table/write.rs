@@ -9,7 +9,7 @@ use super::rows::Tables;
 use super::{csv, npy, parquet};
 use crate::error::Result;
 
-/// Writes `summary`, `similarity`, `conversion`, `spectrum`, and `across`, `measures` and `grid` (where they were asked for) in each of the
+/// Writes `summary`, `similarity`, `conversion`, `spectrum`, and `across`, `measures`, `grid` and `training` (where they are there) in each of the
 /// formats that hold tables, and the φ matrices in `matrices/` (CSV) and `npy/`.
 ///
 /// # Errors
@@ -26,6 +26,9 @@ pub fn write_study(out: &mut OutputDir, tables: &Tables, formats: &[TableFormat]
         write_table(out, rows, formats)?;
     }
     if let Some(rows) = &tables.grid {
+        write_table(out, rows, formats)?;
+    }
+    if let Some(rows) = &tables.training {
         write_table(out, rows, formats)?;
     }
     let matrices = phi_matrices(&tables.similarity);

@@ -115,7 +115,8 @@ fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> 
     lines
 }
 
-fn adapter_record(analysed: &Analysed) -> AdapterRecord {
+/// An adapter as the manifest keeps it.
+pub(super) fn adapter_record(analysed: &Analysed) -> AdapterRecord {
     AdapterRecord {
         name: analysed.name.clone(),
         path: analysed.dir.to_string_lossy().into_owned(),

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{FloatType, InputRecord, NameMap};
 use crate::error::{Error, Result};
-use crate::study::{LayerSet, Progress, default_limit, show_bytes};
+use crate::study::{Analysed, LayerSet, Progress, default_limit, show_bytes};
 use crate::table::FitRow;
 use crate::terms::Convention;
 use opening::{Fittable, Opened};
@@ -180,6 +180,18 @@ impl PreparedFit<'_> {
     #[must_use]
     pub fn adapter_name(&self) -> &str {
         &self.opened.adapter.name
+    }
+
+    /// The adapter and its base model, for the record.
+    #[must_use]
+    pub fn analysed(&self) -> Analysed {
+        let Opened { adapter, base, .. } = &self.opened;
+        Analysed {
+            name: adapter.name.clone(),
+            dir: adapter.dir.clone(),
+            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
+            base_name: base.display_name().to_owned(),
+        }
     }
 
     /// What the user should know before the computation.

@@ -51,6 +51,7 @@ impl SavedResults {
             checks::conversion(&conversion)?;
             let spectrum = read.table::<SpectrumRow>(dir)?.ok_or_else(|| absent::<SpectrumRow>(dir))?;
             checks::spectrum(&spectrum)?;
+            let training = read.table(dir)?.map(|training| training.rows);
             let across = read.table(dir)?;
             across.as_ref().map_or(Ok(()), checks::across)?;
             let grid = read.table(dir)?;
@@ -63,6 +64,7 @@ impl SavedResults {
                 across: across.map(|across| across.rows),
                 measures: None,
                 grid: grid.map(|grid: TableFile<GridRow>| grid.rows),
+                training,
             });
         } else if dir.join(format!("{}.csv", SimilarityRow::TABLE)).exists() {
             return Err(absent::<SummaryRow>(dir));
@@ -95,6 +97,15 @@ impl SavedResults {
     #[must_use]
     pub fn base_name(&self) -> Option<&str> {
         only_base_name(&self.manifest.as_ref()?.adapters)
+    }
+
+    /// The adapter's name, where the results are of one.
+    #[must_use]
+    pub fn adapter(&self) -> Option<&str> {
+        match &self.manifest.as_ref()?.adapters[..] {
+            [only] => Some(&only.name),
+            _ => None,
+        }
     }
 
     /// The names of all modules.
@@ -137,6 +148,7 @@ impl SavedResults {
             tables.similarity.retain(|row| kept(&row.adapter));
             tables.conversion.retain(|row| kept(&row.adapter));
             tables.spectrum.retain(|row| kept(&row.adapter));
+            tables.training.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.adapter)));
             tables.across.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.adapter_a) && kept(&row.adapter_b)));
             tables.grid.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.adapter)));
         }

@@ -1,0 +1,210 @@
+//! What the Hugging Face Trainer logged while an adapter was trained: `log_history` in `trainer_state.json`.
+//!
+//! Beside the weights it is a bonus: nothing depends on it, and one that cannot be read is told and left out.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::path::{Path, PathBuf};
+
+use serde::de::{SeqAccess, Visitor};
+use serde::{Deserialize, Deserializer};
+use serde_json::Value;
+
+use super::adapter::InputRecord;
+use super::files::read_small;
+use super::python_json::quote_non_finite;
+use crate::error::{Error, Result, escape};
+
+/// The Trainer's name for it.
+pub const TRAINER_STATE_FILE: &str = "trainer_state.json";
+/// A log of half a million entries fits.
+const MOST_BYTES: u64 = 64 << 20;
+/// Folders of checkpoints.
+const CHECKPOINT: &str = "checkpoint-";
+/// Counters and times that are no curve of training.
+const NO_CURVE: [&str; 3] = ["step", "epoch", "total_flos"];
+
+/// One number of one entry of the log.
+#[derive(Debug, Clone, PartialEq)]
+pub struct LoggedValue {
+    /// Optimiser steps done.
+    pub step: usize,
+    /// Epochs done.
+    pub epoch: Option<f64>,
+    /// What was logged (`loss`, `eval_accuracy`).
+    pub name: String,
+    /// Its value; none where it was NaN or infinite.
+    pub value: Option<f64>,
+}
+
+/// The log of one training run.
+#[derive(Debug, Clone, PartialEq)]
+pub struct TrainingLog {
+    /// Everything logged, in its order.
+    pub values: Vec<LoggedValue>,
+    /// The file and its hash.
+    pub record: InputRecord,
+}
+
+/// The log that belongs to an adapter: in its folder, in the checkpoint's that it is a named adapter of, or in its last checkpoint's.
+#[must_use]
+pub fn find_training_log(adapter_dir: &Path) -> Option<PathBuf> {
+    let own = adapter_dir.join(TRAINER_STATE_FILE);
+    if own.is_file() {
+        return Some(own);
+    }
+    let parent = adapter_dir.parent().filter(|parent| checkpoint_number(parent).is_some());
+    if let Some(log) = parent.map(|parent| parent.join(TRAINER_STATE_FILE)).filter(|log| log.is_file()) {
+        return Some(log);
+    }
+    let folders = std::fs::read_dir(adapter_dir).ok()?.flatten().map(|entry| entry.path());
+    let logs = folders.filter_map(|folder| Some((checkpoint_number(&folder)?, folder.join(TRAINER_STATE_FILE))));
+    logs.filter(|(_, log)| log.is_file()).max().map(|(_, log)| log)
+}
+
+/// The N of `checkpoint-N`.
+fn checkpoint_number(folder: &Path) -> Option<u64> {
+    folder.file_name()?.to_str()?.strip_prefix(CHECKPOINT)?.parse().ok()
+}
+
+/// Reads a log.
+///
+/// # Errors
+/// [`Error::Missing`] if it cannot be read, [`Error::Malformed`] if it is no `trainer_state.json`.
+pub fn read_training_log(path: &Path) -> Result<TrainingLog> {
+    let bytes = read_small(path, MOST_BYTES)?;
+    let blake3 = blake3::hash(&bytes).to_hex().to_string();
+    let state: State = serde_json::from_slice(&quote_non_finite(&bytes)).map_err(|error| {
+        Error::malformed(
+            path,
+            "training log",
+            "an object with a list `log_history` of entries with `step`",
+            escape(&error.to_string()),
+        )
+    })?;
+    let record = InputRecord { file: path.to_owned(), tensor: None, dtype: None, blake3 };
+    Ok(TrainingLog { values: state.log_history.0, record })
+}
+
+#[derive(Debug, Deserialize)]
+struct State {
+    log_history: Entries,
+}
+
+/// The numbers of all entries; an entry is taken apart as soon as it is read.
+#[derive(Debug)]
+struct Entries(Vec<LoggedValue>);
+
+impl<'de> Deserialize<'de> for Entries {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct List;
+        impl<'de> Visitor<'de> for List {
+            type Value = Entries;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a list of entries")
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
+                let mut values = Vec::new();
+                while let Some(entry) = list.next_element::<BTreeMap<String, Value>>()? {
+                    add_entry(&entry, &mut values).map_err(serde::de::Error::custom)?;
+                }
+                Ok(Entries(values))
+            }
+        }
+        deserializer.deserialize_seq(List)
+    }
+}
+
+fn add_entry(entry: &BTreeMap<String, Value>, values: &mut Vec<LoggedValue>) -> Result<(), String> {
+    let given = entry.get("step");
+    // Some programs write whole numbers as floats.
+    let step = given.and_then(|step| {
+        step.as_u64().or_else(|| step.as_f64().filter(|s| s.fract() == 0.0 && (0.0..1e15).contains(s)).map(|s| s as u64))
+    });
+    let Some(step) = step.and_then(|step| usize::try_from(step).ok()) else {
+        return Err(format!("`step` {}", given.map_or_else(|| "missing".to_owned(), |step| format!("of {step}"))));
+    };
+    let epoch = entry.get("epoch").and_then(Value::as_f64).filter(|epoch| epoch.is_finite());
+    for (name, value) in entry.iter().filter(|(name, _)| !NO_CURVE.contains(&name.as_str())) {
+        let value = match value {
+            Value::Number(number) => number.as_f64().filter(|number| number.is_finite()),
+            Value::String(word) if matches!(word.as_str(), "NaN" | "Infinity" | "-Infinity") => None,
+            _ => continue,
+        };
+        values.push(LoggedValue { step, epoch, name: name.clone(), value });
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(text: &str) -> Result<TrainingLog> {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join(TRAINER_STATE_FILE);
+        std::fs::write(&path, text).unwrap();
+        read_training_log(&path)
+    }
+
+    #[test]
+    fn numbers_are_taken_from_a_log_as_the_trainer_writes_it() {
+        let text = r#"{"best_metric": null, "epoch": 1.0, "log_history": [
+            {"epoch": 0.5, "grad_norm": NaN, "learning_rate": 5e-4, "loss": 0.75, "step": 10},
+            {"epoch": 1.0, "eval_accuracy": 0.5, "eval_loss": 0.625, "step": 20, "note": "x", "list": [1]},
+            {"step": 20.0, "total_flos": 1e15, "train_loss": 0.7}], "max_steps": 20}"#;
+        let log = read(text).unwrap();
+        let values: Vec<(usize, Option<f64>, &str, Option<f64>)> =
+            log.values.iter().map(|v| (v.step, v.epoch, v.name.as_str(), v.value)).collect();
+        assert_eq!(
+            values,
+            [
+                (10, Some(0.5), "grad_norm", None),
+                (10, Some(0.5), "learning_rate", Some(5e-4)),
+                (10, Some(0.5), "loss", Some(0.75)),
+                (20, Some(1.0), "eval_accuracy", Some(0.5)),
+                (20, Some(1.0), "eval_loss", Some(0.625)),
+                (20, None, "train_loss", Some(0.7)),
+            ]
+        );
+        assert_eq!(log.record.blake3, blake3::hash(text.as_bytes()).to_hex().to_string());
+    }
+
+    #[test]
+    fn what_is_no_log_is_refused() {
+        let deep = format!("{{\"log_history\": {}{}}}", "[".repeat(100_000), "]".repeat(100_000));
+        for text in
+            ["", "{", "[]", "{}", "{\"log_history\": 3}", "{\"log_history\": [3]}", "{\"log_history\": [{\"loss\": 1}]}", &deep]
+        {
+            let error = read(text).unwrap_err();
+            assert_eq!(error.exit_code(), 4, "{text}");
+            assert!(error.to_string().lines().count() == 1);
+        }
+        for step in ["-1", "1.5", "\"1\"", "null", "1e400", "1e16"] {
+            assert_eq!(read(&format!("{{\"log_history\": [{{\"step\": {step}}}]}}")).unwrap_err().exit_code(), 4, "{step}");
+        }
+        assert!(read("{\"log_history\": []}").unwrap().values.is_empty());
+    }
+
+    #[test]
+    fn it_is_looked_for_where_the_trainer_puts_it() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        let put = |name: &str| {
+            std::fs::create_dir_all(at(name)).unwrap();
+            std::fs::write(at(name).join(TRAINER_STATE_FILE), "{}").unwrap();
+        };
+        put("run/checkpoint-90");
+        put("run/checkpoint-100");
+        put("run/other-200");
+        std::fs::create_dir_all(at("run/checkpoint-300")).unwrap();
+        std::fs::create_dir_all(at("run/checkpoint-90/named/deep")).unwrap();
+        let found = |name: &str| find_training_log(&at(name)).map(|path| path.strip_prefix(folder.path()).unwrap().to_owned());
+        assert_eq!(found("run"), Some("run/checkpoint-100/trainer_state.json".into()));
+        assert_eq!(found("run/checkpoint-90"), Some("run/checkpoint-90/trainer_state.json".into()));
+        assert_eq!(found("run/checkpoint-90/named"), Some("run/checkpoint-90/trainer_state.json".into()));
+        assert_eq!((found("run/checkpoint-90/named/deep"), found("nowhere")), (None, None));
+        put("run");
+        assert_eq!(found("run"), Some("run/trainer_state.json".into()));
+    }
+}

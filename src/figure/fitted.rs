@@ -1,0 +1,149 @@
+//! What a fit of one Θ for all layers leaves: residuals by layer and of all layers together, beside those of Gaussian targets.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use super::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
+use super::colour;
+use super::drawn::{DrawnFigure, FigureKind, render};
+use super::font::{self, fit, printable};
+use super::layers::update_name;
+use super::scene::{Anchor, Scene};
+use super::ticks::labelled_layers;
+use super::{FigureContext, FigureOptions};
+use crate::error::Result;
+use crate::table::rows::FitRow;
+use crate::terms::{Status, UpdateMatrix};
+
+const MARGIN: f64 = 14.0;
+const TITLE: f64 = 13.0;
+const SUBTITLE: f64 = 11.0;
+const HEIGHT: f64 = 190.0;
+const GAP: f64 = 26.0;
+const WIDEST: f64 = 420.0;
+const NARROWEST: f64 = 200.0;
+const CELL: f64 = 30.0;
+/// What the panel for all layers together takes, and what stands before it.
+const ALL_WIDTH: f64 = 44.0;
+const ALL_GAP: f64 = 8.0;
+const TICKS: usize = 6;
+
+/// Draws the residuals of every module, in table order.
+///
+/// # Errors
+/// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
+pub fn draw_fit(rows: &[FitRow], context: &FigureContext<'_>, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+    let mut places: HashMap<&str, usize> = HashMap::new();
+    let mut modules: Vec<Residuals<'_>> = Vec::new();
+    for row in rows {
+        let place = *places.entry(&row.module).or_insert(modules.len());
+        if place == modules.len() {
+            modules.push(Residuals { module: &row.module, rows: Vec::new() });
+        }
+        modules[place].rows.push(row);
+    }
+    let draw = |residuals: &Residuals<'_>| match residuals.scene(context.adapter) {
+        Some(scene) => render(&scene, "", &FigureKind::Fit { module: residuals.module.to_owned() }, options),
+        None => Ok(Vec::new()),
+    };
+    let drawn: Vec<Result<Vec<DrawnFigure>>> = modules.par_iter().map(draw).collect();
+    Ok(drawn.into_iter().collect::<Result<Vec<_>>>()?.into_iter().flatten().collect())
+}
+
+/// The rows of one module.
+struct Residuals<'a> {
+    module: &'a str,
+    rows: Vec<&'a FitRow>,
+}
+
+impl Residuals<'_> {
+    fn layers(&self) -> Vec<u32> {
+        let mut layers: Vec<u32> = self.rows.iter().filter_map(|row| row.layer.parse().ok()).collect();
+        layers.sort_unstable();
+        layers.dedup();
+        layers
+    }
+
+    /// From a little below the least residual to a little above the largest, each with the spread of its control.
+    fn axis(&self) -> Option<Axis> {
+        let spread = |row: &&FitRow| {
+            let sd = row.residual_sd.unwrap_or(0.0);
+            [row.residual, row.residual_expected.map(|mean| mean - sd), row.residual_expected.map(|mean| mean + sd)]
+        };
+        let values = || self.rows.iter().flat_map(spread).flatten().filter(|value| value.is_finite());
+        let (lo, hi) = (values().reduce(f64::min)?, values().reduce(f64::max)?);
+        let room = 0.08 * (hi - lo).max(1e-3);
+        Some(Axis::linear((lo - room).max(0.0), hi + room, TICKS))
+    }
+
+    fn scene(&self, adapter: Option<&str>) -> Option<Scene> {
+        let (layers, y) = (self.layers(), self.axis()?);
+        let matrices: Vec<UpdateMatrix> =
+            UpdateMatrix::ALL.into_iter().filter(|matrix| self.rows.iter().any(|row| row.matrix == *matrix)).collect();
+        let layers_width = if layers.is_empty() { 0.0 } else { (CELL * layers.len() as f64).clamp(NARROWEST, WIDEST) };
+        let panel = layers_width + if layers.is_empty() { 0.0 } else { ALL_GAP } + ALL_WIDTH;
+        let axis = LABEL + 8.0 + y.width();
+        let entries = [(Sample::Dotted(OBSERVED), "observed"), (Sample::Control, "Gaussian targets: mean ± sd")];
+        let content = (axis + matrices.len() as f64 * (panel + GAP) - GAP).max(chart::key_width(&entries));
+
+        let of = adapter.map_or_else(String::new, |name| format!("{}: ", printable(name)));
+        let title = format!("{of}{} · one Θ for all layers", printable(self.module));
+        let worst = self.rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse);
+        let status = if worst == Status::Ok { String::new() } else { format!(" · status {worst}") };
+        let second = format!("what it leaves of each factor, as a share of its norm{status}");
+        let (title, second) = (fit(&title, TITLE, content), fit(&second, SUBTITLE, content));
+        let key_at = chart::second_at(MARGIN, TITLE, SUBTITLE) + 20.0;
+        let top = key_at + 30.0;
+        let mut scene = Scene::new(content + 2.0 * MARGIN, top + HEIGHT + BELOW + MARGIN, format!("{title}. {second}"));
+        chart::titles(&mut scene, MARGIN, (title, TITLE), (second, SUBTITLE));
+        key(&mut scene, MARGIN, key_at, &entries);
+        scene.text_upwards(MARGIN + LABEL / 2.0, top + HEIGHT / 2.0, LABEL, Anchor::Middle, colour::INK, "residual");
+        for (index, matrix) in matrices.into_iter().enumerate() {
+            let left = MARGIN + axis + index as f64 * (panel + GAP);
+            let plot = Plot { left, top, width: panel, height: HEIGHT, y: &y };
+            self.panel(&mut scene, &plot, layers_width, matrix, &layers, index == 0);
+        }
+        Some(scene)
+    }
+
+    fn panel(&self, scene: &mut Scene, plot: &Plot<'_>, layers_width: f64, matrix: UpdateMatrix, layers: &[u32], labelled: bool) {
+        let by_layer: HashMap<&str, &FitRow> =
+            self.rows.iter().filter(|row| row.matrix == matrix).map(|row| (row.layer.as_str(), *row)).collect();
+        let part = Plot { left: plot.left, top: plot.top, width: layers_width, height: plot.height, y: plot.y };
+        scene.text(plot.left, plot.top - 7.0, LABEL + 1.0, Anchor::Start, colour::INK, update_name(matrix));
+        plot.grid(scene, labelled);
+        let at = |index: usize| part.part(index, layers.len());
+        let of = |layer: &u32| by_layer.get(layer.to_string().as_str()).copied();
+        let places = layers.iter().enumerate().map(|(index, layer)| (at(index), of(layer))).collect();
+        series(scene, plot, places, (0.35 * layers_width / layers.len().max(1) as f64).min(8.0));
+        // A module outside any repeated container has one row without a number, and is all there is.
+        let whole = by_layer.get(FitRow::ALL).or(by_layer.get("")).copied();
+        let middle = plot.left + plot.width - ALL_WIDTH / 2.0;
+        series(scene, plot, vec![(middle, whole)], 9.0);
+        let cell = layers_width / layers.len().max(1) as f64;
+        let shown = labelled_layers(layers, cell, 4.0, |label| font::width(label, LABEL));
+        let mut ticks: Vec<(f64, String)> = shown.into_iter().map(|index| (at(index), layers[index].to_string())).collect();
+        ticks.push((middle, FitRow::ALL.to_owned()));
+        if !layers.is_empty() {
+            let x = plot.left + layers_width + ALL_GAP / 2.0;
+            scene.line((x, plot.top), (x, plot.top + plot.height), colour::FRAME);
+        }
+        plot.close_with(scene, ticks, "layer");
+    }
+}
+
+/// The control's band and mean and the observed residuals, at these places.
+fn series(scene: &mut Scene, plot: &Plot<'_>, places: Vec<(f64, Option<&FitRow>)>, alone: f64) {
+    let points = |value: &dyn Fn(&FitRow) -> Option<f64>| -> Points {
+        places.iter().map(|(x, row)| (*x, row.and_then(value).filter(|value| value.is_finite()))).collect()
+    };
+    let edge = |sign: f64| points(&|row: &FitRow| Some(row.residual_expected? + sign * row.residual_sd.unwrap_or(0.0)));
+    plot.band(scene, &edge(-1.0), &edge(1.0), alone);
+    plot.line(scene, &points(&|row: &FitRow| row.residual_expected), 1.0, alone, chart::CONTROL);
+    let observed = points(&|row: &FitRow| row.residual);
+    if observed.len() > 1 {
+        plot.line(scene, &observed, 1.5, 0.0, OBSERVED);
+    }
+    plot.dots(scene, &observed, OBSERVED);
+}

@@ -1,0 +1,226 @@
+//! The paper's Figure 1 for one module (Kim et al. 2024): the heatmaps of Θ_A and Θ_B side by side on one scale, with the numbers that
+//! belong into its caption.
+
+use std::collections::HashMap;
+
+use rayon::prelude::*;
+
+use super::bar::{Bar, Mark};
+use super::colour;
+use super::drawn::{DrawnFigure, FigureKind, render};
+use super::font::{self, HALF_CAP, fit, printable, wrap};
+use super::group::{self, Grid, Group, matrix_name};
+use super::heatmap::{cell_size, scale_end, two_decimals};
+use super::panel::{self, Labels, Paint, Panel, PanelFonts};
+use super::scene::{Anchor, SCALE, Scene};
+use super::{ColourScale, FigureContext, FigureOptions};
+use crate::error::Result;
+use crate::table::rows::Tables;
+use crate::terms::{MatrixKind, Side, Status};
+
+const MARGIN: f64 = 14.0;
+const PANEL_TITLE: f64 = 12.0;
+const CAPTION: f64 = 10.0;
+const CAPTION_LINE: f64 = 1.45;
+/// The cells' side where there are many layers.
+const SIDE: f64 = 300.0;
+const GAP: f64 = 26.0;
+const BAR_GAP: f64 = 16.0;
+const BAR_WIDTH: f64 = 14.0;
+/// Numbers are written in cells at least this wide.
+const NARROWEST_ANNOTATED: f64 = 22.0;
+/// A caption is this wide at least.
+const NARROWEST: f64 = 420.0;
+
+/// What the figures of one module, side and (i, j) have in common.
+type Key<'a> = (&'a str, &'a str, Side, usize, usize);
+
+/// Θ_A and Θ_B of one module, whichever are there.
+struct Pair<'a> {
+    groups: Vec<&'a Group<'a>>,
+}
+
+/// The paper's Figure 1 for every module, side and (i, j), in table order, each with its caption.
+///
+/// # Errors
+/// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
+pub fn draw_paper(
+    tables: &Tables,
+    context: &FigureContext<'_>,
+    options: &FigureOptions,
+) -> Result<Vec<(String, Vec<DrawnFigure>)>> {
+    let groups = group::groups(tables);
+    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
+    let mut pairs: Vec<Pair<'_>> = Vec::new();
+    for group in groups.iter().filter(|group| matches!(group.matrix, MatrixKind::A | MatrixKind::B)) {
+        let place = *places.entry((group.adapter, group.module, group.side, group.i, group.j)).or_insert(pairs.len());
+        if place == pairs.len() {
+            pairs.push(Pair { groups: Vec::new() });
+        }
+        pairs[place].groups.push(group);
+    }
+    pairs.iter_mut().for_each(|pair| pair.groups.sort_by_key(|group| group.matrix));
+    let draw = |pair: &Pair<'_>| {
+        let Some(first) = pair.groups.first() else { return Ok((String::new(), Vec::new())) };
+        let caption = pair.caption(context);
+        let kind = FigureKind::Paper { module: first.module.to_owned(), side: first.side, i: first.i, j: first.j };
+        Ok((caption.clone(), render(&pair.scene(&caption, options), first.adapter, &kind, options)?))
+    };
+    let drawn: Vec<Result<(String, Vec<DrawnFigure>)>> = pairs.par_iter().map(draw).collect();
+    drawn.into_iter().collect()
+}
+
+impl Pair<'_> {
+    /// The caption, in one line: what is shown, and the means over layer_a < layer_b beside those of the controls.
+    fn caption(&self, context: &FigureContext<'_>) -> String {
+        let Some(first) = self.groups.first() else { return String::new() };
+        let names: Vec<String> = self.groups.iter().map(|group| matrix_name(group.matrix)).collect();
+        let base = context.base_name.map_or_else(String::new, |base| format!(" on {}", printable(base)));
+        let sizes = if first.i == first.j { format!("i = j = {}", first.i) } else { format!("i = {}, j = {}", first.i, first.j) };
+        let mut text = format!(
+            "Similarities φ ({sizes}, {} singular vectors) between the conversion matrices {} of all pairs of {} layers; {} modules of {}{base}.",
+            first.side,
+            names.join(" and "),
+            first.layers.len(),
+            printable(first.module),
+            printable(first.adapter),
+        );
+        let numbers: Vec<String> = self.groups.iter().filter_map(|group| means(group)).collect();
+        if !numbers.is_empty() {
+            text.push_str(&format!(" Mean over layer pairs: {}.", numbers.join("; ")));
+        }
+        text
+    }
+
+    fn scene(&self, caption: &str, options: &FigureOptions) -> Scene {
+        let grids: Vec<Grid> = self.groups.iter().map(|group| group.grid(|row| row.phi)).collect();
+        let n = grids.iter().map(|grid| grid.n).max().unwrap_or(1);
+        let hi = match options.scale {
+            ColourScale::Paper => 1.0,
+            ColourScale::Data => scale_end(grids.iter().filter_map(Grid::largest).reduce(f64::max)),
+        };
+        let cell = ((cell_size(n).min(SIDE / n as f64) * SCALE).floor() / SCALE).max(1.0);
+        let annotated = (n <= 16 && cell >= NARROWEST_ANNOTATED.min(SIDE / 16.0)).then(|| (0.34 * cell).clamp(7.5, 12.0));
+        // The widest number is `1.00`.
+        let annotated = annotated.filter(|size| font::width("1.00", *size) + 1.0 < cell);
+        let fonts = PanelFonts { cell: annotated, tick: 9.5, title: 11.0 };
+        let tallest = cell * n as f64;
+        let mut bar = self.bar(options, hi, tallest);
+
+        let mut places = Vec::new();
+        let mut x = 0.0;
+        for (index, (group, grid)) in self.groups.iter().zip(&grids).enumerate() {
+            x += panel::left_space(Labels::Layers(&group.layers), fonts, index == 0);
+            places.push(x);
+            let title = font::width(&panel_title(index, group), PANEL_TITLE);
+            x += (cell * grid.n as f64).max(title) + GAP;
+        }
+        let content = x - GAP + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
+        let room = content.max(NARROWEST);
+        let lines = wrap(caption, CAPTION, room);
+        let lines: Vec<String> = lines.into_iter().map(|line| fit(&line, CAPTION, room)).collect();
+
+        let top = MARGIN + 2.0 * HALF_CAP * PANEL_TITLE + 9.0;
+        let below = panel::bottom_space(Labels::Layers(&[]), fonts, true);
+        let caption_top = top + tallest + below + 12.0;
+        let height = caption_top + (lines.len() as f64 * CAPTION_LINE - 0.4) * CAPTION + MARGIN;
+        let mut scene = Scene::new(room + 2.0 * MARGIN, height, caption.to_owned());
+        let left = MARGIN + (room - content) / 2.0;
+        for (index, ((group, grid), x)) in self.groups.iter().zip(&grids).zip(places).enumerate() {
+            let x = left + x;
+            scene.text(x, top - 7.0, PANEL_TITLE, Anchor::Start, colour::INK, panel_title(index, group));
+            let (x_title, y_title) = axis_titles(group);
+            Panel {
+                x,
+                y: top,
+                cell,
+                labels: Labels::Layers(&group.layers),
+                paints: paints(grid, options, hi),
+                fonts,
+                x_title: Some(&x_title),
+                y_title: (index == 0).then_some(y_title.as_str()),
+            }
+            .draw(&mut scene);
+        }
+        (bar.x, bar.y) = (left + content - bar.right_space() - BAR_WIDTH, top);
+        scene.text(bar.x + BAR_WIDTH / 2.0, top - 7.0, 11.0, Anchor::Middle, colour::INK, "φ");
+        bar.draw(&mut scene);
+        for (k, line) in lines.into_iter().enumerate() {
+            let baseline = caption_top + (k as f64 * CAPTION_LINE + 2.0 * HALF_CAP) * CAPTION;
+            scene.text(MARGIN, baseline, CAPTION, Anchor::Start, colour::INK, line);
+        }
+        scene
+    }
+
+    /// The bar of both panels, with the means of the controls.
+    fn bar(&self, options: &FigureOptions, hi: f64, height: f64) -> Bar {
+        let summaries = || self.groups.iter().filter_map(|group| Some((group.matrix, group.summary?)));
+        let mean = |value: Option<f64>| value.filter(|value| value.is_finite());
+        let mut marks: Vec<Mark> = summaries()
+            .filter_map(|(matrix, summary)| Some(Mark { value: mean(summary.w0_mean)?, label: format!("W0 control, {matrix}") }))
+            .collect();
+        // That of A and that of B differ by the draws alone.
+        let gaussian: Vec<f64> = summaries().filter_map(|(_, summary)| mean(summary.gaussian_mean)).collect();
+        if !gaussian.is_empty() {
+            let value = gaussian.iter().sum::<f64>() / gaussian.len() as f64;
+            marks.push(Mark { value, label: "gaussian".to_owned() });
+        }
+        Bar {
+            x: 0.0,
+            y: 0.0,
+            width: BAR_WIDTH,
+            height,
+            lo: 0.0,
+            hi,
+            scale: colour::sequential(options.colours),
+            marks,
+            size: 9.5,
+            title: None,
+            clipped: false,
+        }
+    }
+}
+
+/// `(a) Θ_A, mean 0.0522`.
+fn panel_title(index: usize, group: &Group<'_>) -> String {
+    let letter = if index == 0 { 'a' } else { 'b' };
+    let mean = group.summary.and_then(|summary| summary.phi_mean).filter(|mean| mean.is_finite());
+    let mean = mean.map_or_else(String::new, |mean| format!(", mean {mean:.4}"));
+    format!("({letter}) {}{mean}", matrix_name(group.matrix))
+}
+
+fn axis_titles(group: &Group<'_>) -> (String, String) {
+    let name =
+        |which: char, size: usize| if group.i == group.j { "layer".to_owned() } else { format!("layer ({which} = {size})") };
+    (name('j', group.j), name('i', group.i))
+}
+
+fn paints(grid: &Grid, options: &FigureOptions, hi: f64) -> Vec<Paint> {
+    let fill = colour::sequential(options.colours);
+    let paint = |(k, value): (usize, &Option<f64>)| match value {
+        _ if options.scale == ColourScale::Data && k / grid.n == k % grid.n => Paint::Diagonal,
+        Some(value) => Paint::Value { fill: fill(value / hi), label: two_decimals(*value) },
+        None => Paint::Missing,
+    };
+    grid.values.iter().enumerate().map(paint).collect()
+}
+
+/// `Θ_A 0.0522 (random Gaussian matrices 0.0208, Gaussian targets through W0 0.0564 ± 0.0039)`.
+fn means(group: &Group<'_>) -> Option<String> {
+    let summary = group.summary?;
+    let value = |name: &str, mean: Option<f64>, sd: Option<f64>| {
+        let mean = mean.filter(|mean| mean.is_finite())?;
+        let sd = sd.filter(|sd| sd.is_finite()).map_or_else(String::new, |sd| format!(" ± {sd:.4}"));
+        Some(format!("{name} {mean:.4}{sd}"))
+    };
+    let controls = [
+        value("random Gaussian matrices", summary.gaussian_mean, summary.gaussian_sd),
+        value("Gaussian targets through W0", summary.w0_mean, summary.w0_sd),
+    ];
+    let controls: Vec<String> = controls.into_iter().flatten().collect();
+    let status = if summary.status == Status::Ok { String::new() } else { format!(", status {}", summary.status) };
+    let mean = value(&matrix_name(group.matrix), summary.phi_mean, None)
+        .unwrap_or_else(|| format!("{} has none", matrix_name(group.matrix)));
+    let controls = if controls.is_empty() { String::new() } else { format!(" ({})", controls.join(", ")) };
+    Some(format!("{mean}{controls}{status}"))
+}

@@ -1,0 +1,182 @@
+//! Singular values of a module's conversion matrices: a panel for each matrix, a line for each layer in the colour of its place.
+
+use std::collections::{BTreeMap, HashMap};
+
+use super::ColourMap;
+use super::chart::{self, Axis, BELOW, LABEL, Plot, Points};
+use super::colour::{self, Rgb};
+use super::font::{self, fit, printable};
+use super::group::matrix_name;
+use super::scene::{Anchor, Scene};
+use super::ticks::{labelled_layers, widest};
+use crate::table::rows::SpectrumRow;
+use crate::terms::MatrixKind;
+
+const MARGIN: f64 = 14.0;
+const TITLE: f64 = 13.0;
+const SUBTITLE: f64 = 11.0;
+const NOTE: f64 = 9.5;
+/// A panel's height; its width for few and for many singular values; what stands between two.
+const HEIGHT: f64 = 200.0;
+const NARROWEST: f64 = 170.0;
+const WIDEST: f64 = 300.0;
+const CELL: f64 = 22.0;
+const GAP: f64 = 20.0;
+/// The colours of the layers, to the right.
+const BAR_GAP: f64 = 18.0;
+const BAR_WIDTH: f64 = 12.0;
+/// Below this share of the first a singular value is nothing but rounding, and no scale reaches there.
+const FLOOR: f64 = 1e-20;
+/// Viridis up to here: beyond it is too light for a line on white.
+const LIGHTEST: f64 = 0.86;
+const TICKS: usize = 7;
+
+/// All rows of one adapter's module.
+pub(super) struct Spectra<'a> {
+    pub(super) adapter: &'a str,
+    pub(super) module: &'a str,
+    rows: Vec<&'a SpectrumRow>,
+}
+
+/// Gathers the rows of `spectrum.csv`, in the order in which each module first appears.
+pub(super) fn spectra(rows: &[SpectrumRow]) -> Vec<Spectra<'_>> {
+    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
+    let mut all: Vec<Spectra<'_>> = Vec::new();
+    for row in rows {
+        let place = *places.entry((&row.adapter, &row.module)).or_insert(all.len());
+        if place == all.len() {
+            all.push(Spectra { adapter: &row.adapter, module: &row.module, rows: Vec::new() });
+        }
+        all[place].rows.push(row);
+    }
+    all
+}
+
+/// One layer's singular values over the largest, by k from 1.
+type Line = BTreeMap<usize, f64>;
+
+impl Spectra<'_> {
+    /// The layers, in rising order; none of them for a module outside any repeated container.
+    fn layers(&self) -> Vec<u32> {
+        let mut layers: Vec<u32> = self.rows.iter().filter_map(|row| row.layer).collect();
+        layers.sort_unstable();
+        layers.dedup();
+        layers
+    }
+
+    /// Each matrix with a line for each layer.
+    fn matrices(&self) -> Vec<(MatrixKind, BTreeMap<Option<u32>, Line>)> {
+        let mut matrices: Vec<(MatrixKind, BTreeMap<Option<u32>, Line>)> = Vec::new();
+        for row in &self.rows {
+            let place = matrices.iter().position(|(matrix, _)| *matrix == row.matrix).unwrap_or_else(|| {
+                matrices.push((row.matrix, BTreeMap::new()));
+                matrices.len() - 1
+            });
+            matrices[place].1.entry(row.layer).or_default().insert(row.k, row.sigma);
+        }
+        for line in matrices.iter_mut().flat_map(|(_, lines)| lines.values_mut()) {
+            let first = line.values().copied().fold(0.0, f64::max);
+            line.values_mut().for_each(|sigma| *sigma = if first > 0.0 { *sigma / first } else { 0.0 });
+        }
+        matrices
+    }
+
+    /// The figure; none where there is no singular value above zero.
+    pub(super) fn scene(&self) -> Option<Scene> {
+        let (layers, matrices) = (self.layers(), self.matrices());
+        let ratios = || matrices.iter().flat_map(|(_, lines)| lines.values()).flat_map(BTreeMap::values).copied();
+        let lowest = ratios().filter(|ratio| *ratio >= FLOOR).reduce(f64::min)?;
+        let dropped = ratios().filter(|ratio| *ratio < FLOOR).count();
+        // Without a gap in k there are as many rows at least.
+        let most = self.rows.iter().map(|row| row.k).max().unwrap_or(1).clamp(1, self.rows.len());
+        // With room for a dot at either end.
+        let y = Axis::log(0.8 * lowest.min(0.5), 1.25, TICKS);
+        let panel_width = (CELL * most as f64).clamp(NARROWEST, WIDEST);
+        let axis = LABEL + 8.0 + y.width();
+        let panels = matrices.len() as f64;
+        let plots = axis + panels * panel_width + (panels - 1.0) * GAP;
+        let key = if layers.len() > 1 { BAR_GAP + layers_width(&layers) } else { 0.0 };
+        let content = plots + key;
+
+        let title = format!("{}: {} · singular values", printable(self.adapter), printable(self.module));
+        let second = match layers.len() {
+            0 => "σ of each k over the largest".to_owned(),
+            1 => format!("σ of each k over the largest, layer {}", layers[0]),
+            count => format!("σ of each k over the largest, a line for each of {count} layers"),
+        };
+        let (title, second) = (fit(&title, TITLE, content), fit(&second, SUBTITLE, content));
+        let top = chart::second_at(MARGIN, TITLE, SUBTITLE) + 30.0;
+        let bottom = top + HEIGHT + BELOW;
+        let note = (dropped > 0).then(|| format!("{dropped} of them are zero and not shown"));
+        let height = bottom + note.as_ref().map_or(0.0, |_| 1.9 * NOTE) + MARGIN;
+
+        let mut scene = Scene::new(content + 2.0 * MARGIN, height, format!("{title}. {second}"));
+        chart::titles(&mut scene, MARGIN, (title, TITLE), (second, SUBTITLE));
+        let middle = top + HEIGHT / 2.0;
+        scene.text_upwards(MARGIN + LABEL / 2.0, middle, LABEL, Anchor::Middle, colour::INK, "σ / largest σ");
+        for (index, (matrix, lines)) in matrices.iter().enumerate() {
+            let left = MARGIN + axis + index as f64 * (panel_width + GAP);
+            scene.text(left, top - 7.0, SUBTITLE, Anchor::Start, colour::INK, matrix_name(*matrix));
+            let plot = Plot { left, top, width: panel_width, height: HEIGHT, y: &y };
+            plot.grid(&mut scene, index == 0);
+            draw_lines(&mut scene, &plot, lines, &layers, most);
+            plot.close_with(&mut scene, k_ticks(&plot, most), "k");
+        }
+        if layers.len() > 1 {
+            layers_key(&mut scene, MARGIN + plots + BAR_GAP, top, &layers);
+        }
+        if let Some(note) = note {
+            scene.text(MARGIN, bottom + 1.9 * NOTE, NOTE, Anchor::Start, colour::SOFT_INK, note);
+        }
+        Some(scene)
+    }
+}
+
+fn draw_lines(scene: &mut Scene, plot: &Plot<'_>, lines: &BTreeMap<Option<u32>, Line>, layers: &[u32], most: usize) {
+    // Thin where there are many, so that one can be followed.
+    let width = if lines.len() > 24 { 0.5 } else { 1.0 };
+    for (layer, line) in lines {
+        let place = layer.and_then(|layer| layers.binary_search(&layer).ok()).unwrap_or(0);
+        let stroke = layer_colour(place, layers.len());
+        let point =
+            |(k, ratio): (&usize, &f64)| (plot.part(k.saturating_sub(1), most), Some(*ratio).filter(|ratio| *ratio >= FLOOR));
+        let points: Points = line.iter().filter(|(k, _)| **k <= most).map(point).collect();
+        if points.len() > 1 {
+            plot.line(scene, &points, width, 0.0, stroke);
+        }
+        if points.len() <= 1 || (most <= 16 && lines.len() <= 12) {
+            plot.dots(scene, &points, stroke);
+        }
+    }
+}
+
+/// Numbers at the k that there is room for.
+fn k_ticks(plot: &Plot<'_>, most: usize) -> Vec<(f64, String)> {
+    let all: Vec<u32> = (1..=u32::try_from(most).unwrap_or(u32::MAX)).collect();
+    let shown = labelled_layers(&all, plot.width / most as f64, 4.0, |label| font::width(label, LABEL));
+    shown.into_iter().map(|index| (plot.part(index, most), all[index].to_string())).collect()
+}
+
+/// The colour of the layer at a place among `count`.
+fn layer_colour(place: usize, count: usize) -> Rgb {
+    colour::sequential(ColourMap::Viridis)(LIGHTEST * place as f64 / count.saturating_sub(1).max(1) as f64)
+}
+
+fn layers_width(layers: &[u32]) -> f64 {
+    let labels: Vec<String> = layers.iter().map(u32::to_string).collect();
+    BAR_WIDTH + 6.0 + widest(labels.iter().map(String::as_str), LABEL).max(font::width("layer", LABEL) - BAR_WIDTH - 6.0)
+}
+
+/// The layers' colours, the first at the top, with the numbers that there is room for.
+fn layers_key(scene: &mut Scene, left: f64, top: f64, layers: &[u32]) {
+    let cell = HEIGHT / layers.len() as f64;
+    scene.text(left, top - 7.0, LABEL, Anchor::Start, colour::INK, "layer");
+    for place in 0..layers.len() {
+        scene.rect(left, top + place as f64 * cell, BAR_WIDTH, cell, layer_colour(place, layers.len()));
+    }
+    scene.frame(left, top, BAR_WIDTH, HEIGHT, colour::FRAME);
+    for place in labelled_layers(layers, cell, 2.0, |_| LABEL) {
+        let y = top + (place as f64 + 0.5) * cell;
+        scene.text_centred(left + BAR_WIDTH + 6.0, y, LABEL, Anchor::Start, colour::INK, layers[place].to_string());
+    }
+}

@@ -1,0 +1,37 @@
+//! Training logs beside the adapters: rows of `training.csv`.
+
+use super::plan::PlannedAdapter;
+use crate::checkpoint::{InputRecord, find_training_log, read_training_log};
+use crate::table::TrainingRow;
+
+/// The log of one adapter of a plan.
+pub(super) struct PlannedLog {
+    /// The adapter's index.
+    pub(super) adapter: usize,
+    pub(super) rows: Vec<TrainingRow>,
+    pub(super) record: InputRecord,
+}
+
+/// Reads the logs that are there. One that is not what it should be is a warning (adapter and text): no result depends on it.
+pub(super) fn read_logs(adapters: &[PlannedAdapter]) -> (Vec<PlannedLog>, Vec<(String, String)>) {
+    let (mut logs, mut warnings) = (Vec::new(), Vec::new());
+    for (index, planned) in adapters.iter().enumerate() {
+        let name = &planned.adapter.name;
+        let Some(path) = find_training_log(&planned.adapter.dir) else { continue };
+        match read_training_log(&path) {
+            Ok(log) => {
+                let row = |value: crate::checkpoint::LoggedValue| TrainingRow {
+                    adapter: name.clone(),
+                    step: value.step,
+                    epoch: value.epoch,
+                    name: value.name,
+                    value: value.value,
+                };
+                let rows = log.values.into_iter().map(row).collect();
+                logs.push(PlannedLog { adapter: index, rows, record: log.record });
+            }
+            Err(error) => warnings.push((name.clone(), format!("its training log is left out: {error}"))),
+        }
+    }
+    (logs, warnings)
+}
