@@ -4,11 +4,12 @@
 //! version open. Ranks come from the tensors: the config's `r` is only checked against them.
 
 mod fields;
+mod pattern;
 mod text;
 
 use std::path::{Path, PathBuf};
 
-use regex::Regex;
+pub use self::pattern::ModulePattern;
 use serde_json::Value;
 
 use super::files::{listing, read_small};
@@ -84,22 +85,6 @@ pub struct KeptFields {
     pub revision: Option<Value>,
 }
 
-/// A key of `rank_pattern` or `alpha_pattern`: it matches the end of a module path, as PEFT matches it.
-#[derive(Debug, Clone)]
-pub struct ModulePattern {
-    /// The key as written.
-    pub key: String,
-    regex: Regex,
-}
-
-impl ModulePattern {
-    /// Whether the pattern matches a module path: Python's `re.match(r"(.*\.)?(KEY)$", path)`.
-    #[must_use]
-    pub fn matches(&self, module_path: &str) -> bool {
-        self.regex.is_match(module_path)
-    }
-}
-
 impl AdapterConfig {
     /// Reads and checks `adapter_config.json` in an adapter directory.
     ///
@@ -114,7 +99,7 @@ impl AdapterConfig {
         }
         let bytes = read_small(&path, LARGEST)?;
         let raw = text::parse(&path, &bytes)?;
-        fields::Fields { path: &path }.check(raw)
+        fields::Fields::new(&path).check(raw)
     }
 
     /// The configuration of an adapter that has none in PEFT's form: all defaults. `path` is what messages about it name.
@@ -259,6 +244,10 @@ mod tests {
         refused(r#"{"peft_type":"LORA","rank_pattern":{"q":0}}"#, 5, "rank_pattern of `q`");
         refused(r#"{"peft_type":"LORA","rank_pattern":{"(?=q)":4}}"#, 5, "`(?=q)`");
         refused(r#"{"peft_type":"LORA","rank_pattern":[1]}"#, 4, "expected an object");
+        let many: Vec<String> = (0..=pattern::MOST).map(|at| format!("\"[q]{at}\":2")).collect();
+        let patterns = |pairs: &[String]| format!(r#"{{"peft_type":"LORA","rank_pattern":{{{}}}}}"#, pairs.join(","));
+        refused(&patterns(&many), 8, "at most 100 regular expressions that are more than names, found number 101, `[q]100`");
+        refused(r#"{"peft_type":"LORA","rank_pattern":{"(?:\\w{90}){90}":4}}"#, 8, "of moderate size");
         refused(r#"{"peft_type":"LORA","r":8,"r":4}"#, 4, "duplicate field `r`");
     }
 

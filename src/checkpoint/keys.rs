@@ -126,6 +126,10 @@ impl ModuleKey {
             let found = if path.is_empty() { "none".to_owned() } else { format!("`{path}`") };
             return Err(KeyError { expected: "a module path without empty parts".to_owned(), found });
         }
+        // `*` stands for the layer in a module's type: as a part of a name it would make two types one.
+        if segments.contains(&"*") {
+            return Err(KeyError { expected: "a module path without a part `*`".to_owned(), found: format!("`{path}`") });
+        }
         if segments.len() > DEEPEST {
             let found = format!("{} parts", segments.len());
             return Err(KeyError { expected: format!("a module path of at most {DEEPEST} parts"), found });
@@ -249,7 +253,7 @@ mod tests {
             let key = ModuleKey::from_path(path.to_owned()).unwrap();
             assert_eq!((key.module_type.as_str(), key.layer), (module_type, layer));
         }
-        for path in ["layer.007.q", "layer.-1.q", "layer.1000000000000.q", "layer.+1.q", "", "a..q", &"x.".repeat(200)] {
+        for path in ["layer.007.q", "layer.-1.q", "layer.1000000000000.q", "layer.+1.q", "", "a..q", "a.*.q", &"x.".repeat(200)] {
             assert!(ModuleKey::from_path(path.to_owned()).is_err(), "{path}");
         }
     }

@@ -1,13 +1,15 @@
 //! The checks of the fields of `adapter_config.json`, each against what an adapter can have.
 
+use std::cell::Cell;
 use std::path::Path;
 
-use regex::Regex;
 use serde_json::Value;
+
+use super::pattern::{BadPattern, MOST};
 
 use super::text::{Pairs, RawConfig};
 use super::{ADALORA, AdapterConfig, CONDITIONAL, KeptFields, LORA, ModulePattern};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, show_path};
 use crate::terms::CondloraConvention;
 
 /// No rank is above this: it is far more than the width of any model.
@@ -21,10 +23,16 @@ pub(super) const DEFAULT_INIT_R: usize = 12;
 
 /// The checks of the fields, all of which name the same file.
 pub(super) struct Fields<'a> {
-    pub(super) path: &'a Path,
+    path: &'a Path,
+    /// How many patterns so far are more than names.
+    expressions: Cell<usize>,
 }
 
-impl Fields<'_> {
+impl<'a> Fields<'a> {
+    pub(super) fn new(path: &'a Path) -> Self {
+        Self { path, expressions: Cell::new(0) }
+    }
+
     pub(super) fn check(&self, raw: RawConfig) -> Result<AdapterConfig> {
         let peft_type = self.peft_type(raw.peft_type.as_ref())?;
         if peft_type == CONDITIONAL {
@@ -166,7 +174,7 @@ impl Fields<'_> {
             let rank = flags.iter().filter(|left| **left).count();
             let path = key.split(".lora_E").next().unwrap_or(&key);
             if rank > 0 {
-                kept.push((self.pattern("rank_pattern", key.clone(), &regex::escape(path))?, rank));
+                kept.push((ModulePattern::of_path(key.clone(), path), rank));
             }
         }
         Ok(kept)
@@ -182,19 +190,31 @@ impl Fields<'_> {
         let mut patterns = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             let value = read(&format!("{field} of `{key}`"), &value)?;
-            let expression = key.clone();
-            patterns.push((self.pattern(field, key, &expression)?, value));
+            patterns.push((self.pattern(field, key)?, value));
         }
         Ok(patterns)
     }
 
-    fn pattern(&self, field: &str, key: String, expression: &str) -> Result<ModulePattern> {
-        match Regex::new(&format!(r"^(?:.*\.)?(?:{expression})$")) {
-            Ok(regex) => Ok(ModulePattern { key, regex }),
-            Err(_) => {
+    fn pattern(&self, field: &str, key: String) -> Result<ModulePattern> {
+        let shown = format!("`{}`", escape(&key));
+        let pattern = ModulePattern::new(key).map_err(|bad| match bad {
+            BadPattern::Syntax => {
                 let expected = "a regular expression without look-around and back-references";
-                Err(Error::mismatch(self.path, format!("a key of {field}"), expected, format!("`{}`", escape(&key))))
+                Error::mismatch(self.path, format!("a key of {field}"), expected, shown)
             }
+            BadPattern::TooLarge => self.too_much(field, "a regular expression of moderate size", shown),
+        })?;
+        let count = self.expressions.get() + usize::from(pattern.is_expression());
+        self.expressions.set(count);
+        if count > MOST {
+            let expected = format!("at most {MOST} regular expressions that are more than names");
+            return Err(self.too_much(field, &expected, format!("number {count}, `{}`", escape(&pattern.key))));
         }
+        Ok(pattern)
+    }
+
+    fn too_much(&self, field: &str, expected: &str, found: String) -> Error {
+        let what = format!("{}: a key of {field}", show_path(self.path));
+        Error::Resource { what, expected: expected.to_owned(), found, hint: None }
     }
 }
