@@ -23,8 +23,11 @@ REFRESH = $(TARGET)/release/examples/refresh_results $(DEMO)/results $(DEMO)/fig
 # openblas-static takes OpenBLAS from GitHub and compiles it: a matter of its own.
 FEATURES := --no-default-features --features openblas-system,pdf
 
+# The database of advisories is on GitHub; where that cannot be reached, the other three are left.
+CHECKS ?= advisories licenses bans sources
+
 .DEFAULT_GOAL := help
-.PHONY: help demo results test interop bench compare fmt lint doc openblas programs
+.PHONY: help demo results test interop bench compare fmt lint doc deny openblas programs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -65,6 +68,10 @@ lint: openblas ## Formatting, and clippy with warnings denied
 
 doc: openblas ## Build the documentation, warnings denied
 	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps $(FEATURES)
+
+deny: ## Check licences, sources, duplicates and advisories of all dependencies (CHECKS="licenses bans sources": offline)
+	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "needs cargo-deny: $(CARGO) install --locked cargo-deny" >&2; exit 1; }
+	$(CARGO) deny check $(CHECKS)
 
 openblas:
 	@scripts/install-openblas.sh
