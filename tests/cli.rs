@@ -79,7 +79,8 @@ fn the_summary_is_as_reviewed() {
     assert_eq!(
         run.stderr,
         "warning: trec-seed0: the adapter was trained on `all-MiniLM-L6-v2`, the base model given is `all-MiniLM-L6-v2-qv`\n\
-         results in condlora-results\n"
+         results in condlora-results\n\
+         report: condlora-results/report.html\n"
     );
     assert_eq!(names(folder.path()), ["condlora-results"]);
 }

@@ -45,7 +45,7 @@ fn ten_thousand_adapters_need_few_descriptors() {
     let started = Instant::now();
     let run = Run::of(limited(&command, "ulimit -n 256").output().unwrap()).exits(0);
     println!("10000 adapters in {:?}", started.elapsed());
-    assert!(run.stderr.ends_with("results in out\n"), "{}", run.stderr);
+    assert!(run.stderr.ends_with("results in out\nreport: out/report.html\n"), "{}", run.stderr);
     let summary: Vec<SummaryRow> = read_rows(&root.join("out/summary.csv")).unwrap();
     assert_eq!(summary.len(), 10_000);
     for (number, row) in summary.iter().enumerate() {

@@ -101,6 +101,7 @@ pub(super) fn run(
     let rows = &shards.tables.summary;
     let shown = terminal.data(&if global.json { summary_json(rows) } else { summary::text(rows, terminal) });
     terminal.note(&format!("results in {}", crate::error::show_path(&written)));
+    terminal.note(&format!("report: {}", crate::error::show_path(&written.join(REPORT_FILE))));
     shown?;
     Ok(outcome)
 }

@@ -1,6 +1,7 @@
 //! Scenes to PNG.
 
 use std::collections::BTreeMap;
+use std::io::Write;
 
 use plotters::prelude::{BitMapBackend, Color, DrawingBackend, RGBColor};
 
@@ -37,7 +38,7 @@ pub(super) fn to_png(scene: &Scene, dpi: Dpi) -> Result<Vec<u8>> {
     encode(width, height, &buffer, Some(scale.pixels_per_metre))
 }
 
-/// About the bytes that a scene's bitmap and its compression take: three a pixel for each, and what the allocator keeps of both.
+/// About the bytes that a scene's bitmap takes: three a pixel, what the compressed one grows to, and what the allocator keeps of those before.
 pub(super) fn bitmap_bytes(scene: &Scene, dpi: Dpi) -> u64 {
     const OF_A_PIXEL: f64 = 8.0;
     let factor = Scale::new(dpi).factor;
@@ -80,7 +81,10 @@ pub(super) fn encode(width: u32, height: u32, rgb: &[u8], per_metre: Option<u32>
     let dimensions = per_metre.map(|density| png::PixelDimensions { xppu: density, yppu: density, unit: png::Unit::Meter });
     encoder.set_pixel_dims(dimensions);
     let mut writer = encoder.write_header().map_err(|e| bug(&e))?;
-    writer.write_image_data(rgb).map_err(|e| bug(&e))?;
+    // Piece by piece: the encoder would else hold all rows a second time.
+    let mut rows = writer.stream_writer_with_size(64 << 10).map_err(|e| bug(&e))?;
+    rows.write_all(rgb).map_err(|e| bug(&e))?;
+    rows.finish().map_err(|e| bug(&e))?;
     writer.finish().map_err(|e| bug(&e))?;
     Ok(out)
 }

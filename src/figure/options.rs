@@ -203,6 +203,17 @@ pub struct FigureOptions {
     pub order: CellOrder,
 }
 
+impl FigureOptions {
+    /// About the bytes of the bitmap of an overview of two modules; none where no PNG is asked for.
+    #[must_use]
+    pub fn bitmap_memory(&self) -> u64 {
+        // At 192 dpi some 2300 pixels by 2300 of three bytes.
+        const AT_192: f64 = 16_777_216.0;
+        let scale = f64::from(self.dpi.get()) / 192.0;
+        if self.formats.contains(&FigureFormat::Png) { (AT_192 * scale * scale) as u64 } else { 0 }
+    }
+}
+
 impl fmt::Display for FigureFormat {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.pad(self.name())

@@ -43,6 +43,11 @@ impl<'a> Context<'a> {
         self.config.params().keep_going
     }
 
+    /// Bytes that are kept for what is done with the tables.
+    pub(super) fn set_aside(&self) -> u64 {
+        self.config.params().set_aside
+    }
+
     pub(super) fn across(&self) -> bool {
         self.config.params().across
     }

@@ -274,7 +274,16 @@ impl Prepared<'_> {
         let left = (0..self.plan.adapters.len()).filter(|adapter| !failed.contains_key(adapter));
         let adapters = left.map(|adapter| self.analysed(adapter)).collect();
         let (bytes_read, bytes_held) = self.plan.bytes_read();
-        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, memory_left: self.schedule.left, adapters, skipped })
+        Ok(Study {
+            tables,
+            inputs,
+            timings,
+            bytes_read,
+            bytes_held,
+            memory_left: self.schedule.left + self.config.params().set_aside,
+            adapters,
+            skipped,
+        })
     }
 }
 

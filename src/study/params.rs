@@ -48,6 +48,8 @@ pub struct AnalyzeParams {
     pub keep_going: bool,
     /// Bytes that may be used; none for 80 % of what is available.
     pub memory_limit: Option<u64>,
+    /// Bytes of these that are kept for what is done with the tables, figures say.
+    pub set_aside: u64,
     /// The part of the adapters that is analysed; none for all.
     pub shard: Option<Shard>,
 }
@@ -74,6 +76,7 @@ impl Default for AnalyzeParams {
             grid: Vec::new(),
             keep_going: false,
             memory_limit: None,
+            set_aside: 0,
             shard: None,
         }
     }

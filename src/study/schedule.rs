@@ -54,7 +54,7 @@ impl Schedule {
     /// [`Error::Resource`] where even the smallest part does not fit.
     pub(super) fn make(context: &Context<'_>, threads: usize, limit: Option<u64>) -> Result<Self> {
         let needs: Vec<Need> = context.plan.groups.iter().map(|group| Need::of(context, group)).collect();
-        let fixed = PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.rows).sum::<u64>();
+        let fixed = PROGRAM + THREAD * threads as u64 + context.set_aside() + needs.iter().map(|need| need.rows).sum::<u64>();
         let in_flight = needs.iter().map(|need| need.in_flight).max().unwrap_or(0);
         let retained: u64 = needs.iter().map(Need::retained).sum();
         let limit = limit.unwrap_or(u64::MAX);
@@ -94,7 +94,8 @@ impl Schedule {
     /// The passes of a study that compares adapters only.
     pub(super) fn across_only(context: &Context<'_>, threads: usize, limit: Option<u64>) -> Result<Self> {
         let needs: Vec<Need> = context.plan.groups.iter().map(|group| Need::of(context, group)).collect();
-        let fixed = PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.across_rows).sum::<u64>();
+        let fixed =
+            PROGRAM + THREAD * threads as u64 + context.set_aside() + needs.iter().map(|need| need.across_rows).sum::<u64>();
         let in_flight = needs.iter().map(|need| need.in_flight + need.all_at_one_layer).max().unwrap_or(0);
         let limit = limit.unwrap_or(u64::MAX);
         let left = limit.saturating_sub(fixed);
@@ -120,7 +121,7 @@ fn too_large(limit: u64, fixed: u64, in_flight: u64, largest: u64) -> Error {
         what: "the study needs more memory than it may use".into(),
         expected: format!("at most {}", show(limit)),
         found: format!(
-            "{} ({} for the tables, {} for one base weight, {} for one adapter or draw)",
+            "{} ({} for tables and figures, {} for one base weight, {} for one adapter or draw)",
             show(fixed + in_flight + largest),
             show(fixed),
             show(in_flight),

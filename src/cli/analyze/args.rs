@@ -174,6 +174,7 @@ impl AnalyzeArgs {
             grid: self.grid.clone(),
             keep_going: self.keep_going,
             memory_limit: self.memory_limit,
+            set_aside: 0,
             shard: self.shard,
         }
     }

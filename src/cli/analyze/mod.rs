@@ -16,7 +16,7 @@ use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
 use crate::report::{REPORT_FILE, report_html};
-use crate::study::{Analysed, Division, Prepared, Shard, Study, Whole, prepare};
+use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Study, Whole, prepare};
 use crate::table::{
     AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json, write_study,
 };
@@ -30,7 +30,8 @@ pub(super) fn run(
     pool: &ThreadPool,
     terminal: &Terminal,
 ) -> Result<Outcome> {
-    let config = args.params().check()?;
+    let set_aside = args.drawing.options()?.bitmap_memory();
+    let config = AnalyzeParams { set_aside, ..args.params() }.check()?;
     let options = options_json(args, config.params())?;
     if let (Some(shard), [TableFormat::Npy]) = (config.params().shard, &args.table_formats()[..]) {
         return Err(Error::usage(format!("--shard {shard} with --formats npy alone: shards are merged from csv or parquet")));
@@ -101,6 +102,7 @@ pub(super) fn run(
     terminal.detail(&format!("tables and figures: {:.1} ms", drawing.as_secs_f64() * 1e3));
     terminal.detail(&format!("weight files: {} bytes read of {}", study.bytes_read, study.bytes_held));
     terminal.note(&format!("results in {}", crate::error::show_path(&written)));
+    terminal.note(&format!("report: {}", crate::error::show_path(&written.join(REPORT_FILE))));
     shown?;
     Ok(outcome)
 }

@@ -38,6 +38,7 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         grid,
         keep_going,
         memory_limit,
+        set_aside: _,
         shard,
     } = given;
     let mut options = serde_json::json!({
@@ -106,6 +107,8 @@ pub(in crate::cli) fn params_of(options: &Value) -> Option<AnalyzeParams> {
         across: given("across")?.as_bool()?,
         keep_going: given("keep_going")?.as_bool()?,
         memory_limit: given("memory_limit").and_then(Value::as_u64),
+        // No figures are drawn by those who ask for it.
+        set_aside: 0,
         shard: text("shard").and_then(|text| text.parse().ok()),
     })
 }

@@ -59,6 +59,7 @@ pub(super) fn exit_codes(command: &str) -> Vec<Entry> {
 pub(super) fn files(command: &str) -> Vec<Entry> {
     match command {
         "analyze" => vec![
+            ("report.html", "the study on one page: verdicts, tables, heatmaps"),
             ("summary.csv", "means over pairs of layers, with controls: as printed"),
             ("similarity.csv", "φ of every pair of layers, its bound, controls, status"),
             ("conversion.csv", "every layer: shapes, rank, condition of W0, residuals"),
@@ -66,6 +67,7 @@ pub(super) fn files(command: &str) -> Vec<Entry> {
             ("across.csv", "with --across: φ of the same layer of different adapters"),
             ("measures.csv", "with --measures: principal angles and CKA"),
             ("grid.csv", "with --grid: φ of two layers by every number of vectors"),
+            ("training.csv", "the training log beside an adapter, where there is one"),
             ("matrices/", "φ as a matrix, one file each"),
             ("figures/", "heatmaps and an overview for each adapter"),
             MANIFEST,
