@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by them, or says that it is skipped")]
 
 use std::path::Path;
+#[cfg(feature = "pdf")]
 use std::process::Command;
 
 use condlora::figure::{

@@ -28,6 +28,7 @@ pub(super) struct Placed {
     pub(super) id: GlyphId,
     pub(super) at: f64,
     /// The character's bytes in the text.
+    #[cfg_attr(not(feature = "pdf"), expect(dead_code, reason = "PDF alone has text to select"))]
     pub(super) bytes: Range<usize>,
 }
 
