@@ -4,8 +4,11 @@ use super::colour::{Rgb, WHITE, contrast};
 use super::font::{self, HALF_CAP};
 use super::group::{Group, groups};
 use super::scene::{Anchor, Cells, Item, SCALE, Scene, Text};
-use super::{CellOrder, ColourMap, ColourScale, FigureContext, FigureOptions, across, heatmap, layers, overview, svg};
-use crate::table::rows::{AcrossRow, CompareRow, SimilarityRow, SummaryRow, Tables};
+use super::{
+    CellOrder, ColourMap, ColourScale, FigureContext, FigureOptions, across, by_number, heatmap, layers, overview, spectrum, svg,
+    training,
+};
+use crate::table::rows::{AcrossRow, CompareRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables, TrainingRow};
 use crate::terms::{MatrixKind, Side, Status, UpdateMatrix};
 
 /// Font size in CSS pixels below which nothing is written: 5.6 points.
@@ -264,5 +267,67 @@ fn an_svg_has_the_texts_of_its_scene() {
         let wanted =
             scene.items.iter().filter_map(|item| if let Item::Text(text) = item { Some(text.text.as_str()) } else { None });
         assert_eq!(written, wanted.collect::<Vec<_>>());
+    }
+}
+
+#[test]
+fn spectra_grids_and_training_curves_are_legible() {
+    let adapter = || "an-adapter".to_owned();
+    for (layers, r) in [(1, 1), (6, 8), (80, 16), (200, 64)] {
+        let sigma = |layer: u32, k: usize| 3.0 / (k * k) as f64 / f64::from(layer + 1);
+        let row = |matrix, layer, k| SpectrumRow {
+            adapter: adapter(),
+            module: "q_proj".into(),
+            matrix,
+            layer: Some(layer),
+            k,
+            sigma: sigma(layer, k),
+        };
+        let matrices = [MatrixKind::A, MatrixKind::B, MatrixKind::BA];
+        let rows: Vec<SpectrumRow> = matrices
+            .into_iter()
+            .flat_map(|matrix| (0..layers).flat_map(move |layer| (1..=r).map(move |k| row(matrix, layer, k))))
+            .collect();
+        for spectra in spectrum::spectra(&rows) {
+            check(&spectra.scene().unwrap(), &format!("singular values of {layers} layers"));
+        }
+    }
+    for r in [1, 8, 16, 17, 64] {
+        let row = |i: usize, j: usize| GridRow {
+            adapter: adapter(),
+            module: "q_proj".into(),
+            matrix: MatrixKind::A,
+            side: Side::Left,
+            layer_a: 3,
+            layer_b: 117,
+            i,
+            j,
+            phi: (!(i + j).is_multiple_of(11)).then_some((i * j) as f64 / (r * r) as f64),
+            gaussian_expected: Some(i.max(j) as f64 / 768.0),
+            status: Status::Ok,
+        };
+        let rows: Vec<GridRow> = (1..=r).flat_map(|i| (1..=r).map(move |j| row(i, j))).collect();
+        for options in ways() {
+            for grid in by_number::groups(&rows) {
+                check(&grid.scene(&options), &format!("{r} x {r} numbers of vectors"));
+            }
+        }
+    }
+    for steps in [2, 40, 5000] {
+        let row = |name: &str, step: usize, value: f64| TrainingRow {
+            adapter: adapter(),
+            step,
+            epoch: Some(step as f64 / 10.0),
+            name: name.to_owned(),
+            value: Some(value),
+        };
+        let at = |step: usize| {
+            let share = step as f64 / steps as f64;
+            [row("loss", step, 2.0 - share), row("eval_accuracy", step, share), row("learning_rate", step, 1e-3 * (1.0 - share))]
+        };
+        let rows: Vec<TrainingRow> = (1..=steps).flat_map(at).collect();
+        for training in training::trainings(&rows) {
+            check(&training.scene().unwrap(), &format!("training of {steps} steps"));
+        }
     }
 }
