@@ -6,10 +6,8 @@ use anstyle::{AnsiColor, Style};
 use comfy_table::{Cell, CellAlignment, Table};
 
 use super::terminal::Terminal;
+use crate::report::SIGNIFICANT;
 use crate::terms::Status;
-
-/// A smaller p stands out from its control.
-pub(super) const SIGNIFICANT: f64 = 0.05;
 
 pub(super) const HEADING: Style = Style::new().bold();
 const ABOVE_CONTROL: Style = AnsiColor::Green.on_default();

@@ -1,8 +1,9 @@
 //! The averages of a comparison on stdout: one table, and in words what it comes to.
 
-use super::aligned::{Aligned, HEADING, SIGNIFICANT, above, is_significant, mean_and_sd, number, p_value};
+use super::aligned::{Aligned, HEADING, above, is_significant, mean_and_sd, number, p_value};
 use super::terminal::Terminal;
 use crate::error::escape;
+use crate::report::SIGNIFICANT;
 use crate::table::CompareAverageRow;
 
 /// The pair, its averages over layers, and the verdict.

@@ -1,27 +1,17 @@
 //! Many adapters in one table: each module and matrix over all of them, with how many stand above chance and above the control.
 
-use std::collections::HashMap;
-
 use super::aligned::{Above, Aligned, is_significant, number};
 use super::terminal::Terminal;
 use crate::error::escape;
-use crate::table::SummaryRow;
+use crate::table::{SummaryRow, gather};
 use crate::terms::Status;
 
 /// The table, in the order in which modules and matrices first appear.
 pub(super) fn text(rows: &[SummaryRow], terminal: &Terminal) -> String {
-    let mut places = HashMap::new();
-    let mut groups: Vec<Vec<&SummaryRow>> = Vec::new();
-    for row in rows {
-        let place = *places.entry((&row.module, row.matrix, row.side, row.i, row.j)).or_insert(groups.len());
-        if place == groups.len() {
-            groups.push(Vec::new());
-        }
-        groups[place].push(row);
-    }
+    let groups = gather(rows, |row| (row.module.as_str(), row.matrix, row.side, row.i, row.j));
     let header = vec!["  module", "matrix", "side", "i,j", "adapters", "mean φ", "min", "max", "> chance", "> w0"];
     let mut table = Aligned::new(header, 4..10).sparing(&["side", "i,j", "min", "max"]);
-    for group in &groups {
+    for (_, group) in &groups {
         let Some(first) = group.first() else { continue };
         let means: Vec<f64> = group.iter().filter_map(|row| row.phi_mean).collect();
         let mean = (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64);

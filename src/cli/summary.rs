@@ -1,9 +1,10 @@
 //! The summary on stdout: one table, and in words what it comes to.
 
-use super::aligned::{Aligned, HEADING, SIGNIFICANT, above, is_significant, mean_and_sd, number, p_value};
+use super::aligned::{Aligned, HEADING, above, is_significant, mean_and_sd, number, p_value};
 use super::digest;
 use super::terminal::Terminal;
 use crate::error::escape;
+use crate::report::SIGNIFICANT;
 use crate::table::SummaryRow;
 use crate::terms::Status;
 

@@ -1,6 +1,6 @@
 //! The same layer of different adapters: one matrix of φ over all pairs of adapters, each cell a mean over the layers that both have.
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::FigureOptions;
 use super::bar::Mark;
@@ -9,6 +9,7 @@ use super::group::{Grid, matrix_name, phi_name};
 use super::heatmap::{Picture, cell_size, in_order};
 use super::panel::{Labels, names_line};
 use super::scene::{SCALE, Scene};
+use crate::table::gather;
 use crate::table::rows::AcrossRow;
 use crate::terms::{MatrixKind, Side, Status};
 
@@ -19,9 +20,6 @@ const SMALL_NAME: f64 = 7.5;
 const WIDEST_NAME: f64 = 150.0;
 /// The cells' side where there are very many adapters: up to a hundred of them each row has its name.
 const SIDE: f64 = 900.0;
-
-/// What the rows of one figure have in common.
-type Key<'a> = (&'a str, MatrixKind, Side, usize, usize);
 
 /// All rows of one module × matrix × side × (i, j).
 pub(super) struct Across<'a> {
@@ -35,18 +33,10 @@ pub(super) struct Across<'a> {
 
 /// Gathers the rows of `across.csv`, in the order in which each group first appears.
 pub(super) fn groups(rows: &[AcrossRow]) -> Vec<Across<'_>> {
-    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
-    let mut groups: Vec<Across<'_>> = Vec::new();
-    for row in rows {
-        let key: Key<'_> = (&row.module, row.matrix, row.side, row.i, row.j);
-        let place = *places.entry(key).or_insert(groups.len());
-        if place == groups.len() {
-            let (module, matrix, side, i, j) = key;
-            groups.push(Across { module, matrix, side, i, j, rows: Vec::new() });
-        }
-        groups[place].rows.push(row);
-    }
-    groups
+    gather(rows, |row| (row.module.as_str(), row.matrix, row.side, row.i, row.j))
+        .into_iter()
+        .map(|((module, matrix, side, i, j), rows)| Across { module, matrix, side, i, j, rows })
+        .collect()
 }
 
 /// Width of a cell, whole device pixels, and the font size of the names.

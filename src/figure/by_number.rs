@@ -1,7 +1,5 @@
 //! φ(i, j) of two layers by every number of vectors (Hu et al. 2022, Figure 3): i from above to below, j from left to right.
 
-use std::collections::HashMap;
-
 use super::FigureOptions;
 use super::bar::Mark;
 use super::font::printable;
@@ -9,11 +7,9 @@ use super::group::{Grid, matrix_name};
 use super::heatmap::{Picture, cell_size};
 use super::panel::Labels;
 use super::scene::Scene;
+use crate::table::gather;
 use crate::table::rows::GridRow;
 use crate::terms::{MatrixKind, Side, Status};
-
-/// What the rows of one figure have in common.
-type Key<'a> = (&'a str, &'a str, MatrixKind, Side, u32, u32);
 
 /// All rows of one adapter × module × matrix × side × pair of layers.
 pub(super) struct ByNumber<'a> {
@@ -28,18 +24,18 @@ pub(super) struct ByNumber<'a> {
 
 /// Gathers the rows of `grid.csv`, in the order in which each group first appears.
 pub(super) fn groups(rows: &[GridRow]) -> Vec<ByNumber<'_>> {
-    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
-    let mut groups: Vec<ByNumber<'_>> = Vec::new();
-    for row in rows {
-        let key: Key<'_> = (&row.adapter, &row.module, row.matrix, row.side, row.layer_a, row.layer_b);
-        let place = *places.entry(key).or_insert(groups.len());
-        if place == groups.len() {
-            let (adapter, module, matrix, side, layer_a, layer_b) = key;
-            groups.push(ByNumber { adapter, module, matrix, side, layer_a, layer_b, rows: Vec::new() });
-        }
-        groups[place].rows.push(row);
-    }
-    groups
+    gather(rows, |row| (row.adapter.as_str(), row.module.as_str(), row.matrix, row.side, row.layer_a, row.layer_b))
+        .into_iter()
+        .map(|((adapter, module, matrix, side, layer_a, layer_b), rows)| ByNumber {
+            adapter,
+            module,
+            matrix,
+            side,
+            layer_a,
+            layer_b,
+            rows,
+        })
+        .collect()
 }
 
 impl ByNumber<'_> {

@@ -13,6 +13,7 @@ use super::scene::{Anchor, Scene};
 use super::ticks::labelled_layers;
 use super::{FigureContext, FigureOptions};
 use crate::error::Result;
+use crate::table::gather;
 use crate::table::rows::FitRow;
 use crate::terms::{Status, UpdateMatrix};
 
@@ -34,15 +35,8 @@ const TICKS: usize = 6;
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
 pub fn draw_fit(rows: &[FitRow], context: &FigureContext<'_>, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
-    let mut places: HashMap<&str, usize> = HashMap::new();
-    let mut modules: Vec<Residuals<'_>> = Vec::new();
-    for row in rows {
-        let place = *places.entry(&row.module).or_insert(modules.len());
-        if place == modules.len() {
-            modules.push(Residuals { module: &row.module, rows: Vec::new() });
-        }
-        modules[place].rows.push(row);
-    }
+    let modules = gather(rows, |row| row.module.as_str());
+    let modules: Vec<Residuals<'_>> = modules.into_iter().map(|(module, rows)| Residuals { module, rows }).collect();
     let draw = |residuals: &Residuals<'_>| match residuals.scene(context.adapter) {
         Some(scene) => render(&scene, "", &FigureKind::Fit { module: residuals.module.to_owned() }, options),
         None => Ok(Vec::new()),

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use crate::table::gather;
 use crate::table::rows::{SimilarityRow, SummaryRow, Tables};
 use crate::terms::{MatrixKind, Side};
 
@@ -35,23 +36,15 @@ pub(super) fn groups(tables: &Tables) -> Vec<Group<'_>> {
     for row in &tables.summary {
         summaries.entry((&row.adapter, &row.module, row.matrix, row.side, row.i, row.j)).or_insert(row);
     }
-    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
-    let mut groups: Vec<Group<'_>> = Vec::new();
-    for row in &tables.similarity {
-        let key: Key<'_> = (&row.adapter, &row.module, row.matrix, row.side, row.i, row.j);
-        let place = *places.entry(key).or_insert(groups.len());
-        if place == groups.len() {
+    gather(&tables.similarity, |row| -> Key<'_> { (&row.adapter, &row.module, row.matrix, row.side, row.i, row.j) })
+        .into_iter()
+        .map(|(key, rows)| {
             let (adapter, module, matrix, side, i, j) = key;
-            let summary = summaries.get(&key).copied();
-            groups.push(Group { adapter, module, matrix, side, i, j, layers: Vec::new(), summary, rows: Vec::new() });
-        }
-        groups[place].rows.push(row);
-    }
-    for group in &mut groups {
-        let layers: BTreeSet<u32> = group.rows.iter().flat_map(|row| [row.layer_a, row.layer_b]).collect();
-        group.layers = layers.into_iter().collect();
-    }
-    groups
+            let layers: BTreeSet<u32> = rows.iter().flat_map(|row| [row.layer_a, row.layer_b]).collect();
+            let (layers, summary) = (layers.into_iter().collect(), summaries.get(&key).copied());
+            Group { adapter, module, matrix, side, i, j, layers, summary, rows }
+        })
+        .collect()
 }
 
 impl Group<'_> {

@@ -1,8 +1,6 @@
 //! The paper's Figure 1 for one module (Kim et al. 2024): the heatmaps of Θ_A and Θ_B side by side on one scale, with the numbers that
 //! belong into its caption.
 
-use std::collections::HashMap;
-
 use rayon::prelude::*;
 
 use super::bar::{Bar, Mark};
@@ -15,8 +13,9 @@ use super::panel::{self, Labels, Paint, Panel, PanelFonts};
 use super::scene::{Anchor, SCALE, Scene};
 use super::{ColourScale, FigureContext, FigureOptions};
 use crate::error::Result;
+use crate::table::gather;
 use crate::table::rows::Tables;
-use crate::terms::{MatrixKind, Side, Status};
+use crate::terms::{MatrixKind, Status};
 
 const MARGIN: f64 = 14.0;
 const PANEL_TITLE: f64 = 12.0;
@@ -31,9 +30,6 @@ const BAR_WIDTH: f64 = 14.0;
 const NARROWEST_ANNOTATED: f64 = 22.0;
 /// A caption is this wide at least.
 const NARROWEST: f64 = 420.0;
-
-/// What the figures of one module, side and (i, j) have in common.
-type Key<'a> = (&'a str, &'a str, Side, usize, usize);
 
 /// Θ_A and Θ_B of one module, whichever are there.
 struct Pair<'a> {
@@ -50,15 +46,9 @@ pub fn draw_paper(
     options: &FigureOptions,
 ) -> Result<Vec<(String, Vec<DrawnFigure>)>> {
     let groups = group::groups(tables);
-    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
-    let mut pairs: Vec<Pair<'_>> = Vec::new();
-    for group in groups.iter().filter(|group| matches!(group.matrix, MatrixKind::A | MatrixKind::B)) {
-        let place = *places.entry((group.adapter, group.module, group.side, group.i, group.j)).or_insert(pairs.len());
-        if place == pairs.len() {
-            pairs.push(Pair { groups: Vec::new() });
-        }
-        pairs[place].groups.push(group);
-    }
+    let compared = groups.iter().filter(|group| matches!(group.matrix, MatrixKind::A | MatrixKind::B));
+    let pairs = gather(compared, |group| (group.adapter, group.module, group.side, group.i, group.j));
+    let mut pairs: Vec<Pair<'_>> = pairs.into_iter().map(|(_, groups)| Pair { groups }).collect();
     pairs.iter_mut().for_each(|pair| pair.groups.sort_by_key(|group| group.matrix));
     let draw = |pair: &Pair<'_>| {
         let Some(first) = pair.groups.first() else { return Ok((String::new(), Vec::new())) };

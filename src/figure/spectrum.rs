@@ -1,6 +1,6 @@
 //! Singular values of a module's conversion matrices: a panel for each matrix, a line for each layer in the colour of its place.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 
 use super::ColourMap;
 use super::chart::{self, Axis, BELOW, LABEL, Plot, Points};
@@ -9,6 +9,7 @@ use super::font::{self, fit, printable};
 use super::group::matrix_name;
 use super::scene::{Anchor, Scene};
 use super::ticks::{labelled_layers, widest};
+use crate::table::gather;
 use crate::table::rows::SpectrumRow;
 use crate::terms::MatrixKind;
 
@@ -40,16 +41,10 @@ pub(super) struct Spectra<'a> {
 
 /// Gathers the rows of `spectrum.csv`, in the order in which each module first appears.
 pub(super) fn spectra(rows: &[SpectrumRow]) -> Vec<Spectra<'_>> {
-    let mut places: HashMap<(&str, &str), usize> = HashMap::new();
-    let mut all: Vec<Spectra<'_>> = Vec::new();
-    for row in rows {
-        let place = *places.entry((&row.adapter, &row.module)).or_insert(all.len());
-        if place == all.len() {
-            all.push(Spectra { adapter: &row.adapter, module: &row.module, rows: Vec::new() });
-        }
-        all[place].rows.push(row);
-    }
-    all
+    gather(rows, |row| (row.adapter.as_str(), row.module.as_str()))
+        .into_iter()
+        .map(|((adapter, module), rows)| Spectra { adapter, module, rows })
+        .collect()
 }
 
 /// One layer's singular values over the largest, by k from 1.

@@ -6,6 +6,7 @@ use super::chart::{self, Axis, BELOW, LABEL, Plot, Points, Sample, key};
 use super::colour::{self, Rgb};
 use super::font::{fit, printable};
 use super::scene::{Anchor, SCALE, Scene};
+use crate::table::gather;
 use crate::table::rows::TrainingRow;
 
 const MARGIN: f64 = 14.0;
@@ -69,16 +70,7 @@ pub(super) struct Training<'a> {
 
 /// Gathers the rows of `training.csv`, in the order in which each adapter first appears.
 pub(super) fn trainings(rows: &[TrainingRow]) -> Vec<Training<'_>> {
-    let mut places: HashMap<&str, usize> = HashMap::new();
-    let mut all: Vec<Training<'_>> = Vec::new();
-    for row in rows {
-        let place = *places.entry(&row.adapter).or_insert(all.len());
-        if place == all.len() {
-            all.push(Training { adapter: &row.adapter, rows: Vec::new() });
-        }
-        all[place].rows.push(row);
-    }
-    all
+    gather(rows, |row| row.adapter.as_str()).into_iter().map(|(adapter, rows)| Training { adapter, rows }).collect()
 }
 
 /// One panel: curves by name, in the order of the log, each by rising step.

@@ -3,16 +3,15 @@
 //! Few layers make a table whose cells are numbers; more make a picture. Both are read by the script from the same numbers. How much
 //! of a large study is drawn is bounded by [`ADAPTERS_DRAWN`], [`MOST_CELLS_READ`] and [`MOST_CELLS_DRAWN`].
 
-use std::collections::HashMap;
-
 use serde::Serialize;
 
 use super::text::{self, MatrixLabel};
 use crate::error::Result;
 use crate::figure::FigureContext;
 use crate::figure::embedded::{cells_picture, colour_step, data_uri, end_of_scale, overview_svg};
+use crate::table::gather;
 use crate::table::{SimilarityRow, SummaryRow, Tables};
-use crate::terms::{MatrixKind, Side, Status};
+use crate::terms::Status;
 
 /// Only the first adapters of a study are drawn.
 pub(super) const ADAPTERS_DRAWN: usize = 8;
@@ -107,8 +106,6 @@ struct Square<'r> {
     cells: Vec<Option<&'r SimilarityRow>>,
 }
 
-type Key<'r> = (&'r str, MatrixKind, Side, usize, usize);
-
 impl MapsView {
     /// Draws what the bounds allow, in table order.
     pub(super) fn of(tables: &Tables, context: &FigureContext<'_>) -> Result<Self> {
@@ -196,16 +193,8 @@ impl AdapterMaps {
 
 /// Gathers an adapter's rows, in table order.
 fn squares(rows: &[SimilarityRow]) -> Vec<Square<'_>> {
-    let mut places: HashMap<Key<'_>, usize> = HashMap::new();
-    let mut groups: Vec<Vec<&SimilarityRow>> = Vec::new();
-    for row in rows {
-        let place = *places.entry((row.module.as_str(), row.matrix, row.side, row.i, row.j)).or_insert(groups.len());
-        if place == groups.len() {
-            groups.push(Vec::new());
-        }
-        groups[place].push(row);
-    }
-    groups.into_iter().filter_map(Square::of).collect()
+    let groups = gather(rows, |row| (row.module.as_str(), row.matrix, row.side, row.i, row.j));
+    groups.into_iter().filter_map(|(_, rows)| Square::of(rows)).collect()
 }
 
 impl<'r> Square<'r> {
@@ -344,6 +333,7 @@ fn two_decimals(value: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terms::{MatrixKind, Side};
 
     fn cell(layer_a: u32, layer_b: u32, phi: Option<f64>) -> SimilarityRow {
         SimilarityRow {

@@ -27,6 +27,7 @@ use self::downloads::{Download, downloads};
 use self::listing::Listing;
 use self::maps::MapsView;
 use self::provenance::{Provenance, study_options};
+pub(crate) use self::verdict::SIGNIFICANT;
 use crate::error::{Error, Result};
 use crate::figure::FigureContext;
 use crate::figure::embedded::cell_colours;

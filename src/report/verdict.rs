@@ -10,8 +10,8 @@ use crate::terms::Status;
 pub(super) const CHANCE_SDS: f64 = 3.0;
 /// Fewer draws do not say how far chance strays.
 pub(super) const LEAST_DRAWS_FOR_CHANCE: u64 = 10;
-/// A p below this is an answer. The terminal's summary uses the same.
-pub(super) const SIGNIFICANT: f64 = 0.05;
+/// A p below this is an answer, here and on the terminal.
+pub(crate) const SIGNIFICANT: f64 = 0.05;
 
 /// How an average stands to one of its controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -9,6 +9,7 @@ pub mod csv;
 mod destination;
 pub mod file_name;
 pub mod format;
+mod gather;
 pub mod json;
 pub mod manifest;
 mod npy;
@@ -24,6 +25,7 @@ pub mod write;
 
 pub use atomic_file::{write_file_atomically, write_files_atomically};
 pub use format::TableFormat;
+pub(crate) use gather::gather;
 pub use json::{rows_json, summary_json};
 pub use manifest::{AdapterRecord, InputRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
 pub use output::OutputDir;
