@@ -54,48 +54,56 @@ impl ByLu {
         let rcond = match self.rcond {
             Some(rcond) => rcond,
             None => {
-                let mut panel = Slots::new(n, &[], Equation::W0, &starting_columns(n)).panel;
+                let mut panel = Panel::zeros(n, STARTING_COLUMNS);
+                set_starting_columns(&mut panel, 0);
                 panel.solve(&self.lu);
-                self.estimate(&panel)
+                self.estimate(&panel, 0)
             }
         };
         (rcond >= n as f64 * EPSILON).then_some(1.0 / rcond)
     }
 
-    /// The estimate from a panel whose first columns are the starting columns solved.
-    fn estimate(&mut self, solved: &Panel) -> f64 {
-        let started: [Vec<f64>; STARTING_COLUMNS] = [solved.column(0), solved.column(1)];
+    /// The estimate from a panel whose columns from `first` on are the starting columns solved.
+    fn estimate(&mut self, solved: &Panel, first: usize) -> f64 {
+        let started: [Vec<f64>; STARTING_COLUMNS] = [solved.column(first), solved.column(first + 1)];
         *self.rcond.insert(reciprocal_condition(&self.lu, self.norms.one, [&started[0], &started[1]]))
     }
 
     /// Solves for all targets; `None` in place of one where it failed its check, and of all where W0 is too close to singular.
     pub(super) fn solve(&mut self, w0: &impl WeightRows, targets: &[Target<'_>]) -> Option<Vec<Option<ConversionMatrix>>> {
         let n = self.lu.size();
-        // The columns of the estimate and of the error bound ride along with the first targets.
-        let mut extra: Vec<Vec<f64>> = if self.rcond.is_none() { starting_columns(n).to_vec() } else { Vec::new() };
+        // The columns of the estimate and of the error bound ride along with the first targets, behind them: nobody asks for their residuals.
         let wanted = |equation, index: usize| self.responses[index].is_none() && targets.iter().any(|t| t.equation == equation);
-        let noise_of = |index: usize| noise(&self.lines[index]).columns().into_iter().map(|c| c.to_vec()).collect::<Vec<_>>();
         let (sample_straight, sample_turned) = (wanted(Equation::W0, 0), wanted(Equation::W0Transposed, 1));
-        let first_sample = extra.len();
-        if sample_straight {
-            extra.extend(noise_of(0));
-        }
-        let extra_turned = if sample_turned { noise_of(1) } else { Vec::new() };
-        let mut straight = Slots::new(n, targets, Equation::W0, &extra);
-        let mut turned = Slots::new(n, targets, Equation::W0Transposed, &extra_turned);
+        let starting = if self.rcond.is_none() { STARTING_COLUMNS } else { 0 };
+        let samples = |wanted: bool| if wanted { SAMPLES } else { 0 };
+        let mut straight = Slots::new(n, targets, Equation::W0, starting + samples(sample_straight));
+        let mut turned = Slots::new(n, targets, Equation::W0Transposed, samples(sample_turned));
         // The right-hand sides are needed again for the residuals.
-        let (mut straight_rest, mut turned_rest) = (straight.panel.clone(), turned.panel.clone());
+        let (mut straight_rest, mut turned_rest) = (straight.panel.truncated(straight.used), turned.panel.truncated(turned.used));
+        let first_sample = straight.used + starting;
+        if starting > 0 {
+            set_starting_columns(&mut straight.panel, straight.used);
+        }
+        if sample_straight {
+            straight.panel.set_columns(first_sample, noise(&self.lines[0]).view());
+        }
+        if sample_turned {
+            turned.panel.set_columns(turned.used, noise(&self.lines[1]).view());
+        }
         straight.panel.solve(&self.lu);
         turned.panel.solve_transposed(&self.lu);
-        if self.rcond.is_none() {
-            self.estimate(&straight.panel);
+        if starting > 0 {
+            self.estimate(&straight.panel, straight.used);
         }
         if sample_straight {
             self.responses[0] = Some(Arc::new(straight.panel.block(first_sample, SAMPLES)));
         }
         if sample_turned {
-            self.responses[1] = Some(Arc::new(turned.panel.block(0, SAMPLES)));
+            self.responses[1] = Some(Arc::new(turned.panel.block(turned.used, SAMPLES)));
         }
+        straight.panel.truncate(straight.used);
+        turned.panel.truncate(turned.used);
         let condition = self.condition()?;
         subtract_products(w0, &straight.panel, &mut straight_rest, &turned.panel, &mut turned_rest);
 
@@ -170,11 +178,13 @@ impl ByLu {
 struct Slots {
     panel: Panel,
     first: Vec<Option<usize>>,
+    /// How many columns the targets have together; what else the panel has stands behind them.
+    used: usize,
 }
 
 impl Slots {
-    fn new(n: usize, targets: &[Target<'_>], equation: Equation, extra: &[Vec<f64>]) -> Self {
-        let mut used = extra.len();
+    fn new(n: usize, targets: &[Target<'_>], equation: Equation, extra: usize) -> Self {
+        let mut used = 0;
         let first: Vec<_> = targets
             .iter()
             .map(|t| {
@@ -184,16 +194,20 @@ impl Slots {
                 })
             })
             .collect();
-        let mut panel = Panel::zeros(n, used);
-        for (k, column) in extra.iter().enumerate() {
-            panel.set_column(k, column.iter().copied());
-        }
+        let mut panel = Panel::zeros(n, used + extra);
         for (target, first) in targets.iter().zip(&first) {
             if let Some(first) = first {
                 panel.set_columns(*first, target.values);
             }
         }
-        Self { panel, first }
+        Self { panel, first, used }
+    }
+}
+
+/// Writes what the condition estimate starts from into the panel's columns from `first` on.
+fn set_starting_columns(panel: &mut Panel, first: usize) {
+    for (k, column) in starting_columns(panel.rows()).into_iter().enumerate() {
+        panel.set_column(first + k, column);
     }
 }
 

@@ -110,6 +110,21 @@ impl Panel {
         out
     }
 
+    /// Drops all columns but the first `columns`.
+    pub fn truncate(&mut self, columns: usize) {
+        self.columns = self.columns.min(columns);
+    }
+
+    /// A copy of the first `columns` columns.
+    #[must_use]
+    pub fn truncated(&self, columns: usize) -> Self {
+        let columns = columns.min(self.columns);
+        let mut out = Self::zeros(self.n, columns);
+        let length = out.strips().len();
+        out.strips_mut().copy_from_slice(&self.strips()[..length]);
+        out
+    }
+
     /// Adds another panel of the same shape.
     pub fn add(&mut self, other: &Self) {
         for (value, &more) in self.strips_mut().iter_mut().zip(other.strips()) {
@@ -168,6 +183,47 @@ impl Panel {
     }
 }
 
+/// The columns of several matrices one after the other, to be multiplied with others.
+#[derive(Debug, Clone)]
+pub struct Columns {
+    n: usize,
+    values: Vec<f64>,
+}
+
+impl Columns {
+    /// The columns of blocks (n, k) of one n.
+    #[must_use]
+    pub fn of(blocks: &[ArrayView2<'_, f64>]) -> Self {
+        let n = blocks.first().map_or(0, |block| block.nrows());
+        let mut values = Vec::with_capacity(blocks.iter().map(|block| block.len()).sum());
+        for column in blocks.iter().flat_map(|block| block.columns()) {
+            values.extend(column);
+        }
+        Self { n, values }
+    }
+
+    /// How many there are; none where they have no rows.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.values.len().checked_div(self.n).unwrap_or(0)
+    }
+
+    /// `Sᵀ·block` for all these columns S.
+    ///
+    /// # Shapes
+    /// `block` (n, k), returning (columns, k).
+    /// # Numerics
+    /// As of [`inner_products`].
+    #[must_use]
+    pub fn products(&self, block: ArrayView2<'_, f64>) -> Array2<f64> {
+        debug_assert_eq!(block.nrows(), self.n);
+        let (mut x, mut out) = (Panel::zeros(self.n, block.ncols()), Panel::zeros(self.count(), block.ncols()));
+        x.set_columns(0, block);
+        out.subtract_product(0, &self.values, &x);
+        -out.block(0, block.ncols())
+    }
+}
+
 /// The inner products of all columns with one another: the upper triangle of `SᵀS`, zeros below it.
 ///
 /// # Shapes
@@ -176,15 +232,13 @@ impl Panel {
 /// Each product is summed from the first row to the last, whatever other columns are there: bits of two columns' product depend on these two alone.
 #[must_use]
 pub fn inner_products(blocks: &[ArrayView2<'_, f64>]) -> Array2<f64> {
-    let n = blocks.first().map_or(0, |block| block.nrows());
+    let Columns { n, values: rows } = Columns::of(blocks);
     let columns = blocks.iter().map(|block| block.ncols()).sum();
     let mut panel = Panel::zeros(n, columns);
-    let mut rows = Vec::with_capacity(columns * n);
+    let mut next = 0;
     for block in blocks {
-        panel.set_columns(rows.len() / n.max(1), block.view());
-        for column in block.columns() {
-            rows.extend(column);
-        }
+        panel.set_columns(next, block.view());
+        next += block.ncols();
     }
     let mut out = Array2::zeros((columns, columns));
     let together = STRIPS * panel.lanes;

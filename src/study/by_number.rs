@@ -1,9 +1,7 @@
 //! φ of two chosen layers by every number of their vectors (`--grid`): the rows of `grid.csv`.
 
-use ndarray::s;
-
 use super::grid::Grid;
-use super::layer_matrix::{LayerMatrix, Seen, cell_status, has_phi};
+use super::layer_matrix::{LayerMatrix, Seen, cell_status, has_phi, summed_errors};
 use super::params::View;
 use super::plan::PlannedAdapter;
 use super::shard::Others;
@@ -26,32 +24,28 @@ impl Grid<'_> {
         for &(layer_a, layer_b) in asked {
             let (Some(a), Some(b)) = (place(layer_a), place(layer_b)) else { continue };
             let values = pairs.phi_up_to(a, b);
-            let products = values.as_ref().and_then(|values| pairs.products(a, b, values.nrows(), values.ncols()));
             let differ = pairs.differ_in_length(a, b);
             let length = observed[a].vectors(view.side).map_or(0, |vectors| vectors.nrows());
-            for i in 1..=self.rank(a) {
-                for j in 1..=self.rank(b) {
-                    let phi = values.as_ref().and_then(|values| values.get((i - 1, j - 1)).copied());
-                    let seen = match (phi, &products) {
-                        (Some(phi), Some(products)) => Seen::Products(phi, products.slice(s![..i, ..j])),
-                        _ => Seen::Cosine,
-                    };
-                    let (status, _) = cell_status([observed[a], observed[b]], view.side, (i, j), seen, differ);
-                    let phi = phi.filter(|_| has_phi(status));
-                    rows.push(GridRow {
-                        adapter: self.adapter.to_owned(),
-                        module: self.module.to_owned(),
-                        matrix: view.matrix,
-                        side: view.side,
-                        layer_a,
-                        layer_b,
-                        i,
-                        j,
-                        phi,
-                        gaussian_expected: phi.and_then(|_| expected_by_chance(i, j, length)),
-                        status,
-                    });
-                }
+            let two = [observed[a], observed[b]];
+            let numbers: Vec<_> = (1..=self.rank(a)).flat_map(|i| (1..=self.rank(b)).map(move |j| (i, j))).collect();
+            let summed = summed_errors(&two, view.side, &AllPairs::of(&two.map(|matrix| matrix.vectors(view.side))), &numbers);
+            for (&(i, j), summed) in numbers.iter().zip(&summed) {
+                let phi = values.as_ref().and_then(|values| values.get((i - 1, j - 1)).copied());
+                let (status, _) = cell_status(two, view.side, (i, j), Seen::of(phi, summed[(0, 1)]), differ);
+                let phi = phi.filter(|_| has_phi(status));
+                rows.push(GridRow {
+                    adapter: self.adapter.to_owned(),
+                    module: self.module.to_owned(),
+                    matrix: view.matrix,
+                    side: view.side,
+                    layer_a,
+                    layer_b,
+                    i,
+                    j,
+                    phi,
+                    gaussian_expected: phi.and_then(|_| expected_by_chance(i, j, length)),
+                    status,
+                });
             }
         }
         rows

@@ -1,10 +1,12 @@
 //! From the vectors of all layers to the rows of the tables: φ of every pair, what the controls give, and how far to trust it.
 
+use ndarray::Array2;
+
 use super::context::Context;
 use super::drawn::{Controls, Draws, GroupControls};
 use super::grouping::{Group, Member};
 use super::layer::{MemberLayer, SolvedLayer};
-use super::layer_matrix::{LayerMatrix, Seen, cell_status, has_phi};
+use super::layer_matrix::{LayerMatrix, Seen, cell_status, has_phi, summed_errors};
 use super::measured::PairMeasures;
 use super::params::View;
 use super::schedule::Pass;
@@ -80,7 +82,8 @@ impl Grid<'_> {
             }
             let measures = PairMeasures::count(self.context.measures());
             let drawn = self.controls.gaussian[v].chunks_exact(measures).zip(self.controls.w0[v].chunks_exact(measures));
-            for (&(i, j), (gaussian, w0)) in self.ij.iter().zip(drawn) {
+            let summed = summed_errors(&observed, view.side, &pairs, if self.is_grid() { self.ij } else { &[] });
+            for ((number, &(i, j)), (gaussian, w0)) in self.ij.iter().enumerate().zip(drawn) {
                 let draws = (&gaussian[0], &w0[0]);
                 let cells = ViewCells {
                     grid: self,
@@ -89,6 +92,7 @@ impl Grid<'_> {
                     j,
                     observed: &observed,
                     pairs: &pairs,
+                    summed: summed.get(number),
                     initial: &initial,
                     init_pairs: &init_pairs,
                     draws,
@@ -149,6 +153,8 @@ struct ViewCells<'a> {
     j: usize,
     observed: &'a [&'a LayerMatrix],
     pairs: &'a AllPairs,
+    /// As [`summed_errors`] gives them.
+    summed: Option<&'a Array2<Option<f64>>>,
     initial: &'a [Option<&'a LayerMatrix>],
     init_pairs: &'a AllPairs,
     draws: (&'a Draws, &'a Draws),
@@ -174,11 +180,7 @@ impl ViewCells<'_> {
         let (x, y) = (self.observed[a], self.observed[b]);
         let ij = (self.i, self.j);
         let phi = self.pairs.phi(a, b, self.i, self.j);
-        let products = self.pairs.products(a, b, self.i, self.j);
-        let seen = match (phi, &products) {
-            (Some(phi), Some(products)) => Seen::Products(phi, products.view()),
-            _ => Seen::Cosine,
-        };
+        let seen = Seen::of(phi, self.summed.and_then(|summed| summed[(a, b)]));
         let (status, bound) = cell_status([x, y], self.view.side, ij, seen, self.pairs.differ_in_length(a, b));
         let phi = phi.filter(|_| has_phi(status));
         let cell = a * self.observed.len() + b;

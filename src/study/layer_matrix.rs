@@ -1,12 +1,15 @@
 //! A matrix of one layer as it is compared, and what is to be said of a comparison: its status, and the bound on its error.
 
+use std::collections::BTreeMap;
+
 use ndarray::{Array2, ArrayView2, s};
 
 use crate::linalg::UNIT_ROUNDOFF;
+use crate::linalg::panel::Columns;
 use crate::linalg::perturbation::SubspaceErrors;
 use crate::linalg::subspace::{Spectrum, SubspaceBasis};
 use crate::measures::Centred;
-use crate::similarity::{change_of_phi, vector_error};
+use crate::similarity::{AllPairs, change_of_phi, vector_error};
 use crate::terms::{Side, Status};
 
 /// A bound on φ above this makes its status `low_confidence`.
@@ -74,10 +77,10 @@ impl LayerMatrix {
         }
     }
 
-    /// The expected error of `min(i, j)·φ` that its own vectors' make, compared with the first `j` of `other`.
-    fn of_overlap(&self, other: &Self, side: Side, j: usize, products: ArrayView2<'_, f64>) -> Option<f64> {
+    /// The rounding errors of its vectors of one side, where more than norms is known of them.
+    fn errors(&self, side: Side) -> Option<&SubspaceErrors> {
         match (&self.trust, side) {
-            (Trust::Expected(errors), Side::Left) => errors.of_overlap(other.vectors(side)?.slice_move(s![.., ..j]), products),
+            (Trust::Expected(errors), Side::Left) => Some(errors),
             _ => None,
         }
     }
@@ -95,15 +98,70 @@ impl LayerMatrix {
     }
 }
 
+/// The expected error of `min(i, j)·φ` that rounding makes in the vectors of both matrices, for each (i, j): a matrix over all pairs (a, b) of the first
+/// `i` vectors of a and the first `j` of b; none where nothing is known but norms.
+pub(super) fn summed_errors(
+    observed: &[&LayerMatrix],
+    side: Side,
+    pairs: &AllPairs,
+    numbers: &[(usize, usize)],
+) -> Vec<Array2<Option<f64>>> {
+    let count = observed.len();
+    let vectors: Vec<_> = observed.iter().map(|matrix| matrix.vectors(side)).collect();
+    let mut lengths: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
+    for (x, vectors) in vectors.iter().enumerate() {
+        if let Some(vectors) = vectors {
+            lengths.entry(vectors.nrows()).or_default().push(x);
+        }
+    }
+    // Of each pair what the errors of a's vectors make and what those of b's do.
+    let mut parts = vec![Array2::from_elem((count, count), [None; 2]); numbers.len()];
+    for members in lengths.values() {
+        let columns = Columns::of(&members.iter().filter_map(|&y| vectors[y]).collect::<Vec<_>>());
+        for &x in members {
+            let Some((errors, response)) = observed[x].errors(side).and_then(|errors| Some((errors, errors.response()?))) else {
+                continue;
+            };
+            // One product for all that it is compared with: small ones, each for itself, take several times as long.
+            let along = columns.products(response);
+            let mut first = 0;
+            for &y in members {
+                // Of its first `own` vectors, compared with the first `others` of y.
+                let error = |own: usize, others: usize| {
+                    let cosines = pairs.products(x, y, own, others)?;
+                    errors.of_overlap(along.slice(s![first..first + others, ..]), cosines.view())
+                };
+                for (parts, &(i, j)) in parts.iter_mut().zip(numbers) {
+                    let forward = error(i, j);
+                    parts[(x, y)][0] = forward;
+                    parts[(y, x)][1] = if i == j { forward } else { error(j, i) };
+                }
+                first += vectors[y].map_or(0, |vectors| vectors.ncols());
+            }
+        }
+    }
+    parts.into_iter().map(|parts| parts.mapv(|[of_a, of_b]| of_a.zip(of_b).map(|(a, b)| a + b))).collect()
+}
+
 /// φ of a pair as far as it is known when its status is asked for.
 #[derive(Clone, Copy)]
-pub(crate) enum Seen<'a> {
+pub(crate) enum Seen {
     /// Nothing of it: what is asked for is a cosine between the subspaces.
     Cosine,
     /// Its value.
     Phi(f64),
-    /// And all inner products between the vectors (i, j).
-    Products(f64, ArrayView2<'a, f64>),
+    /// And its entry of [`summed_errors`].
+    Summed(f64, f64),
+}
+
+impl Seen {
+    pub(super) fn of(phi: Option<f64>, summed: Option<f64>) -> Self {
+        match (phi, summed) {
+            (Some(phi), Some(summed)) => Self::Summed(phi, summed),
+            (Some(phi), None) => Self::Phi(phi),
+            (None, _) => Self::Cosine,
+        }
+    }
 }
 
 /// What is to be said of φ between the first `i` vectors of `x` and the first `j` of `y`, and the bound on its error.
@@ -111,7 +169,7 @@ pub(crate) fn cell_status(
     [x, y]: [&LayerMatrix; 2],
     side: Side,
     (i, j): (usize, usize),
-    seen: Seen<'_>,
+    seen: Seen,
     differ_in_length: bool,
 ) -> (Status, f64) {
     let (status_x, status_y) = (x.status(i), y.status(j));
@@ -128,18 +186,16 @@ pub(crate) fn cell_status(
 }
 
 /// The bound on what the errors of the vectors do to φ, or to a cosine.
-fn error_bound([x, y]: [&LayerMatrix; 2], side: Side, (i, j): (usize, usize), seen: Seen<'_>) -> f64 {
+fn error_bound([x, y]: [&LayerMatrix; 2], side: Side, (i, j): (usize, usize), seen: Seen) -> f64 {
     let angle = |smaller: usize| x.angle(side, i, smaller) + y.angle(side, j, smaller);
     let smaller = i.min(j);
     match seen {
         Seen::Cosine => angle(1),
         Seen::Phi(phi) => change_of_phi(phi, angle(smaller)),
-        Seen::Products(phi, products) => {
+        Seen::Summed(phi, summed) => {
             let angle = angle(smaller);
-            let turned = change_of_phi(phi, angle);
             // To first order the error of φ is a sum of many, which mostly cancel; what that neglects is of the size of the angle's square.
-            let summed = x.of_overlap(y, side, j, products).zip(y.of_overlap(x, side, i, products.t()));
-            summed.map_or(turned, |(x, y)| turned.min(SAFETY * (x + y) / smaller as f64 + angle * angle))
+            change_of_phi(phi, angle).min(SAFETY * summed / smaller as f64 + angle * angle)
         }
     }
 }
