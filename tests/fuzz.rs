@@ -27,16 +27,19 @@ mod fuzzed {
     pub(crate) mod campaign;
     pub(crate) mod entry;
     pub(crate) mod grammar;
+    pub(crate) mod json_grammar;
     pub(crate) mod memory;
     pub(crate) mod mutation;
+    pub(crate) mod parquet_grammar;
 }
 
 use std::collections::HashSet;
 use std::fs;
 use std::path::Path;
 
-use fuzzed::campaign::{Campaign, corpus};
-use fuzzed::{entry, grammar, memory};
+use fuzzed::campaign::{Campaign, corpus, most_memory};
+use fuzzed::entry::Place;
+use fuzzed::{entry, grammar, json_grammar, memory, parquet_grammar};
 
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
@@ -74,6 +77,30 @@ fn adapter_configs() {
 }
 
 #[test]
+fn indexes_of_shards() {
+    Campaign {
+        entry: &entry::INDEX,
+        write: json_grammar::index,
+        tokens: json_grammar::INDEX,
+        mend: grammar::as_it_is,
+        share: EVERY,
+    }
+    .run();
+}
+
+#[test]
+fn training_logs() {
+    Campaign {
+        entry: &entry::TRAINING,
+        write: json_grammar::log,
+        tokens: json_grammar::LOG,
+        mend: grammar::as_it_is,
+        share: EVERY,
+    }
+    .run();
+}
+
+#[test]
 fn tensor_names() {
     Campaign { entry: &entry::NAMES, write: grammar::names, tokens: grammar::SEGMENTS, mend: grammar::as_it_is, share: EVERY }
         .run();
@@ -97,6 +124,18 @@ fn rows_of_every_table() {
 }
 
 #[test]
+fn tables_in_parquet() {
+    Campaign {
+        entry: &entry::PARQUET,
+        write: parquet_grammar::table,
+        tokens: parquet_grammar::THRIFT,
+        mend: parquet_grammar::mend_footer,
+        share: EVERY,
+    }
+    .run();
+}
+
+#[test]
 fn saved_results() {
     Campaign { entry: &entry::TABLES, write: grammar::tables, tokens: grammar::CELLS, mend: grammar::as_it_is, share: EVERY }
         .run();
@@ -106,6 +145,30 @@ fn saved_results() {
 #[test]
 fn figures_of_whatever_was_read() {
     Campaign { entry: &entry::FIGURES, write: grammar::tables, tokens: grammar::CELLS, mend: grammar::as_it_is, share: 50 }.run();
+}
+
+/// Small pieces that take many times their bytes once they are read: the limits of each reader lie below what that may come to.
+#[test]
+fn large_inputs_take_no_more_memory_than_small_ones() {
+    let number = |at: usize| format!("\"{at:x}\":1,");
+    let nested = |_| "\"x\":[{\"\":0},{\"\":0},{\"\":0},{\"\":0}],".to_owned();
+    let inputs: [(&entry::Entry, Vec<u8>, &str); 8] = [
+        (&entry::INDEX, json_grammar::large_index(400_000), "name of a shard"),
+        (&entry::INDEX, json_grammar::large_index(5_000_000), "more than 500000 tensors"),
+        (&entry::TRAINING, json_grammar::large_log(number, 490_000), ""),
+        (&entry::TRAINING, json_grammar::large_log(number, 1_500_000), "more than 500000 values"),
+        (&entry::TRAINING, json_grammar::large_log(nested, 400_000), ""),
+        (&entry::PARQUET, parquet_grammar::equal_rows(60_000, "a"), ""),
+        (&entry::PARQUET, parquet_grammar::equal_rows(1_000_000, "a"), "number of rows"),
+        (&entry::PARQUET, parquet_grammar::equal_rows(2_000, &"long".repeat(50_000)), "length of names"),
+    ];
+    let mut place = Place::new();
+    for (entry, bytes, says) in inputs {
+        let (result, memory) = memory::most_during(|| (entry.run)(&mut place, &bytes));
+        let answer = result.map_or_else(|error| error.to_string(), |_| String::new());
+        assert!(answer.contains(says) && answer.is_empty() == says.is_empty(), "{}: {answer}", entry.name);
+        assert!(memory <= most_memory(bytes.len()), "{}: {memory} bytes for {} ({answer})", entry.name, bytes.len());
+    }
 }
 
 #[test]
@@ -127,16 +190,32 @@ fn bad_inputs_as_corpus() {
         let dir = tempfile::tempdir().unwrap();
         generate::good(dir.path());
         (case.spoil)(dir.path());
-        for (name, folder) in
-            [("adapter_model.safetensors", "safetensors"), ("adapter_model.bin", "archive"), ("adapter_config.json", "config")]
-        {
-            let path = dir.path().join("adapter").join(name);
+        for (name, folder) in [
+            ("adapter/adapter_model.safetensors", "safetensors"),
+            ("adapter/adapter_model.bin", "archive"),
+            ("adapter/adapter_config.json", "config"),
+            ("base/model.safetensors.index.json", "index"),
+        ] {
+            let path = dir.path().join(name);
             let small = fs::symlink_metadata(&path).is_ok_and(|found| found.is_file() && found.len() <= LARGEST);
             if let Some(bytes) = small.then(|| fs::read(&path).ok()).flatten()
                 && known.insert(bytes.clone())
             {
                 fs::write(corpus.join(folder).join(format!("bad-{number:03}")), bytes).unwrap();
             }
+        }
+    }
+}
+
+/// Writes the tables of the corpus that are CSV into it as Parquet.
+#[test]
+#[ignore = "writes into fuzz/corpus"]
+fn tables_as_parquet_corpus() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
+    for found in fs::read_dir(corpus.join("rows")).unwrap() {
+        let path = found.unwrap().path();
+        if let Some(table) = entry::typed(&fs::read(&path).unwrap()) {
+            fs::write(corpus.join("parquet").join(path.file_name().unwrap()), table).unwrap();
         }
     }
 }

@@ -3,6 +3,7 @@
 //! The headers of all shards are read and held against the index when it is opened; no file stays open.
 
 use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
@@ -21,6 +22,8 @@ pub(super) const INDEX_END: &str = ".index.json";
 const LARGEST_INDEX: u64 = 64 << 20;
 /// Models have at most some hundreds.
 const MOST_SHARDS: usize = 10_000;
+/// Those of mixtures of hundreds of experts have a hundred thousand.
+const MOST_TENSORS: usize = 500_000;
 
 /// Files of tensors that are one model.
 #[derive(Debug)]
@@ -51,35 +54,35 @@ impl Shards {
 
     fn open_index(path: &Path) -> Result<Self> {
         let bytes = read_small(path, LARGEST_INDEX)?;
-        let Index(entries) = serde_json::from_slice(&bytes).map_err(|err| {
+        let Index { shards, entries } = serde_json::from_slice(&bytes).map_err(|err| {
             let (what, expected) = match err.is_data() {
                 true => ("index", "an object whose `weight_map` has the file of every tensor"),
                 false => ("index is not valid JSON", "one JSON object"),
             };
             Error::malformed(path, what, expected, json_message(&err))
         })?;
-        let mut shards: BTreeMap<&str, usize> = entries.iter().map(|(_, shard)| (shard.as_str(), 0)).collect();
-        if shards.len() > MOST_SHARDS {
-            let found = shards.len().to_string();
-            return Err(Error::malformed(path, "number of shards", format!("at most {MOST_SHARDS}"), found));
-        }
+        let index_hash = blake3::hash(&bytes).to_hex().to_string();
+        drop(bytes);
+        // By the number in the index: the name, and the file's number.
         let mut files = Vec::with_capacity(shards.len());
-        for (number, (name, place)) in shards.iter_mut().enumerate() {
-            *place = number;
+        let mut opened: Vec<(&str, usize)> = vec![("", 0); shards.len()];
+        for (name, number) in &shards {
+            if let Some(place) = opened.get_mut(*number) {
+                *place = (name, files.len());
+            }
             files.push(open_shard(path, name)?);
         }
-        let mut places: Vec<(String, usize)> = Vec::with_capacity(entries.len());
-        for (name, shard) in &entries {
-            let number = shards.get(shard.as_str()).copied().unwrap_or(0);
-            if files.get(number).is_none_or(|file: &WeightsFile| file.info(name).is_none()) {
-                let what = format!("says that tensor `{}` is in {}, which has none of that name", escape(name), escape(shard));
+        let mut places = Vec::with_capacity(entries.len());
+        for (name, number) in entries {
+            let (shard, number) = opened.get(number).copied().unwrap_or_default();
+            if files.get(number).is_none_or(|file: &WeightsFile| file.info(&name).is_none()) {
+                let what = format!("says that tensor `{}` is in {}, which has none of that name", escape(&name), escape(shard));
                 return Err(Error::missing(path, what).with_hint("the index and the shards may be of different downloads"));
             }
-            places.push((name.clone(), number));
+            places.push((name, number));
         }
-        places.sort_unstable();
         check_once(path, &files)?;
-        Ok(Self { path: path.to_owned(), index_hash: Some(blake3::hash(&bytes).to_hex().to_string()), files, places })
+        Ok(Self { path: path.to_owned(), index_hash: Some(index_hash), files, places })
     }
 
     /// The file, or the index of several.
@@ -140,8 +143,14 @@ fn check_once(index: &Path, files: &[WeightsFile]) -> Result<()> {
     Err(Error::malformed(index, what, "it in one shard", found))
 }
 
-/// The entries of `weight_map`: tensor and shard.
-struct Index(Vec<(String, String)>);
+/// What `weight_map` says.
+#[derive(Default)]
+struct Index {
+    /// The shards with a number each, by name.
+    shards: BTreeMap<String, usize>,
+    /// The tensors, each with the number of its shard.
+    entries: BTreeMap<String, usize>,
+}
 
 impl<'de> Deserialize<'de> for Index {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -160,14 +169,14 @@ impl<'de> Deserialize<'de> for Index {
                         return Err(M::Error::custom("duplicate `weight_map`"));
                     }
                 }
-                found.map(|WeightMap(entries)| Index(entries)).ok_or_else(|| M::Error::missing_field("weight_map"))
+                found.map(|WeightMap(index)| index).ok_or_else(|| M::Error::missing_field("weight_map"))
             }
         }
         deserializer.deserialize_map(Fields)
     }
 }
 
-struct WeightMap(Vec<(String, String)>);
+struct WeightMap(Index);
 
 impl<'de> Deserialize<'de> for WeightMap {
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -178,17 +187,36 @@ impl<'de> Deserialize<'de> for WeightMap {
                 f.write_str("an object of tensor names and files")
             }
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<WeightMap, M::Error> {
-                let mut entries = BTreeMap::new();
+                let mut index = Index::default();
                 while let Some((name, shard)) = map.next_entry::<String, String>()? {
-                    if let Some(other) = entries.insert(name.clone(), shard) {
-                        let text = format!("tensor `{}` twice, in `{}` too (a duplicate)", escape(&name), escape(&other));
-                        return Err(M::Error::custom(text));
-                    }
+                    index.add(name, shard).map_err(M::Error::custom)?;
                 }
-                Ok(WeightMap(entries.into_iter().collect()))
+                Ok(WeightMap(index))
             }
         }
         deserializer.deserialize_map(Entries)
+    }
+}
+
+impl Index {
+    /// Adds a tensor and its shard. A shard's name is kept once, however many tensors are in it.
+    fn add(&mut self, name: String, shard: String) -> Result<(), String> {
+        let next = self.shards.len();
+        let number = *self.shards.entry(shard).or_insert(next);
+        match self.entries.entry(name) {
+            Entry::Vacant(place) => place.insert(number),
+            Entry::Occupied(other) => {
+                let shard = self.shards.iter().find(|(_, number)| *number == other.get()).map_or("", |(shard, _)| shard);
+                return Err(format!("tensor `{}` twice, in `{}` too (a duplicate)", escape(other.key()), escape(shard)));
+            }
+        };
+        if self.shards.len() > MOST_SHARDS {
+            return Err(format!("more than {MOST_SHARDS} shards"));
+        }
+        if self.entries.len() > MOST_TENSORS {
+            return Err(format!("more than {MOST_TENSORS} tensors"));
+        }
+        Ok(())
     }
 }
 

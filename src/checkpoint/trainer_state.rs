@@ -6,9 +6,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::{Path, PathBuf};
 
-use serde::de::{SeqAccess, Visitor};
+use serde::de::{Error as _, IgnoredAny, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer};
-use serde_json::Value;
 
 use super::adapter::InputRecord;
 use super::files::read_small;
@@ -17,8 +16,10 @@ use crate::error::{Error, Result, escape};
 
 /// The Trainer's name for it.
 pub const TRAINER_STATE_FILE: &str = "trainer_state.json";
-/// A log of half a million entries fits.
-const MOST_BYTES: u64 = 64 << 20;
+/// A log of a hundred thousand entries fits.
+const MOST_BYTES: u64 = 16 << 20;
+/// So do its numbers, each of which takes more memory than in the file.
+const MOST_VALUES: usize = 500_000;
 /// Folders of checkpoints.
 const CHECKPOINT: &str = "checkpoint-";
 /// Counters and times that are no curve of training.
@@ -74,7 +75,9 @@ fn checkpoint_number(folder: &Path) -> Option<u64> {
 pub fn read_training_log(path: &Path) -> Result<TrainingLog> {
     let bytes = read_small(path, MOST_BYTES)?;
     let blake3 = blake3::hash(&bytes).to_hex().to_string();
-    let state: State = serde_json::from_slice(&quote_non_finite(&bytes)).map_err(|error| {
+    let quoted = quote_non_finite(&bytes);
+    drop(bytes);
+    let state: State = serde_json::from_slice(&quoted).map_err(|error| {
         Error::malformed(
             path,
             "training log",
@@ -105,8 +108,8 @@ impl<'de> Deserialize<'de> for Entries {
             }
             fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Entries, A::Error> {
                 let mut values = Vec::new();
-                while let Some(entry) = list.next_element::<BTreeMap<String, Value>>()? {
-                    add_entry(&entry, &mut values).map_err(serde::de::Error::custom)?;
+                while let Some(Entry(entry)) = list.next_element()? {
+                    add_entry(entry, &mut values).map_err(A::Error::custom)?;
                 }
                 Ok(Entries(values))
             }
@@ -115,25 +118,113 @@ impl<'de> Deserialize<'de> for Entries {
     }
 }
 
-fn add_entry(entry: &BTreeMap<String, Value>, values: &mut Vec<LoggedValue>) -> Result<(), String> {
-    let given = entry.get("step");
-    // Some programs write whole numbers as floats.
-    let step = given.and_then(|step| {
-        step.as_u64().or_else(|| step.as_f64().filter(|s| s.fract() == 0.0 && (0.0..1e15).contains(s)).map(|s| s as u64))
-    });
-    let Some(step) = step.and_then(|step| usize::try_from(step).ok()) else {
-        return Err(format!("`step` {}", given.map_or_else(|| "missing".to_owned(), |step| format!("of {step}"))));
-    };
-    let epoch = entry.get("epoch").and_then(Value::as_f64).filter(|epoch| epoch.is_finite());
-    for (name, value) in entry.iter().filter(|(name, _)| !NO_CURVE.contains(&name.as_str())) {
-        let value = match value {
-            Value::Number(number) => number.as_f64().filter(|number| number.is_finite()),
-            Value::String(word) if matches!(word.as_str(), "NaN" | "Infinity" | "-Infinity") => None,
-            _ => continue,
-        };
-        values.push(LoggedValue { step, epoch, name: name.clone(), value });
+/// What an entry says by name; of a name that is there twice, the last.
+struct Entry(BTreeMap<String, Logged>);
+
+impl<'de> Deserialize<'de> for Entry {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Fields;
+        impl<'de> Visitor<'de> for Fields {
+            type Value = Entry;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("an entry of names and values")
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Entry, M::Error> {
+                let mut fields = BTreeMap::new();
+                while let Some((name, value)) = map.next_entry()? {
+                    fields.insert(name, value);
+                    check_count(fields.len()).map_err(M::Error::custom)?;
+                }
+                Ok(Entry(fields))
+            }
+        }
+        deserializer.deserialize_map(Fields)
     }
-    Ok(())
+}
+
+/// A value of an entry. Whatever is no number is passed over as it is read: nested lists would take many times their text.
+#[derive(Clone, Copy)]
+enum Logged {
+    Whole(u64),
+    Float(f64),
+    NotFinite,
+    Other,
+}
+
+impl Logged {
+    fn number(self) -> Option<f64> {
+        match self {
+            Self::Whole(number) => Some(number as f64),
+            Self::Float(number) => Some(number),
+            Self::NotFinite | Self::Other => None,
+        }
+    }
+
+    /// Some programs write whole numbers as floats.
+    fn whole(self) -> Option<usize> {
+        let number = match self {
+            Self::Whole(number) => Some(number),
+            Self::Float(number) if number.fract() == 0.0 && (0.0..1e15).contains(&number) => Some(number as u64),
+            _ => None,
+        };
+        usize::try_from(number?).ok()
+    }
+}
+
+impl<'de> Deserialize<'de> for Logged {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        struct Any;
+        impl<'de> Visitor<'de> for Any {
+            type Value = Logged;
+            fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str("a value")
+            }
+            fn visit_u64<E>(self, number: u64) -> Result<Logged, E> {
+                Ok(Logged::Whole(number))
+            }
+            fn visit_i64<E>(self, number: i64) -> Result<Logged, E> {
+                Ok(Logged::Float(number as f64))
+            }
+            fn visit_f64<E>(self, number: f64) -> Result<Logged, E> {
+                Ok(Logged::Float(number))
+            }
+            fn visit_str<E>(self, word: &str) -> Result<Logged, E> {
+                Ok(if matches!(word, "NaN" | "Infinity" | "-Infinity") { Logged::NotFinite } else { Logged::Other })
+            }
+            fn visit_bool<E>(self, _: bool) -> Result<Logged, E> {
+                Ok(Logged::Other)
+            }
+            fn visit_unit<E>(self) -> Result<Logged, E> {
+                Ok(Logged::Other)
+            }
+            fn visit_seq<A: SeqAccess<'de>>(self, mut list: A) -> Result<Logged, A::Error> {
+                while list.next_element::<IgnoredAny>()?.is_some() {}
+                Ok(Logged::Other)
+            }
+            fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<Logged, M::Error> {
+                while map.next_entry::<IgnoredAny, IgnoredAny>()?.is_some() {}
+                Ok(Logged::Other)
+            }
+        }
+        deserializer.deserialize_any(Any)
+    }
+}
+
+fn check_count(values: usize) -> Result<(), String> {
+    if values > MOST_VALUES { Err(format!("more than {MOST_VALUES} values")) } else { Ok(()) }
+}
+
+fn add_entry(entry: BTreeMap<String, Logged>, values: &mut Vec<LoggedValue>) -> Result<(), String> {
+    let step = entry.get("step").ok_or("an entry without `step`")?;
+    let step = step.whole().ok_or("a `step` that is no whole number from 0")?;
+    let epoch = entry.get("epoch").and_then(|epoch| epoch.number()).filter(|epoch| epoch.is_finite());
+    for (name, value) in entry {
+        if NO_CURVE.contains(&name.as_str()) || matches!(value, Logged::Other) {
+            continue;
+        }
+        values.push(LoggedValue { step, epoch, name, value: value.number().filter(|number| number.is_finite()) });
+    }
+    check_count(values.len())
 }
 
 #[cfg(test)]

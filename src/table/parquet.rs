@@ -1,23 +1,28 @@
 //! Tables as Parquet: a typed column for each of the CSV's, null for "no value", readable by pandas, polars and DuckDB.
 //!
 //! The same rows give the same bytes: nothing in a file says when or with which version it was made.
+//!
+//! Reading is by hand: what a file says of itself (numbers of rows, lengths, nesting) is held against the bytes that are there before
+//! anything is made of it, which the `parquet` crate leaves to whoever gives it a file.
+
+mod column;
+mod footer;
+mod read;
+mod thrift;
 
 use std::io::{self, Write};
-use std::path::Path;
 use std::sync::Arc;
 
 use parquet::basic::{LogicalType, Repetition, Type as Physical};
-use parquet::column::reader::ColumnReader;
 use parquet::column::writer::ColumnWriter;
 use parquet::data_type::ByteArray;
 use parquet::errors::ParquetError;
 use parquet::file::properties::{EnabledStatistics, WriterProperties};
-use parquet::file::reader::{FileReader, SerializedFileReader};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, Type, TypePtr};
 
+pub use self::read::read_rows;
 use super::columns::{CellValue, ColumnType, Row, ValueKind};
-use crate::error::{Error, Result, escape};
 
 /// Rows in a row group: what is held at a time while a table is written or read.
 const ROWS_TOGETHER: usize = 1 << 16;
@@ -41,7 +46,7 @@ pub fn write_rows<R: Row>(out: impl Write + Send, rows: &[R]) -> io::Result<()> 
     let schema = schema::<R>().map_err(as_io)?;
     let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(as_io)?;
     for rows in rows.chunks(ROWS_TOGETHER) {
-        let mut columns: Vec<Column> = R::TYPES.iter().map(|column| Column::new(*column, rows.len())).collect();
+        let mut columns: Vec<Written> = R::TYPES.iter().map(|column| Written::new(*column, rows.len())).collect();
         for row in rows {
             let mut into = columns.iter_mut();
             row.visit(|_, value| into.next().map_or(Ok(()), |column| column.push(value)))?;
@@ -76,17 +81,22 @@ fn schema<R: Row>() -> Result<TypePtr, ParquetError> {
 }
 
 fn field(name: &str, column: ColumnType) -> Result<Type, ParquetError> {
-    let (physical, logical) = match column.kind {
-        ValueKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
-        ValueKind::Integer => (Physical::INT64, None),
-        ValueKind::Float => (Physical::DOUBLE, None),
-    };
+    let (physical, logical) = types(column.kind);
     let repetition = if column.nullable { Repetition::OPTIONAL } else { Repetition::REQUIRED };
     Type::primitive_type_builder(name, physical).with_logical_type(logical).with_repetition(repetition).build()
 }
 
+/// How Parquet calls what a column holds.
+fn types(kind: ValueKind) -> (Physical, Option<LogicalType>) {
+    match kind {
+        ValueKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
+        ValueKind::Integer => (Physical::INT64, None),
+        ValueKind::Float => (Physical::DOUBLE, None),
+    }
+}
+
 /// One column of a row group: its values, and for a nullable one which rows have one.
-struct Column {
+struct Written {
     values: Values,
     present: Option<Vec<i16>>,
 }
@@ -97,7 +107,7 @@ enum Values {
     Float(Vec<f64>),
 }
 
-impl Column {
+impl Written {
     fn new(column: ColumnType, rows: usize) -> Self {
         let values = match column.kind {
             ValueKind::Text => Values::Text(Vec::with_capacity(rows)),
@@ -135,85 +145,12 @@ impl Column {
     }
 }
 
-/// Reads a table back. Columns may stand in any order, and more may be there; each of ours must be there with its type.
-///
-/// # Errors
-/// [`Error::Missing`] if the file cannot be read, [`Error::Malformed`] with row and column if it is not such a table.
-pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>> {
-    let file = std::fs::File::open(path).map_err(|error| Error::missing(path, super::in_words(&error)))?;
-    let damaged = |error: ParquetError| Error::malformed(path, "table", "a Parquet file", escape(&error.to_string()));
-    let reader = SerializedFileReader::new(file).map_err(damaged)?;
-    let schema = reader.metadata().file_metadata().schema_descr();
-    let mut places = Vec::with_capacity(R::COLUMNS.len());
-    for (&name, &column) in R::COLUMNS.iter().zip(R::TYPES) {
-        let at = schema.columns().iter().position(|found| found.path().parts() == [name]);
-        let Some(at) = at else {
-            let found = schema.columns().iter().map(|column| column.path().string()).collect::<Vec<_>>().join(",");
-            return Err(Error::malformed(path, "columns", format!("a column `{name}`"), format!("`{}`", escape(&found))));
-        };
-        let wanted = field(name, column).map_err(damaged)?;
-        let found = schema.column(at);
-        if found.physical_type() != wanted.get_physical_type() || found.max_def_level() != i16::from(column.nullable) {
-            let described = |physical: Physical, nullable: bool| format!("{physical}{}", if nullable { " or null" } else { "" });
-            let expected = described(wanted.get_physical_type(), column.nullable);
-            let found = described(found.physical_type(), found.max_def_level() > 0);
-            return Err(Error::malformed(path, format!("column `{name}`"), expected, found));
-        }
-        places.push(at);
-    }
-    let mut rows = Vec::new();
-    for group in 0..reader.num_row_groups() {
-        let group = reader.get_row_group(group).map_err(damaged)?;
-        let count = usize::try_from(group.metadata().num_rows()).unwrap_or(0);
-        let mut columns = Vec::with_capacity(places.len());
-        for &at in &places {
-            columns.push(texts(group.get_column_reader(at).map_err(damaged)?, count).map_err(damaged)?);
-        }
-        for row in 0..count {
-            let field = |column: usize| columns.get(column).and_then(|texts| texts.get(row)).map_or("", String::as_str);
-            let parsed = R::from_fields(field).map_err(|(column, bad)| {
-                let name = R::COLUMNS.get(column).copied().unwrap_or("");
-                let what = format!("row {}, column `{name}`", rows.len() + 1);
-                Error::malformed(path, what, bad.expected, format!("`{}`", escape(field(column))))
-            })?;
-            rows.push(parsed);
-        }
-    }
-    Ok(rows)
-}
-
-/// The values of a column as the CSV's fields: rows are built from text in one place only. (A float's text gives back its bits.)
-fn texts(column: ColumnReader, rows: usize) -> Result<Vec<String>, ParquetError> {
-    let mut levels = Vec::new();
-    let values: Vec<String> = match column {
-        ColumnReader::ByteArrayColumnReader(mut reader) => {
-            let mut values = Vec::new();
-            reader.read_records(rows, Some(&mut levels), None, &mut values)?;
-            values.iter().map(|bytes| bytes.as_utf8().map(str::to_owned)).collect::<Result<_, _>>()?
-        }
-        ColumnReader::Int64ColumnReader(mut reader) => {
-            let mut values = Vec::new();
-            reader.read_records(rows, Some(&mut levels), None, &mut values)?;
-            values.iter().map(i64::to_string).collect()
-        }
-        ColumnReader::DoubleColumnReader(mut reader) => {
-            let mut values = Vec::new();
-            reader.read_records(rows, Some(&mut levels), None, &mut values)?;
-            values.iter().map(|value| format!("{value:?}")).collect()
-        }
-        _ => return Err(ParquetError::General("a column of a type that no table has".to_owned())),
-    };
-    let mut values = values.into_iter();
-    let all: Vec<String> = if levels.is_empty() {
-        values.collect()
-    } else {
-        levels.iter().map(|level| if *level > 0 { values.next().unwrap_or_default() } else { String::new() }).collect()
-    };
-    if all.len() == rows { Ok(all) } else { Err(ParquetError::EOF(format!("{} of {rows} rows", all.len()))) }
-}
-
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use parquet::file::reader::{FileReader, SerializedFileReader};
+
     use super::*;
     use crate::table::rows::{AcrossRow, SpectrumRow};
     use crate::terms::{MatrixKind, Side, Status};
@@ -304,6 +241,25 @@ mod tests {
         std::fs::write(file.path(), "PAR1 no").unwrap();
         assert!(refused(file.path()).contains("expected a Parquet file"), "{}", refused(file.path()));
         assert_eq!(read_rows::<AcrossRow>(Path::new("/nowhere")).unwrap_err().exit_code(), 3);
+    }
+
+    #[test]
+    fn pieces_of_a_file_are_refused() {
+        let file = written(&spectrum(3));
+        let bytes = std::fs::read(file.path()).unwrap();
+        for end in 0..bytes.len() {
+            std::fs::write(file.path(), &bytes[..end]).unwrap();
+            let error = read_rows::<SpectrumRow>(file.path()).unwrap_err();
+            assert!(error.exit_code() == 4 && error.to_string().lines().count() == 1, "{end}: {error}");
+        }
+    }
+
+    /// The writer makes pages of 20,000 rows, and goes on without a dictionary that becomes a megabyte.
+    #[test]
+    fn columns_of_many_pages_with_and_without_a_dictionary() {
+        let rows: Vec<SpectrumRow> =
+            spectrum(60_000).into_iter().map(|row| SpectrumRow { adapter: format!("{:0>40}", row.k), ..row }).collect();
+        assert_eq!(read_rows::<SpectrumRow>(written(&rows).path()).unwrap(), rows);
     }
 
     #[test]

@@ -19,8 +19,11 @@ const LARGE: usize = 2000;
 /// Inputs that are changed further, at most, and the longest of them.
 const POOL: usize = 2000;
 const LONGEST: usize = 16 << 10;
-/// What an input may take beyond twice its length.
-const MEMORY: usize = 64 << 20;
+
+/// What an input of that length may take.
+pub(crate) fn most_memory(length: usize) -> usize {
+    2 * length + (64 << 20)
+}
 
 /// How one reader is tried.
 pub(crate) struct Campaign {
@@ -120,7 +123,7 @@ impl Campaign {
             let (result, memory) = most_during(|| catch_unwind(AssertUnwindSafe(|| (self.entry.run)(place, bytes))));
             let elapsed = started.elapsed();
             let Ok(result) = result else { failed("a panic") };
-            if memory > 2 * bytes.len() + MEMORY {
+            if memory > most_memory(bytes.len()) {
                 failed(&format!("{memory} bytes of memory"));
             }
             if elapsed > Duration::from_secs(1) && bytes.len() < 1 << 20 {

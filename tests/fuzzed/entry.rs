@@ -7,7 +7,10 @@ use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
 use condlora::checkpoint::keys::{ModuleKey, TensorKey, name_modules, parse_tensor_name};
-use condlora::checkpoint::{Adapter, AdapterConfig, BaseModel, PairingRules, WeightsFile, pair_with_base};
+use condlora::checkpoint::{
+    Adapter, AdapterConfig, BaseModel, PairingRules, TRAINER_STATE_FILE, WeightsFile, find_training_log, pair_with_base,
+    read_training_log,
+};
 use condlora::figure::{
     CellOrder, ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study,
 };
@@ -15,11 +18,11 @@ use condlora::table::columns::Row;
 use condlora::table::csv::{read_rows_from, write_rows};
 use condlora::table::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SavedResults, SimilarityRow,
-    SpectrumRow, SummaryRow, TrainingRow,
+    SpectrumRow, SummaryRow, TrainingRow, parquet,
 };
 use condlora::{Error, Result};
 
-use crate::pickled;
+use crate::{generate, pickled};
 
 /// One reader.
 pub(crate) struct Entry {
@@ -39,15 +42,19 @@ pub(crate) static SAFETENSORS: Entry = entry("safetensors", "safetensors", safet
 pub(crate) static ARCHIVE: Entry = entry("archive", "archive", archive);
 pub(crate) static PICKLE: Entry = entry("pickle", "pickle", pickle);
 pub(crate) static CONFIG: Entry = entry("config", "config", config);
+pub(crate) static INDEX: Entry = entry("index", "index", index);
+pub(crate) static TRAINING: Entry = entry("training", "training", training);
 pub(crate) static NAMES: Entry = entry("names", "names", names);
 pub(crate) static PAIRING: Entry = entry("pairing", "pairing", pairing);
 pub(crate) static ROWS: Entry = entry("rows", "rows", rows);
+pub(crate) static PARQUET: Entry = entry("parquet", "parquet", typed_table);
 pub(crate) static TABLES: Entry = entry("tables", "tables", tables);
 pub(crate) static FIGURES: Entry = entry("figures", "tables", figures);
 
 /// All of them.
 #[allow(dead_code, reason = "cargo-fuzz has a program for each")]
-pub(crate) static ALL: [&Entry; 9] = [&SAFETENSORS, &ARCHIVE, &PICKLE, &CONFIG, &NAMES, &PAIRING, &ROWS, &TABLES, &FIGURES];
+pub(crate) static ALL: [&Entry; 12] =
+    [&SAFETENSORS, &ARCHIVE, &PICKLE, &CONFIG, &INDEX, &TRAINING, &NAMES, &PAIRING, &ROWS, &PARQUET, &TABLES, &FIGURES];
 
 /// A directory whose files are written again and again.
 pub(crate) struct Place {
@@ -78,6 +85,13 @@ impl Place {
             file.set_len((bytes.len() + zeros) as u64).unwrap();
         }
         path
+    }
+
+    /// Writes a file that stays as it is.
+    fn put_once(&mut self, name: &str, bytes: &[u8]) {
+        if !self.files.contains_key(name) {
+            self.put(name, bytes, 0);
+        }
     }
 
     /// Removes what is no longer wanted.
@@ -142,6 +156,44 @@ fn config(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
         }
     }
     Ok(config.warnings)
+}
+
+/// The shards that are there for an index to name.
+pub(crate) const SHARDS: [&str; 3] = ["a.safetensors", "b.safetensors", "c.bin"];
+
+/// The index of a base model of three layers, each in a shard of its own.
+fn index(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
+    for (number, shard) in SHARDS.into_iter().enumerate() {
+        let tensors = [generate::f32_tensor(&format!("{}.weight", generate::query(&number.to_string())), &[2, 2])];
+        let file = if shard.ends_with(".bin") { pickled::file(&tensors) } else { generate::file(&tensors) };
+        place.put_once(&format!("sharded/{shard}"), &file);
+    }
+    let path = place.put("sharded/model.safetensors.index.json", bytes, 0);
+    let base = BaseModel::open(&path)?;
+    for name in base.names() {
+        let shape = base.info(name).map(|info| info.shape.clone());
+        assert_eq!(shape, Some(vec![2, 2]));
+        base.read_f64(name, &mut [0.0; 4])?;
+    }
+    Ok(Vec::new())
+}
+
+/// What the Trainer logged, down to the table that is made of it.
+fn training(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
+    let path = place.put(&format!("run/checkpoint-3/{TRAINER_STATE_FILE}"), bytes, 0);
+    assert_eq!(find_training_log(&place.path().join("run")).as_ref(), Some(&path));
+    let log = read_training_log(&path)?;
+    let row = |value: condlora::checkpoint::LoggedValue| TrainingRow {
+        adapter: "a".to_owned(),
+        step: value.step,
+        epoch: value.epoch,
+        name: value.name,
+        value: value.value,
+    };
+    let rows: Vec<TrainingRow> = log.values.into_iter().take(MANY_ROWS).map(row).collect();
+    assert!(rows.iter().all(|row| row.epoch.is_none_or(f64::is_finite) && row.value.is_none_or(f64::is_finite)));
+    assert!(read_rows_from::<TrainingRow>(&path, &as_csv(&rows)[..])? == rows, "other rows when they are read again");
+    Ok(Vec::new())
 }
 
 /// A tensor name a line: names that are read must give modules that can be told apart.
@@ -236,32 +288,82 @@ impl Header {
     }
 }
 
+/// Rows that are written and read again, at most: more tell nothing new.
+const MANY_ROWS: usize = 1000;
+
+/// Calls a function for the row type that a byte stands for.
+macro_rules! of_kind {
+    ($kind:expr, $function:ident($($argument:expr),*)) => {
+        match $kind % 11 {
+            0 => $function::<SummaryRow>($($argument),*),
+            1 => $function::<SimilarityRow>($($argument),*),
+            2 => $function::<ConversionRow>($($argument),*),
+            3 => $function::<SpectrumRow>($($argument),*),
+            4 => $function::<AcrossRow>($($argument),*),
+            5 => $function::<MeasureRow>($($argument),*),
+            6 => $function::<CompareRow>($($argument),*),
+            7 => $function::<CompareAverageRow>($($argument),*),
+            8 => $function::<FitRow>($($argument),*),
+            9 => $function::<GridRow>($($argument),*),
+            _ => $function::<TrainingRow>($($argument),*),
+        }
+    };
+}
+
 /// The first byte says which table the rest is to be.
 fn rows(_: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
     let (kind, table) = bytes.split_first().unwrap_or((&0, &[]));
-    match kind % 11 {
-        0 => round_trip::<SummaryRow>(table),
-        1 => round_trip::<SimilarityRow>(table),
-        2 => round_trip::<ConversionRow>(table),
-        3 => round_trip::<SpectrumRow>(table),
-        4 => round_trip::<AcrossRow>(table),
-        5 => round_trip::<MeasureRow>(table),
-        6 => round_trip::<CompareRow>(table),
-        7 => round_trip::<CompareAverageRow>(table),
-        8 => round_trip::<FitRow>(table),
-        9 => round_trip::<GridRow>(table),
-        _ => round_trip::<TrainingRow>(table),
-    }
+    of_kind!(kind, round_trip(table))
+}
+
+fn as_csv<R: Row>(rows: &[R]) -> Vec<u8> {
+    let mut text = Vec::new();
+    write_rows(&mut text, rows).unwrap();
+    text
 }
 
 /// What is read and written is read again as the same.
 fn round_trip<R: Row>(table: &[u8]) -> Result<Vec<String>> {
     let path = Path::new("t.csv");
-    let (mut once, mut twice) = (Vec::new(), Vec::new());
-    write_rows(&mut once, &read_rows_from::<R>(path, table)?).unwrap();
-    write_rows(&mut twice, &read_rows_from::<R>(path, &once[..])?).unwrap();
-    assert!(once == twice, "another table when it is read again");
+    let once = as_csv(&read_rows_from::<R>(path, table)?);
+    assert!(once == as_csv(&read_rows_from::<R>(path, &once[..])?), "another table when it is read again");
     Ok(Vec::new())
+}
+
+/// The same of Parquet: read as a table, and where it is all that there need be, as the results of a command.
+fn typed_table(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
+    let (kind, table) = bytes.split_first().unwrap_or((&0, &[]));
+    of_kind!(kind, typed_round_trip(place, table))
+}
+
+fn typed_round_trip<R: Row>(place: &mut Place, table: &[u8]) -> Result<Vec<String>> {
+    let name = format!("{}.parquet", R::TABLE);
+    place.keep(|other| other == name);
+    let path = place.put(&name, table, 0);
+    let mut rows = parquet::read_rows::<R>(&path)?;
+    rows.truncate(MANY_ROWS);
+    let again = place.put("again.parquet", &as_parquet(&rows).unwrap(), 0);
+    assert!(as_csv(&rows) == as_csv(&parquet::read_rows::<R>(&again)?), "another table when it is read again");
+    if [CompareRow::TABLE, FitRow::TABLE].contains(&R::TABLE) {
+        Ok(SavedResults::read(place.path())?.warnings)
+    } else {
+        Ok(Vec::new())
+    }
+}
+
+fn as_parquet<R: Row>(rows: &[R]) -> std::io::Result<Vec<u8>> {
+    let mut file = Vec::new();
+    parquet::write_rows(&mut file, rows).map(|()| file)
+}
+
+/// An input of [`ROWS`] as one of [`PARQUET`], if it is a table whose numbers Parquet has.
+#[allow(dead_code, reason = "the tests write inputs")]
+pub(crate) fn typed(input: &[u8]) -> Option<Vec<u8>> {
+    fn of<R: Row>(table: &[u8]) -> Option<Vec<u8>> {
+        as_parquet(&read_rows_from::<R>(Path::new("t.csv"), table).ok()?).ok()
+    }
+    let (kind, table) = input.split_first()?;
+    Some([&[*kind], &of_kind!(kind, of(table))?[..]].concat())
 }
 
 /// The files of a directory of results, each after a line `=== NAME`.
