@@ -151,6 +151,40 @@ fn a_memory_limit_is_kept_or_refused_with_the_estimate() {
     assert!((3..10).contains(&kept), "{kept} limits were kept");
 }
 
+/// Twenty modules of two small layers: an overview of half a gigabyte of pixels.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_memory_limit_is_kept_while_a_large_bitmap_is_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let path = |k: usize| format!("model.layers.{}.mlp.expert_{}", k % 2, k / 2);
+    let layers: Vec<Layer> = (0..40).map(|k| Layer::new(&path(k), 16, 16, 4)).collect();
+    write_base(&root.join("base"), &layers, SINGLE);
+    write_adapter(&root.join("adapter"), &layers, SINGLE, &[]);
+    let run = |limit: u64| {
+        let _ = fs::remove_dir_all(root.join("out"));
+        let mut command = analyze(["adapter", "--base", "base", "-o", "out", "--null-draws", "2", "--figures", "png"]);
+        command.args(["--dpi", "600", "--threads", "2", "--memory-limit", &format!("{limit}M")]).current_dir(root);
+        peak(command)
+    };
+    let mut codes = Vec::new();
+    for limit in [400, 100, 60, 40, 20] {
+        let (run, most) = run(limit);
+        println!("limit {limit} MiB: exit {:?}, peak {:.1} MiB", run.code, most as f64 / 1048576.0);
+        codes.push(run.code);
+        match run.code {
+            Some(0) => {
+                assert!(most as f64 <= 1.1 * limit as f64 * 1048576.0, "limit {limit} MiB, peak {most}");
+                let overview = fs::read(root.join("out/figures/adapter/overview.png")).unwrap();
+                let side = |at: usize| u64::from(u32::from_be_bytes(overview[at..at + 4].try_into().unwrap()));
+                assert!(side(16) * side(20) * 3 > 500_000_000, "{} x {}", side(16), side(20));
+            }
+            _ => assert!(run.exits(8).says("error: the study needs more memory than it may use").stdout.is_empty()),
+        }
+    }
+    assert_eq!((codes[0], codes[1], codes[4]), (Some(0), Some(0), Some(8)));
+}
+
 #[test]
 #[cfg(target_os = "linux")]
 fn with_too_little_address_space_it_refuses_before_it_computes() {

@@ -1,6 +1,6 @@
 //! Finished figures: what each shows, its bytes, and where it belongs.
 
-use super::bitmap::bitmap_bytes;
+use super::bitmap;
 use super::scene::Scene;
 use super::{FigureFormat, FigureOptions, bytes_of};
 use crate::error::Result;
@@ -168,11 +168,13 @@ impl DrawnFigure {
     }
 }
 
-/// About the bytes that a scene needs while it is drawn, most of them for its bitmap.
+/// About the bytes that a scene's figures need while they are drawn.
 pub(super) fn bytes_while_drawn(scene: &Scene, options: &FigureOptions) -> u64 {
     const OTHERS: u64 = 1 << 20;
-    let bitmap = if options.formats.contains(&FigureFormat::Png) { bitmap_bytes(scene, options.dpi) } else { 0 };
-    bitmap.saturating_add(OTHERS)
+    // Of cells that are a picture inside another format's, in base 64, and once more while it is put together.
+    const OF_A_CELL: u64 = 10;
+    let bitmap = if options.formats.contains(&FigureFormat::Png) { bitmap::bytes_while_drawn(scene, options.dpi) } else { 0 };
+    bitmap + OF_A_CELL * scene.cells() as u64 + OTHERS
 }
 
 /// One scene in every format asked for.

@@ -59,7 +59,7 @@ pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u
         };
         pixels.extend([r, g, b]);
     }
-    bitmap::encode(n as u32, n as u32, &pixels, None)
+    bitmap::encode(n as u32, n as u32, None, |out| out.write_all(&pixels).map_err(|e| bitmap::bug(&e)))
 }
 
 /// One adapter's overview as an SVG document; none where nothing can be drawn.

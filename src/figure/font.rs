@@ -55,6 +55,12 @@ fn place(font: &FontRef<'static>, text: &str) -> (Vec<Placed>, f64) {
     (placed, at)
 }
 
+/// Whether the font has a sign for this character.
+#[cfg(test)]
+pub(super) fn has(c: char) -> bool {
+    font().is_some_and(|font| font.glyph_id(c).0 != 0)
+}
+
 /// Width of `text` at a font size, in the unit of `size`.
 pub(super) fn width(text: &str, size: f64) -> f64 {
     font().map_or_else(|| UNKNOWN * text.chars().count() as f64, |font| place(font, text).1) * size

@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use super::bitmap;
+
 /// A file format for figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FigureFormat {
@@ -204,13 +206,23 @@ pub struct FigureOptions {
 }
 
 impl FigureOptions {
-    /// About the bytes of the bitmap of an overview of two modules; none where no PNG is asked for.
+    /// About the bytes that drawing the bitmap of an overview of two modules takes; none where no PNG is asked for.
     #[must_use]
     pub fn bitmap_memory(&self) -> u64 {
-        // At 192 dpi some 2300 pixels by 2300 of three bytes.
-        const AT_192: f64 = 16_777_216.0;
-        let scale = f64::from(self.dpi.get()) / 192.0;
-        if self.formats.contains(&FigureFormat::Png) { (AT_192 * scale * scale) as u64 } else { 0 }
+        let compressed = self.bitmap_of(1140.0, 1130.0);
+        if compressed > 0 { bitmap::WHILE_DRAWN + compressed } else { 0 }
+    }
+
+    /// About the bytes that each module adds to the bitmap of an overview of many.
+    #[must_use]
+    pub fn bitmap_memory_of_module(&self) -> u64 {
+        self.bitmap_of(340.0, 760.0)
+    }
+
+    /// About the bytes of a PNG, if there is one, of so many CSS pixels.
+    fn bitmap_of(&self, width: f64, height: f64) -> u64 {
+        let scale = f64::from(self.dpi.get()) / 96.0;
+        if self.formats.contains(&FigureFormat::Png) { bitmap::compressed(width * height * scale * scale, self.dpi) } else { 0 }
     }
 }
 

@@ -121,6 +121,11 @@ impl Scene {
         Self { width: pixels(width), height: pixels(height), title, items: Vec::new() }
     }
 
+    /// How many cells are in its blocks.
+    pub(super) fn cells(&self) -> usize {
+        self.items.iter().map(|item| if let Item::Cells(block) = item { block.fills.len() } else { 0 }).sum()
+    }
+
     /// A filled rectangle between two corners. Corners are rounded, not sizes: neighbours share their edge.
     pub(super) fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: Rgb) {
         let (left, top) = (device(x), device(y));

@@ -30,8 +30,7 @@ const SIZE_DIVISOR: f64 = 1.24;
 /// Only where the encoding of an embedded picture fails, which would be a bug.
 pub(super) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
     let mut drawn = String::new();
-    let cells: usize = scene.items.iter().map(|item| if let Item::Cells(c) = item { c.fills.len() } else { 0 }).sum();
-    let as_pictures = cells > MOST_RECTANGLES;
+    let as_pictures = scene.cells() > MOST_RECTANGLES;
     draw(scene, as_pictures, &mut drawn)?;
 
     let mut out = String::with_capacity(drawn.len() + 1024);
@@ -135,14 +134,13 @@ fn picture(out: &mut String, block: &Cells) -> Result<()> {
     let Cells { x, y, cell, n, fills } = block;
     let repeat = *cell as usize;
     let side = n * repeat;
-    let mut pixels = Vec::with_capacity(side * side * 3);
-    for row in fills.chunks(*n) {
-        let line: Vec<u8> = row.iter().flat_map(|Rgb(r, g, b)| [*r, *g, *b].repeat(repeat)).collect();
-        for _ in 0..repeat {
-            pixels.extend_from_slice(&line);
+    let png = bitmap::encode(side as u32, side as u32, None, |rows| {
+        for row in fills.chunks(*n) {
+            let line: Vec<u8> = row.iter().flat_map(|Rgb(r, g, b)| [*r, *g, *b].repeat(repeat)).collect();
+            (0..repeat).try_for_each(|_| rows.write_all(&line)).map_err(|e| bug(&e))?;
         }
-    }
-    let png = bitmap::encode(side as u32, side as u32, &pixels, None)?;
+        Ok(())
+    })?;
     let _ = writeln!(
         out,
         "<image x=\"{x}\" y=\"{y}\" width=\"{side}\" height=\"{side}\" image-rendering=\"optimizeSpeed\" \

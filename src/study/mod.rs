@@ -280,7 +280,7 @@ impl Prepared<'_> {
             timings,
             bytes_read,
             bytes_held,
-            memory_left: self.schedule.left + self.config.params().set_aside,
+            memory_left: self.schedule.left + context.set_aside(),
             adapters,
             skipped,
         })

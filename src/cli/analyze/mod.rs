@@ -30,8 +30,9 @@ pub(super) fn run(
     pool: &ThreadPool,
     terminal: &Terminal,
 ) -> Result<Outcome> {
-    let set_aside = args.drawing.options()?.bitmap_memory();
-    let config = AnalyzeParams { set_aside, ..args.params() }.check()?;
+    let drawing = args.drawing.options()?;
+    let (set_aside, set_aside_for_module) = (drawing.bitmap_memory(), drawing.bitmap_memory_of_module());
+    let config = AnalyzeParams { set_aside, set_aside_for_module, ..args.params() }.check()?;
     let options = options_json(args, config.params())?;
     if let (Some(shard), [TableFormat::Npy]) = (config.params().shard, &args.table_formats()[..]) {
         return Err(Error::usage(format!("--shard {shard} with --formats npy alone: shards are merged from csv or parquet")));
