@@ -2,7 +2,7 @@
 
 use super::bitmap;
 use super::colour::{self, Rgb};
-use super::group::{Group, groups};
+use super::group::{Group, groups_of};
 use super::heatmap::scale_end;
 use super::study::ranks_by_adapter;
 use super::svg::{base64, to_svg};
@@ -67,8 +67,8 @@ pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u
 /// # Errors
 /// Only where the encoding of an embedded picture fails, which would be a bug.
 pub fn overview_svg(tables: &Tables, context: &FigureContext<'_>, adapter: &str) -> Result<Option<Vec<u8>>> {
-    let groups = groups(tables);
-    let own: Vec<&Group<'_>> = groups.iter().filter(|group| group.adapter == adapter).collect();
+    let groups = groups_of(tables, |name| name == adapter);
+    let own: Vec<&Group<'_>> = groups.iter().collect();
     let ranks = ranks_by_adapter(tables).get(adapter).copied();
     overview::scene(adapter, &own, ranks, context, &FigureOptions::default()).as_ref().map(to_svg).transpose()
 }

@@ -32,11 +32,17 @@ pub(super) struct Grid {
 
 /// Gathers the similarity rows, in table order.
 pub(super) fn groups(tables: &Tables) -> Vec<Group<'_>> {
+    groups_of(tables, |_| true)
+}
+
+/// As [`groups`], of the adapters that are wanted.
+pub(super) fn groups_of(tables: &Tables, wanted: impl Fn(&str) -> bool) -> Vec<Group<'_>> {
     let mut summaries: HashMap<Key<'_>, &SummaryRow> = HashMap::new();
-    for row in &tables.summary {
+    for row in tables.summary.iter().filter(|row| wanted(&row.adapter)) {
         summaries.entry((&row.adapter, &row.module, row.matrix, row.side, row.i, row.j)).or_insert(row);
     }
-    gather(&tables.similarity, |row| -> Key<'_> { (&row.adapter, &row.module, row.matrix, row.side, row.i, row.j) })
+    let similarity = tables.similarity.iter().filter(|row| wanted(&row.adapter));
+    gather(similarity, |row| -> Key<'_> { (&row.adapter, &row.module, row.matrix, row.side, row.i, row.j) })
         .into_iter()
         .map(|(key, rows)| {
             let (adapter, module, matrix, side, i, j) = key;

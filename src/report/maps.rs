@@ -144,13 +144,8 @@ struct Left {
 
 impl AdapterMaps {
     fn of(adapter: &str, tables: &Tables, context: &FigureContext<'_>, left: &mut Left, data: &mut Vec<MapData>) -> Result<Self> {
-        let own = Tables {
-            summary: tables.summary.iter().filter(|row| row.adapter == adapter).cloned().collect(),
-            similarity: tables.similarity.iter().filter(|row| row.adapter == adapter).cloned().collect(),
-            conversion: tables.conversion.iter().filter(|row| row.adapter == adapter).cloned().collect(),
-            ..Tables::default()
-        };
-        let squares = squares(&own.similarity);
+        let summary: Vec<&SummaryRow> = tables.summary.iter().filter(|row| row.adapter == adapter).collect();
+        let squares = squares(tables.similarity.iter().filter(|row| row.adapter == adapter));
         let drawn_squares: Vec<&Square<'_>> = squares
             .iter()
             .filter(|square| {
@@ -173,11 +168,11 @@ impl AdapterMaps {
             } else {
                 left.unread += 1;
             }
-            maps.push(MapView::of(square, &own.summary, index, end)?);
+            maps.push(MapView::of(square, &summary, index, end)?);
         }
-        let overview = if left.overview == 0 { None } else { overview_svg(&own, context, adapter)? };
+        let overview = if left.overview == 0 { None } else { overview_svg(tables, context, adapter)? };
         left.overview = left.overview.saturating_sub(overview.as_ref().map_or(0, Vec::len));
-        let chance = own.summary.iter().find_map(|row| row.gaussian_expected.filter(|chance| *chance < end));
+        let chance = summary.iter().find_map(|row| row.gaussian_expected.filter(|chance| *chance < end));
         Ok(Self {
             name: text::visible(adapter),
             overview: overview.map(|svg| data_uri("image/svg+xml", &svg)),
@@ -192,7 +187,7 @@ impl AdapterMaps {
 }
 
 /// Gathers an adapter's rows, in table order.
-fn squares(rows: &[SimilarityRow]) -> Vec<Square<'_>> {
+fn squares<'r>(rows: impl IntoIterator<Item = &'r SimilarityRow>) -> Vec<Square<'r>> {
     let groups = gather(rows, |row| (row.module.as_str(), row.matrix, row.side, row.i, row.j));
     groups.into_iter().filter_map(|(_, rows)| Square::of(rows)).collect()
 }
@@ -281,7 +276,7 @@ fn rounded(value: f64, digits: usize) -> Option<f64> {
 }
 
 impl MapView {
-    fn of(square: &Square<'_>, summary: &[SummaryRow], index: Option<usize>, end: f64) -> Result<Self> {
+    fn of(square: &Square<'_>, summary: &[&SummaryRow], index: Option<usize>, end: f64) -> Result<Self> {
         let Square { first, layers, .. } = square;
         let n = layers.len();
         let phi: Vec<Option<f64>> = square.phi().collect();
