@@ -111,7 +111,8 @@ mod tests {
         assert_eq!(mean_and_sd(&[]), (None, None));
         assert_eq!(mean_and_sd(&[2.0]), (Some(2.0), None));
         assert_eq!(mean_and_sd(&[1.0, 3.0]), (Some(2.0), Some(2.0_f64.sqrt())));
-        assert_eq!(z_score(4.0, Some(2.0), Some(1.0)), Some(2.0));
+        assert_eq!(mean_and_sd(&[1.0, 2.0, 6.0]), (Some(3.0), Some(7.0_f64.sqrt())));
+        assert_eq!(z_score(4.0, Some(2.0), Some(0.5)), Some(4.0));
         assert_eq!(z_score(4.0, Some(2.0), Some(0.0)), None);
         assert_eq!(p_value(0.5, &[0.1, 0.5, 0.9]), Some(0.75));
         assert_eq!(p_value(0.5, &[]), None);

@@ -354,4 +354,65 @@ mod tests {
             assert!(error(&(found.theta * scale), &array![[1.0], [1.0]]) < 1e-15);
         }
     }
+
+    #[test]
+    fn what_lu_magnifies_is_refined() {
+        // Wilkinson's matrix lets the last column grow to 2^29 under partial pivoting, though its condition number is only about n. Noise keeps
+        // the elimination from being exact.
+        let n = 30;
+        let noise = |a: usize, b: usize| ((a * 37 + b * 61) % 101) as f64 / 1e3;
+        let w0 = Array2::from_shape_fn((n, n), |(a, b)| match (a, b) {
+            _ if a == b || b == n - 1 => 1.0,
+            _ if a > b => -0.999 + noise(a, b),
+            _ => 0.0,
+        });
+        let x = Array2::from_shape_fn((n, 3), |(a, b)| (a + b) as f64 - 9.0);
+        for (equation, t) in [(Equation::W0, w0.dot(&x)), (Equation::W0Transposed, w0.t().dot(&x))] {
+            let (found, all) = solve(&w0, &t, equation);
+            assert_eq!(found.method, Method::LuRefined, "{equation:?}: {:?}", found.backward_error);
+            assert!(found.reliable && found.rounding.is_some());
+            let allowed = all.condition * EPSILON * 30.0;
+            assert!(error(&found.theta, &x) < allowed, "{equation:?}: {:e}, {allowed:e}", error(&found.theta, &x));
+        }
+    }
+
+    #[test]
+    fn storage_is_used_again() {
+        let mut workspace = Workspace::default();
+        for w0 in [Array2::eye(4), Array2::from_elem((4, 4), 1.0), array![[1.0, 1.0], [1.0, 1.0 + 1e-16]]] {
+            let t = Array2::ones((w0.nrows(), 1));
+            solve_theta(&w0, &[Target::new(&t, Equation::W0)], None, &mut workspace).unwrap();
+            assert_eq!(workspace.w.dim(), w0.dim());
+        }
+    }
+
+    #[test]
+    fn what_least_squares_says_of_itself_by_hand() {
+        // W = diag(3, 4) over zeros, T = (3, 4, 12): Θ = (1, 1), and 12 of 13 is left.
+        let w0 = array![[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]];
+        let (found, all) = solve(&w0, &array![[3.0], [4.0], [12.0]], Equation::W0);
+        assert!((all.condition - 4.0 / 3.0).abs() < 1e-15 && (found.residual.unwrap() - 12.0 / 13.0).abs() < 1e-15);
+        let (kappa, growth) = (4.0 / 3.0, 12.0 / (4.0 * 2.0_f64.sqrt()));
+        let factor = kappa + kappa * kappa * growth;
+        assert!((found.error_factor / factor - 1.0).abs() < 1e-2, "{}, {factor}", found.error_factor);
+        assert!(found.reliable && found.rounding.is_none() && !found.singular);
+        let zero = solve(&Array2::zeros((3, 2)), &array![[3.0], [4.0], [12.0]], Equation::W0).0;
+        assert_eq!((zero.backward_error, zero.residual, zero.reliable, zero.singular), (Some(0.0), Some(1.0), true, true));
+        let none = solve(&w0, &Array2::zeros((3, 1)), Equation::W0).0;
+        assert_eq!((none.backward_error, none.residual, none.reliable, none.error_factor), (None, None, true, all.condition));
+    }
+
+    #[test]
+    fn the_backward_error_of_least_squares_is_its_gradients() {
+        let entry = |(a, b): (usize, usize)| ((a * 31 + b * 17 + a * b * 5) % 23) as f64 / 7.0 - 1.5;
+        let (w0, t) = (Array2::from_shape_fn((9, 5), entry), Array2::from_shape_fn((9, 8), |(a, b)| entry((b + 3, a)) * 20.0));
+        let (found, _) = solve(&w0, &t, Equation::W0);
+        let rest = &t - &w0.dot(&found.theta);
+        let gradient = crate::linalg::least_squares::LeastSquares::factorise(w0.view(), None).unwrap();
+        let gradient = gradient.gradient_norm(w0.view(), rest.view(), false);
+        let [norm, theta, target] = [&w0, &found.theta, &t].map(|m| m.iter().map(|v| v * v).sum::<f64>().sqrt());
+        let expected = gradient / (norm * (norm * theta + target));
+        let backward_error = found.backward_error.unwrap();
+        assert!(expected > 0.0 && (backward_error / expected - 1.0).abs() < 1e-12, "{backward_error:e}, {expected:e}");
+    }
 }

@@ -271,4 +271,34 @@ mod tests {
         assert!(vector_error(3, 1.0, basis.spectrum(), 1) > 1.0);
         assert!(vector_error(3, 1.0, basis.spectrum(), 3) < 1e-14);
     }
+
+    #[test]
+    fn inner_products_are_there_in_both_orders() {
+        let basis = |seed: usize| {
+            SubspaceBasis::of(Array2::from_shape_fn((7, 3), |(a, b)| ((a * 7 + b * 5 + seed * 3) % 11) as f64 - 4.0).view())
+                .unwrap()
+        };
+        let bases = [basis(0), basis(1)];
+        let pairs = AllPairs::of(&[Some(bases[0].left()), Some(bases[1].left()), None]);
+        for (a, b) in [(0, 1), (1, 0), (0, 0), (1, 1)] {
+            for (i, j) in [(3, 3), (1, 3), (3, 2)] {
+                let plain = bases[a].left().slice(s![.., ..i]).t().dot(&bases[b].left().slice(s![.., ..j]));
+                let found = pairs.products(a, b, i, j).unwrap();
+                assert!(found.dim() == (i, j) && found.iter().zip(&plain).all(|(x, y)| (x - y).abs() < 1e-15), "{a} {b} {i} {j}");
+            }
+        }
+        for (a, b, i, j) in [(0, 2, 1, 1), (2, 0, 1, 1), (0, 1, 4, 1), (0, 1, 1, 4), (1, 0, 4, 1), (0, 3, 1, 1)] {
+            assert!(pairs.products(a, b, i, j).is_none());
+        }
+        let uneven = AllPairs::of(&[Some(Array2::<f64>::eye(3).view()), Some(Array2::<f64>::eye(4).view())]);
+        assert!(uneven.products(0, 1, 1, 1).is_none());
+    }
+
+    #[test]
+    fn the_bound_on_a_vector_by_hand() {
+        let basis = SubspaceBasis::of(ndarray::array![[4.0, 0.0], [0.0, 1.0], [0.0, 0.0]].view()).unwrap();
+        let found = vector_error(3, 5.0, basis.spectrum(), 1);
+        let expected = 10.0 * UNIT_ROUNDOFF * (3.0 + 5.0 * 4.0 / 3.0);
+        assert!((found / expected - 1.0).abs() < 1e-14, "{found:e}, {expected:e}");
+    }
 }

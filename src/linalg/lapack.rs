@@ -302,3 +302,52 @@ pub(crate) fn reflect(
     }
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn buffers_that_do_not_fit_are_refused() {
+        // One thing wrong at a time: the calls would read or write past the end.
+        let mut pivots = [0; 2];
+        for (values, rows, stride) in [(2, 1, 1), (4, 3, 2), (5, 2, 2), (8, 3, 3)] {
+            assert!(factorise_panel(&mut vec![1.0; values], rows, stride, &mut pivots).is_err(), "{values} {rows} {stride}");
+        }
+        assert!(factorise_panel(&mut [1.0, 2.0, 3.0, 5.0], 2, 2, &mut pivots).is_ok_and(|zero| zero.is_none()));
+        for (r, block) in [(3, 6), (4, 5)] {
+            assert!(update_triangle(&mut vec![1.0; r], &mut vec![1.0; block], 3, 2).is_err());
+        }
+        let by = update_triangle(&mut [1.0, 0.0, 0.0, 1.0], &mut [1.0; 6], 3, 2).unwrap();
+        let sides = |top: usize, below: usize, reflectors: usize, by: &Reflections| {
+            reflect(by, &vec![1.0; reflectors], &mut vec![1.0; top], &mut vec![1.0; below], (3, 2, 4))
+        };
+        assert!(sides(8, 12, 6, &by).is_ok());
+        for (top, below, reflectors) in [(7, 12, 6), (8, 11, 6), (8, 12, 5)] {
+            assert!(sides(top, below, reflectors, &by).is_err());
+        }
+        assert!(sides(8, 12, 6, &Reflections { t: vec![0.0; 3], block: 2 }).is_err());
+        assert!(triangle_rcond(Array2::zeros((2, 3)).view()).is_err());
+    }
+
+    #[test]
+    fn nothing_is_done_to_nothing() {
+        let (mut r, mut block) = ([2.0], []);
+        let by = update_triangle(&mut r, &mut block, 0, 1).unwrap();
+        assert_eq!(r, [2.0]);
+        assert!(reflect(&by, &[], &mut [3.0], &mut [], (0, 1, 1)).is_ok());
+        let none = update_triangle(&mut [], &mut [], 2, 0).unwrap();
+        assert!(reflect(&none, &[], &mut [], &mut [1.0, 2.0], (2, 0, 1)).is_ok());
+        let by = update_triangle(&mut [1.0], &mut [1.0, 1.0], 2, 1).unwrap();
+        assert!(reflect(&by, &[1.0, 1.0], &mut [], &mut [], (2, 1, 0)).is_ok());
+    }
+
+    #[test]
+    fn conditions_of_triangles_by_hand() {
+        assert_eq!(triangle_rcond(array![[1.0, 0.0], [0.0, 4.0]].view()).unwrap(), 0.25);
+        // 1/4 by its definition, which the estimate comes near to from above.
+        assert!((0.25..0.34).contains(&triangle_rcond(array![[1.0, 1.0], [0.0, 1.0]].view()).unwrap()));
+        assert_eq!(triangle_rcond(Array2::zeros((0, 0)).view()).unwrap(), 1.0);
+    }
+}

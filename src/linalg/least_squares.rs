@@ -250,4 +250,23 @@ mod tests {
         assert_eq!(ls.rank(), 0);
         close(&ls.solve(Array2::ones((3, 1)).view(), false).unwrap(), &Array2::zeros((2, 1)));
     }
+
+    #[test]
+    fn the_condition_is_that_of_the_factorisation() {
+        // By QR the 1-norm's, estimated to be no more than 2·2; by SVD the 2-norm's, (3 + √5)/2 = 2.6.
+        let w = array![[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]];
+        let by = |rcond| LeastSquares::factorise(w.view(), rcond).unwrap();
+        assert!((3.0..=4.0).contains(&by(None).condition()) && by(None).sensitivity() == by(None).condition());
+        let exact = (3.0 + 5.0_f64.sqrt()) / 2.0;
+        assert!((by(Some(1e-9)).condition() - exact).abs() < 1e-14 && (by(Some(1e-9)).sensitivity() - exact).abs() < 1e-14);
+    }
+
+    #[test]
+    fn what_lies_at_the_threshold() {
+        // Asked for it is kept, by itself it is dropped.
+        let at = |sigma: f64| Array2::from_diag(&array![1.0, sigma]);
+        assert_eq!(LeastSquares::factorise(at(0.25).view(), Some(0.25)).unwrap().rank(), 2);
+        assert_eq!(LeastSquares::factorise(at(2.0 * EPSILON).view(), None).unwrap().rank(), 1);
+        assert_eq!(LeastSquares::factorise(at(0.0).view(), Some(0.0)).unwrap().rank(), 1);
+    }
 }

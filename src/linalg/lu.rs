@@ -72,7 +72,7 @@ fn factorise_columns(mut w: ArrayViewMut2<'_, f64>, exchanges: &mut [usize], scr
     if columns <= PANEL {
         return factorise_narrow(w, exchanges, scratch);
     }
-    let half = (columns / 2).next_multiple_of(PANEL).min(columns - 1);
+    let half = (columns / 2).next_multiple_of(PANEL);
     let (mut left, mut right) = w.view_mut().split_at(Axis(1), half);
     let (first, second) = exchanges.split_at_mut(half);
 
@@ -132,23 +132,23 @@ fn exchange_rows(mut w: ArrayViewMut2<'_, f64>, exchanges: &[usize]) {
     }
 }
 
-/// `x ← L⁻¹·x` for the unit lower triangle L of `triangle`.
+/// `x ← L⁻¹·x` for the unit lower triangle L of `triangle`, whose size is a multiple of [`PANEL`]: the left half of some columns always is.
 fn divide_by_unit_lower(triangle: ArrayView2<'_, f64>, mut x: ArrayViewMut2<'_, f64>) {
     let size = triangle.nrows();
     if size <= PANEL {
         solve_small_triangle(triangle, x);
         return;
     }
-    let half = (size / 2).next_multiple_of(PANEL).min(size - 1);
+    let half = (size / 2).next_multiple_of(PANEL);
     let (mut upper, mut lower) = x.view_mut().split_at(Axis(0), half);
     divide_by_unit_lower(triangle.slice(s![..half, ..half]), upper.view_mut());
     multiply_into(lower.view_mut(), true, -1.0, triangle.slice(s![half.., ..half]), upper.view());
     divide_by_unit_lower(triangle.slice(s![half.., half..]), lower);
 }
 
-/// [`divide_by_unit_lower`] for at most [`PANEL`] rows: substitution, the rows of a few columns held in registers.
+/// [`divide_by_unit_lower`] for [`PANEL`] rows: substitution, the rows of a few columns held in registers.
 fn solve_small_triangle(triangle: ArrayView2<'_, f64>, mut x: ArrayViewMut2<'_, f64>) {
-    let size = triangle.nrows();
+    debug_assert_eq!(triangle.dim(), (PANEL, PANEL));
     let mut l = [[0.0; PANEL]; PANEL];
     for (to, from) in l.iter_mut().zip(triangle.rows()) {
         for (to, from) in to.iter_mut().zip(from) {
@@ -156,19 +156,8 @@ fn solve_small_triangle(triangle: ArrayView2<'_, f64>, mut x: ArrayViewMut2<'_, 
         }
     }
     let mut rows: Vec<&mut [f64]> = x.rows_mut().into_iter().filter_map(|row| row.into_slice()).collect();
-    match <&mut [&mut [f64]; PANEL]>::try_from(rows.as_mut_slice()) {
-        Ok(rows) => Arch::new().dispatch(SmallTriangle { l: &l, rows }),
-        Err(_) => {
-            // The last block of a matrix whose size is no multiple of the panel.
-            for r in 1..size.min(rows.len()) {
-                let (known, rest) = rows.split_at_mut(r);
-                for (q, row) in known.iter().enumerate() {
-                    for (value, &above) in rest[0].iter_mut().zip(row.iter()) {
-                        *value -= l[r][q] * above;
-                    }
-                }
-            }
-        }
+    if let Ok(rows) = <&mut [&mut [f64]; PANEL]>::try_from(rows.as_mut_slice()) {
+        Arch::new().dispatch(SmallTriangle { l: &l, rows });
     }
 }
 
@@ -207,5 +196,26 @@ impl WithSimd for SmallTriangle<'_, '_> {
                 rows[r][at] = value;
             }
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_first_zero_pivot_is_found_in_every_part() {
+        for (zeros, first) in [(&[3][..], Some(3)), (&[20], Some(20)), (&[39], Some(39)), (&[21, 5, 30], Some(5)), (&[], None)] {
+            let mut w = Array2::<f64>::eye(40);
+            zeros.iter().for_each(|&k| w[(k, k)] = 0.0);
+            assert_eq!(LuFactors::factorise(w).unwrap().zero_pivot(), first);
+        }
+    }
+
+    #[test]
+    fn only_squares_are_factorised() {
+        assert!(LuFactors::factorise(Array2::zeros((2, 3))).is_err());
+        assert!(LuFactors::factorise(Array2::eye(3).reversed_axes()).is_err());
+        assert_eq!(LuFactors::factorise(Array2::eye(3)).unwrap().size(), 3);
     }
 }

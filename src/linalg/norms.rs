@@ -50,9 +50,6 @@ fn from_parts(parts: &[f64; PARTS], values: &[f64]) -> f64 {
     if values.iter().any(|v| v.is_nan()) {
         return f64::NAN;
     }
-    if largest == 0.0 || !largest.is_finite() {
-        return largest;
-    }
     // By a power of two and in the same order, so that scaling the values by one changes no digit of their norm.
     let unit = power_near(largest);
     let mut parts = [0.0; PARTS];
@@ -171,6 +168,9 @@ mod tests {
         let [rows, columns] = line_norms(&[3.0, 4.0, 0.0, 0.0, 12.0, 5.0], 2, 13.0);
         assert_eq!(rows, [5.0, 0.0, 13.0]);
         assert_eq!(columns, [153.0_f64.sqrt(), 41.0_f64.sqrt()]);
+        // Longer than the sums kept apart: 1² + … + 40² = 22140.
+        let long: Vec<f64> = (1..=40).map(f64::from).collect();
+        assert_eq!(line_norms(&long, 40, 100.0), [vec![22140.0_f64.sqrt()], long]);
     }
 
     #[test]

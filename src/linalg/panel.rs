@@ -361,4 +361,44 @@ mod tests {
             assert_eq!(pair[(0, 1)], gram[(a, b)]);
         }
     }
+
+    #[test]
+    fn columns_are_multiplied_with_a_block() {
+        let (n, all) = (50, sample(50, 12, 5));
+        let columns = Columns::of(&[all.slice(s![.., ..3]), all.slice(s![.., 3..5])]);
+        let found = columns.products(all.slice(s![.., 5..]));
+        assert_eq!((columns.count(), found.dim()), (5, (5, 7)));
+        let error =
+            (&found - &all.slice(s![.., ..5]).t().dot(&all.slice(s![.., 5..]))).iter().fold(0.0_f64, |m, v| m.max(v.abs()));
+        assert!(error < n as f64 * f64::EPSILON, "{error:e}");
+        assert_eq!(Columns::of(&[]).count(), 0);
+    }
+
+    #[test]
+    fn a_panel_is_cut_and_added_to() {
+        let t = sample(9, 21, 6);
+        let mut panel = Panel::zeros(9, 21);
+        panel.set_columns(0, t.view());
+        let first = panel.truncated(10);
+        panel.truncate(10);
+        for cut in [&first, &panel] {
+            assert_eq!((cut.rows(), cut.columns(), cut.block(0, 10)), (9, 10, t.slice(s![.., ..10]).to_owned()));
+        }
+        panel.add(&first);
+        assert_eq!(panel.block(0, 10), &t.slice(s![.., ..10]) * 2.0);
+    }
+
+    #[test]
+    fn no_rows_or_columns_leave_the_rest_as_it_is() {
+        let t = sample(5, 3, 7);
+        let mut panel = Panel::zeros(5, 3);
+        panel.set_columns(0, t.view());
+        panel.subtract_product(0, &[], &Panel::zeros(0, 3));
+        panel.subtract_transposed_product(0, &[], &Panel::zeros(0, 3));
+        assert_eq!(panel.block(0, 3), t);
+        let mut none = Panel::zeros(0, 3);
+        none.subtract_product(0, &[], &panel);
+        none.subtract_transposed_product(0, &[], &panel);
+        assert_eq!((none.rows(), none.columns()), (0, 3));
+    }
 }

@@ -289,4 +289,58 @@ mod tests {
         assert_eq!((expected.left(0), expected.left(4)), (f64::INFINITY, f64::INFINITY));
         assert!(expected.response().is_none() && expected.of_overlap(left.view(), left.view()).is_none());
     }
+
+    /// In units of rounding, to the last digits.
+    fn is(found: f64, units_squared: f64) {
+        let expected = units_squared.sqrt() * UNIT_ROUNDOFF;
+        assert!((found - expected).abs() <= 1e-14 * expected, "{found:e}, expected {expected:e}");
+    }
+
+    #[test]
+    fn diagonal_matrices_by_hand() {
+        // σ = 2, 1 with nothing but the decompositions' own errors: per column (2u·norm)², everywhere (u·σ₁)².
+        let (left, right) = (Array2::eye(3), Array2::eye(2));
+        let left = left.slice(s![.., ..2]);
+        let whole = Decomposed { left, sigma: &[2.0, 1.0], right: right.view(), norms: &[2.0, 1.0], product: None };
+        let expected = SubspaceErrors::of(whole, None);
+        is(expected.left(1), (4.0 * 20.0 + 8.0) / 9.0 + 4.0);
+        is(expected.right(1), (4.0 * 8.0 + 20.0) / 9.0);
+        is(expected.left(2), 8.0);
+        is(expected.right(2), 0.0);
+        // As a product diag(2, 1)·I the other factor is off too, and the core by (u·(σ₁ + 2·1 + 1·1))².
+        let (from, norms) = (Array2::from_diag(&ndarray::array![2.0, 1.0]), [1.0, 1.0]);
+        let expected = SubspaceErrors::of(Decomposed { product: Some((from.view(), &norms)), ..whole }, None);
+        for side in [SubspaceErrors::left, SubspaceErrors::right] {
+            is(side(&expected, 1), 25.0 + 4.0);
+            is(side(&expected, 2), 8.0);
+        }
+        // Errors that a solve does not add to: what is seen of the others in Y is the larger of its own and of the turn into the second vector.
+        let rounding = Rounding { response: Arc::new(Array2::ones((3, 4))), amplitudes: vec![0.0; 2] };
+        let expected = SubspaceErrors::of(whole, Some(&rounding));
+        let overlap = expected.of_overlap(ndarray::array![[0.0, 0.0, 0.0, 0.0]].view(), ndarray::array![[0.6]].view()).unwrap();
+        is(overlap, 4.0 * (4.0 + 88.0 / 9.0) * (0.36 - 0.36 * 0.36));
+    }
+
+    #[test]
+    fn a_vector_by_hand() {
+        // σ = 2, an amplitude of 6u once for its column and once for all: 2·(6/2)² = 18 times what the response has beside the vector, (9 + 16 + 0 + 1)/2.
+        let response = Arc::new(ndarray::array![[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]]);
+        let rounding = Rounding { response: Arc::clone(&response), amplitudes: vec![6.0 * UNIT_ROUNDOFF] };
+        let (left, right) = (ndarray::array![[1.0], [0.0], [0.0]], ndarray::array![[1.0]]);
+        let vector = Decomposed { left: left.view(), sigma: &[2.0], right: right.view(), norms: &[2.0], product: None };
+        let expected = SubspaceErrors::of(vector, Some(&rounding));
+        is(expected.left(1), 18.0 * 13.0 + 4.0);
+        assert_eq!(expected.response(), Some(response.view()));
+        // Of Y = (0.6, 0.8, 0) the response sees 0.6·0.8·(3, 4) beside the vector; own errors may have any direction.
+        let y = ndarray::array![[0.6], [0.8], [0.0]];
+        let overlap = expected.of_overlap(y.t().dot(&*response).view(), left.t().dot(&y).view()).unwrap();
+        is(overlap, 4.0 * (18.0 * 0.48 * 0.48 * 25.0 / 2.0 + 8.0 * (0.36 - 0.36 * 0.36)));
+    }
+
+    #[test]
+    fn noise_has_the_sizes_asked_for() {
+        let (sizes, plain) = ([3.0, 0.0, 0.5, 1e-3], noise(&[1.0; 4]));
+        assert!(plain.iter().all(|v| *v != 0.0));
+        assert_eq!(noise(&sizes), &plain * &ndarray::array![[3.0], [0.0], [0.5], [1e-3]]);
+    }
 }
