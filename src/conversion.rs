@@ -248,7 +248,12 @@ fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNorms> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::linalg::EPSILON;
+    use crate::linalg::condition::{reciprocal_condition, starting_columns};
+    use crate::linalg::lu::LuFactors;
+    use crate::linalg::norms::frobenius_of;
+    use crate::linalg::panel::Panel;
+    use crate::linalg::perturbation::noise;
+    use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
     use ndarray::array;
 
     fn solve(w0: &Array2<f64>, t: &Array2<f64>, equation: Equation) -> (ConversionMatrix, Conversion) {
@@ -414,5 +419,70 @@ mod tests {
         let expected = gradient / (norm * (norm * theta + target));
         let backward_error = found.backward_error.unwrap();
         assert!(expected > 0.0 && (backward_error / expected - 1.0).abs() < 1e-12, "{backward_error:e}, {expected:e}");
+    }
+
+    /// Deterministic values in (-0.5, 0.5).
+    fn sample(rows: usize, columns: usize) -> Array2<f64> {
+        let mut state = 11_u64;
+        Array2::from_shape_fn((rows, columns), |_| {
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+            (state >> 11) as f64 / (1_u64 << 53) as f64 - 0.5
+        })
+    }
+
+    #[test]
+    fn rounding_is_what_the_equations_say() {
+        // Powers of two are solved exactly: what is left is a unit in the last place of Θ. Noise as large as the coefficients comes back as it was.
+        let w0 = array![[0.0, 2.0], [8.0, 0.0]];
+        let plain = noise(&[1.0, 1.0]);
+        let exchanged = plain.select(ndarray::Axis(0), &[1, 0]);
+        for (equation, theta) in
+            [(Equation::W0, array![[1.0, 4.0], [1.0, 3.0]]), (Equation::W0Transposed, array![[4.0, 16.0], [0.25, 0.75]])]
+        {
+            let found = solve(&w0, &array![[2.0, 6.0], [8.0, 32.0]], equation).0;
+            let rounding = found.rounding.unwrap();
+            assert_eq!((&found.theta, &*rounding.response), (&theta, &exchanged));
+            let sizes: Vec<f64> = theta.columns().into_iter().map(|c| UNIT_ROUNDOFF * frobenius_of(&c)).collect();
+            assert_eq!(rounding.amplitudes, sizes);
+        }
+    }
+
+    #[test]
+    fn a_power_of_two_in_w0_is_in_its_rounding() {
+        let (w0, t, scale) = (sample(20, 20), sample(20, 6), 2.0_f64.powi(40));
+        for equation in [Equation::W0, Equation::W0Transposed] {
+            let [plain, scaled] = [w0.clone(), &w0 * scale].map(|w0| solve(&w0, &t, equation).0);
+            let [of_plain, of_scaled] = [&plain, &scaled].map(|found| found.rounding.as_ref().unwrap());
+            assert_eq!(of_plain.response, of_scaled.response);
+            assert_eq!(of_plain.amplitudes, of_scaled.amplitudes.iter().map(|a| a * scale).collect::<Vec<_>>());
+            let at_least = |(a, c): (&f64, ndarray::ArrayView1<'_, f64>)| *a >= UNIT_ROUNDOFF * frobenius_of(&c);
+            assert!(of_plain.amplitudes.iter().zip(plain.theta.columns()).all(at_least));
+        }
+    }
+
+    #[test]
+    fn both_equations_at_once_at_any_size() {
+        for n in [1, 2, 3, 5, 8, 13, 21, 34, 70] {
+            let (w0, t) = (sample(n, n), sample(n, 3));
+            let targets = [Target::new(&t, Equation::W0), Target::new(&t, Equation::W0Transposed)];
+            let all = solve_theta(&w0, &targets, None, &mut Workspace::default()).unwrap();
+            for (found, w) in all.matrices.iter().zip([w0.view(), w0.t()]) {
+                assert_eq!(found.method, Method::Lu, "{n}: {:?}", found.backward_error);
+                assert!(error(&w.dot(&found.theta), &t) < 1e-15 * all.condition, "{n}");
+            }
+            // The condition number is that of its own estimate.
+            let lu = LuFactors::factorise(w0.clone()).unwrap();
+            let started = starting_columns(n).map(|column| {
+                let mut panel = Panel::zeros(n, 1);
+                panel.set_column(0, column);
+                panel.solve(&lu);
+                panel.column(0)
+            });
+            let norm = w0.columns().into_iter().map(|c| c.iter().map(|v| v.abs()).sum()).fold(0.0, f64::max);
+            let estimate = 1.0 / reciprocal_condition(&lu, norm, [&started[0], &started[1]]);
+            assert!((all.condition / estimate - 1.0).abs() < 1e-12, "{n}: {}, {estimate}", all.condition);
+            let without_targets = Solver::new(&w0, None, &mut Workspace::default()).unwrap().condition().unwrap();
+            assert_eq!(without_targets, all.condition);
+        }
     }
 }

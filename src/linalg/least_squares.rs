@@ -269,4 +269,16 @@ mod tests {
         assert_eq!(LeastSquares::factorise(at(2.0 * EPSILON).view(), None).unwrap().rank(), 1);
         assert_eq!(LeastSquares::factorise(at(0.0).view(), Some(0.0)).unwrap().rank(), 1);
     }
+
+    #[test]
+    fn the_gradient_of_what_is_no_solution_by_hand() {
+        let w = array![[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]];
+        let by = |rcond| LeastSquares::factorise(w.view(), rcond).unwrap();
+        for (rcond, straight, turned) in [(None, 25.0_f64, 265.0_f64), (Some(1e-3), 25.0, 265.0), (Some(0.9), 16.0, 256.0)] {
+            let found = by(rcond).gradient_norm(w.view(), array![[1.0], [1.0], [7.0]].view(), false);
+            assert!((found - straight.sqrt()).abs() < 1e-14, "{rcond:?}: {found}");
+            let found = by(rcond).gradient_norm(w.view(), array![[1.0], [4.0]].view(), true);
+            assert!((found - turned.sqrt()).abs() < 1e-13, "{rcond:?}: {found}");
+        }
+    }
 }

@@ -232,6 +232,10 @@ mod tests {
         }
         let error = (&back - &x.dot(&y.t())).iter().fold(0.0_f64, |m, v| m.max(v.abs()));
         assert!(error < 1e-14, "{error:e}");
+        assert_eq!(basis.spectrum().rank(), 2);
+        let dependent = array![[1.0, 2.0], [2.0, 4.0], [0.5, 1.0]];
+        let basis = ThinQr::of(x.view()).unwrap().basis_of_product(&ThinQr::of(dependent.view()).unwrap()).unwrap();
+        assert_eq!(basis.spectrum().rank(), 1);
     }
 
     #[test]
