@@ -1,7 +1,5 @@
 //! A matrix of one layer as it is compared, and what is to be said of a comparison: its status, and the bound on its error.
 
-use std::collections::BTreeMap;
-
 use ndarray::{Array2, ArrayView2, s};
 
 use crate::linalg::UNIT_ROUNDOFF;
@@ -10,6 +8,7 @@ use crate::linalg::perturbation::SubspaceErrors;
 use crate::linalg::subspace::{Spectrum, SubspaceBasis};
 use crate::measures::Centred;
 use crate::similarity::{AllPairs, change_of_phi, vector_error};
+use crate::table::gather;
 use crate::terms::{Side, Status};
 
 /// A bound on φ above this makes its status `low_confidence`.
@@ -107,25 +106,19 @@ pub(super) fn summed_errors(
     numbers: &[(usize, usize)],
 ) -> Vec<Array2<Option<f64>>> {
     let count = observed.len();
-    let vectors: Vec<_> = observed.iter().map(|matrix| matrix.vectors(side)).collect();
-    let mut lengths: BTreeMap<usize, Vec<usize>> = BTreeMap::new();
-    for (x, vectors) in vectors.iter().enumerate() {
-        if let Some(vectors) = vectors {
-            lengths.entry(vectors.nrows()).or_default().push(x);
-        }
-    }
     // Of each pair what the errors of a's vectors make and what those of b's do.
     let mut parts = vec![Array2::from_elem((count, count), [None; 2]); numbers.len()];
-    for members in lengths.values() {
-        let columns = Columns::of(&members.iter().filter_map(|&y| vectors[y]).collect::<Vec<_>>());
-        for &x in members {
+    let vectors = observed.iter().enumerate().filter_map(|(x, matrix)| Some((x, matrix.vectors(side)?)));
+    for (_, members) in gather(vectors, |(_, vectors)| vectors.nrows()) {
+        let columns = Columns::of(&members.iter().map(|(_, vectors)| *vectors).collect::<Vec<_>>());
+        for &(x, _) in &members {
             let Some((errors, response)) = observed[x].errors(side).and_then(|errors| Some((errors, errors.response()?))) else {
                 continue;
             };
             // One product for all that it is compared with: small ones, each for itself, take several times as long.
             let along = columns.products(response);
             let mut first = 0;
-            for &y in members {
+            for &(y, vectors) in &members {
                 // Of its first `own` vectors, compared with the first `others` of y.
                 let error = |own: usize, others: usize| {
                     let cosines = pairs.products(x, y, own, others)?;
@@ -136,7 +129,7 @@ pub(super) fn summed_errors(
                     parts[(x, y)][0] = forward;
                     parts[(y, x)][1] = if i == j { forward } else { error(j, i) };
                 }
-                first += vectors[y].map_or(0, |vectors| vectors.ncols());
+                first += vectors.ncols();
             }
         }
     }
