@@ -27,7 +27,7 @@ FEATURES := --no-default-features --features openblas-system,pdf
 CHECKS ?= advisories licenses bans sources
 
 .DEFAULT_GOAL := help
-.PHONY: help demo results test interop bench compare fmt lint doc deny openblas programs
+.PHONY: help demo results test interop bench compare fmt lint doc deny minimal openblas programs
 
 help: ## List the targets
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-9s %s\n", $$1, $$2 }' $(MAKEFILE_LIST)
@@ -72,6 +72,9 @@ doc: openblas ## Build the documentation, warnings denied
 deny: ## Check licences, sources, duplicates and advisories of all dependencies (CHECKS="licenses bans sources": offline)
 	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "needs cargo-deny: $(CARGO) install --locked cargo-deny" >&2; exit 1; }
 	$(CARGO) deny check $(CHECKS)
+
+minimal: openblas ## Build with the oldest versions of the dependencies that Cargo.toml allows
+	scripts/check-minimal-versions.sh
 
 openblas:
 	@scripts/install-openblas.sh

@@ -122,15 +122,12 @@ impl AllPairs {
     /// `None` where [`Self::phi`] has none.
     #[must_use]
     pub fn products(&self, a: usize, b: usize, i: usize, j: usize) -> Option<Array2<f64>> {
-        if a > b {
-            return self.products(b, a, j, i).map(Array2::reversed_axes);
-        }
         let ((group_a, first_a, size_a), (group_b, first_b, size_b)) = ((*self.places.get(a)?)?, (*self.places.get(b)?)?);
         if group_a != group_b || i > size_a || j > size_b {
             return None;
         }
         let gram = &self.grams[group_a];
-        // Only the upper triangle is there, which matters where a basis meets itself.
+        // Only the upper triangle is there.
         let at = |row: usize, column: usize| gram[(row.min(column), row.max(column))];
         Some(Array2::from_shape_fn((i, j), |(row, column)| at(first_a + row, first_b + column)))
     }

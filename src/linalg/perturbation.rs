@@ -323,11 +323,11 @@ mod tests {
 
     #[test]
     fn a_vector_by_hand() {
-        // σ = 2, an amplitude of 6u once for its column and once for all: 2·(6/2)² = 18 times what the response has beside the vector, (9 + 16 + 0 + 1)/2.
+        // σ = 3, an amplitude of 9u once for its column and once for all: 2·(9/3)² = 18 times what the response has beside the vector, (9 + 16 + 0 + 1)/2.
         let response = Arc::new(ndarray::array![[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]]);
-        let rounding = Rounding { response: Arc::clone(&response), amplitudes: vec![6.0 * UNIT_ROUNDOFF] };
+        let rounding = Rounding { response: Arc::clone(&response), amplitudes: vec![9.0 * UNIT_ROUNDOFF] };
         let (left, right) = (ndarray::array![[1.0], [0.0], [0.0]], ndarray::array![[1.0]]);
-        let vector = Decomposed { left: left.view(), sigma: &[2.0], right: right.view(), norms: &[2.0], product: None };
+        let vector = Decomposed { left: left.view(), sigma: &[3.0], right: right.view(), norms: &[3.0], product: None };
         let expected = SubspaceErrors::of(vector, Some(&rounding));
         is(expected.left(1), 18.0 * 13.0 + 4.0);
         assert_eq!(expected.response(), Some(response.view()));
@@ -335,6 +335,20 @@ mod tests {
         let y = ndarray::array![[0.6], [0.8], [0.0]];
         let overlap = expected.of_overlap(y.t().dot(&*response).view(), left.t().dot(&y).view()).unwrap();
         is(overlap, 4.0 * (18.0 * 0.48 * 0.48 * 25.0 / 2.0 + 8.0 * (0.36 - 0.36 * 0.36)));
+    }
+
+    #[test]
+    fn a_column_of_zeros_says_nothing_of_the_others() {
+        let (left, right) = (Array2::eye(3), Array2::eye(2));
+        let matrix = Decomposed {
+            left: left.slice(s![.., ..2]),
+            sigma: &[2.0, 0.0],
+            right: right.view(),
+            norms: &[2.0, 0.0],
+            product: None,
+        };
+        let rounding = Rounding { response: Arc::new(Array2::ones((3, 4))), amplitudes: vec![1e-16, 1e-16] };
+        assert!(SubspaceErrors::of(matrix, Some(&rounding)).left(1) < 1e-15);
     }
 
     #[test]
