@@ -10,6 +10,7 @@ mod minimum_norm;
 use ndarray::{Array2, ArrayView2};
 
 use crate::error::{Error, Result};
+use crate::linalg::UNIT_ROUNDOFF;
 use crate::linalg::norms::{MatrixNorms, fill_with_norms};
 use crate::linalg::perturbation::Rounding;
 use crate::terms::Method;
@@ -245,15 +246,21 @@ fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNorms> {
     }
 }
 
+/// Whether a solution is finite and its backward error no more than so many units of rounding. NaN (from an overflow on the way) is more, as it should be.
+fn is_reliable(theta: &Array2<f64>, backward_error: f64, units: f64) -> bool {
+    backward_error <= units * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite())
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::linalg::EPSILON;
     use crate::linalg::condition::{reciprocal_condition, starting_columns};
     use crate::linalg::lu::LuFactors;
     use crate::linalg::norms::frobenius_of;
     use crate::linalg::panel::Panel;
     use crate::linalg::perturbation::noise;
-    use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
+    use crate::linalg::random::normal_stream;
     use ndarray::array;
 
     fn solve(w0: &Array2<f64>, t: &Array2<f64>, equation: Equation) -> (ConversionMatrix, Conversion) {
@@ -382,6 +389,14 @@ mod tests {
     }
 
     #[test]
+    fn a_solution_is_reliable_that_is_finite_and_near_enough() {
+        let (finite, infinite) = (array![[1.0, -2.0]], array![[1.0, f64::INFINITY]]);
+        assert!(is_reliable(&finite, 16.0 * UNIT_ROUNDOFF, 16.0) && is_reliable(&finite, 0.0, 16.0));
+        assert!(!is_reliable(&finite, 16.1 * UNIT_ROUNDOFF, 16.0) && !is_reliable(&finite, f64::NAN, 16.0));
+        assert!(!is_reliable(&infinite, 0.0, 16.0));
+    }
+
+    #[test]
     fn storage_is_used_again() {
         let mut workspace = Workspace::default();
         for w0 in [Array2::eye(4), Array2::from_elem((4, 4), 1.0), array![[1.0, 1.0], [1.0, 1.0 + 1e-16]]] {
@@ -421,13 +436,8 @@ mod tests {
         assert!(expected > 0.0 && (backward_error / expected - 1.0).abs() < 1e-12, "{backward_error:e}, {expected:e}");
     }
 
-    /// Deterministic values in (-0.5, 0.5).
     fn sample(rows: usize, columns: usize) -> Array2<f64> {
-        let mut state = 11_u64;
-        Array2::from_shape_fn((rows, columns), |_| {
-            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-            (state >> 11) as f64 / (1_u64 << 53) as f64 - 0.5
-        })
+        Array2::from_shape_vec((rows, columns), normal_stream(1, &[b"conversion"], rows * columns)).unwrap()
     }
 
     #[test]

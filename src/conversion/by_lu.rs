@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::{ConversionMatrix, Equation, Target, WeightRows, Workspace, fill};
+use super::{ConversionMatrix, Equation, Target, WeightRows, Workspace, fill, is_reliable};
 use crate::error::Result;
 use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
 use crate::linalg::lu::LuFactors;
@@ -243,8 +243,7 @@ impl Checked {
             return Self { theta, residual: None, backward_error: None, reliable: true };
         }
         let backward_error = size / (norms.frobenius * frobenius_of(&theta) + target_size);
-        // NaN (from an overflow on the way) fails the comparison, as it should.
-        let reliable = backward_error <= n.max(16) as f64 * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite());
+        let reliable = is_reliable(&theta, backward_error, n.max(16) as f64);
         Self { theta, residual: Some(size / target_size), backward_error: Some(backward_error), reliable }
     }
 

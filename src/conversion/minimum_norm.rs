@@ -2,9 +2,8 @@
 
 use ndarray::{Array2, ArrayView2, s};
 
-use super::{ConversionMatrix, Equation, Target, WeightRows, fill};
+use super::{ConversionMatrix, Equation, Target, WeightRows, fill, is_reliable};
 use crate::error::Result;
-use crate::linalg::UNIT_ROUNDOFF;
 use crate::linalg::least_squares::LeastSquares;
 use crate::linalg::norms::frobenius_of;
 use crate::terms::Method;
@@ -77,7 +76,7 @@ impl MinimumNorm {
         // W = 0 has the solution 0, which nothing can improve.
         let backward_error = if self.norm == 0.0 { 0.0 } else { gradient / self.norm / (self.norm * theta_size + target_size) };
         let longest = self.w.nrows().max(self.w.ncols()) as f64;
-        let reliable = backward_error <= 16.0 * longest * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite());
+        let reliable = is_reliable(&theta, backward_error, 16.0 * longest);
         let growth = size / (self.factors.norm_2() * theta_size);
         let error_factor = if growth > 0.0 { kappa + kappa * kappa * growth } else { kappa };
         Ok(ConversionMatrix {
