@@ -256,6 +256,7 @@ mod tests {
     use super::*;
     use crate::linalg::EPSILON;
     use crate::linalg::condition::{reciprocal_condition, starting_columns};
+    use crate::linalg::least_squares::LeastSquares;
     use crate::linalg::lu::LuFactors;
     use crate::linalg::norms::frobenius_of;
     use crate::linalg::panel::Panel;
@@ -428,9 +429,9 @@ mod tests {
         let (w0, t) = (Array2::from_shape_fn((9, 5), entry), Array2::from_shape_fn((9, 8), |(a, b)| entry((b + 3, a)) * 20.0));
         let (found, _) = solve(&w0, &t, Equation::W0);
         let rest = &t - &w0.dot(&found.theta);
-        let gradient = crate::linalg::least_squares::LeastSquares::factorise(w0.view(), None).unwrap();
+        let gradient = LeastSquares::factorise(w0.view(), None).unwrap();
         let gradient = gradient.gradient_norm(w0.view(), rest.view(), false);
-        let [norm, theta, target] = [&w0, &found.theta, &t].map(|m| m.iter().map(|v| v * v).sum::<f64>().sqrt());
+        let [norm, theta, target] = [&w0, &found.theta, &t].map(frobenius_of);
         let expected = gradient / (norm * (norm * theta + target));
         let backward_error = found.backward_error.unwrap();
         assert!(expected > 0.0 && (backward_error / expected - 1.0).abs() < 1e-12, "{backward_error:e}, {expected:e}");

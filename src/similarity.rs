@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use ndarray::{Array2, ArrayView2, s};
 
 use crate::linalg::UNIT_ROUNDOFF;
-use crate::linalg::panel::inner_products;
+use crate::linalg::panel::Columns;
 use crate::linalg::subspace::Spectrum;
 
 /// `φ = ‖XᵀY‖_F² / min(i, j)` for orthonormal columns X (D, i) and Y (D, j): 0 for orthogonal subspaces, 1 where one holds the other.
@@ -43,6 +43,7 @@ pub fn expected_by_chance(i: usize, j: usize, length: usize) -> Option<f64> {
 pub struct AllPairs {
     /// For each basis: its group (bases of one column length) and first column there; none where there is no basis.
     places: Vec<Option<(usize, usize, usize)>>,
+    groups: Vec<Columns>,
     grams: Vec<Array2<f64>>,
 }
 
@@ -60,7 +61,7 @@ impl AllPairs {
             }
         }
         let mut places = vec![None; bases.len()];
-        let mut grams = Vec::with_capacity(lengths.len());
+        let mut groups = Vec::with_capacity(lengths.len());
         for (group, members) in lengths.into_values().enumerate() {
             let views: Vec<_> = members.iter().filter_map(|&m| bases[m]).collect();
             let mut first = 0;
@@ -68,9 +69,10 @@ impl AllPairs {
                 places[member] = Some((group, first, view.ncols()));
                 first += view.ncols();
             }
-            grams.push(inner_products(&views));
+            groups.push(Columns::of(&views));
         }
-        Self { places, grams }
+        let grams = groups.iter().map(Columns::inner_products).collect();
+        Self { places, groups, grams }
     }
 
     /// φ between the first `i` columns of basis `a` and the first `j` of basis `b`.
@@ -132,10 +134,39 @@ impl AllPairs {
         Some(Array2::from_shape_fn((i, j), |(row, column)| at(first_a + row, first_b + column)))
     }
 
+    /// All bases with columns as long as those of basis `a`, transposed, times a block (D, k).
+    ///
+    /// `None` where basis `a` is missing, or where the block's columns differ in length.
+    #[must_use]
+    pub fn times(&self, a: usize, block: ArrayView2<'_, f64>) -> Option<AllTimes<'_>> {
+        let (group, ..) = (*self.places.get(a)?)?;
+        let columns = self.groups.get(group).filter(|columns| columns.rows() == block.nrows())?;
+        Some(AllTimes { pairs: self, group, products: columns.products(block) })
+    }
+
     /// Whether both bases are there but their columns differ in length.
     #[must_use]
     pub fn differ_in_length(&self, a: usize, b: usize) -> bool {
         matches!((self.places.get(a), self.places.get(b)), (Some(Some(a)), Some(Some(b))) if a.0 != b.0)
+    }
+}
+
+/// What [`AllPairs::times`] gives.
+#[derive(Debug)]
+pub struct AllTimes<'a> {
+    pairs: &'a AllPairs,
+    group: usize,
+    products: Array2<f64>,
+}
+
+impl AllTimes<'_> {
+    /// The first `j` columns of basis `b`, transposed, times the block: (j, k).
+    ///
+    /// `None` where it is missing, too small, or has columns of another length.
+    #[must_use]
+    pub fn of(&self, b: usize, j: usize) -> Option<ArrayView2<'_, f64>> {
+        let (group, first, size) = (*self.pairs.places.get(b)?)?;
+        (group == self.group && j <= size).then(|| self.products.slice(s![first..first + j, ..]))
     }
 }
 
@@ -289,6 +320,18 @@ mod tests {
         }
         let uneven = AllPairs::of(&[Some(Array2::<f64>::eye(3).view()), Some(Array2::<f64>::eye(4).view())]);
         assert!(uneven.products(0, 1, 1, 1).is_none());
+
+        let block = Array2::from_shape_fn((7, 2), |(a, b)| (a * 3 + b) as f64);
+        let times = pairs.times(0, block.view()).unwrap();
+        for (b, basis) in bases.iter().enumerate() {
+            for j in 1..=3 {
+                let plain = basis.left().slice(s![.., ..j]).t().dot(&block);
+                assert!(times.of(b, j).unwrap().iter().zip(&plain).all(|(x, y)| (x - y).abs() < 1e-13));
+            }
+        }
+        assert!(times.of(0, 4).is_none() && times.of(2, 1).is_none() && times.of(3, 1).is_none());
+        assert!(pairs.times(2, block.view()).is_none() && pairs.times(0, block.slice(s![1.., ..])).is_none());
+        assert!(uneven.times(0, Array2::eye(3).view()).unwrap().of(1, 1).is_none());
     }
 
     #[test]

@@ -183,10 +183,14 @@ impl Panel {
     }
 }
 
-/// The columns of several matrices one after the other, to be multiplied with others.
+/// The columns of several matrices one after the other, to be multiplied with one another and with others.
+///
+/// # Numerics
+/// Each product is summed from the first row to the last, whatever other columns are there: bits of two columns' product depend on these two alone.
 #[derive(Debug, Clone)]
 pub struct Columns {
     n: usize,
+    count: usize,
     values: Vec<f64>,
 }
 
@@ -195,62 +199,53 @@ impl Columns {
     #[must_use]
     pub fn of(blocks: &[ArrayView2<'_, f64>]) -> Self {
         let n = blocks.first().map_or(0, |block| block.nrows());
-        let mut values = Vec::with_capacity(blocks.iter().map(|block| block.len()).sum());
+        let count = blocks.iter().map(|block| block.ncols()).sum();
+        let mut values = Vec::with_capacity(count * n);
         for column in blocks.iter().flat_map(|block| block.columns()) {
             values.extend(column);
         }
-        Self { n, values }
+        Self { n, count, values }
     }
 
-    /// How many there are; none where they have no rows.
+    /// Length of the columns.
     #[must_use]
-    pub fn count(&self) -> usize {
-        self.values.len().checked_div(self.n).unwrap_or(0)
+    pub fn rows(&self) -> usize {
+        self.n
     }
 
     /// `Sᵀ·block` for all these columns S.
     ///
     /// # Shapes
     /// `block` (n, k), returning (columns, k).
-    /// # Numerics
-    /// As of [`inner_products`].
     #[must_use]
     pub fn products(&self, block: ArrayView2<'_, f64>) -> Array2<f64> {
         debug_assert_eq!(block.nrows(), self.n);
-        let (mut x, mut out) = (Panel::zeros(self.n, block.ncols()), Panel::zeros(self.count(), block.ncols()));
+        let (mut x, mut out) = (Panel::zeros(self.n, block.ncols()), Panel::zeros(self.count, block.ncols()));
         x.set_columns(0, block);
         out.subtract_product(0, &self.values, &x);
         -out.block(0, block.ncols())
     }
-}
 
-/// The inner products of all columns with one another: the upper triangle of `SᵀS`, zeros below it.
-///
-/// # Shapes
-/// Blocks (n, k) of one n; returns a square matrix over all their columns, in order.
-/// # Numerics
-/// Each product is summed from the first row to the last, whatever other columns are there: bits of two columns' product depend on these two alone.
-#[must_use]
-pub fn inner_products(blocks: &[ArrayView2<'_, f64>]) -> Array2<f64> {
-    let Columns { n, values: rows } = Columns::of(blocks);
-    let columns = blocks.iter().map(|block| block.ncols()).sum();
-    let mut panel = Panel::zeros(n, columns);
-    let mut next = 0;
-    for block in blocks {
-        panel.set_columns(next, block.view());
-        next += block.ncols();
+    /// The upper triangle of `SᵀS`, zeros below it: a square matrix over all columns.
+    #[must_use]
+    pub fn inner_products(&self) -> Array2<f64> {
+        let Self { n, count, ref values } = *self;
+        let mut panel = Panel::zeros(n, count);
+        for k in 0..count {
+            panel.set_column(k, values[k * n..][..n].iter().copied());
+        }
+        let mut out = Array2::zeros((count, count));
+        let together = STRIPS * panel.lanes;
+        for first in (0..count).step_by(together) {
+            let last = count.min(first + together);
+            let mut products = Panel::zeros(last - first, count - first);
+            let (n_out, rows) = (last - first, &values[first * n..last * n]);
+            let x = &panel.strips()[first * n..];
+            Arch::new().dispatch(Residual { rows, first: 0, n_out, n_in: n, x, out: products.strips_mut() });
+            out.slice_mut(s![first..last, first..]).assign(&-products.block(0, count - first));
+        }
+        out
     }
-    let mut out = Array2::zeros((columns, columns));
-    let together = STRIPS * panel.lanes;
-    for first in (0..columns).step_by(together) {
-        let last = columns.min(first + together);
-        let mut products = Panel::zeros(last - first, columns - first);
-        let (n_out, rows) = (last - first, &rows[first * n..last * n]);
-        let x = &panel.strips()[first * n..];
-        Arch::new().dispatch(Residual { rows, first: 0, n_out, n_in: n, x, out: products.strips_mut() });
-        out.slice_mut(s![first..last, first..]).assign(&-products.block(0, columns - first));
-    }
-    out
 }
 
 /// Runs of columns from `first` on that share a strip: which of the `count` they are, and where the first value of each run stands.
@@ -352,12 +347,12 @@ mod tests {
     #[test]
     fn inner_products_do_not_depend_on_the_company() {
         let (n, all) = (301, sample(301, 61, 9));
-        let gram = inner_products(&[all.slice(s![.., ..7]), all.slice(s![.., 7..61])]);
+        let gram = Columns::of(&[all.slice(s![.., ..7]), all.slice(s![.., 7..61])]).inner_products();
         let error =
             (&gram - &all.t().dot(&all)).indexed_iter().filter(|((a, b), _)| a <= b).fold(0.0_f64, |m, (_, v)| m.max(v.abs()));
         assert!(error < n as f64 * f64::EPSILON, "{error:e}");
         for (a, b) in [(0, 0), (3, 60), (24, 31), (8, 9)] {
-            let pair = inner_products(&[all.slice(s![.., a..=a]), all.slice(s![.., b..=b])]);
+            let pair = Columns::of(&[all.slice(s![.., a..=a]), all.slice(s![.., b..=b])]).inner_products();
             assert_eq!(pair[(0, 1)], gram[(a, b)]);
         }
     }
@@ -367,11 +362,11 @@ mod tests {
         let (n, all) = (50, sample(50, 12, 5));
         let columns = Columns::of(&[all.slice(s![.., ..3]), all.slice(s![.., 3..5])]);
         let found = columns.products(all.slice(s![.., 5..]));
-        assert_eq!((columns.count(), found.dim()), (5, (5, 7)));
+        assert_eq!((columns.count, found.dim()), (5, (5, 7)));
         let error =
             (&found - &all.slice(s![.., ..5]).t().dot(&all.slice(s![.., 5..]))).iter().fold(0.0_f64, |m, v| m.max(v.abs()));
         assert!(error < n as f64 * f64::EPSILON, "{error:e}");
-        assert_eq!(Columns::of(&[]).count(), 0);
+        assert_eq!(Columns::of(&[]).count, 0);
     }
 
     #[test]

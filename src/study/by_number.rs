@@ -28,7 +28,7 @@ impl Grid<'_> {
             let length = observed[a].vectors(view.side).map_or(0, |vectors| vectors.nrows());
             let two = [observed[a], observed[b]];
             let numbers: Vec<_> = (1..=self.rank(a)).flat_map(|i| (1..=self.rank(b)).map(move |j| (i, j))).collect();
-            let summed = summed_errors(&two, view.side, &AllPairs::of(&two.map(|matrix| matrix.vectors(view.side))), &numbers);
+            let summed = summed_errors(observed, view.side, pairs, &[a, b], &numbers);
             for (&(i, j), summed) in numbers.iter().zip(&summed) {
                 let phi = values.as_ref().and_then(|values| values.get((i - 1, j - 1)).copied());
                 let (status, _) = cell_status(two, view.side, (i, j), Seen::of(phi, summed[(0, 1)]), differ);

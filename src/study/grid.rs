@@ -82,8 +82,9 @@ impl Grid<'_> {
             }
             let measures = PairMeasures::count(self.context.measures());
             let drawn = self.controls.gaussian[v].chunks_exact(measures).zip(self.controls.w0[v].chunks_exact(measures));
-            let summed = summed_errors(&observed, view.side, &pairs, if self.is_grid() { self.ij } else { &[] });
-            for ((number, &(i, j)), (gaussian, w0)) in self.ij.iter().enumerate().zip(drawn) {
+            let compared: Vec<usize> = if self.is_grid() { (0..observed.len()).collect() } else { Vec::new() };
+            let summed = summed_errors(&observed, view.side, &pairs, &compared, self.ij);
+            for ((&(i, j), summed), (gaussian, w0)) in self.ij.iter().zip(&summed).zip(drawn) {
                 let draws = (&gaussian[0], &w0[0]);
                 let cells = ViewCells {
                     grid: self,
@@ -92,7 +93,7 @@ impl Grid<'_> {
                     j,
                     observed: &observed,
                     pairs: &pairs,
-                    summed: summed.get(number),
+                    summed,
                     initial: &initial,
                     init_pairs: &init_pairs,
                     draws,
@@ -154,7 +155,7 @@ struct ViewCells<'a> {
     observed: &'a [&'a LayerMatrix],
     pairs: &'a AllPairs,
     /// As [`summed_errors`] gives them.
-    summed: Option<&'a Array2<Option<f64>>>,
+    summed: &'a Array2<Option<f64>>,
     initial: &'a [Option<&'a LayerMatrix>],
     init_pairs: &'a AllPairs,
     draws: (&'a Draws, &'a Draws),
@@ -180,7 +181,7 @@ impl ViewCells<'_> {
         let (x, y) = (self.observed[a], self.observed[b]);
         let ij = (self.i, self.j);
         let phi = self.pairs.phi(a, b, self.i, self.j);
-        let seen = Seen::of(phi, self.summed.and_then(|summed| summed[(a, b)]));
+        let seen = Seen::of(phi, self.summed[(a, b)]);
         let (status, bound) = cell_status([x, y], self.view.side, ij, seen, self.pairs.differ_in_length(a, b));
         let phi = phi.filter(|_| has_phi(status));
         let cell = a * self.observed.len() + b;

@@ -1,14 +1,12 @@
 //! A matrix of one layer as it is compared, and what is to be said of a comparison: its status, and the bound on its error.
 
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2};
 
 use crate::linalg::UNIT_ROUNDOFF;
-use crate::linalg::panel::Columns;
 use crate::linalg::perturbation::SubspaceErrors;
 use crate::linalg::subspace::{Spectrum, SubspaceBasis};
 use crate::measures::Centred;
 use crate::similarity::{AllPairs, change_of_phi, vector_error};
-use crate::table::gather;
 use crate::terms::{Side, Status};
 
 /// A bound on φ above this makes its status `low_confidence`.
@@ -97,39 +95,31 @@ impl LayerMatrix {
     }
 }
 
-/// The expected error of `min(i, j)·φ` that rounding makes in the vectors of both matrices, for each (i, j): a matrix over all pairs (a, b) of the first
-/// `i` vectors of a and the first `j` of b; none where nothing is known but norms.
+/// The expected error of `min(i, j)·φ` that rounding makes in the vectors of both matrices, for each (i, j): a matrix over all pairs (a, b) of those
+/// `among` the observed, of the first `i` vectors of a and the first `j` of b; none where nothing is known but norms.
 pub(super) fn summed_errors(
     observed: &[&LayerMatrix],
     side: Side,
     pairs: &AllPairs,
+    among: &[usize],
     numbers: &[(usize, usize)],
 ) -> Vec<Array2<Option<f64>>> {
-    let count = observed.len();
     // Of each pair what the errors of a's vectors make and what those of b's do.
-    let mut parts = vec![Array2::from_elem((count, count), [None; 2]); numbers.len()];
-    let vectors = observed.iter().enumerate().filter_map(|(x, matrix)| Some((x, matrix.vectors(side)?)));
-    for (_, members) in gather(vectors, |(_, vectors)| vectors.nrows()) {
-        let columns = Columns::of(&members.iter().map(|(_, vectors)| *vectors).collect::<Vec<_>>());
-        for &(x, _) in &members {
-            let Some((errors, response)) = observed[x].errors(side).and_then(|errors| Some((errors, errors.response()?))) else {
-                continue;
+    let mut parts = vec![Array2::from_elem((among.len(), among.len()), [None; 2]); numbers.len()];
+    for (row, &x) in among.iter().enumerate() {
+        let Some(errors) = observed[x].errors(side) else { continue };
+        // One product for all that it is compared with: small ones, each for itself, take several times as long.
+        let Some(along) = errors.response().and_then(|response| pairs.times(x, response)) else { continue };
+        for (column, &y) in among.iter().enumerate() {
+            // Of its first `own` vectors, compared with the first `others` of y.
+            let error = |own: usize, others: usize| {
+                let (along, cosines) = along.of(y, others).zip(pairs.products(x, y, own, others))?;
+                errors.of_overlap(along, cosines.view())
             };
-            // One product for all that it is compared with: small ones, each for itself, take several times as long.
-            let along = columns.products(response);
-            let mut first = 0;
-            for &(y, vectors) in &members {
-                // Of its first `own` vectors, compared with the first `others` of y.
-                let error = |own: usize, others: usize| {
-                    let cosines = pairs.products(x, y, own, others)?;
-                    errors.of_overlap(along.slice(s![first..first + others, ..]), cosines.view())
-                };
-                for (parts, &(i, j)) in parts.iter_mut().zip(numbers) {
-                    let forward = error(i, j);
-                    parts[(x, y)][0] = forward;
-                    parts[(y, x)][1] = if i == j { forward } else { error(j, i) };
-                }
-                first += vectors.ncols();
+            for (parts, &(i, j)) in parts.iter_mut().zip(numbers) {
+                let forward = error(i, j);
+                parts[(row, column)][0] = forward;
+                parts[(column, row)][1] = if i == j { forward } else { error(j, i) };
             }
         }
     }
