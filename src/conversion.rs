@@ -235,10 +235,8 @@ impl<W: WeightRows> Drop for Solver<'_, W> {
 /// [`Error::NonFinite`] if a value is NaN or Inf.
 fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNorms> {
     let columns = w.ncols();
-    let norms = match w.as_slice_mut() {
-        Some(values) => fill_with_norms(values, columns, |first, rows| w0.copy_rows(first, rows)),
-        None => MatrixNorms { one: 0.0, frobenius: 0.0 },
-    };
+    let Some(values) = w.as_slice_mut() else { unreachable!("a matrix made by `zeros` is in standard layout") };
+    let norms = fill_with_norms(values, columns, |first, rows| w0.copy_rows(first, rows));
     if norms.frobenius.is_finite() {
         Ok(norms)
     } else {

@@ -118,6 +118,14 @@ pub enum Error {
         /// What was found.
         found: String,
     },
+    /// Something that cannot go wrong did: a mistake in this crate (exit 70).
+    #[error("{what}: {found}")]
+    Internal {
+        /// What was being done.
+        what: &'static str,
+        /// What went wrong.
+        found: String,
+    },
     /// LAPACK reported failure, which a finite input never gives in practice (exit 70).
     #[error("LAPACK routine {routine} failed: {detail}")]
     Lapack {
@@ -141,7 +149,7 @@ impl Error {
             Self::Output { .. } => 7,
             Self::Resource { .. } => 8,
             Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(130),
-            Self::Shape { .. } | Self::Lapack { .. } => 70,
+            Self::Shape { .. } | Self::Internal { .. } | Self::Lapack { .. } => 70,
         }
     }
 
@@ -176,6 +184,11 @@ impl Error {
             _ => {}
         }
         self
+    }
+
+    /// A mistake in this crate, met while doing `what`.
+    pub(crate) fn internal(what: &'static str, found: impl std::fmt::Display) -> Self {
+        Self::Internal { what, found: found.to_string() }
     }
 
     /// A usage error without a hint.

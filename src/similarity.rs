@@ -30,7 +30,7 @@ fn share(block: ArrayView2<'_, f64>) -> f64 {
 
 /// The expected φ of independent random subspaces: `max(i, j)/D`.
 ///
-/// `None` where D = max(i, j): one subspace is the whole space and φ is 1 by construction.
+/// 1 where one subspace is the whole space, so that φ is 1 by construction. `None` where vectors have no entries.
 #[must_use]
 pub fn expected_by_chance(i: usize, j: usize, length: usize) -> Option<f64> {
     (length > 0).then(|| i.max(j).min(length) as f64 / length as f64)

@@ -35,7 +35,8 @@ impl ByLu {
     pub(super) fn factorise(w0: &impl WeightRows, workspace: &mut Workspace) -> Result<Option<Self>> {
         let mut w = workspace.take(w0.shape().0);
         let norms = fill(w0, &mut w)?;
-        let lines = line_norms(w.as_slice().unwrap_or_default(), w.ncols(), norms.frobenius);
+        let Some(values) = w.as_slice() else { unreachable!("the workspace gives matrices in standard layout") };
+        let lines = line_norms(values, w.ncols(), norms.frobenius);
         let lu = LuFactors::factorise(w)?;
         if lu.zero_pivot().is_some() {
             workspace.w = lu.into_storage();
@@ -77,8 +78,8 @@ impl ByLu {
         let (sample_straight, sample_turned) = (wanted(Equation::W0, 0), wanted(Equation::W0Transposed, 1));
         let starting = if self.rcond.is_none() { STARTING_COLUMNS } else { 0 };
         let samples = |wanted: bool| if wanted { SAMPLES } else { 0 };
-        let mut straight = Slots::new(n, targets, Equation::W0, starting + samples(sample_straight));
-        let mut turned = Slots::new(n, targets, Equation::W0Transposed, samples(sample_turned));
+        let mut straight = PanelColumns::new(n, targets, Equation::W0, starting + samples(sample_straight));
+        let mut turned = PanelColumns::new(n, targets, Equation::W0Transposed, samples(sample_turned));
         // The right-hand sides are needed again for the residuals.
         let (mut straight_rest, mut turned_rest) = (straight.panel.truncated(straight.used), turned.panel.truncated(turned.used));
         let first_sample = straight.used + starting;
@@ -175,14 +176,14 @@ impl ByLu {
 }
 
 /// Where the columns of the targets of one equation stand in their panel.
-struct Slots {
+struct PanelColumns {
     panel: Panel,
     first: Vec<Option<usize>>,
     /// How many columns the targets have together; what else the panel has stands behind them.
     used: usize,
 }
 
-impl Slots {
+impl PanelColumns {
     fn new(n: usize, targets: &[Target<'_>], equation: Equation, extra: usize) -> Self {
         let mut used = 0;
         let first: Vec<_> = targets

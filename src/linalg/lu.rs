@@ -4,7 +4,7 @@
 //! columns (Toledo 1997), so that nearly all work is matrix products: LAPACK factorises narrow panels, and the triangles between are solved in
 //! vector registers. Rows are contiguous, so that an exchange of rows moves whole cache lines.
 
-use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::lapack::{factorise_panel, multiply_into, use_one_blas_thread};
@@ -45,6 +45,11 @@ impl LuFactors {
         let mut scratch = vec![0.0; column_stride(n) * PANEL];
         let zero_pivot = factorise_columns(packed.view_mut(), &mut exchanges, &mut scratch)?;
         Ok(Self { packed, exchanges, zero_pivot })
+    }
+
+    /// The factors row by row.
+    pub(super) fn values(&self) -> &[f64] {
+        self.packed.as_slice().unwrap_or_else(|| unreachable!("only a matrix in standard layout is factorised"))
     }
 
     /// n.
@@ -125,11 +130,14 @@ fn exchange_rows(mut w: ArrayViewMut2<'_, f64>, exchanges: &[usize]) {
     for (k, &other) in exchanges.iter().enumerate() {
         if other != k {
             let (mut upper, mut lower) = w.view_mut().split_at(Axis(0), other);
-            if let (Some(a), Some(b)) = (upper.row_mut(k).as_slice_mut(), lower.row_mut(0).as_slice_mut()) {
-                a.swap_with_slice(b);
-            }
+            contiguous(upper.row_mut(k)).swap_with_slice(contiguous(lower.row_mut(0)));
         }
     }
+}
+
+/// A row of a part of W, which lies in one piece: W is in standard layout and its parts are made of whole runs of columns.
+fn contiguous(row: ArrayViewMut1<'_, f64>) -> &mut [f64] {
+    row.into_slice().unwrap_or_else(|| unreachable!("rows of a matrix in standard layout are contiguous"))
 }
 
 /// `x ← L⁻¹·x` for the unit lower triangle L of `triangle`, whose size is a multiple of [`PANEL`]: the left half of some columns always is.
@@ -148,17 +156,17 @@ fn divide_by_unit_lower(triangle: ArrayView2<'_, f64>, mut x: ArrayViewMut2<'_, 
 
 /// [`divide_by_unit_lower`] for [`PANEL`] rows: substitution, the rows of a few columns held in registers.
 fn solve_small_triangle(triangle: ArrayView2<'_, f64>, mut x: ArrayViewMut2<'_, f64>) {
-    debug_assert_eq!(triangle.dim(), (PANEL, PANEL));
     let mut l = [[0.0; PANEL]; PANEL];
     for (to, from) in l.iter_mut().zip(triangle.rows()) {
         for (to, from) in to.iter_mut().zip(from) {
             *to = *from;
         }
     }
-    let mut rows: Vec<&mut [f64]> = x.rows_mut().into_iter().filter_map(|row| row.into_slice()).collect();
-    if let Ok(rows) = <&mut [&mut [f64]; PANEL]>::try_from(rows.as_mut_slice()) {
-        Arch::new().dispatch(SmallTriangle { l: &l, rows });
-    }
+    let mut rows: Vec<&mut [f64]> = x.rows_mut().into_iter().map(contiguous).collect();
+    let Ok(rows) = <&mut [&mut [f64]; PANEL]>::try_from(rows.as_mut_slice()) else {
+        unreachable!("triangles are halved at multiples of {PANEL} rows, down to {PANEL}");
+    };
+    Arch::new().dispatch(SmallTriangle { l: &l, rows });
 }
 
 struct SmallTriangle<'a, 'b> {

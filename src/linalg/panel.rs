@@ -67,7 +67,7 @@ impl Panel {
 
     /// Sets column `column`; missing values at the end stay as they are.
     pub fn set_column(&mut self, column: usize, values: impl IntoIterator<Item = f64>) {
-        debug_assert!(column < self.columns);
+        assert!(column < self.columns, "the panel has no such column");
         let places = self.places(column);
         let strips = self.strips_mut();
         for (place, value) in places.zip(values) {
@@ -77,7 +77,7 @@ impl Panel {
 
     /// Copies the columns of `block` (n, k) to the panel's columns from `first` on.
     pub fn set_columns(&mut self, first: usize, block: ArrayView2<'_, f64>) {
-        debug_assert!(first + block.ncols() <= self.columns && block.nrows() == self.n);
+        assert!(first + block.ncols() <= self.columns && block.nrows() == self.n, "a block that does not fit its panel");
         let (n, lanes) = (self.n, self.lanes);
         let strips = self.strips_mut();
         for (columns, place) in runs(first, block.ncols(), n, lanes) {
@@ -98,7 +98,7 @@ impl Panel {
     /// Columns `first..first + count` as a matrix (n, count).
     #[must_use]
     pub fn block(&self, first: usize, count: usize) -> Array2<f64> {
-        debug_assert!(first + count <= self.columns);
+        assert!(first + count <= self.columns, "the panel has no such columns");
         let strips = self.strips();
         let mut out = Array2::zeros((self.n, count));
         for (columns, place) in runs(first, count, self.n, self.lanes) {
@@ -134,19 +134,17 @@ impl Panel {
 
     /// Replaces the columns T by `W⁻¹·T`.
     pub fn solve(&mut self, w: &LuFactors) {
-        let (n, stride) = (self.n, w.packed.ncols());
-        debug_assert_eq!(n, w.packed.nrows());
-        let Some(packed) = w.packed.as_slice() else { return };
+        let n = self.n;
+        assert_eq!(n, w.size(), "right-hand sides of another length than W's columns");
         self.exchange(w.exchanges.iter().copied().enumerate());
-        Arch::new().dispatch(Solve { packed, stride, n, strips: self.strips_mut() });
+        Arch::new().dispatch(Solve { packed: w.values(), stride: n, n, strips: self.strips_mut() });
     }
 
     /// Replaces the columns T by `W⁻ᵀ·T`.
     pub fn solve_transposed(&mut self, w: &LuFactors) {
-        let (n, stride) = (self.n, w.packed.ncols());
-        debug_assert_eq!(n, w.packed.nrows());
-        let Some(packed) = w.packed.as_slice() else { return };
-        Arch::new().dispatch(SolveTransposed { packed, stride, n, strips: self.strips_mut() });
+        let n = self.n;
+        assert_eq!(n, w.size(), "right-hand sides of another length than W's rows");
+        Arch::new().dispatch(SolveTransposed { packed: w.values(), stride: n, n, strips: self.strips_mut() });
         self.exchange(w.exchanges.iter().copied().enumerate().rev());
     }
 
@@ -155,7 +153,7 @@ impl Panel {
     /// # Shapes
     /// `rows` holds whole rows of W of `x.rows()` values each, one after the other.
     pub fn subtract_product(&mut self, first: usize, rows: &[f64], x: &Self) {
-        debug_assert!(self.columns == x.columns && self.lanes == x.lanes);
+        assert_eq!((self.columns, self.lanes), (x.columns, x.lanes), "panels of different widths");
         let (n_out, n_in) = (self.n, x.n);
         Arch::new().dispatch(Residual { rows, first, n_out, n_in, x: x.strips(), out: self.strips_mut() });
     }
@@ -165,7 +163,7 @@ impl Panel {
     /// # Shapes
     /// `rows` holds whole rows of W of `self.rows()` values each; they meet the rows of `x` from `first` on.
     pub fn subtract_transposed_product(&mut self, first: usize, rows: &[f64], x: &Self) {
-        debug_assert!(self.columns == x.columns && self.lanes == x.lanes);
+        assert_eq!((self.columns, self.lanes), (x.columns, x.lanes), "panels of different widths");
         let (n_out, n_in) = (self.n, x.n);
         Arch::new().dispatch(TransposedResidual { rows, first, n_out, n_in, x: x.strips(), out: self.strips_mut() });
     }
@@ -219,7 +217,7 @@ impl Columns {
     /// `block` (n, k), returning (columns, k).
     #[must_use]
     pub fn products(&self, block: ArrayView2<'_, f64>) -> Array2<f64> {
-        debug_assert_eq!(block.nrows(), self.n);
+        assert_eq!(block.nrows(), self.n, "a block of columns of another length");
         let (mut x, mut out) = (Panel::zeros(self.n, block.ncols()), Panel::zeros(self.count, block.ncols()));
         x.set_columns(0, block);
         out.subtract_product(0, &self.values, &x);

@@ -4,6 +4,19 @@
 //! direction is the one that matters. Mostly it is neither: what W⁻¹ stretches most is in the leading singular vectors already, where an error along
 //! them does no harm. So a few random vectors, as large in each row as the rounding errors there, are sent through the same factors (small-sample
 //! statistical condition estimation: Kenney and Laub 1994; Gudmundsson, Kenney and Laub 1995), and what comes back is taken apart by singular vectors.
+//!
+//! # What is summed
+//!
+//! Let Θ = U·Σ·Vᵀ have the error E, a random matrix whose components `E_lk = u_lᵀ·E·v_k` are independent. To first order (Stewart and Sun 1990, chapter V)
+//! the left singular vector u_k moves towards u_l by `(σ_k·E_lk + σ_l·E_kl)/(σ_k² − σ_l²)`, and out of the span of all of them by `(I − UUᵀ)·E·v_k/σ_k`.
+//! A turn of u_k towards u_l with l ≤ i leaves the span of the first i vectors as it is. So the expected squared size of the error of that subspace is
+//!
+//! ```text
+//! E‖sin ∠(U_i, Ũ_i)‖_F² = Σ_{k ≤ i} [ Σ_{l > i} (σ_k²·E|E_lk|² + σ_l²·E|E_kl|²)/(σ_k² − σ_l²)² + E‖(I − UUᵀ)·E·v_k‖²/σ_k² ]
+//! ```
+//!
+//! and the right one has l and k exchanged in the first term. [`SubspaceErrors::of`] takes the expectations from three sources of error that do not
+//! depend on one another: the solve (the response of the random vectors), the QR of the columns, and the decomposition of the small core.
 
 use std::sync::Arc;
 
@@ -91,52 +104,53 @@ impl SubspaceErrors {
         let along = |amplitudes: &[f64], k: usize| -> f64 {
             amplitudes.iter().zip(right.column(k)).map(|(amplitude, share)| (amplitude * share / unit).powi(2)).sum()
         };
-        let own: Vec<f64> = norms.iter().map(|norm| OWN * UNIT_ROUNDOFF * norm).collect();
-        let own_along: Vec<f64> = (0..r).map(|k| along(&own, k)).collect();
+        let qr: Vec<f64> = norms.iter().map(|norm| OWN * UNIT_ROUNDOFF * norm).collect();
+        let x_errors: Vec<f64> = (0..r).map(|k| along(&qr, k)).collect();
         // The errors of the factors of W are the same for all columns: of vector k they see σ_k.
-        let shared = solve.map_or(0.0, |solve| {
+        let shared_error = solve.map_or(0.0, |solve| {
             let relative = solve.amplitudes.iter().zip(norms).filter(|(_, norm)| **norm > 0.0).map(|(a, norm)| a / norm);
             relative.fold(0.0, f64::max)
         });
-        let solve_along: Vec<f64> =
-            (0..r).map(|k| solve.map_or(0.0, |solve| along(&solve.amplitudes, k) + (shared * sigma[k]).powi(2))).collect();
-        // Of a product the columns of Y are off too.
-        let others = |(left, norms): (ArrayView2<'_, f64>, &[f64]), k: usize| -> f64 {
+        let solve_errors: Vec<f64> =
+            (0..r).map(|k| solve.map_or(0.0, |solve| along(&solve.amplitudes, k) + (shared_error * sigma[k]).powi(2))).collect();
+        // The columns of Y of a product have errors of their own.
+        let y_error = |(left, norms): (ArrayView2<'_, f64>, &[f64]), k: usize| -> f64 {
             norms.iter().zip(left.column(k)).map(|(norm, share)| (OWN * UNIT_ROUNDOFF * norm * share / unit).powi(2)).sum()
         };
-        let other_along: Vec<f64> = (0..r).map(|k| matrix.product.map_or(0.0, |product| others(product, k))).collect();
+        let y_errors: Vec<f64> = (0..r).map(|k| matrix.product.map_or(0.0, |product| y_error(product, k))).collect();
         // The core is decomposed with errors of the size of its norm, of a product also of the norms of what is added up in it.
         let summed: f64 = matrix.product.map_or(0.0, |(_, other)| norms.iter().zip(other).map(|(x, y)| x * y / unit).sum());
-        let core = (UNIT_ROUNDOFF * (sigma.first().copied().unwrap_or(0.0) + summed)).powi(2);
-        let parts = solve.map(|solve| matrix.left.t().dot(&*solve.response));
-        let (within, outside) = match (solve, &parts) {
-            (Some(solve), Some(parts)) => directions(matrix.left, &solve.response, parts),
+        let core_error = (UNIT_ROUNDOFF * (sigma.first().copied().unwrap_or(0.0) + summed)).powi(2);
+        let u_response = solve.map(|solve| matrix.left.t().dot(&*solve.response));
+        let (response_along, response_beyond) = match (solve, &u_response) {
+            (Some(solve), Some(u_response)) => directions(matrix.left, &solve.response, u_response),
             _ => (vec![0.0; r], 0.0),
         };
 
-        // The error's component along (left vector l, right vector k), squared.
-        let component = |l: usize, k: usize| within[l] * solve_along[k] + own_along[k] + other_along[l] + core;
-        let between = |k: usize, l: usize| {
+        // E|E_lk|².
+        let e_squared = |l: usize, k: usize| response_along[l] * solve_errors[k] + x_errors[k] + y_errors[l] + core_error;
+        let turn_of = |k: usize, l: usize| {
             let difference = (sigma[k] - sigma[l]) * (sigma[k] + sigma[l]);
-            let (x, y) = (component(l, k), component(k, l));
-            let turned = |x: f64, y: f64| (sigma[k].powi(2) * x + sigma[l].powi(2) * y) / difference.powi(2);
-            [turned(x, y), turned(y, x)]
+            let (e_lk, e_kl) = (e_squared(l, k), e_squared(k, l));
+            let turned = |lk: f64, kl: f64| (sigma[k].powi(2) * lk + sigma[l].powi(2) * kl) / difference.powi(2);
+            [turned(e_lk, e_kl), turned(e_kl, e_lk)]
         };
-        let pairs: Vec<Vec<[f64; 2]>> = (0..r).map(|k| (k + 1..r).map(|l| between(k, l)).collect()).collect();
-        let beyond = |k: usize| [(outside * solve_along[k] + own_along[k]) / sigma[k].powi(2), other_along[k] / sigma[k].powi(2)];
-        let size_of = |i: usize, side: usize| -> f64 {
-            let inside: f64 = (0..i).flat_map(|k| &pairs[k][i - 1 - k..]).map(|pair| pair[side]).sum();
-            let size = (inside + (0..i).map(|k| beyond(k)[side]).sum::<f64>()).sqrt();
+        let turns_of: Vec<Vec<[f64; 2]>> = (0..r).map(|k| (k + 1..r).map(|l| turn_of(k, l)).collect()).collect();
+        let out_of_span =
+            |k: usize| [(response_beyond * solve_errors[k] + x_errors[k]) / sigma[k].powi(2), y_errors[k] / sigma[k].powi(2)];
+        let subspace_error = |i: usize, side: usize| -> f64 {
+            let inside: f64 = (0..i).flat_map(|k| &turns_of[k][i - 1 - k..]).map(|pair| pair[side]).sum();
+            let size = (inside + (0..i).map(|k| out_of_span(k)[side]).sum::<f64>()).sqrt();
             if size.is_nan() { f64::INFINITY } else { size }
         };
-        let all = |side: usize| (1..=r).map(|i| size_of(i, side)).collect();
+        let all = |side: usize| (1..=r).map(|i| subspace_error(i, side)).collect();
         let (left, right) = (all(0), all(1));
-        let turns = solve.zip(parts).map(|(solve, along)| Turns {
+        let turns = solve.zip(u_response).map(|(solve, along)| Turns {
             response: Arc::clone(&solve.response),
             along,
-            solve: (0..r).map(|k| solve_along[k].sqrt() / sigma[k]).collect(),
-            own: (0..r).map(|k| own_along[k] / sigma[k].powi(2)).collect(),
-            between: pairs.iter().map(|row| row.iter().map(|pair| pair[0]).collect()).collect(),
+            solve: (0..r).map(|k| solve_errors[k].sqrt() / sigma[k]).collect(),
+            own: (0..r).map(|k| x_errors[k] / sigma[k].powi(2)).collect(),
+            between: turns_of.iter().map(|row| row.iter().map(|pair| pair[0]).collect()).collect(),
         });
         Self { left, right, turns }
     }

@@ -37,7 +37,10 @@ impl Reflected {
     #[must_use]
     pub fn values(&self) -> Array2<f64> {
         let n = self.top.len() / self.k.max(1);
-        Array2::from_shape_vec((n, self.k).f(), self.top.clone()).map_or_else(|_| Array2::zeros((n, self.k)), standard)
+        match Array2::from_shape_vec((n, self.k).f(), self.top.clone()) {
+            Ok(by_columns) => by_columns.as_standard_layout().into_owned(),
+            Err(error) => unreachable!("k columns of n values were stored: {error}"),
+        }
     }
 }
 
@@ -96,10 +99,6 @@ impl StackedQr {
 /// The values column by column.
 fn by_columns(matrix: ArrayView2<'_, f64>) -> Vec<f64> {
     matrix.t().iter().copied().collect()
-}
-
-fn standard(matrix: Array2<f64>) -> Array2<f64> {
-    matrix.as_standard_layout().into_owned()
 }
 
 #[cfg(test)]

@@ -23,7 +23,12 @@ impl WithSimd for Lanes {
     }
 }
 
-/// Goes over the strips, three at a time; the last four as two and two.
+/// Goes over the strips, three at a time; the last four as two and two, since three and one would leave registers idle in the last group.
+///
+/// A macro and not a function, because the number of strips in a group has to be a constant: the accumulators are arrays of that size, and only then
+/// does the compiler keep them in registers. `for_strip_groups!(strips, n, |x, V| { ... })` with seven strips of n registers runs the block three
+/// times, as if one had written `{ const V: usize = 3; let x = &mut strips[..3 * n]; ... }`, the same with `V = 2` for the next two strips, and
+/// again for the last two.
 macro_rules! for_strip_groups {
     ($strips:expr, $group:expr, |$x:ident, $v:ident| $body:block) => {
         let mut rest = &mut $strips[..];
@@ -57,7 +62,9 @@ pub(super) fn depth(strips: usize) -> usize {
     if strips <= 2 * STRIPS { usize::MAX } else { DEPTH }
 }
 
-/// Goes over rows, [`ROWS`] at a time as long as there are so many.
+/// Goes over rows, [`ROWS`] at a time as long as that many are left, then one by one.
+///
+/// `for_row_groups!(0, 19, |i, R| { ... })` runs the block with `R = 8` for i = 0 and 8, then with `R = 1` for i = 16, 17 and 18.
 macro_rules! for_row_groups {
     ($first:expr, $last:expr, |$i:ident, $r:ident| $body:block) => {
         let whole = $last - ($last - $first) % ROWS;
