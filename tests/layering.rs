@@ -1,5 +1,5 @@
-//! Holds the house rules that the compiler does not: imports point down only, each outside crate has one owner, `unsafe` has one
-//! file, and no file outgrows its idea.
+//! Holds the house rules that the compiler does not: imports point down only and never in a circle, each outside crate has one owner,
+//! `unsafe` has one file, and no file outgrows its idea.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -80,7 +80,7 @@ impl Source {
 
     /// The module below the crate's root that this file is part of.
     fn layer(&self) -> &str {
-        &self.modules[0]
+        layer_of(&self.path)
     }
 }
 
@@ -101,54 +101,174 @@ fn code_of(text: &str) -> String {
         .into_owned()
 }
 
-/// The modules below the crate's root that some code names, in `use` lines or in paths.
-fn imports(code: &str, depth: usize) -> BTreeSet<String> {
-    let root = Regex::new(r"\b(?:crate|condlora)\s*::\s*(\{|\w+)").unwrap();
-    let up = Regex::new(r"\b((?:super\s*::\s*)+)(\{|\w+)").unwrap();
-    let mut found = BTreeSet::new();
-    let mut add = |name: regex::Match<'_>| {
-        if name.as_str() == "{" {
-            found.extend(first_names(&code[name.end()..]));
-        } else {
-            found.insert(name.as_str().to_owned());
-        }
-    };
-    for path in root.captures_iter(code) {
-        add(path.get(1).unwrap());
-    }
-    for path in up.captures_iter(code).filter(|path| path[1].matches("super").count() >= depth) {
-        add(path.get(2).unwrap());
-    }
-    // An item of the crate's root itself (`crate::Result`) is of the layer that it is re-exported from.
-    found.into_iter().map(|name| if name.starts_with(char::is_uppercase) { "error".to_owned() } else { name }).collect()
+/// One leaf of a `use` declaration: its path, the name it gets here, and whether it is handed on (`pub use`, `pub(crate) use`).
+#[derive(Debug, PartialEq)]
+struct Import {
+    path: Vec<String>,
+    name: String,
+    handed_on: bool,
 }
 
-/// The first name of each branch of `{a::b, c::{d, e}}`, from behind the opening brace.
-fn first_names(group: &str) -> Vec<String> {
-    let (mut names, mut depth, mut at_start) = (Vec::new(), 1, true);
-    let mut name = String::new();
-    for c in group.chars() {
-        match c {
-            '{' => depth += 1,
-            '}' => depth -= 1,
-            _ => {}
+/// The `use` declarations of some code, each leaf on its own, and the code without them.
+fn imports_of(code: &str) -> (Vec<Import>, String) {
+    let declaration = Regex::new(r"(?s)\b(pub(?:\([^)]*\))?\s+)?use\s+([^;]+);").unwrap();
+    let mut found = Vec::new();
+    for declared in declaration.captures_iter(code) {
+        leaves(&declared[2], &[], declared.get(1).is_some(), &mut found);
+    }
+    (found, declaration.replace_all(code, "").into_owned())
+}
+
+/// Adds the leaves of one tree, `a::{b, c::d as e, self}`, below `stem`.
+fn leaves(tree: &str, stem: &[String], handed_on: bool, found: &mut Vec<Import>) {
+    let tree = tree.trim().trim_start_matches("::");
+    if let Some(open) = tree.find('{') {
+        let stem: Vec<String> = stem.iter().cloned().chain(segments(&tree[..open])).collect();
+        let inside = tree[open + 1..].strip_suffix('}').unwrap();
+        let (mut depth, mut start) = (0, 0);
+        for (at, c) in inside.char_indices().chain([(inside.len(), ',')]) {
+            match c {
+                '{' => depth += 1,
+                '}' => depth -= 1,
+                ',' if depth == 0 => {
+                    if !inside[start..at].trim().is_empty() {
+                        leaves(&inside[start..at], &stem, handed_on, found);
+                    }
+                    start = at + 1;
+                }
+                _ => {}
+            }
         }
-        if depth == 1 && at_start && (c.is_alphanumeric() || c == '_') {
-            name.push(c);
-            continue;
-        }
-        if !name.is_empty() {
-            names.push(std::mem::take(&mut name));
-            at_start = false;
-        }
-        if depth == 0 {
-            break;
-        }
-        if depth == 1 && c == ',' {
-            at_start = true;
+        return;
+    }
+    let (path, alias) = tree.split_once(" as ").map_or((tree, None), |(path, alias)| (path, Some(alias.trim())));
+    let mut path: Vec<String> = stem.iter().cloned().chain(segments(path)).collect();
+    path.pop_if(|last| last == "self" && !stem.is_empty());
+    let name = alias.map_or_else(|| path.last().cloned().unwrap(), str::to_owned);
+    found.push(Import { path, name, handed_on });
+}
+
+fn segments(path: &str) -> Vec<String> {
+    path.split("::").map(|part| part.trim().to_owned()).filter(|part| !part.is_empty()).collect()
+}
+
+/// The files of a crate by their modules, with what each hands on under its own name.
+struct Crate<'a> {
+    files: BTreeMap<Vec<String>, &'a Source>,
+    handed_on: BTreeMap<Vec<String>, BTreeMap<String, Vec<String>>>,
+}
+
+impl<'a> Crate<'a> {
+    fn of(sources: &'a [Source]) -> Self {
+        let handed_on = |source: &Source| {
+            let (imports, _) = imports_of(&source.product);
+            imports.into_iter().filter(|import| import.handed_on).map(|import| (import.name, import.path)).collect()
+        };
+        let module = |source: &Source| if source.modules == ["lib"] { Vec::new() } else { source.modules.clone() };
+        Self {
+            files: sources.iter().map(|source| (module(source), source)).collect(),
+            handed_on: sources.iter().map(|source| (module(source), handed_on(source))).collect(),
         }
     }
-    names
+
+    /// The module whose file defines what a path names, seen from a file's module; `None` for what is not of this crate.
+    fn definition(&self, from: &[String], path: &[String]) -> Option<Vec<String>> {
+        let (first, mut rest) = path.split_first()?;
+        let mut at = match first.as_str() {
+            "crate" | "condlora" => Vec::new(),
+            "self" => from.to_owned(),
+            "super" => from[..from.len() - 1].to_owned(),
+            child => {
+                let child = [from, &[child.to_owned()]].concat();
+                self.files.contains_key(&child).then_some(child)?
+            }
+        };
+        while let Some((next, after)) = rest.split_first() {
+            rest = after;
+            if next == "super" {
+                at.pop();
+                continue;
+            }
+            let below = [&at[..], std::slice::from_ref(next)].concat();
+            if self.files.contains_key(&below) {
+                at = below;
+            } else if let Some(path) = self.handed_on.get(&at).and_then(|names| names.get(next)) {
+                // A name that is handed on is looked for where it comes from, with what follows it.
+                let origin = self.definition(&at, path)?;
+                let is_module = path.last().is_some_and(|last| origin.last() == Some(last));
+                match is_module {
+                    true => at = origin,
+                    false => return Some(origin),
+                }
+            } else {
+                break;
+            }
+        }
+        Some(at)
+    }
+
+    /// The files that each file needs: those that define what its code before its tests names. Handing a name on is no need of it.
+    fn needs(&self) -> BTreeMap<&'a str, BTreeSet<&'a str>> {
+        let path = Regex::new(r"(?:^|[^:\w])((?:crate|super|self|[a-z_0-9]+)(?:\s*::\s*\w+)+)").unwrap();
+        let mut needs: BTreeMap<&str, BTreeSet<&str>> = BTreeMap::new();
+        for (module, source) in &self.files {
+            let (imports, code) = imports_of(&source.product);
+            let used = |name: &str| Regex::new(&format!(r"\b{name}\b")).unwrap().is_match(&code);
+            let by_use = imports.into_iter().filter(|import| !import.handed_on || used(&import.name)).map(|import| import.path);
+            let in_place = path.captures_iter(&code).map(|found| segments(&found[1]));
+            let of: BTreeSet<&str> = by_use
+                .chain(in_place)
+                .filter_map(|path| self.definition(module, &path))
+                .filter_map(|module| self.files.get(&module).map(|source| source.path.as_str()))
+                .filter(|needed| *needed != source.path)
+                .collect();
+            needs.insert(&source.path, of);
+        }
+        needs
+    }
+}
+
+/// The circles: sets of files each of which needs, through others, every other one (Tarjan 1972).
+fn circles<'a>(needs: &BTreeMap<&'a str, BTreeSet<&'a str>>) -> Vec<Vec<&'a str>> {
+    struct Walk<'a, 'n> {
+        needs: &'n BTreeMap<&'a str, BTreeSet<&'a str>>,
+        number: BTreeMap<&'a str, usize>,
+        lowest: BTreeMap<&'a str, usize>,
+        open: Vec<&'a str>,
+        circles: Vec<Vec<&'a str>>,
+    }
+    impl<'a> Walk<'a, '_> {
+        fn visit(&mut self, file: &'a str) {
+            let number = self.number.len();
+            self.number.insert(file, number);
+            self.lowest.insert(file, number);
+            self.open.push(file);
+            for &next in self.needs.get(file).into_iter().flatten() {
+                if !self.number.contains_key(next) {
+                    self.visit(next);
+                    let lowest = self.lowest[next].min(self.lowest[file]);
+                    self.lowest.insert(file, lowest);
+                } else if self.open.contains(&next) {
+                    let lowest = self.number[next].min(self.lowest[file]);
+                    self.lowest.insert(file, lowest);
+                }
+            }
+            if self.lowest[file] == number {
+                let first = self.open.iter().position(|open| *open == file).unwrap();
+                let circle = self.open.split_off(first);
+                if circle.len() > 1 {
+                    self.circles.push(circle);
+                }
+            }
+        }
+    }
+    let mut walk = Walk { needs, number: BTreeMap::new(), lowest: BTreeMap::new(), open: Vec::new(), circles: Vec::new() };
+    for file in needs.keys() {
+        if !walk.number.contains_key(file) {
+            walk.visit(file);
+        }
+    }
+    walk.circles
 }
 
 fn sources() -> Vec<Source> {
@@ -176,26 +296,34 @@ fn none(complaints: &[String]) {
     assert!(complaints.is_empty(), "\n{}\n", complaints.join("\n"));
 }
 
+/// The module below the crate's root that a file is part of.
+fn layer_of(path: &str) -> &str {
+    path.split('/').next().unwrap().trim_end_matches(".rs")
+}
+
 #[test]
 fn imports_point_down_only() {
     let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.into_iter().collect();
+    let sources = sources();
     let mut complaints = Vec::new();
     let mut seen = BTreeSet::new();
-    for source in sources().iter().filter(|s| s.layer() != "lib") {
-        let Some(below) = allowed.get(source.layer()) else {
-            complaints.push(format!("src/{}: `{}` has no place in the order", source.path, source.layer()));
+    for (file, needed) in Crate::of(&sources).needs().into_iter().filter(|(file, _)| *file != "lib.rs") {
+        let layer = layer_of(file);
+        let Some(below) = allowed.get(layer) else {
+            complaints.push(format!("src/{file}: `{layer}` has no place in the order"));
             continue;
         };
-        for name in imports(&source.product, source.modules.len()) {
-            if name != source.layer() && !below.contains(&name.as_str()) {
-                complaints.push(format!("src/{}: `{}` may not import `{name}`", source.path, source.layer()));
+        for needed in needed {
+            let other = layer_of(needed);
+            if other != layer && !below.contains(&other) {
+                complaints.push(format!("src/{file}: `{layer}` may not import `{other}` (src/{needed})"));
             }
-            seen.insert((source.layer().to_owned(), name));
+            seen.insert((layer, other));
         }
     }
     none(&complaints);
     // The eyes are open: these are there.
-    for (from, to) in [
+    for pair in [
         ("main", "cli"),
         ("cli", "study"),
         ("study", "checkpoint"),
@@ -203,8 +331,27 @@ fn imports_point_down_only() {
         ("figure", "table"),
         ("conversion", "linalg"),
     ] {
-        assert!(seen.contains(&(from.to_owned(), to.to_owned())), "{from} → {to} was not seen");
+        assert!(seen.contains(&pair), "{pair:?} was not seen");
     }
+}
+
+#[test]
+fn no_file_needs_itself_through_others() {
+    let sources = sources();
+    let needs = Crate::of(&sources).needs();
+    let arrows: usize = needs.values().map(BTreeSet::len).sum();
+    println!("{} files, {arrows} imports between them", needs.len());
+    assert!(arrows > 2 * needs.len(), "imports are no longer recognised");
+    let complaints: Vec<String> = circles(&needs)
+        .iter()
+        .map(|circle| {
+            let inside =
+                |file: &&str| needs[file].iter().filter(|other| circle.contains(other)).copied().collect::<Vec<_>>().join(", ");
+            let lines: Vec<String> = circle.iter().map(|file| format!("    src/{file} needs {}", inside(file))).collect();
+            format!("{} files in a circle:\n{}", circle.len(), lines.join("\n"))
+        })
+        .collect();
+    none(&complaints);
 }
 
 #[test]
@@ -257,14 +404,44 @@ fn files_hold_one_idea_and_say_which() {
 
 #[test]
 fn imports_are_found_in_every_form() {
-    let of = |code: &str, depth| imports(&code_of(code), depth).into_iter().collect::<Vec<_>>().join(" ");
-    assert_eq!(of("use crate::error::{Error, Result};\nuse crate::terms::Side;", 1), "error terms");
-    assert_eq!(of("use crate::{error::Error, linalg::{lu, panel}, terms};", 1), "error linalg terms");
-    assert_eq!(of("use crate::{\n    table::rows::{A, B},\n    Result,\n};", 1), "error table");
-    assert_eq!(of("fn f() -> crate::study::Study { crate :: cli::run() }", 1), "cli study");
-    assert_eq!(of("use super::x; use super::super::figure::Y;", 2), "figure");
-    assert_eq!(of("use super::table::Z;", 1), "table");
-    assert_eq!(of("// use crate::cli;\n/// [`crate::cli`]\nlet s = \"crate::cli\"; let c = '\"'; use crate::error;", 1), "error");
-    assert_eq!(of("let s = r#\"crate::cli \" \"#; use condlora::terms;", 1), "terms");
+    let paths = |code: &str| {
+        let (imports, rest) = imports_of(&code_of(code));
+        let shown =
+            |import: &Import| format!("{}{}={}", if import.handed_on { "+" } else { "" }, import.name, import.path.join("::"));
+        (imports.iter().map(shown).collect::<Vec<_>>().join(" "), rest.trim().to_owned())
+    };
+    assert_eq!(paths("use crate::error::{Error, Result};").0, "Error=crate::error::Error Result=crate::error::Result");
+    assert_eq!(paths("pub use a::{b, c::{self, d as e},\n f::{g, h}};\nx").0, "+b=a::b +c=a::c +e=a::c::d +g=a::f::g +h=a::f::h");
+    assert_eq!(paths("pub(crate) use super::x; fn f() {}"), ("+x=super::x".to_owned(), "fn f() {}".to_owned()));
+    assert_eq!(paths("// use crate::cli;\n/// [`crate::cli`]\nlet s = \"use crate::cli;\"; let c = '\"'; use b::c;").0, "c=b::c");
     assert_eq!(before_tests("a\n#[cfg(test)]\nmod tests {\n"), "a\n");
+}
+
+/// A crate of three modules, of which `a/mod.rs` hands on what its child has.
+fn example(child: &str, other: &str) -> Vec<Source> {
+    let parent = "//! a\nmod child;\npub use child::{Thing, tools};\npub(crate) fn parent() { child::f() }";
+    [("lib.rs", "mod a; mod b;"), ("a/mod.rs", parent), ("a/child.rs", child), ("b.rs", other)]
+        .map(|(path, text)| Source::new(path, text.to_owned()))
+        .into()
+}
+
+#[test]
+fn names_are_followed_to_the_file_that_defines_them() {
+    let sources = example("pub struct Thing;", "use crate::a::Thing; fn f() { crate::a::parent(); std::fs::read(); a::b() }");
+    let needs = Crate::of(&sources).needs();
+    assert_eq!(needs["b.rs"], BTreeSet::from(["a/child.rs", "a/mod.rs"]));
+    assert_eq!((&needs["a/mod.rs"], needs["a/child.rs"].len()), (&BTreeSet::from(["a/child.rs"]), 0));
+    assert!(circles(&needs).is_empty());
+}
+
+#[test]
+fn circles_are_found() {
+    // A child that uses what its parent defines, while the parent calls the child.
+    let own = example("pub struct Thing; fn f() { super::parent() }", "");
+    assert_eq!(circles(&Crate::of(&own).needs()), [["a/child.rs", "a/mod.rs"]]);
+    // Through another module, and through a name that is handed on.
+    let through = example("pub struct Thing; use crate::b::f;", "use crate::a::Thing; fn f() {}");
+    assert_eq!(circles(&Crate::of(&through).needs()).concat().len(), 2);
+    let tests_only = example("pub struct Thing;\n#[cfg(test)]\nmod tests { use super::super::parent; }", "");
+    assert!(circles(&Crate::of(&tests_only).needs()).is_empty());
 }

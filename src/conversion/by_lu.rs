@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use ndarray::{Array2, ArrayView1, ArrayView2};
 
-use super::{ConversionMatrix, Equation, Target, WeightRows, Workspace, fill, is_reliable};
+use super::equation::{ConversionMatrix, Equation, Target, WeightRows, Workspace, fill, is_reliable};
 use crate::error::Result;
 use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
 use crate::linalg::lu::LuFactors;
@@ -39,7 +39,7 @@ impl ByLu {
         let lines = line_norms(values, w.ncols(), norms.frobenius);
         let lu = LuFactors::factorise(w)?;
         if lu.zero_pivot().is_some() {
-            workspace.w = lu.into_storage();
+            workspace.give_back(lu.into_storage());
             return Ok(None);
         }
         Ok(Some(Self { lu, norms, lines, rcond: None, responses: [None, None] }))

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::{Equation, WeightRows};
+use super::equation::{Equation, WeightRows};
 use crate::error::{Error, Result};
 use crate::linalg::panel::Panel;
 use crate::terms::CondloraConvention;

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2, s};
 
-use super::{ConversionMatrix, Equation, Target, WeightRows, fill, is_reliable};
+use super::equation::{ConversionMatrix, Equation, Target, WeightRows, fill, is_reliable};
 use crate::error::Result;
 use crate::linalg::least_squares::LeastSquares;
 use crate::linalg::norms::frobenius_of;

@@ -1,0 +1,133 @@
+//! What a solve is asked, W0 and its targets, and what it gives.
+
+use ndarray::{Array2, ArrayView2};
+
+use crate::error::{Error, Result};
+use crate::linalg::UNIT_ROUNDOFF;
+use crate::linalg::norms::{MatrixNorms, fill_with_norms};
+use crate::linalg::perturbation::Rounding;
+use crate::terms::Method;
+
+/// A base weight W0 that gives its rows in f64, as often as asked.
+///
+/// The factorisation overwrites its copy, so the residuals need the values again; a source that keeps the stored bytes gives them
+/// without a second f64 copy.
+pub trait WeightRows: Sync {
+    /// (out, in).
+    fn shape(&self) -> (usize, usize);
+    /// Writes consecutive whole rows from `first` on; `out` holds a multiple of `in` values.
+    fn copy_rows(&self, first: usize, out: &mut [f64]);
+}
+
+impl WeightRows for Array2<f64> {
+    fn shape(&self) -> (usize, usize) {
+        self.dim()
+    }
+
+    fn copy_rows(&self, first: usize, out: &mut [f64]) {
+        let columns = self.ncols().max(1);
+        for (row, values) in self.rows().into_iter().skip(first).zip(out.chunks_exact_mut(columns)) {
+            for (to, from) in values.iter_mut().zip(row) {
+                *to = *from;
+            }
+        }
+    }
+}
+
+/// Which matrix stands before Θ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Equation {
+    /// `W0·Θ = T`.
+    W0,
+    /// `W0ᵀ·Θ = T` (Θ_A in the `general` convention).
+    W0Transposed,
+}
+
+/// Right-hand sides that belong together: all columns of one Aᵀ or one B.
+#[derive(Debug, Clone, Copy)]
+pub struct Target<'t> {
+    /// T (out, k), or (in, k) for [`Equation::W0Transposed`].
+    pub values: ArrayView2<'t, f64>,
+    /// The equation to solve.
+    pub equation: Equation,
+}
+
+impl<'t> Target<'t> {
+    /// All columns of `values` for one equation.
+    #[must_use]
+    pub fn new(values: &'t Array2<f64>, equation: Equation) -> Self {
+        Self { values: values.view(), equation }
+    }
+}
+
+/// A conversion matrix and how well it solves its equation.
+#[derive(Debug, Clone)]
+pub struct ConversionMatrix {
+    /// Θ (in, k), or (out, k) for [`Equation::W0Transposed`].
+    pub theta: Array2<f64>,
+    /// How it was found.
+    pub method: Method,
+    /// ‖WΘ − T‖_F/‖T‖_F; none where T = 0.
+    pub residual: Option<f64>,
+    /// The checked ratio of SPEC section 1; none where T = 0.
+    pub backward_error: Option<f64>,
+    /// Whether that ratio passed.
+    pub reliable: bool,
+    /// What the norm-wise error bound multiplies by `‖Θ‖₂/gap`: κ for LU, `κ + κ²·‖WΘ−T‖_F/(‖W‖₂‖Θ‖_F)` for least squares, where κ is at least σ₁ over
+    /// the gap between singular values of W kept and dropped.
+    pub error_factor: f64,
+    /// What rounding does to Θ; none where only the norm-wise bound is known (least squares).
+    pub rounding: Option<Rounding>,
+    /// Numerical rank of W0 as this solve saw it: by SVD where one was made, else min(out, in).
+    pub w0_rank: usize,
+    /// Whether that rank is below min(out, in).
+    pub singular: bool,
+}
+
+/// All conversion matrices through one W0, and what was learnt about W0.
+#[derive(Debug, Clone)]
+pub struct Conversion {
+    /// One for each target, in order.
+    pub matrices: Vec<ConversionMatrix>,
+    /// Condition number of W0: 1-norm estimate, or σ₁/σ_min over the singular values kept where an SVD was made.
+    pub condition: f64,
+}
+
+/// Reusable storage for one thread's factorisations.
+#[derive(Debug, Default)]
+pub struct Workspace {
+    w: Array2<f64>,
+}
+
+impl Workspace {
+    /// An (n, n) array with arbitrary contents.
+    pub(super) fn take(&mut self, n: usize) -> Array2<f64> {
+        let kept = std::mem::take(&mut self.w);
+        if kept.dim() == (n, n) { kept } else { Array2::zeros((n, n)) }
+    }
+
+    /// Keeps the storage of a factorisation for the next one.
+    pub(super) fn give_back(&mut self, w: Array2<f64>) {
+        self.w = w;
+    }
+}
+
+/// Copies W0 into `w` and takes its norms on the way.
+///
+/// # Errors
+/// [`Error::NonFinite`] if a value is NaN or Inf.
+pub(super) fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNorms> {
+    let columns = w.ncols();
+    let Some(values) = w.as_slice_mut() else { unreachable!("a matrix made by `zeros` is in standard layout") };
+    let norms = fill_with_norms(values, columns, |first, rows| w0.copy_rows(first, rows));
+    if norms.frobenius.is_finite() {
+        Ok(norms)
+    } else {
+        Err(Error::NonFinite { what: "W0".into(), found: norms.frobenius.to_string() })
+    }
+}
+
+/// Whether a solution is finite and its backward error no more than so many units of rounding. NaN (from an overflow on the way) is more, as it should be.
+pub(super) fn is_reliable(theta: &Array2<f64>, backward_error: f64, units: f64) -> bool {
+    backward_error <= units * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite())
+}
