@@ -136,6 +136,7 @@ mod tests {
     use crate::linalg::panel::Panel;
     use crate::linalg::perturbation::noise;
     use crate::linalg::random::normal_stream;
+    use super::equation::is_reliable;
     use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
     use crate::terms::Method;
     use ndarray::{Array2, ArrayView2, array};
