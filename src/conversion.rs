@@ -126,6 +126,16 @@ impl<W: WeightRows> Drop for Solver<'_, W> {
     }
 }
 
+/// Bytes of right-hand sides that are solved together: enough to keep the kernels busy, few enough to stay in the caches.
+const BYTES_TOGETHER: usize = 2 << 20;
+/// However long the columns, so many are solved together.
+const FEWEST_TOGETHER: usize = 64;
+
+/// Columns of this length that are best solved together.
+pub(crate) fn columns_together(length: usize) -> usize {
+    (BYTES_TOGETHER / (size_of::<f64>() * length.max(1))).max(FEWEST_TOGETHER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

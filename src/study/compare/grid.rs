@@ -1,0 +1,43 @@
+//! φ of two chosen layers by every number of their vectors (`--grid`): the rows of `grid.csv`.
+
+use super::module::ModuleView;
+use crate::layer_matrix::{PairValue, cell_status, has_phi, summed_errors};
+use crate::similarity::expected_by_chance;
+use crate::table::GridRow;
+
+/// The rows of one view, for each pair of layers asked for that this module has: all i up to the first layer's rank, all j up to the
+/// second's. The view has the products of all vectors, and each φ is a part of their squares' sum.
+pub(crate) fn grid_rows(of: &ModuleView<'_>, asked: &[(u32, u32)]) -> Vec<GridRow> {
+    let ModuleView { module, view, matrices, pairs } = of;
+    let place = |layer: u32| (0..matrices.len()).find(|&k| module.number(k) == layer);
+    let mut rows = Vec::new();
+    for &(layer_a, layer_b) in asked {
+        // Another module of the study has both, or the plan had refused the pair.
+        let (Some(a), Some(b)) = (place(layer_a), place(layer_b)) else { continue };
+        let values = pairs.phi_up_to(a, b);
+        let differ = pairs.differ_in_length(a, b);
+        let length = of.length(a).unwrap_or(0);
+        let numbers: Vec<_> = (1..=module.ranks[a]).flat_map(|i| (1..=module.ranks[b]).map(move |j| (i, j))).collect();
+        let summed = summed_errors(matrices, view.side, pairs, &[a, b], &numbers);
+        for (&(i, j), summed) in numbers.iter().zip(&summed) {
+            let phi = values.as_ref().and_then(|values| values.get((i - 1, j - 1)).copied());
+            let value = PairValue::of(phi, summed[(0, 1)]);
+            let (status, _) = cell_status([matrices[a], matrices[b]], view.side, (i, j), value, differ);
+            let phi = phi.filter(|_| has_phi(status));
+            rows.push(GridRow {
+                adapter: module.adapter.to_owned(),
+                module: module.name.to_owned(),
+                matrix: view.matrix,
+                side: view.side,
+                layer_a,
+                layer_b,
+                i,
+                j,
+                phi,
+                gaussian_expected: phi.and_then(|_| expected_by_chance(i, j, length)),
+                status,
+            });
+        }
+    }
+    rows
+}

@@ -1,0 +1,124 @@
+//! φ of every pair of a module's layers, beside what the controls give, and its averages: the rows of `similarity.csv` and `summary.csv`.
+
+use ndarray::Array2;
+
+use super::module::ModuleView;
+use super::pairs::Draws;
+use crate::controls::{mean_and_sd, p_value, z_score};
+use crate::layer_matrix::{LayerMatrix, PairValue, cell_status, has_phi};
+use crate::similarity::{AllPairs, expected_by_chance};
+use crate::table::{SimilarityRow, SummaryRow};
+use crate::terms::Status;
+
+/// The untrained adapter's matrices of one view.
+pub(crate) struct UntrainedView<'a> {
+    matrices: Vec<Option<&'a LayerMatrix>>,
+    pairs: AllPairs,
+}
+
+impl<'a> UntrainedView<'a> {
+    pub(crate) fn of(view: &ModuleView<'a>) -> Self {
+        let matrices: Vec<_> = view.module.layers.iter().map(|layer| layer.untrained.get(&view.view.matrix)).collect();
+        let vectors = matrices.iter().map(|matrix| matrix.and_then(|matrix| matrix.vectors(view.view.side)));
+        let pairs = AllPairs::of(&vectors.collect::<Vec<_>>());
+        Self { matrices, pairs }
+    }
+
+    fn phi(&self, (a, b): (usize, usize), (i, j): (usize, usize)) -> Option<f64> {
+        let has = |layer: usize, vectors: usize| self.matrices[layer].is_some_and(|matrix| has_phi(matrix.status(vectors)));
+        if has(a, i) && has(b, j) { self.pairs.phi(a, b, i, j) } else { None }
+    }
+}
+
+/// One view and (i, j) of a module, with all that its rows are made of.
+pub(crate) struct SimilarityCells<'a> {
+    pub(crate) of: &'a ModuleView<'a>,
+    pub(crate) i: usize,
+    pub(crate) j: usize,
+    /// As [`crate::layer_matrix::summed_errors`] gives them.
+    pub(crate) summed: &'a Array2<Option<f64>>,
+    pub(crate) untrained: &'a UntrainedView<'a>,
+    pub(crate) gaussian: &'a Draws,
+    pub(crate) w0: &'a Draws,
+}
+
+impl SimilarityCells<'_> {
+    /// The rows of all ordered pairs, row by row; none of a module whose layers cannot be compared.
+    pub(crate) fn rows(&self) -> Vec<SimilarityRow> {
+        let count = if self.of.module.is_comparable() { self.of.matrices.len() } else { 0 };
+        (0..count).flat_map(|a| (0..count).map(move |b| self.row(a, b))).collect()
+    }
+
+    fn row(&self, a: usize, b: usize) -> SimilarityRow {
+        let ModuleView { module, view, matrices, pairs } = self.of;
+        let ij = (self.i, self.j);
+        let phi = pairs.phi(a, b, self.i, self.j);
+        let value = PairValue::of(phi, self.summed[(a, b)]);
+        let differ = pairs.differ_in_length(a, b);
+        let (status, bound) = cell_status([matrices[a], matrices[b]], view.side, ij, value, differ);
+        let phi = phi.filter(|_| has_phi(status));
+        let cell = a * matrices.len() + b;
+        let (gaussian_mean, gaussian_sd) = self.gaussian.moments(cell);
+        let (w0_mean, w0_sd) = self.w0.moments(cell);
+        SimilarityRow {
+            adapter: module.adapter.to_owned(),
+            module: module.name.to_owned(),
+            matrix: view.matrix,
+            side: view.side,
+            i: self.i,
+            j: self.j,
+            layer_a: module.number(a),
+            layer_b: module.number(b),
+            phi,
+            phi_error_bound: phi.map(|_| bound),
+            gaussian_mean,
+            gaussian_sd,
+            w0_mean,
+            w0_sd,
+            init: self.untrained.phi((a, b), ij),
+            status,
+        }
+    }
+
+    /// The averages of [`Self::rows`].
+    pub(crate) fn summary(&self, cells: &[SimilarityRow]) -> SummaryRow {
+        let ModuleView { module, view, matrices, .. } = self.of;
+        let count = matrices.len();
+        // Cells are in row order: cell n is (n / count, n % count); averages run over layer_a < layer_b.
+        let upper: Vec<usize> = (0..cells.len()).filter(|n| n / count < n % count && cells[*n].phi.is_some()).collect();
+        let values: Vec<f64> = upper.iter().filter_map(|&n| cells[n].phi).collect();
+        let phi_mean = mean_and_sd(&values).0;
+        let (gaussian, w0) = (self.gaussian.averages(&upper), self.w0.averages(&upper));
+        let (gaussian_mean, gaussian_sd) = mean_and_sd(&gaussian);
+        let (w0_mean, w0_sd) = mean_and_sd(&w0);
+        let expected = |cell: &usize| expected_by_chance(self.i, self.j, self.of.length(cell / count)?);
+        let expected: Vec<f64> = upper.iter().filter_map(expected).collect();
+        // Where the vectors span their whole space in every pair, φ is 1 by construction and there is nothing to test.
+        let by_construction = !expected.is_empty() && expected.iter().all(|&e| e == 1.0);
+        let has_phi = |index: usize| cells.get(index * count + index).is_some_and(|c| c.phi.is_some());
+        let init: Vec<f64> = (0..cells.len()).filter(|n| n / count < n % count).filter_map(|n| cells[n].init).collect();
+        let status = cells.iter().map(|c| c.status).fold(Status::Ok, Status::worse);
+        SummaryRow {
+            adapter: module.adapter.to_owned(),
+            module: module.name.to_owned(),
+            matrix: view.matrix,
+            side: view.side,
+            i: self.i,
+            j: self.j,
+            layers: (0..count).filter(|&n| has_phi(n)).count(),
+            phi_mean,
+            phi_min: values.iter().copied().reduce(f64::min),
+            phi_max: values.iter().copied().reduce(f64::max),
+            gaussian_expected: mean_and_sd(&expected).0,
+            gaussian_mean,
+            gaussian_sd,
+            w0_mean,
+            w0_sd,
+            w0_z: phi_mean.filter(|_| !by_construction).and_then(|phi| z_score(phi, w0_mean, w0_sd)),
+            w0_p: phi_mean.filter(|_| !by_construction).and_then(|phi| p_value(phi, &w0)),
+            init_mean: mean_and_sd(&init).0,
+            // A module outside any repeated container has nothing to be compared with.
+            status: if module.is_comparable() { status } else { Status::Skipped },
+        }
+    }
+}

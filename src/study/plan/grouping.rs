@@ -1,0 +1,124 @@
+//! Which adapters share base weights: each W0 is read and factorised once for all of them.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use super::adapter::PlannedAdapter;
+use crate::checkpoint::PairedLayer;
+use crate::checkpoint::keys::name_modules;
+use crate::error::Result;
+use crate::inputs::{BaseWeight, choose_convention, type_of_tensor};
+use crate::terms::Convention;
+
+/// One type of module of one base, and the adapters that have it.
+pub(crate) struct Group {
+    pub(crate) base: usize,
+    pub(crate) convention: Convention,
+    /// What its adapters call the module; where they do not agree, its name by the base's tensors.
+    pub(crate) name: String,
+    /// The base weights of all members, sorted by layer.
+    pub(crate) layers: Vec<BaseWeight>,
+    /// Sorted by adapter, and so by adapter name.
+    pub(crate) members: Vec<Member>,
+}
+
+/// One adapter's module within its group.
+pub(crate) struct Member {
+    /// Index into the plan's adapters.
+    pub(crate) adapter: usize,
+    /// Index into the adapter's modules.
+    pub(crate) module: usize,
+    /// For each of its layers the group's.
+    pub(crate) at: Vec<usize>,
+    /// Rank of each of its layers.
+    pub(crate) ranks: Vec<usize>,
+}
+
+impl Member {
+    /// Which of the module's layers the group's layer `index` is.
+    pub(crate) fn position(&self, index: usize) -> Option<usize> {
+        self.at.iter().position(|&at| at == index)
+    }
+
+    /// The paired layer that the group's layer `index` is.
+    pub(crate) fn layer<'p>(&self, adapters: &'p [PlannedAdapter], index: usize) -> Option<&'p PairedLayer> {
+        adapters[self.adapter].modules[self.module].layers.get(self.position(index)?)
+    }
+}
+
+impl Group {
+    /// Whether the layers can be compared: a module outside any repeated container is one weight without an index.
+    pub(crate) fn is_grid(&self) -> bool {
+        self.layers.iter().all(|l| l.layer.is_some())
+    }
+}
+
+/// What the members of a group share: base, type of the base tensor, block of a fused weight, convention.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord)]
+struct Shared {
+    base: usize,
+    module_type: String,
+    block: Option<String>,
+    convention: Convention,
+}
+
+/// Puts modules that use the same type of base weight together.
+///
+/// # Errors
+/// [`Error::Mismatch`] for a module that is not square where the paper's convention is asked for.
+pub(crate) fn group(adapters: &[PlannedAdapter], convention: Option<Convention>) -> Result<Vec<Group>> {
+    let mut groups: BTreeMap<Shared, Vec<(usize, usize)>> = BTreeMap::new();
+    for (a, planned) in adapters.iter().enumerate() {
+        for (m, module) in planned.modules.iter().enumerate() {
+            let Some(first) = module.layers.first() else { unreachable!("a module without a wanted layer is dropped") };
+            let shared = Shared {
+                base: planned.base,
+                module_type: type_of_tensor(&first.tensor),
+                block: first.block.as_ref().map(|block| block.name.to_string()),
+                convention: choose_convention(planned.adapter.weights_file(), module, convention)?,
+            };
+            groups.entry(shared).or_default().push((a, m));
+        }
+    }
+    let types: BTreeSet<&str> = groups.keys().map(|shared| shared.module_type.as_str()).collect();
+    let types: Vec<&str> = types.into_iter().collect();
+    let names: BTreeMap<&str, String> = types.iter().copied().zip(name_modules(&types)).collect();
+    let mut groups: Vec<Group> = groups
+        .iter()
+        .map(|(shared, members)| {
+            let own = &names[shared.module_type.as_str()];
+            let own = shared.block.as_ref().map_or_else(|| own.clone(), |block| format!("{own}.{block}"));
+            assemble(adapters, shared, own, members)
+        })
+        .collect();
+    groups.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(groups)
+}
+
+fn assemble(adapters: &[PlannedAdapter], shared: &Shared, own_name: String, members: &[(usize, usize)]) -> Group {
+    let modules = || members.iter().map(|&(a, m)| &adapters[a].modules[m]);
+    let layers: BTreeSet<BaseWeight> = modules().flat_map(|module| module.layers.iter().map(BaseWeight::of)).collect();
+    let layers: Vec<BaseWeight> = layers.into_iter().collect();
+    let mut names = modules().map(|module| &module.name);
+    let name = match names.next() {
+        Some(first) if names.all(|name| name == first) => first.clone(),
+        _ => own_name,
+    };
+    let members = members
+        .iter()
+        .map(|&(adapter, module)| {
+            let own = &adapters[adapter].modules[module].layers;
+            Member {
+                adapter,
+                module,
+                at: own.iter().map(|layer| index_of(&layers, &BaseWeight::of(layer))).collect(),
+                ranks: own.iter().map(|layer| layer.adapter_layer.rank).collect(),
+            }
+        })
+        .collect();
+    Group { base: shared.base, convention: shared.convention, name, layers, members }
+}
+
+/// Where a member's weight is among its group's.
+fn index_of(weights: &[BaseWeight], weight: &BaseWeight) -> usize {
+    weights.binary_search(weight).unwrap_or_else(|_| unreachable!("a group has the weights of all its members"))
+}

@@ -1,0 +1,129 @@
+//! Which weights are read and what is solved through each: adapters opened, paired and grouped.
+
+mod adapter;
+mod asked;
+mod grouping;
+mod others;
+mod pass;
+mod training;
+
+use std::path::{Path, PathBuf};
+
+use super::params::{AnalyzeConfig, AnalyzeParams};
+use super::shard::{Whole, divide};
+use crate::checkpoint::{Adapter, BaseModel, FoundAdapter, InputRecord, find_adapters, match_init};
+use crate::error::{Error, Result};
+use crate::inputs::{LaidOut, Opener};
+pub(crate) use adapter::{PlannedAdapter, untrained_layer};
+use asked::{keep_wanted, refuse_idle_split, refuse_missing_pairs, refuse_unused_maps};
+use grouping::group;
+pub(crate) use grouping::{Group, Member};
+use others::OtherShards;
+pub(crate) use pass::Pass;
+use training::{PlannedLog, read_logs};
+
+/// Everything opened and matched, nothing read yet.
+#[derive(Default)]
+pub(crate) struct Plan {
+    pub(crate) bases: Vec<BaseModel>,
+    pub(crate) adapters: Vec<PlannedAdapter>,
+    pub(crate) groups: Vec<Group>,
+    /// What the adapters' trainings logged.
+    pub(crate) logs: Vec<PlannedLog>,
+    /// Adapter name and text.
+    pub(crate) warnings: Vec<(String, String)>,
+    /// Adapters that were passed over, and why (`--keep-going`).
+    pub(crate) skipped: Vec<(String, Error)>,
+    /// The adapters that this run's are some or all of.
+    pub(crate) whole: Option<Whole>,
+}
+
+impl Plan {
+    /// Opens, pairs and groups, in steps over all adapters: what is wrong with the options is said before what is wrong with an adapter's
+    /// layers. With `--keep-going` an adapter that fails a step is skipped.
+    ///
+    /// # Errors
+    /// What is wrong with the inputs, or with the options for these inputs.
+    pub(crate) fn make(config: &AnalyzeConfig) -> Result<Self> {
+        let given = config.params();
+        let found = find_adapters(&given.paths)?;
+        let names: Vec<String> = found.iter().map(|f| f.name.clone()).collect();
+        let init_dirs = given.init.as_deref().map(|root| match_init(root, &names)).transpose()?;
+        let init_of = |name: &str| init_dirs.as_ref().and_then(|dirs| dirs.get(name)).map(PathBuf::as_path);
+
+        let mut plan = Self { whole: Some(Whole::of(&names)), ..Self::default() };
+        let (own, elsewhere) = divide(found, given.shard);
+        let new_opener = || Opener::new(given.base.as_deref(), given.pairing.clone(), given.eq6);
+        let (mut opener, mut others) = (new_opener(), OtherShards::new(elsewhere, new_opener()));
+        let mut laid_out = Vec::with_capacity(own.len());
+        for FoundAdapter { name, dir } in own {
+            let opened = Adapter::open(&dir, name.clone()).and_then(|adapter| opener.lay_out(adapter));
+            laid_out.extend(plan.unless_skipped(opened, &name, given)?);
+        }
+        plan.refuse_if_empty(laid_out.len(), given)?;
+        refuse_unused_maps(&opener, &laid_out, &mut others)?;
+        for laid_out in laid_out {
+            let name = laid_out.adapter.name.clone();
+            let paired = plan.pair(&opener, laid_out, init_of(&name));
+            let paired = plan.unless_skipped(paired, &name, given)?;
+            plan.adapters.extend(paired);
+        }
+        plan.refuse_if_empty(plan.adapters.len(), given)?;
+        refuse_idle_split(&given.pairing, &plan.adapters, &mut others)?;
+        keep_wanted(&config.selection, &mut plan.adapters, &mut others)?;
+        refuse_missing_pairs(&given.grid, &plan.adapters, &mut others)?;
+        for planned in std::mem::take(&mut plan.adapters) {
+            let (name, checked) = (planned.adapter.name.clone(), planned.check(given.convention));
+            let checked = plan.unless_skipped(checked.map(|()| planned), &name, given)?;
+            plan.adapters.extend(checked);
+        }
+        plan.refuse_if_empty(plan.adapters.len(), given)?;
+        plan.bases = opener.into_bases();
+        let (logs, warnings) = read_logs(&plan.adapters);
+        plan.logs = logs;
+        plan.warnings.extend(warnings);
+        plan.groups = group(&plan.adapters, given.convention)?;
+        Ok(plan)
+    }
+
+    /// What a step gave for an adapter; none where that failed and is noted (`--keep-going`).
+    fn unless_skipped<T>(&mut self, step: Result<T>, adapter: &str, given: &AnalyzeParams) -> Result<Option<T>> {
+        match step {
+            Ok(done) => Ok(Some(done)),
+            Err(error) if given.keep_going => {
+                self.skipped.push((adapter.to_owned(), error));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Where no adapter is left, the error of the first is the study's; of a shard, others may be left.
+    fn refuse_if_empty(&self, left: usize, given: &AnalyzeParams) -> Result<()> {
+        let none_left = left == 0 && given.shard.is_none();
+        let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| none_left);
+        first.map_or(Ok(()), |(_, error)| Err(error.clone()))
+    }
+
+    /// Finds the base weight of each of an adapter's layers, and opens its untrained adapter.
+    fn pair(&mut self, opener: &Opener, laid_out: LaidOut, init: Option<&Path>) -> Result<PlannedAdapter> {
+        let mut opened = opener.pair(laid_out)?;
+        let name = &opened.adapter.name;
+        self.warnings.extend(std::mem::take(&mut opened.warnings).into_iter().map(|warning| (name.clone(), warning)));
+        let init = init.map(|dir| opener.open_untrained(dir, &opened)).transpose()?;
+        Ok(PlannedAdapter { adapter: opened.adapter, base: opened.base, modules: opened.modules, init })
+    }
+
+    /// Bytes read so far from the files of weights, and bytes in those files.
+    pub(crate) fn bytes_read(&self) -> (u64, u64) {
+        let adapters = self.adapters.iter().flat_map(PlannedAdapter::checkpoints).map(Adapter::bytes_read);
+        let all = self.bases.iter().map(BaseModel::bytes_read).chain(adapters);
+        all.fold((0, 0), |sum, (read, held)| (sum.0 + read, sum.1 + held))
+    }
+
+    /// The headers and configurations that were read.
+    pub(crate) fn header_records(&self) -> Vec<InputRecord> {
+        let adapters = self.adapters.iter().flat_map(PlannedAdapter::checkpoints).flat_map(Adapter::opening_records);
+        self.bases.iter().flat_map(BaseModel::header_records).chain(adapters).collect()
+    }
+}

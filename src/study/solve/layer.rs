@@ -1,0 +1,205 @@
+//! One base weight: read it, solve all targets through it, and keep the singular vectors that will be compared.
+
+use std::collections::BTreeMap;
+
+use ndarray::s;
+
+use super::super::context::Context;
+use super::super::plan::{Group, Member, Pass, untrained_layer};
+use super::across;
+use super::matrices::{LayerThetas, drawn_matrices};
+use super::solved::{MemberLayer, SolvedLayer};
+use crate::controls::{Control, Factor, draw};
+use crate::conversion::{ConversionMatrix, Equation, Solver, Target, Workspace, columns_together};
+use crate::error::Result;
+use crate::inputs::{BaseWeight, FactorPair, StoredWeight};
+use crate::terms::Convention;
+
+/// Reads and solves layer `index` of a group for the members and draws of a pass.
+///
+/// # Errors
+/// What is wrong with the base weight or a factor; with `--keep-going` those are in [`SolvedLayer::failed`].
+pub(crate) fn solve_layer(context: &Context<'_>, pass: &Pass, index: usize, workspace: &mut Workspace) -> Result<SolvedLayer> {
+    let group = &context.plan.groups[pass.group];
+    let mut layer = LayerWork {
+        context,
+        group,
+        pass,
+        index,
+        weight: &group.layers[index],
+        solved: SolvedLayer { members: pass.members.clone().map(|_| None).collect(), ..Default::default() },
+    };
+    match layer.run(workspace) {
+        Ok(()) => Ok(layer.solved),
+        Err(error) if context.keep_going() => {
+            // Without this weight none of its adapters can be analysed.
+            let users = group.members.iter().filter(|member| member.position(index).is_some());
+            let failed = users.map(|member| (member.adapter, error.clone())).collect();
+            Ok(SolvedLayer { members: layer.solved.members.iter().map(|_| None).collect(), failed, ..Default::default() })
+        }
+        Err(error) => Err(error),
+    }
+}
+
+/// Two right-hand sides that are solved together, and whose they are.
+struct OwnedFactors {
+    owner: Owner,
+    factors: FactorPair,
+}
+
+/// Whose factors are solved for.
+#[derive(Clone, Copy)]
+enum Owner {
+    /// The pass's member of this number.
+    Trained(usize),
+    /// Its untrained adapter.
+    Untrained(usize),
+    /// A draw of the `w0` control.
+    Draw(usize),
+}
+
+/// One base weight, and what has been kept of it so far.
+struct LayerWork<'a> {
+    context: &'a Context<'a>,
+    group: &'a Group,
+    pass: &'a Pass,
+    index: usize,
+    weight: &'a BaseWeight,
+    solved: SolvedLayer,
+}
+
+impl LayerWork<'_> {
+    fn run(&mut self, workspace: &mut Workspace) -> Result<()> {
+        let (context, pass) = (self.context, self.pass);
+        let users = self.group.members[pass.members.clone()].iter().any(|member| member.position(self.index).is_some());
+        if !users && pass.draws.is_empty() {
+            return Ok(());
+        }
+        let (base, inputs) = (&context.plan.bases[self.group.base], &mut self.solved.inputs);
+        let w0 = context.clock.read.time(|| StoredWeight::read(base, self.weight, inputs))?;
+        let explain = |error| w0.explain(error);
+        let solver = context.clock.solve.time(|| Solver::new(&w0, context.config.params().rcond, workspace));
+        let mut solver = solver.map_err(explain)?;
+
+        let ranks = context.drawn_ranks(self.group, self.index);
+        let together = columns_together(self.weight.d_out.max(self.weight.d_in));
+        let mut waiting: Vec<OwnedFactors> = Vec::new();
+        let mut columns = 0;
+        let trained = (0..pass.members.len()).flat_map(|k| [Owner::Trained(k), Owner::Untrained(k)]);
+        let drawn = pass.draws.clone().filter(|_| !ranks.is_empty()).map(Owner::Draw);
+        for owner in trained.chain(drawn) {
+            let Some(factors) = self.factors(owner, &w0, &ranks)? else { continue };
+            columns += 2 * factors.rank();
+            waiting.push(OwnedFactors { owner, factors });
+            if columns >= together {
+                self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
+                waiting.clear();
+                columns = 0;
+            }
+        }
+        self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
+        if pass.across {
+            self.solved.across = across::rows(context, self.group, self.index, &self.solved.members);
+        }
+        Ok(())
+    }
+
+    fn member(&self, k: usize) -> &Member {
+        &self.group.members[self.pass.members.start + k]
+    }
+
+    /// Reads or draws the factors of an owner; none where it has none.
+    fn factors(&mut self, owner: Owner, w0: &StoredWeight, drawn_ranks: &[usize]) -> Result<Option<FactorPair>> {
+        match owner {
+            Owner::Draw(number) => {
+                let most = drawn_ranks.last().copied().unwrap_or_else(|| unreachable!("only what some member has is drawn"));
+                Ok(Some(self.drawn_factors(number, most)))
+            }
+            Owner::Trained(k) => self.read_factors(k, w0, false),
+            Owner::Untrained(k) => self.read_factors(k, w0, true),
+        }
+    }
+
+    /// Gaussian factors of the largest rank; those of a smaller one are their first columns.
+    fn drawn_factors(&self, number: usize, rank: usize) -> FactorPair {
+        let (seed, stream) = (self.context.seed(), self.weight.stream());
+        let gaussian = |factor, length| draw(seed, Control::W0, &stream, factor, number, length, rank);
+        FactorPair { a_transposed: gaussian(Factor::A, self.weight.d_in), b: gaussian(Factor::B, self.weight.d_out) }
+    }
+
+    /// Reads the factors of a member, or of its untrained adapter; none where it has no such layer or fell out.
+    fn read_factors(&mut self, k: usize, w0: &StoredWeight, untrained: bool) -> Result<Option<FactorPair>> {
+        let (context, number) = (self.context, self.member(k).adapter);
+        let Some(paired) = self.member(k).layer(&context.plan.adapters, self.index) else { return Ok(None) };
+        if self.solved.failed.iter().any(|(adapter, _)| *adapter == number) {
+            return Ok(None);
+        }
+        let planned = &context.plan.adapters[number];
+        let (adapter, layer) = if untrained {
+            let Some(init) = &planned.init else { return Ok(None) };
+            let layer = untrained_layer(init, &paired.adapter_layer);
+            (init, layer.unwrap_or_else(|| unreachable!("the plan refuses a layer without an untrained one")))
+        } else {
+            (&planned.adapter, &paired.adapter_layer)
+        };
+        let inputs = &mut self.solved.inputs;
+        match context.clock.read.time(|| FactorPair::read(adapter, layer, w0, inputs)) {
+            Ok(factors) => Ok(Some(factors)),
+            Err(error) if context.keep_going() => {
+                self.solved.failed.push((number, error));
+                Ok(None)
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Solves for the waiting pairs and keeps what is wanted of each.
+    fn solve(&mut self, solver: &mut Solver<'_, StoredWeight>, waiting: &[OwnedFactors], ranks: &[usize]) -> Result<()> {
+        let equation_a = if self.group.convention == Convention::Paper { Equation::W0 } else { Equation::W0Transposed };
+        let targets: Vec<Target<'_>> = waiting.iter().flat_map(|pair| pair.factors.targets(equation_a)).collect();
+        let (thetas, condition) = self.context.clock.solve.time(|| -> Result<_> {
+            Ok((solver.solve(&targets)?, if waiting.is_empty() { f64::NAN } else { solver.condition()? }))
+        })?;
+        self.context.clock.subspaces.time(|| {
+            for (pair, thetas) in waiting.iter().zip(thetas.chunks_exact(2)) {
+                self.keep(pair, [&thetas[0], &thetas[1]], condition, ranks)?;
+            }
+            Ok(())
+        })
+    }
+
+    /// Keeps what is wanted of two solutions.
+    fn keep(&mut self, of: &OwnedFactors, [a, b]: [&ConversionMatrix; 2], condition: f64, ranks: &[usize]) -> Result<()> {
+        let context = self.context;
+        let n = self.weight.d_out.max(self.weight.d_in);
+        let thetas = LayerThetas { factors: &of.factors, a, b, condition, n };
+        match of.owner {
+            Owner::Draw(_) => {
+                for &rank in ranks {
+                    let cut = s![.., ..rank];
+                    let a_transposed = of.factors.a_transposed.slice(cut);
+                    let drawn = drawn_matrices(&context.wanted_of_draws(), a.theta.slice(cut), b.theta.slice(cut), a_transposed)?;
+                    self.solved.w0_draws.entry(rank).or_default().push(drawn);
+                }
+            }
+            Owner::Trained(k) => {
+                let matrices = thetas.matrices(&context.wanted())?;
+                let member = self.member(k);
+                let planned = &context.plan.adapters[member.adapter];
+                let paired = member.layer(&context.plan.adapters, self.index);
+                let paired = paired.unwrap_or_else(|| unreachable!("a member's factors are read of its own layer"));
+                let (name, module) = (&planned.adapter.name, &planned.modules[member.module].name);
+                let conversion = thetas.row(name, module, paired, self.group.convention, &matrices);
+                self.solved.members[k] = Some(MemberLayer { conversion, matrices: matrices.by_kind, untrained: BTreeMap::new() });
+            }
+            Owner::Untrained(k) => {
+                let matrices = thetas.matrices(&context.wanted_of_init())?;
+                // None where the trained factors could not be read (`--keep-going`).
+                if let Some(member) = &mut self.solved.members[k] {
+                    member.untrained = matrices.by_kind;
+                }
+            }
+        }
+        Ok(())
+    }
+}

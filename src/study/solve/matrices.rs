@@ -1,0 +1,273 @@
+//! From factors and conversion matrices to what is compared of one layer: singular vectors, spectrum, and what is known of their errors.
+
+use std::collections::BTreeMap;
+
+use ndarray::{Array2, ArrayView2, s};
+
+use super::super::context::Wanted;
+use super::super::params::View;
+use super::solved::DrawnMatrices;
+use crate::checkpoint::PairedLayer;
+use crate::conversion::ConversionMatrix;
+use crate::error::Result;
+use crate::inputs::FactorPair;
+use crate::layer_matrix::{LayerMatrix, Trust, with_confidence};
+use crate::linalg::norms::frobenius_of;
+use crate::linalg::perturbation::{Decomposed, SubspaceErrors};
+use crate::linalg::subspace::{SubspaceBasis, ThinQr};
+use crate::measures::{Centred, centred, product_for_cka};
+use crate::table::ConversionRow;
+use crate::terms::{Convention, MatrixKind, Side, Status};
+
+/// The two conversion matrices of one adapter's layer, and the factors that they give.
+#[derive(Clone, Copy)]
+pub(crate) struct LayerThetas<'a> {
+    pub(crate) factors: &'a FactorPair,
+    pub(crate) a: &'a ConversionMatrix,
+    pub(crate) b: &'a ConversionMatrix,
+    /// Condition number of W0.
+    pub(crate) condition: f64,
+    /// The larger side of W0.
+    pub(crate) n: usize,
+}
+
+/// What one adapter's layer gives.
+pub(crate) struct LayerMatrices {
+    /// Those that are wanted.
+    pub(crate) by_kind: BTreeMap<MatrixKind, LayerMatrix>,
+    /// Of Θ_A and Θ_B, the worse.
+    status: Status,
+    norm_of_product: f64,
+}
+
+/// What several of a layer's matrices are made of.
+struct Decompositions {
+    zero_a: bool,
+    zero_b: bool,
+    /// `Aᵀ = Q·R`; none where A is zero or its norm overflows.
+    qr_a: Option<ThinQr>,
+    /// Of Θ_B; none where B is zero or the norm of Θ_B overflows.
+    qr_theta_b: Option<ThinQr>,
+}
+
+impl LayerThetas<'_> {
+    /// The matrices wanted, and what `conversion.csv` says of Θ_A and Θ_B.
+    ///
+    /// # Errors
+    /// [`crate::Error::Lapack`] if a small SVD fails.
+    pub(crate) fn matrices(&self, wanted: &Wanted<'_>) -> Result<LayerMatrices> {
+        let parts = Decompositions::of(self)?;
+        // Θ_A and Θ_B are judged whether or not they are compared.
+        let mut by_kind = BTreeMap::new();
+        for kind in [MatrixKind::A, MatrixKind::B].into_iter().chain(wanted.kinds.iter().copied()) {
+            if !by_kind.contains_key(&kind) {
+                by_kind.insert(kind, self.matrix(kind, &parts, wanted)?);
+            }
+        }
+        let rank = self.factors.rank();
+        let judged = |kind: MatrixKind| {
+            let matrix = &by_kind[&kind];
+            with_confidence(matrix.status(rank), matrix.angle(Side::Left, rank, rank))
+        };
+        let status = judged(MatrixKind::A).worse(judged(MatrixKind::B));
+        by_kind.retain(|kind, _| wanted.kinds.contains(kind));
+        // ‖B·A‖_F = ‖B·Rᵀ‖_F with Aᵀ = Q·R.
+        let norm_of_product = parts.qr_a.as_ref().map_or(0.0, |qr| frobenius_of(&self.factors.b.dot(&qr.r.t())));
+        Ok(LayerMatrices { by_kind, status, norm_of_product })
+    }
+
+    fn matrix(&self, kind: MatrixKind, parts: &Decompositions, wanted: &Wanted<'_>) -> Result<LayerMatrix> {
+        let (basis, zero, solution) = (self.basis(kind, parts)?, parts.is_zero(kind), self.solution(kind));
+        let trust = match (&basis, solution) {
+            (Some(basis), Some(theta)) => self.trust(kind, basis, theta),
+            _ => Trust::NormWise(1.0),
+        };
+        let kept = |vectors: Array2<f64>, side| wanted.side(kind, side).then(|| first_columns(vectors, wanted));
+        let (left, right, spectrum) = match basis.map(SubspaceBasis::into_parts) {
+            Some((left, right, spectrum)) => (kept(left, Side::Left), kept(right, Side::Right), Some(spectrum)),
+            None => (None, None, None),
+        };
+        Ok(LayerMatrix {
+            left,
+            right,
+            centred: if wanted.by_cka.contains(&kind) { self.centred(kind, parts) } else { None },
+            zero,
+            reliable: (zero || spectrum.is_some()) && solution.is_none_or(|theta| theta.reliable),
+            spectrum,
+            singular: solution.is_some_and(|theta| theta.singular),
+            error_factor: solution.map_or(1.0, |theta| theta.error_factor),
+            trust,
+            n: self.n,
+        })
+    }
+
+    /// The singular vectors and values of a matrix; none where it is zero or overflowed.
+    fn basis(&self, kind: MatrixKind, parts: &Decompositions) -> Result<Option<SubspaceBasis>> {
+        let of = |zero: bool, matrix: ArrayView2<'_, f64>| (!zero && fits(matrix)).then(|| SubspaceBasis::of(matrix)).transpose();
+        match kind {
+            MatrixKind::A => of(parts.zero_a, self.a.theta.view()),
+            MatrixKind::B => parts.qr_theta_b.as_ref().map(ThinQr::basis).transpose(),
+            MatrixKind::BA => {
+                let both = parts.qr_theta_b.as_ref().zip(parts.qr_a.as_ref());
+                let basis = both.map(|(theta_b, a)| theta_b.basis_of_product(a)).transpose()?;
+                Ok(basis.filter(|basis| basis.spectrum().sigma().iter().all(|sigma| sigma.is_finite())))
+            }
+            // Right vectors of A are the left ones of Aᵀ.
+            MatrixKind::LoraA => Ok(parts.qr_a.as_ref().map(ThinQr::basis).transpose()?.map(SubspaceBasis::transposed)),
+            MatrixKind::LoraB => of(parts.zero_b, self.factors.b.view()),
+        }
+    }
+
+    /// The solve that a matrix rests on: none of a factor itself.
+    fn solution(&self, kind: MatrixKind) -> Option<&ConversionMatrix> {
+        match kind {
+            MatrixKind::A => Some(self.a),
+            MatrixKind::B | MatrixKind::BA => Some(self.b),
+            MatrixKind::LoraA | MatrixKind::LoraB => None,
+        }
+    }
+
+    /// The matrix as CKA compares it; of one that overflowed nothing is left.
+    fn centred(&self, kind: MatrixKind, parts: &Decompositions) -> Option<Centred> {
+        match kind {
+            MatrixKind::A => centred(self.a.theta.view()),
+            MatrixKind::B => centred(self.b.theta.view()),
+            MatrixKind::BA => centred(product_for_cka(self.b.theta.view(), parts.qr_a.as_ref()?.r.view()).view()),
+            MatrixKind::LoraA => centred(self.factors.a_transposed.view()),
+            MatrixKind::LoraB => centred(self.factors.b.view()),
+        }
+    }
+
+    /// What is known of the rounding errors of the singular vectors of Θ_A, Θ_B or Θ_BA.
+    fn trust(&self, kind: MatrixKind, basis: &SubspaceBasis, theta: &ConversionMatrix) -> Trust {
+        let Some(rounding) = &theta.rounding else { return Trust::NormWise(theta.error_factor) };
+        let norms = |matrix: &Array2<f64>| matrix.columns().into_iter().map(|column| frobenius_of(&column)).collect::<Vec<_>>();
+        let (sigma, theta_norms) = (basis.spectrum().sigma(), norms(&theta.theta));
+        let (left, right) = (basis.left(), basis.right());
+        let errors = if kind == MatrixKind::BA {
+            let a_transposed = &self.factors.a_transposed;
+            let (through_a, from_theta, a_norms) =
+                (a_transposed.t().dot(&right), theta.theta.t().dot(&left), norms(a_transposed));
+            let product = Some((from_theta.view(), &a_norms[..]));
+            SubspaceErrors::of(Decomposed { left, sigma, right: through_a.view(), norms: &theta_norms, product }, Some(rounding))
+        } else {
+            SubspaceErrors::of(Decomposed { left, sigma, right, norms: &theta_norms, product: None }, Some(rounding))
+        };
+        Trust::Expected(errors)
+    }
+
+    /// The row of `conversion.csv`.
+    pub(crate) fn row(
+        &self,
+        adapter: &str,
+        module: &str,
+        paired: &PairedLayer,
+        convention: Convention,
+        of: &LayerMatrices,
+    ) -> ConversionRow {
+        let layer = &paired.adapter_layer;
+        ConversionRow {
+            adapter: adapter.to_owned(),
+            module: module.to_owned(),
+            layer: layer.layer,
+            adapter_key: layer.adapter_key.clone(),
+            tensor: paired.tensor.clone(),
+            out_features: paired.d_out,
+            in_features: paired.d_in,
+            rank: layer.rank,
+            scaling: layer.scaling,
+            convention,
+            method: self.a.method.max(self.b.method),
+            w0_dtype: paired.w0_dtype.clone(),
+            adapter_dtype: layer.dtype.clone(),
+            w0_rank: self.a.w0_rank.min(self.b.w0_rank),
+            w0_condition: Some(self.condition).filter(|c| c.is_finite()),
+            residual_a: self.a.residual,
+            residual_b: self.b.residual,
+            backward_error_a: self.a.backward_error,
+            backward_error_b: self.b.backward_error,
+            norm_a: frobenius_of(&self.factors.a_transposed),
+            norm_b: frobenius_of(&self.factors.b),
+            norm_delta: layer.scaling.abs() * of.norm_of_product,
+            status: of.status,
+        }
+    }
+}
+
+impl Decompositions {
+    fn of(layer: &LayerThetas<'_>) -> Result<Self> {
+        let is_zero = |values: &Array2<f64>| values.iter().all(|&v| v == 0.0);
+        let (a_transposed, theta_b) = (&layer.factors.a_transposed, &layer.b.theta);
+        let (zero_a, zero_b) = (is_zero(a_transposed), is_zero(&layer.factors.b));
+        let qr = |zero: bool, matrix: ArrayView2<'_, f64>| (!zero && fits(matrix)).then(|| ThinQr::of(matrix)).transpose();
+        Ok(Self { zero_a, zero_b, qr_a: qr(zero_a, a_transposed.view())?, qr_theta_b: qr(zero_b, theta_b.view())? })
+    }
+
+    /// Whether a matrix is zero because a factor is.
+    fn is_zero(&self, kind: MatrixKind) -> bool {
+        match kind {
+            MatrixKind::A | MatrixKind::LoraA => self.zero_a,
+            MatrixKind::B | MatrixKind::LoraB => self.zero_b,
+            MatrixKind::BA => self.zero_a || self.zero_b,
+        }
+    }
+}
+
+/// What is compared of matrices drawn in place of Θ_A, Θ_B and (for BA) Aᵀ; none of a matrix that is zero or too small in rank. Of the factors
+/// themselves there is nothing here.
+///
+/// # Errors
+/// [`crate::Error::Lapack`] if a small SVD fails.
+pub(crate) fn drawn_matrices(
+    wanted: &Wanted<'_>,
+    theta_a: ArrayView2<'_, f64>,
+    theta_b: ArrayView2<'_, f64>,
+    a_transposed: ArrayView2<'_, f64>,
+) -> Result<DrawnMatrices> {
+    let has = |matrix| wanted.views.iter().any(|v: &View| v.matrix == matrix);
+    // A W0 near the end of the range of f64 lets a solution overflow: that draw has no vectors then.
+    let with_b = (has(MatrixKind::B) || has(MatrixKind::BA)) && fits(theta_b);
+    let basis_a = (has(MatrixKind::A) && fits(theta_a)).then(|| SubspaceBasis::of(theta_a)).transpose()?;
+    let qr_b = with_b.then(|| ThinQr::of(theta_b)).transpose()?;
+    let basis_b = qr_b.as_ref().filter(|_| has(MatrixKind::B)).map(ThinQr::basis).transpose()?;
+    let basis_ba = match &qr_b {
+        Some(qr_b) if has(MatrixKind::BA) => Some(qr_b.basis_of_product(&ThinQr::of(a_transposed)?)?),
+        _ => None,
+    };
+    let vectors_of = |view: &View| {
+        let basis = match view.matrix {
+            MatrixKind::A => &basis_a,
+            MatrixKind::B => &basis_b,
+            MatrixKind::BA => &basis_ba,
+            MatrixKind::LoraA | MatrixKind::LoraB => return None,
+        };
+        let basis = basis.as_ref()?;
+        let vectors = if view.side == Side::Left { basis.left() } else { basis.right() };
+        let most = wanted.most_of(vectors.ncols()).min(basis.spectrum().rank());
+        (most > 0).then(|| vectors.slice(s![.., ..most]).to_owned())
+    };
+    let centred_of = |kind: &MatrixKind| -> Result<Option<Array2<f64>>> {
+        let of = |matrix: ArrayView2<'_, f64>| centred(matrix).map(|centred| centred.values);
+        Ok(match kind {
+            MatrixKind::A => of(theta_a),
+            MatrixKind::B => of(theta_b),
+            MatrixKind::BA if fits(theta_b) => of(product_for_cka(theta_b, ThinQr::of(a_transposed)?.r.view()).view()),
+            MatrixKind::BA | MatrixKind::LoraA | MatrixKind::LoraB => None,
+        })
+    };
+    Ok(DrawnMatrices {
+        by_view: wanted.views.iter().map(vectors_of).collect(),
+        by_cka: wanted.by_cka.iter().map(centred_of).collect::<Result<_>>()?,
+    })
+}
+
+/// Only the columns that can be asked for.
+fn first_columns(vectors: Array2<f64>, wanted: &Wanted<'_>) -> Array2<f64> {
+    let most = wanted.most_of(vectors.ncols());
+    if most == vectors.ncols() { vectors } else { vectors.slice(s![.., ..most]).to_owned() }
+}
+
+/// Whether the norm of a matrix is within the range of f64, and with it its triangle and its singular values.
+fn fits(matrix: ArrayView2<'_, f64>) -> bool {
+    frobenius_of(&matrix).is_finite()
+}
