@@ -130,7 +130,7 @@ impl Work<'_> {
             return Ok(());
         }
         let raw = context.clock.read.time(|| context.plan.bases[self.group.base].read(&self.layer.tensor))?;
-        self.found.inputs.push(InputRecord::of(&raw));
+        self.found.inputs.push(raw.record());
         let w0 = StoredWeight::new(raw, self.layer);
         let explain = |error| w0.explain(error);
         let solver = context.clock.solve.time(|| Solver::new(&w0, context.config.params().rcond, workspace));

@@ -40,7 +40,7 @@ impl StoredWeight {
     /// As [`BaseModel::read`].
     pub(crate) fn read(base: &BaseModel, layer: &PairedLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
         let raw = base.read(&layer.tensor)?;
-        inputs.push(InputRecord::of(&raw));
+        inputs.push(raw.record());
         Ok(Self::new(raw, &GroupLayer::of(layer)))
     }
 

@@ -108,7 +108,7 @@ impl Fit<'_> {
         }
         for name in self.others() {
             let tensor = self.opened.adapter.weights().read(name)?;
-            inputs.push(InputRecord::of(&tensor));
+            inputs.push(tensor.record());
             if let Err(error) = writer.write_stored(&tensor) {
                 return Ok(Err(error));
             }

@@ -182,7 +182,7 @@ impl Materialization {
         }
         for name in self.others() {
             let tensor = self.adapter.weights().read(name)?;
-            inputs.push(InputRecord::of(&tensor));
+            inputs.push(tensor.record());
             if let Err(error) = writer.write_stored(&tensor) {
                 return Ok(Err(error));
             }
