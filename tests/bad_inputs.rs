@@ -111,7 +111,7 @@ static UNUSUAL: [Unusual; 13] = [
     ("unknown fields", &[], |root| generate::config(root, &[("exclude_modules", "[]"), ("corda_config", "{\"x\": null}")])),
     ("no r, no lora_alpha", &[], |root| generate::config(root, &[("r", ""), ("lora_alpha", "")])),
     ("rslora", &[], |root| generate::config(root, &[("use_rslora", "true")])),
-    ("dora", &["use_dora", "that of the update is not"], |root| generate::config(root, &[("use_dora", "true")])),
+    ("dora", &["DoRA adapter", "the update is more than B·A"], |root| generate::config(root, &[("use_dora", "true")])),
     ("a pattern that matches nothing", &["rank_pattern: `key` matches no module"], |root| {
         generate::config(root, &[("rank_pattern", "{\"key\": 2}")]);
     }),

@@ -301,7 +301,7 @@ fn dora_is_done_with_a_warning() {
     }
     write(root, "adapter/adapter_model.safetensors", &tensors);
     let said = analyse(root, &[]).exits(0);
-    said.says("warning: adapter: use_dora: the conversion of A and B is defined and done, that of the update is not");
+    said.says("warning: adapter: DoRA adapter: A and B are analysed, the magnitude vectors are ignored (so the update is more than B·A)");
     assert_eq!(numbers(root), plain);
 }
 
@@ -375,7 +375,7 @@ fn modules_that_adalora_has_pruned_away_are_left_out() {
     let mut e: Vec<Array2<f64>> = layers.iter().map(|layer| gaussian(6, &layer.path, 4, 1)).collect();
     (layers[1].a, layers[1].b, e[1]) = (Array2::zeros((0, 24)), Array2::zeros((24, 0)), Array2::zeros((0, 1)));
     write_adalora(root, &layers, &e, &[]);
-    let said = analyse(root, &[]).exits(0).says("AdaLoRA has left 1 of 3 modules no rank: they are not analysed");
+    let said = analyse(root, &[]).exits(0).says("AdaLoRA has pruned 1 of 3 modules to rank 0: they are skipped");
     said.says("layers 0..2 without 1");
     assert_eq!(conversion(root).iter().map(|row| row.layer).collect::<Vec<_>>(), [Some(0), Some(2)]);
 }

@@ -9,59 +9,31 @@ use regex::Regex;
 
 /// Each module and what it may import. Data flows from the checkpoint to the rows and from there to tables and figures;
 /// `checkpoint` and the mathematics do not know each other, and figures see rows only.
-const MAY_IMPORT: [(&str, &[&str]); 17] = [
-    ("main", &["cli"]),
+const MAY_IMPORT: [(&str, &str); 21] = [
+    ("main", "cli"),
     (
         "cli",
-        &[
-            "shared_theta",
-            "study",
-            "inputs",
-            "report",
-            "figure",
-            "table",
-            "checkpoint",
-            "controls",
-            "conversion",
-            "similarity",
-            "linalg",
-            "terms",
-            "error",
-        ],
+        "shared_theta study inputs report results output figure verdict table checkpoint controls linalg record terms error",
     ),
-    (
-        "shared_theta",
-        &["inputs", "layer_matrix", "table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"],
-    ),
-    (
-        "study",
-        &[
-            "inputs",
-            "layer_matrix",
-            "table",
-            "checkpoint",
-            "controls",
-            "conversion",
-            "measures",
-            "similarity",
-            "linalg",
-            "terms",
-            "error",
-        ],
-    ),
-    ("inputs", &["checkpoint", "conversion", "linalg", "terms", "error"]),
-    ("layer_matrix", &["measures", "similarity", "linalg", "terms", "error"]),
-    ("report", &["figure", "table", "terms", "error"]),
-    ("figure", &["table", "terms", "error"]),
-    ("table", &["terms", "error"]),
-    ("checkpoint", &["terms", "error"]),
-    ("controls", &["conversion", "similarity", "linalg", "terms", "error"]),
-    ("conversion", &["linalg", "terms", "error"]),
-    ("measures", &["similarity", "linalg", "terms", "error"]),
-    ("similarity", &["linalg", "terms", "error"]),
-    ("linalg", &["terms", "error"]),
-    ("terms", &[]),
-    ("error", &[]),
+    ("report", "figure verdict output table record terms error"),
+    ("results", "output table record terms error"),
+    ("figure", "table terms error"),
+    ("verdict", "table terms error"),
+    ("output", "record terms error"),
+    ("shared_theta", "inputs layer_matrix table checkpoint controls conversion similarity linalg record terms error"),
+    ("study", "inputs layer_matrix table checkpoint controls conversion measures similarity linalg record terms error"),
+    ("inputs", "checkpoint conversion linalg record terms error"),
+    ("layer_matrix", "measures similarity linalg terms error"),
+    ("table", "record terms error"),
+    ("checkpoint", "record terms error"),
+    ("controls", "linalg"),
+    ("conversion", "linalg terms error"),
+    ("measures", "similarity linalg error"),
+    ("similarity", "linalg error"),
+    ("linalg", "error"),
+    ("record", "error"),
+    ("terms", "error"),
+    ("error", ""),
 ];
 
 /// Outside crates with one owner.
@@ -324,7 +296,7 @@ fn layer_of(path: &str) -> &str {
 
 #[test]
 fn imports_point_down_only() {
-    let allowed: BTreeMap<&str, &[&str]> = MAY_IMPORT.into_iter().collect();
+    let allowed: BTreeMap<&str, &str> = MAY_IMPORT.into_iter().collect();
     let sources = sources();
     let mut complaints = Vec::new();
     let mut seen = BTreeSet::new();
@@ -336,7 +308,7 @@ fn imports_point_down_only() {
         };
         for needed in needed {
             let other = layer_of(needed);
-            if other != layer && !below.contains(&other) {
+            if other != layer && !below.split(' ').any(|allowed| allowed == other) {
                 complaints.push(format!("src/{file}: `{layer}` may not import `{other}` (src/{needed})"));
             }
             seen.insert((layer, other));

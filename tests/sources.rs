@@ -305,7 +305,7 @@ fn mlx_adapters_give_the_tables_of_the_same_weights_as_peft_stores_them() {
     assert!(by_file.stdout.starts_with("adapters, left"), "{}", by_file.stdout);
     tensors.push(f32_tensor("model.layers.0.self_attn.q_proj.m", &[24]));
     write(Some(new), &tensors);
-    run(root, "adapter", &[]).exits(0).says("1 magnitudes (DoRA)");
+    run(root, "adapter", &[]).exits(0).says("DoRA adapter: A and B are analysed, the magnitude vector is ignored");
     assert_eq!(tables(&root.join("out")), expected);
 }
 

@@ -47,7 +47,7 @@ impl Factor {
     }
 }
 
-/// What a tensor name of a PEFT adapter stands for.
+/// What a tensor name of a PEFT adapter means.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum TensorKey {
     /// A factor of an update.
@@ -163,7 +163,7 @@ fn looks_like_number(segment: &str) -> bool {
 pub struct KeyError {
     /// What would do.
     pub expected: String,
-    /// What stands there, not yet escaped.
+    /// What was found, not yet escaped.
     pub found: String,
 }
 
@@ -197,7 +197,7 @@ fn after_star(module_type: &str) -> &str {
 }
 
 /// The suffixes of a dotted path that start at a part, from the shortest to the whole.
-pub(super) fn dotted_suffixes(path: &str) -> impl Iterator<Item = &str> {
+pub(in crate::checkpoint) fn dotted_suffixes(path: &str) -> impl Iterator<Item = &str> {
     let starts = path.rmatch_indices('.').map(|(at, _)| at + 1).chain([0]);
     starts.map(|at| &path[at..])
 }

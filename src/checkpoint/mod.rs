@@ -1,36 +1,24 @@
 //! From the bytes of a checkpoint to typed, checked tensors.
 //!
-//! The way of the data: [`discover`] finds adapters, [`config`] reads `adapter_config.json`, [`weights`] opens files of tensors
-//! strictly (`.safetensors`, pickles of `torch.save`), [`keys`] makes modules and layers of tensor names, [`adapter`] joins these
-//! into an [`Adapter`], whichever program wrote it (PEFT, mlx-lm, kohya's scripts, CondLoRA's authors), [`base`] opens the base
-//! model, in one file or in shards, and [`pairing`] finds the base weight of every layer. What leaves this layer has shapes that
-//! fit and values that are finite.
+//! Each folder imports only those before it in this list:
 //!
-//! It does no mathematics and prints nothing: warnings are collected and handed on.
+//! - [`files`] opens files of tensors strictly (`.safetensors`, pickles of `torch.save`), [`keys`] makes modules and layers of
+//!   tensor names, [`config`] reads `adapter_config.json`;
+//! - [`base`] finds and opens the base model, in one file or in shards;
+//! - [`adapter`] finds adapters and opens them as an [`Adapter`], whichever program wrote them (PEFT, mlx-lm, kohya's scripts,
+//!   CondLoRA's authors);
+//! - [`pairing`] finds the base weight of every layer.
+//!
+//! What leaves this folder has shapes that fit and values that are finite.
+//!
+//! It does no mathematics and prints nothing: warnings are collected for the caller.
 
 pub mod adapter;
 pub mod base;
-pub mod condlora;
 pub mod config;
-pub mod discover;
-mod files;
-mod header;
-mod hub_cache;
+pub mod files;
 pub mod keys;
-mod kohya;
-mod mlx;
-pub mod model_class;
-pub mod model_config;
 pub mod pairing;
-mod pickle;
-mod python_json;
-mod safetensors_file;
-pub mod safetensors_writer;
-mod shards;
-mod strided;
-pub mod tensor;
-mod trainer_state;
-pub mod weights;
 
 #[cfg(test)]
 #[path = "../../tests/bad_inputs/cases.rs"]
@@ -51,21 +39,22 @@ mod pickle_cases;
 #[path = "../../tests/bad_inputs/pickled.rs"]
 mod pickled;
 
-pub use adapter::{
-    Adapter, AdapterLayer, AdapterModule, FactorSource, Factors, FoundLayers, InputRecord, RawLayer, Scaling, StoredFactor,
-};
+pub use adapter::Adapter;
+pub use adapter::condlora::{CondLora, SharedModule};
+pub use adapter::discover::{FoundAdapter, adapter_names, find_adapters, match_init};
+pub use adapter::source::{AdapterLayer, AdapterModule, FactorSource, Factors, FoundLayers, RawLayer, Scaling, StoredFactor};
+pub use adapter::trainer_state::{LoggedValue, TRAINER_STATE_FILE, TrainingLog, find_training_log, read_training_log};
 pub use base::BaseModel;
-pub use condlora::{CondLora, SharedModule};
+pub use base::find::find_base;
+pub use base::model_class::ModelClass;
+pub use base::model_config::ModelConfig;
 pub use config::{AdapterConfig, KeptFields};
-pub use discover::{FoundAdapter, adapter_names, find_adapters, find_base, match_init};
+pub use files::safetensors::writer::{SafetensorsWriter, TensorSpec};
+pub use files::tensor::{Dtype, FloatType, RawTensor, TensorInfo};
+pub use files::weights::WeightsFile;
 pub use keys::ModuleKey;
-pub use model_class::ModelClass;
-pub use model_config::ModelConfig;
 pub use pairing::{Block, NameMap, PairedLayer, PairedModule, PairingRules, Split, base_name_warning, pair_with_base};
-pub use safetensors_writer::{SafetensorsWriter, TensorSpec};
-pub use tensor::{Dtype, FloatType, RawTensor, TensorInfo};
-pub use trainer_state::{LoggedValue, TRAINER_STATE_FILE, TrainingLog, find_training_log, read_training_log};
-pub use weights::WeightsFile;
+
 
 #[cfg(test)]
 mod tests {

@@ -9,7 +9,7 @@ use super::analyze::{parse_pair, plain};
 use super::drawing::{FormatArgs, add_to_manifest};
 use super::progress::Reporter;
 use super::terminal::Terminal;
-use super::{Global, Outcome, averages, input_record};
+use super::{Global, Outcome, averages};
 use crate::checkpoint::NameMap;
 use crate::error::{Result, show_path};
 use crate::figure::{FigureOptions, draw_comparison};
@@ -123,7 +123,7 @@ pub(super) fn run(
     manifest.options = options_json(args, &config, &drawing);
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
-    manifest.inputs = comparison.inputs.iter().map(input_record).collect();
+    manifest.inputs = comparison.inputs.clone();
     manifest.warnings = warnings;
     manifest.libraries.insert("openblas".into(), blas_description());
     for (stage, took) in [("analysis", analysis), ("tables and figures", writing)] {

@@ -10,7 +10,7 @@ use super::analyze::{ConventionChoice, adapter_record, plain};
 use super::drawing::{FormatArgs, add_to_manifest};
 use super::progress::Reporter;
 use super::terminal::Terminal;
-use super::{Global, Outcome, fit_summary, input_record};
+use super::{Global, Outcome, fit_summary};
 use crate::checkpoint::{FloatType, NameMap, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
 use crate::error::{Result, escape, show_path};
 use crate::figure::{FigureContext, FigureOptions, draw_fit};
@@ -176,7 +176,7 @@ pub(super) fn run(
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
     manifest.adapters = vec![adapter_record(&prepared.analysed())];
-    manifest.inputs = inputs.iter().map(input_record).collect();
+    manifest.inputs = inputs;
     manifest.warnings = warnings;
     manifest.libraries.insert("openblas".into(), blas_description());
     manifest.add_timing("fit", fit.took);

@@ -8,7 +8,7 @@ use clap::{Args, ValueEnum};
 use super::analyze::plain;
 use super::progress::Reporter;
 use super::terminal::Terminal;
-use super::{Global, Outcome, input_record};
+use super::{Global, Outcome};
 use crate::checkpoint::{FloatType, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
 use crate::error::{Result, escape, show_path};
 use crate::shared_theta::{MaterializeParams, MaterializedSize, prepare_materialization};
@@ -105,7 +105,7 @@ pub(super) fn run(args: &MaterializeArgs, global: &Global, command_line: Vec<Str
         "dtype": params.dtype.name(),
         "eq6": args.eq6,
     });
-    manifest.inputs = inputs.iter().map(input_record).collect();
+    manifest.inputs = inputs;
     manifest.warnings = warnings;
     manifest.add_timing("materialize", started.elapsed());
     let made = out.commit(&manifest)?;

@@ -9,13 +9,14 @@ use super::analyze::{NO_BEARING, params_of};
 use super::drawing::{DrawingArgs, add_to_manifest};
 use super::progress::Reporter;
 use super::terminal::Terminal;
-use super::{Global, Outcome, input_record, summary};
+use super::{Global, Outcome, summary};
 use crate::error::{Error, Result, escape};
 use crate::inputs::parse_bytes;
 use crate::linalg::lapack::blas_description;
 use crate::report::{REPORT_FILE, report_html};
 use crate::study::{AnalyzeConfig, prepare_across};
-use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, Shards, only_base_name, summary_json, write_study};
+use crate::table::{AcrossRow, Manifest, OutputDir, Shards, only_base_name, summary_json, write_study};
+use crate::record::InputRecord;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -129,17 +130,16 @@ fn compare_across(
     let study = pool.install(|| prepared.run_with(&reporter));
     reporter.finish();
     let study = study.map_err(|error| error.with_hint(HINT))?;
-    let read: Vec<InputRecord> = study.inputs.iter().map(input_record).collect();
     let known: std::collections::BTreeMap<(&str, Option<&str>), &str> =
         shards.inputs.iter().map(|i| ((i.file.as_str(), i.tensor.as_deref()), i.blake3.as_str())).collect();
-    for input in &read {
+    for input in &study.inputs {
         if known.get(&(input.file.as_str(), input.tensor.as_deref())).is_some_and(|hash| *hash != input.blake3) {
             let what = input.tensor.as_deref().map_or_else(|| "header".to_owned(), |name| format!("tensor `{}`", escape(name)));
             let path = PathBuf::from(&input.file);
             return Err(Error::mismatch(&path, what, "the contents that the shards were made from", "others").with_hint(HINT));
         }
     }
-    Ok((study.tables.across.unwrap_or_default(), read))
+    Ok((study.tables.across.unwrap_or_default(), study.inputs))
 }
 
 /// The study that the shards are parts of, as far as its adapters are compared with one another.

@@ -32,7 +32,6 @@ use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand};
 use crate::error::{Error, Result, escape, in_words};
 use crate::inputs::{blas_cannot_start, check_address_space};
 use crate::linalg::lapack::use_one_blas_thread;
-use crate::table::InputRecord;
 use terminal::{ColorChoice, Terminal};
 
 /// How a command ended that did not fail.
@@ -195,16 +194,6 @@ fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Out
         Command::Figures(args) => figures::run(args, &cli.global, command_line, &pool, terminal),
         Command::Completions(args) => completions::run(args, terminal),
         Command::Man(args) => man::run(args, terminal),
-    }
-}
-
-/// A record of the reader as the manifest keeps it.
-fn input_record(read: &crate::checkpoint::InputRecord) -> InputRecord {
-    InputRecord {
-        file: read.file.to_string_lossy().into_owned(),
-        tensor: read.tensor.clone(),
-        dtype: read.dtype.clone(),
-        blake3: read.blake3.clone(),
     }
 }
 

@@ -5,7 +5,8 @@ use std::ops::Range;
 use ndarray::{Array2, s};
 
 use super::pairing::BaseWeight;
-use crate::checkpoint::{Adapter, AdapterLayer, BaseModel, InputRecord, PairedLayer, RawTensor};
+use crate::checkpoint::{Adapter, AdapterLayer, BaseModel, PairedLayer, RawTensor};
+use crate::record::InputRecord;
 use crate::conversion::{Equation, Target, WeightRows, factor_of, shared_equations};
 use crate::error::{Error, Result, escape};
 use crate::terms::CondloraConvention;
@@ -27,7 +28,7 @@ impl StoredWeight {
     /// As [`BaseModel::read`].
     pub(crate) fn read(base: &BaseModel, weight: &BaseWeight, inputs: &mut Vec<InputRecord>) -> Result<Self> {
         let tensor = base.read(&weight.tensor)?;
-        inputs.push(InputRecord::of(&tensor));
+        inputs.push(tensor.record());
         let (d_out, d_in) = (weight.d_out, weight.d_in);
         let (first_row, all_rows) = weight.block.as_ref().map_or((0, d_out), |block| (block.first, block.rows_of_whole));
         let transposed = weight.transposed.then(|| {

@@ -9,7 +9,8 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::text;
-use crate::table::{InputRecord, Manifest};
+use crate::table::Manifest;
+use crate::record::InputRecord;
 
 /// More adapters are not listed.
 pub(super) const MOST_ADAPTERS: usize = 100;

@@ -19,7 +19,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::checkpoint::InputRecord;
+use crate::record::InputRecord;
 use crate::error::{Error, Result, escape};
 use crate::inputs::{Progress, default_limit};
 use crate::table::{AcrossRow, Tables};

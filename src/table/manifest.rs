@@ -13,24 +13,13 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::record::InputRecord;
+
 /// The manifest's name in an output directory.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
 /// The value of the field `program` in every manifest of ours.
 const PROGRAM: &str = "condlora";
-
-/// A header or tensor that was read.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct InputRecord {
-    /// The file, as it was found.
-    pub file: String,
-    /// The tensor's name; none for the file's header or a configuration file.
-    pub tensor: Option<String>,
-    /// The tensor's stored type; none for a header.
-    pub dtype: Option<String>,
-    /// BLAKE3 of the bytes, in hex.
-    pub blake3: String,
-}
 
 /// An adapter that was analysed, and its base model.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]

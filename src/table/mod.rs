@@ -27,7 +27,7 @@ pub use atomic_file::{write_file_atomically, write_files_atomically};
 pub use format::TableFormat;
 pub(crate) use gather::gather;
 pub use json::{rows_json, summary_json};
-pub use manifest::{AdapterRecord, InputRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
+pub use manifest::{AdapterRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
 pub use output::OutputDir;
 pub use phi_matrix::{PhiMatrix, phi_matrices};
 pub use rows::{

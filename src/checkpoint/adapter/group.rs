@@ -1,12 +1,12 @@
-//! Layers to modules: grouped by type, named, sorted, and held against the ranks that the configuration gives.
+//! Layers to modules: grouped by type, named, sorted, and checked against the ranks that the configuration gives.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::{AdapterLayer, AdapterModule};
+use super::source::{AdapterLayer, AdapterModule};
 use crate::checkpoint::config::AdapterConfig;
-use crate::checkpoint::files::sample;
+use crate::checkpoint::files::disk::sample;
+use crate::checkpoint::files::weights::WeightsFile;
 use crate::checkpoint::keys::name_modules;
-use crate::checkpoint::weights::WeightsFile;
 use crate::error::{Error, Result, escape};
 
 /// Compares the ranks that the configuration gives with those of the tensors.
@@ -36,7 +36,7 @@ pub(super) fn check_ranks(config: &AdapterConfig, layers: &[AdapterLayer], warni
     let mut wrong = layers.iter().filter(differs);
     if let Some(layer) = wrong.next() {
         warnings.push(format!(
-            "the config gives another rank than the tensors have for {} layers (`{}` has {}); the tensors' is used",
+            "the config and the tensors disagree about the rank of {} layers (`{}` has {}); the tensors' rank is used",
             1 + wrong.count(),
             escape(&layer.key.path),
             layer.rank

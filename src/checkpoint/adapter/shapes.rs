@@ -2,12 +2,11 @@
 
 use std::path::Path;
 
-use super::AdapterLayer;
-use super::source::{FactorSource, RawLayer, Scaling, StoredFactor};
+use super::source::{AdapterLayer, FactorSource, RawLayer, Scaling, StoredFactor};
 use crate::checkpoint::config::AdapterConfig;
+use crate::checkpoint::files::tensor::{FloatType, TensorInfo, matrix_shape, not_full_precision, show_shape};
+use crate::checkpoint::files::weights::WeightsFile;
 use crate::checkpoint::keys::ModuleKey;
-use crate::checkpoint::tensor::{FloatType, TensorInfo, not_full_precision, show_shape};
-use crate::checkpoint::weights::WeightsFile;
 use crate::error::{Error, Result, escape};
 use crate::terms::CondloraConvention;
 
@@ -98,21 +97,4 @@ fn float_info<'a>(weights: &'a WeightsFile, name: &str) -> Result<(&'a TensorInf
     let info = weights.info(name).ok_or_else(|| Error::missing(file, format!("has no tensor `{}`", escape(name))))?;
     let float = FloatType::of(info.dtype).ok_or_else(|| not_full_precision(file, name, info.dtype))?;
     Ok((info, float))
-}
-
-/// The two sizes of a matrix, a 1x1 kernel removed; anything else is refused.
-pub(in crate::checkpoint) fn matrix_shape(file: &Path, name: &str, info: &TensorInfo) -> Result<[usize; 2]> {
-    let what = || format!("shape of tensor `{}`", escape(name));
-    let shape = match info.shape[..] {
-        [rows, columns] | [rows, columns, 1, 1] => [rows, columns],
-        [_, _, height, width] => {
-            let found = format!("{} (a {height}x{width} kernel)", show_shape(&info.shape));
-            return Err(Error::mismatch(file, what(), "a matrix or a 1x1 convolution", found));
-        }
-        _ => return Err(Error::mismatch(file, what(), "a matrix or a 1x1 convolution", show_shape(&info.shape))),
-    };
-    if shape.contains(&0) {
-        return Err(Error::mismatch(file, what(), "sizes above 0", show_shape(&info.shape)));
-    }
-    Ok(shape)
 }

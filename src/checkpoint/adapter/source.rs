@@ -1,16 +1,68 @@
-//! Where a layer's factors come from: which tensors hold them, and how they are stored there.
+//! An adapter's modules and layers, and where the factors of each come from: which tensors hold them, and how they are stored there.
 
-use super::{AdapterLayer, Factors, InputRecord};
-use crate::checkpoint::weights::WeightsFile;
-use crate::error::Result;
+use std::path::Path;
+
+use crate::checkpoint::files::weights::WeightsFile;
+use crate::checkpoint::keys::ModuleKey;
+use crate::error::{Error, Result, escape};
+use crate::record::InputRecord;
 use crate::terms::CondloraConvention;
+
+/// The layers of one module type.
+#[derive(Debug, Clone)]
+pub struct AdapterModule {
+    /// The module's name: the shortest that no other type of the adapter has.
+    pub name: String,
+    /// The module's path with the layer index as `*`.
+    pub module_type: String,
+    /// Its layers, sorted by index.
+    pub layers: Vec<AdapterLayer>,
+}
+
+/// One adapted weight: the pair A and B.
+#[derive(Debug, Clone)]
+pub struct AdapterLayer {
+    /// Where in the model it is.
+    pub key: ModuleKey,
+    /// The tensor name as stored up to `.lora_A`.
+    pub adapter_key: String,
+    /// The layer index, if it has one.
+    pub layer: Option<u32>,
+    /// The rank: rows of A, columns of B.
+    pub rank: usize,
+    /// Columns of A.
+    pub d_in: usize,
+    /// Rows of B.
+    pub d_out: usize,
+    /// `s` in `ΔW = s·B·A`.
+    pub scaling: f64,
+    /// The stored type: `F32`, or `BF16/F32` where A and B differ.
+    pub dtype: String,
+    /// Where A and B come from.
+    pub source: FactorSource,
+    /// Whether the base stores W0 as `[in, out]`.
+    pub w0_transposed: bool,
+}
+
+/// The factors of one layer; of a CondLoRA's, the conversion matrices that make them of W0.
+#[derive(Debug, Clone)]
+pub struct Factors {
+    /// A, row-major `[rank, d_in]`; of a CondLoRA Θ_Aᵀ, `[rank, length]`.
+    pub a: Vec<f64>,
+    /// B, row-major `[d_out, rank]`; of a CondLoRA Θ_Bᵀ, `[rank, length]`.
+    pub b: Vec<f64>,
+    /// The equations that make the factors, if these are a CondLoRA's Θ.
+    pub shared: Option<CondloraConvention>,
+    /// What was read: A, then B, then what A was made with.
+    pub inputs: Vec<InputRecord>,
+}
 
 /// A tensor that holds a factor.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StoredFactor {
     /// Its name.
     pub tensor: String,
-    /// Whether it is stored the other way round: A as `[in, r]`, B as `[r, out]`.
+    /// Whether it is stored transposed: A as `[in, r]`, B as `[r, out]`.
     pub transposed: bool,
 }
 
@@ -21,7 +73,7 @@ impl StoredFactor {
         Self { tensor: tensor.into(), transposed: false }
     }
 
-    /// A factor stored the other way round: A as `[in, r]`, B as `[r, out]`.
+    /// A factor stored transposed: A as `[in, r]`, B as `[r, out]`.
     #[must_use]
     pub fn turned(tensor: impl Into<String>) -> Self {
         Self { tensor: tensor.into(), transposed: true }
@@ -88,6 +140,12 @@ pub struct FoundLayers {
     pub warnings: Vec<String>,
 }
 
+/// The error for a factor without the other one of its module.
+pub(super) fn without_partner(file: &Path, name: &str, partner: &str) -> Error {
+    let what = format!("tensor `{}` has no matching {partner}", escape(name));
+    Error::mismatch(file, what, "both for every adapted module", "only this one")
+}
+
 impl FactorSource {
     /// The tensor that errors about A name.
     #[must_use]
@@ -123,7 +181,7 @@ impl FactorSource {
         let lora_b = read_factor(weights, b, (layer.d_out, layer.rank), &mut inputs)?;
         if let Some(e) = e {
             let mut singular_values = vec![0.0; layer.rank];
-            inputs.push(InputRecord::read_f64(weights, e, &mut singular_values)?);
+            inputs.push(weights.read_f64(e, &mut singular_values)?);
             for (row, value) in lora_a.chunks_exact_mut(layer.d_in).zip(&singular_values) {
                 row.iter_mut().for_each(|entry| *entry *= value);
             }
@@ -141,7 +199,7 @@ fn read_thetas(
 ) -> Result<Factors> {
     let length_a = if convention == CondloraConvention::General { layer.d_out } else { layer.d_in };
     let (mut a, mut b) = (vec![0.0; layer.rank * length_a], vec![0.0; layer.rank * layer.d_in]);
-    let inputs = vec![InputRecord::read_f64(weights, theta_a, &mut a)?, InputRecord::read_f64(weights, theta_b, &mut b)?];
+    let inputs = vec![weights.read_f64(theta_a, &mut a)?, weights.read_f64(theta_b, &mut b)?];
     Ok(Factors { a, b, shared: Some(convention), inputs })
 }
 
@@ -153,7 +211,7 @@ fn read_factor(
     inputs: &mut Vec<InputRecord>,
 ) -> Result<Vec<f64>> {
     let mut stored = vec![0.0; rows * columns];
-    inputs.push(InputRecord::read_f64(weights, &factor.tensor, &mut stored)?);
+    inputs.push(weights.read_f64(&factor.tensor, &mut stored)?);
     if !factor.transposed {
         return Ok(stored);
     }

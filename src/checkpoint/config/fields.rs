@@ -1,14 +1,14 @@
-//! The checks of the fields of `adapter_config.json`, each against what an adapter can have.
+//! Reads `adapter_config.json` and checks its fields, each against what an adapter can have.
 
 use std::cell::Cell;
 use std::path::Path;
 
 use serde_json::Value;
 
-use super::pattern::{BadPattern, MOST};
-
-use super::text::{Pairs, RawConfig};
-use super::{ADALORA, AdapterConfig, CONDITIONAL, KeptFields, LORA, ModulePattern};
+use super::pattern::{BadPattern, MOST, ModulePattern};
+use super::text::{Pairs, RawConfig, parse};
+use super::{ADALORA, AdapterConfig, CONDITIONAL, CONFIG_FILE, DEFAULT_ALPHA, DEFAULT_INIT_R, KeptFields, LORA, dora_warning};
+use crate::checkpoint::files::disk::{listing, read_small};
 use crate::error::{Error, Result, escape, show_path};
 use crate::terms::CondloraConvention;
 
@@ -16,10 +16,26 @@ use crate::terms::CondloraConvention;
 const HIGHEST_RANK: u64 = 1_000_000;
 /// The kinds of adapters that are read.
 const KINDS: &str = "\"LORA\", \"ADALORA\" or \"ConditionalLORA\"";
-/// PEFT's default for `lora_alpha`.
-pub(super) const DEFAULT_ALPHA: f64 = 8.0;
-/// PEFT's default for AdaLoRA's `init_r`.
-pub(super) const DEFAULT_INIT_R: usize = 12;
+/// A config is a few kilobytes; this leaves room for every rank pattern imaginable.
+const LARGEST: u64 = 16 << 20;
+
+impl AdapterConfig {
+    /// Reads and checks `adapter_config.json` in an adapter directory.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] without the file, [`Error::Malformed`] if it is not JSON, [`Error::Mismatch`] for a value that no
+    /// LoRA can have.
+    pub fn read(dir: &Path) -> Result<Self> {
+        let path = dir.join(CONFIG_FILE);
+        if path.symlink_metadata().is_err_and(|err| err.kind() == std::io::ErrorKind::NotFound) {
+            let what = format!("has no {CONFIG_FILE}, which PEFT saves with the weights; it contains {}", listing(dir));
+            return Err(Error::missing(dir, what).with_hint("copy it from where the adapter was trained"));
+        }
+        let bytes = read_small(&path, LARGEST)?;
+        let raw = parse(&path, &bytes)?;
+        Fields::new(&path).check(raw)
+    }
+}
 
 /// The checks of the fields, all of which name the same file.
 pub(super) struct Fields<'a> {
@@ -29,11 +45,11 @@ pub(super) struct Fields<'a> {
 }
 
 impl<'a> Fields<'a> {
-    pub(super) fn new(path: &'a Path) -> Self {
+    fn new(path: &'a Path) -> Self {
         Self { path, expressions: Cell::new(0) }
     }
 
-    pub(super) fn check(&self, raw: RawConfig) -> Result<AdapterConfig> {
+    fn check(&self, raw: RawConfig) -> Result<AdapterConfig> {
         let peft_type = self.peft_type(raw.peft_type.as_ref())?;
         if peft_type == CONDITIONAL {
             self.without_x(raw.use_x.as_ref())?;
@@ -74,7 +90,7 @@ impl<'a> Fields<'a> {
             warnings: Vec::new(),
         };
         if config.use_dora {
-            config.warnings.push("use_dora: the conversion of A and B is defined and done, that of the update is not".to_owned());
+            config.warnings.push(dora_warning(None));
         }
         if let Some(init) = config.rewritten_base() {
             let text = format!(
@@ -119,13 +135,13 @@ impl<'a> Fields<'a> {
     /// `layers_to_transform`: one layer, or a list; PEFT takes an empty list for all.
     fn layer_list(&self, value: Option<&Value>) -> Result<Option<Vec<u32>>> {
         let layer = |value: &Value| value.as_u64().and_then(|layer| u32::try_from(layer).ok());
+        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(None) };
         let layers = match value {
-            None | Some(Value::Null) => return Ok(None),
-            Some(Value::Array(all)) => all.iter().map(layer).collect::<Option<Vec<_>>>(),
-            Some(one) => layer(one).map(|layer| vec![layer]),
+            Value::Array(all) => all.iter().map(layer).collect::<Option<Vec<_>>>(),
+            one => layer(one).map(|layer| vec![layer]),
         };
-        let wrong = || self.wrong("layers_to_transform", "layer indices", value.unwrap_or(&Value::Null));
-        layers.ok_or_else(wrong).map(|layers| Some(layers).filter(|layers| !layers.is_empty()))
+        let layers = layers.ok_or_else(|| self.wrong("layers_to_transform", "layer indices", value))?;
+        Ok(Some(layers).filter(|layers| !layers.is_empty()))
     }
 
     fn wrong(&self, field: &str, expected: &str, found: &Value) -> Error {

@@ -1,4 +1,4 @@
-//! Keys of `rank_pattern` and `alpha_pattern`: regular expressions for PEFT, names for everybody.
+//! Keys of `rank_pattern` and `alpha_pattern`: PEFT takes them as regular expressions, in practice they are names.
 //!
 //! Names are compared as they are: a compiled expression takes kilobytes, so a file of a hundred kilobytes of them would take hundreds of
 //! megabytes. Of real expressions there are few and small ones.
@@ -20,14 +20,14 @@ pub struct ModulePattern {
 
 #[derive(Debug, Clone)]
 enum Form {
-    /// The key itself, in which `.` stands for any character and `\.` for a dot; from the path's start if it begins with `^`.
+    /// The key itself, in which `.` matches any character and `\.` a dot; from the path's start if it begins with `^`.
     Name,
     /// A path in which `.` is a dot.
     Path(String),
     Expression(Regex),
 }
 
-/// Why a key is none.
+/// Why a key cannot be used.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum BadPattern {
     Syntax,
@@ -48,7 +48,7 @@ impl ModulePattern {
         }
     }
 
-    /// The pattern of a key that stands for a path and nothing else.
+    /// The pattern of a key that matches one path and nothing else.
     pub(super) fn of_path(key: String, path: &str) -> Self {
         Self { key, form: Form::Path(path.to_owned()) }
     }
@@ -78,7 +78,7 @@ impl ModulePattern {
     }
 }
 
-/// Whether a key has only characters that stand for themselves, `.` and `\.`.
+/// Whether a key has only literal characters, `.` and `\.`.
 fn is_name(key: &str) -> bool {
     let key = key.strip_prefix('^').unwrap_or(key);
     !key.replace(r"\.", "").contains(['\\', '+', '*', '?', '(', ')', '|', '[', ']', '{', '}', '^', '$'])
@@ -89,7 +89,7 @@ fn is_upper_part(before: &str) -> bool {
     before.ends_with('.') && !before.contains('\n')
 }
 
-/// What stands in a path before the end that a name matches.
+/// The part of a path before the end that a name matches.
 fn before<'p>(path: &'p str, name: &str) -> Option<&'p str> {
     let (mut path, mut name) = (path.chars(), name.chars());
     while let Some(wanted) = name.next_back() {

@@ -1,4 +1,4 @@
-//! The text of `adapter_config.json`: JSON as Python writes it, every field as whatever stands there.
+//! The text of `adapter_config.json`: JSON as Python writes it, every field with whatever value it has.
 
 use std::fmt;
 use std::marker::PhantomData;
@@ -8,11 +8,11 @@ use serde::Deserialize;
 use serde::de::{MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::checkpoint::header::json_message;
-use crate::checkpoint::python_json::quote_non_finite;
+use crate::checkpoint::files::json::json_message;
+use crate::checkpoint::files::json::quote_non_finite;
 use crate::error::{Error, Result};
 
-/// The fields read, each as whatever stands there: the checks come after.
+/// The fields read, each with whatever value it has: the checks come after.
 #[derive(Deserialize, Default)]
 #[serde(default)]
 pub(super) struct RawConfig {

@@ -1,15 +1,14 @@
-//! Fused projections taken apart: the rows of W0, and of B, that belong to queries, keys and values; A belongs to all of them.
+//! Fused projections split: the rows of W0, and of B, that belong to queries, keys and values; A belongs to all of them.
 //!
-//! Only layouts that put the queries' rows first, then the keys', then the values', can be taken apart so. What a layout is
+//! Only layouts that put the queries' rows first, then the keys', then the values', can be split so. What a layout is
 //! follows from the module's name and the base's `config.json`, never from the values.
 
 use std::path::Path;
-use std::str::FromStr;
 
-use super::{Block, PairedLayer, PairedModule};
+use super::paired::{Block, PairedLayer, PairedModule};
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::base::BaseModel;
-use crate::checkpoint::model_config::{AttentionHeads, ModelConfig};
+use crate::checkpoint::base::model_config::{AttentionHeads, ModelConfig};
 use crate::error::{Error, Result, escape};
 
 /// Modules whose rows are `[q|k|v]`: GPT-2 and Qwen; timm and ViT; MPT and ModernBERT; Baichuan.
@@ -23,32 +22,7 @@ const INTERLEAVED_MODELS: [(&str, &str); 2] = [("codegen", "CodeGen"), ("gpt_big
 /// The parts in the order of their rows.
 const PARTS: [&str; 3] = ["q", "k", "v"];
 
-/// Which fused projections are taken apart.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Split {
-    /// Those of queries, keys and values.
-    Qkv,
-}
-
-impl Split {
-    /// The name used in options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Qkv => "qkv",
-        }
-    }
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "qkv" { Ok(Self::Qkv) } else { Err("expected qkv".to_owned()) }
-    }
-}
-
-/// Takes the fused modules apart and leaves the others as they are.
+/// Splits the fused modules and leaves the others as they are.
 ///
 /// # Errors
 /// [`Error::Mismatch`] for a layout that is interleaved or not known.
@@ -64,7 +38,7 @@ pub(super) fn split_qkv(adapter: &Adapter, base: &BaseModel, modules: Vec<Paired
         if config.is_none() {
             config = Some(ModelConfig::beside(base.weights_file())?);
         }
-        let layout = Layout { file: adapter.weights_file(), config: config.as_ref().and_then(Option::as_ref) };
+        let layout = FusedLayout { file: adapter.weights_file(), config: config.as_ref().and_then(Option::as_ref) };
         let mut parts = PARTS.map(|part| PairedModule { name: format!("{}.{part}", module.name), layers: Vec::new() });
         for layer in module.layers {
             let sizes = layout.sizes(&layer)?;
@@ -90,13 +64,13 @@ fn is_fused(name: &str) -> bool {
 }
 
 /// What is known about the layout of a model's fused weights.
-struct Layout<'a> {
+struct FusedLayout<'a> {
     /// The adapter's file, for errors.
     file: &'a Path,
     config: Option<&'a ModelConfig>,
 }
 
-impl Layout<'_> {
+impl FusedLayout<'_> {
     /// The rows of queries, keys and values.
     fn sizes(&self, layer: &PairedLayer) -> Result<[usize; 3]> {
         let path = layer.adapter_layer.key.path.as_str();

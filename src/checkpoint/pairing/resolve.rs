@@ -3,37 +3,17 @@
 use std::collections::BTreeMap;
 
 use super::rules::PairingRules;
-use crate::checkpoint::adapter::{AdapterLayer, matrix_shape};
+use crate::checkpoint::adapter::source::AdapterLayer;
 use crate::checkpoint::base::BaseModel;
-use crate::checkpoint::files::sample;
+use crate::checkpoint::base::model_class::is_prefix;
+use crate::checkpoint::files::disk::sample;
+use crate::checkpoint::files::tensor::matrix_shape;
 use crate::checkpoint::keys::dotted_suffixes;
 use crate::error::{Error, Result, escape};
 
-/// Prefixes that a model's class adds to the names of its tensors.
-const PREFIXES: [&str; 22] = [
-    "albert",
-    "base_model",
-    "bert",
-    "bloom",
-    "deberta",
-    "distilbert",
-    "electra",
-    "encoder_model",
-    "esm",
-    "gpt_neox",
-    "language_model",
-    "llm",
-    "longformer",
-    "mobilebert",
-    "model",
-    "mpnet",
-    "rembert",
-    "roberta",
-    "text_model",
-    "transformer",
-    "vit",
-    "xlm",
-];
+/// What else is put before a module's path, beside the prefixes of transformers' classes: by PEFT, by models of text and images around
+/// their language model, by sentence-transformers' and older classes.
+const OUTER_NAMES: [&str; 7] = ["base_model", "bloom", "encoder_model", "language_model", "llm", "text_model", "xlm"];
 
 /// The base's weights by their names without known prefixes.
 pub(super) struct BaseIndex<'a> {
@@ -177,7 +157,7 @@ impl<'a> BaseIndex<'a> {
 fn core_of(path: &str) -> &str {
     let mut rest = path;
     while let Some((first, inner)) = rest.split_once('.') {
-        if !PREFIXES.contains(&first) {
+        if !is_prefix(first) && !OUTER_NAMES.contains(&first) {
             break;
         }
         rest = inner;

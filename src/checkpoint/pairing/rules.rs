@@ -1,8 +1,7 @@
-//! What the user says about pairing: names of the base that the adapter does not give away.
+//! What the user says about pairing, where the names of adapter and base do not tell.
 
 use std::str::FromStr;
 
-use super::Split;
 use crate::error::{Error, Result, escape};
 
 /// How adapters are paired with their base, as far as it was asked for.
@@ -10,11 +9,36 @@ use crate::error::{Error, Result, escape};
 pub struct PairingRules {
     /// Renamings, each applied to what the one before it gave.
     pub maps: Vec<NameMap>,
-    /// Which fused projections are taken apart.
+    /// Which fused projections are split.
     pub split: Option<Split>,
 }
 
-/// A renaming of module paths: the first place where the dotted segments `from` stand becomes `to`.
+/// Which fused projections are split.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Split {
+    /// Those of queries, keys and values.
+    Qkv,
+}
+
+impl Split {
+    /// The name used in options.
+    #[must_use]
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Qkv => "qkv",
+        }
+    }
+}
+
+impl FromStr for Split {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        if text == "qkv" { Ok(Self::Qkv) } else { Err("expected qkv".to_owned()) }
+    }
+}
+
+/// A renaming of module paths: the first occurrence of the dotted segments `from` becomes `to`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NameMap {
     from: Vec<String>,
@@ -44,7 +68,7 @@ impl std::fmt::Display for NameMap {
 }
 
 impl NameMap {
-    /// The path renamed, if `from` stands in it.
+    /// The path renamed, if `from` occurs in it.
     fn apply(&self, path: &str) -> Option<String> {
         let segments: Vec<&str> = path.split('.').collect();
         let at = segments.windows(self.from.len()).position(|window| window == self.from)?;

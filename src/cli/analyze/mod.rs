@@ -12,7 +12,7 @@ use self::options::options_json;
 pub(super) use self::options::{NO_BEARING, params_of, plain};
 use super::progress::Reporter;
 use super::terminal::Terminal;
-use super::{Global, Outcome, input_record, summary};
+use super::{Global, Outcome, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
 use crate::report::{REPORT_FILE, report_html};
@@ -79,7 +79,7 @@ pub(super) fn run(
     manifest.shard = shard;
     manifest.adapters = adapters;
     manifest.skipped = passed_over.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
-    manifest.inputs = study.inputs.iter().map(input_record).collect();
+    manifest.inputs = study.inputs.clone();
     manifest.bytes_read = Some(study.bytes_read);
     let outcome = if skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
     warnings.append(&mut skipped);

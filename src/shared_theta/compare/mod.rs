@@ -13,7 +13,8 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use crate::checkpoint::{Adapter, BaseModel, InputRecord, PairingRules, adapter_names};
+use crate::checkpoint::{Adapter, BaseModel, PairingRules, adapter_names};
+use crate::record::InputRecord;
 use crate::error::{Error, Result, show_path};
 use crate::inputs::{OpenedAdapter, Opener, Progress, module_paths};
 use crate::table::{CompareAverageRow, CompareRow};

@@ -8,7 +8,8 @@ use serde_json::{Map, Value, json};
 use super::fitted::{Fit, FittedModule};
 use crate::checkpoint::config::CONDITIONAL;
 use crate::checkpoint::keys::{TensorKey, parse_tensor_name};
-use crate::checkpoint::{InputRecord, SafetensorsWriter, TensorSpec};
+use crate::checkpoint::{SafetensorsWriter, TensorSpec};
+use crate::record::InputRecord;
 use crate::error::Result;
 use crate::terms::Convention;
 
@@ -108,7 +109,7 @@ impl Fit {
         }
         for name in self.others() {
             let tensor = self.adapter.weights().read(name)?;
-            inputs.push(InputRecord::of(&tensor));
+            inputs.push(tensor.record());
             if let Err(error) = writer.write_stored(&tensor) {
                 return Ok(Err(error));
             }

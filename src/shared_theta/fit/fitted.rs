@@ -5,7 +5,8 @@ use std::time::Duration;
 
 use ndarray::Array2;
 
-use crate::checkpoint::{Adapter, FloatType, InputRecord};
+use crate::checkpoint::{Adapter, FloatType};
+use crate::record::InputRecord;
 use crate::table::FitRow;
 use crate::terms::Convention;
 

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::checkpoint::InputRecord;
+use crate::record::InputRecord;
 use crate::error::{Error, Result};
 use crate::inputs::{Progress, default_limit, show_bytes};
 use crate::study::Analysed;

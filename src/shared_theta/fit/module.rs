@@ -11,7 +11,7 @@ use super::opening::{Fittable, Opened};
 use super::params::FitParams;
 use super::score::{Scores, Squares};
 use super::starts::{Leading, starts};
-use crate::checkpoint::InputRecord;
+use crate::record::InputRecord;
 use crate::controls::Factor;
 use crate::error::{Result, escape};
 use crate::inputs::{BaseWeight, FactorPair, Progress, StoredWeight};

@@ -9,10 +9,8 @@ mod peft_config;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::checkpoint::{
-    Adapter, BaseModel, FloatType, InputRecord, ModelClass, PairedLayer, PairingRules, SafetensorsWriter, TensorSpec,
-    adapter_names,
-};
+use crate::checkpoint::{Adapter, BaseModel, FloatType, ModelClass, PairedLayer, PairingRules, SafetensorsWriter, TensorSpec, adapter_names};
+use crate::record::InputRecord;
 use crate::error::{Error, Result, escape};
 use crate::inputs::{BaseWeight, FactorPair, Opener, Progress, StoredWeight};
 pub use params::{MaterializeConfig, MaterializeParams};
@@ -168,7 +166,7 @@ impl PreparedMaterialization {
         }
         for name in self.others() {
             let tensor = self.adapter.weights().read(name)?;
-            inputs.push(InputRecord::of(&tensor));
+            inputs.push(tensor.record());
             if let Err(error) = writer.write_stored(&tensor) {
                 return Ok(Err(error));
             }

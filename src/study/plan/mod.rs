@@ -11,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::params::{AnalyzeConfig, AnalyzeParams};
 use super::shard::{Whole, divide};
-use crate::checkpoint::{Adapter, BaseModel, FoundAdapter, InputRecord, find_adapters, match_init};
+use crate::checkpoint::{Adapter, BaseModel, FoundAdapter, find_adapters, match_init};
+use crate::record::InputRecord;
 use crate::error::{Error, Result};
 use crate::inputs::{LaidOut, Opener};
 pub(crate) use adapter::{PlannedAdapter, untrained_layer};

@@ -1,7 +1,8 @@
 //! Training logs beside the adapters: rows of `training.csv`.
 
 use super::adapter::PlannedAdapter;
-use crate::checkpoint::{InputRecord, find_training_log, read_training_log};
+use crate::checkpoint::{find_training_log, read_training_log};
+use crate::record::InputRecord;
 use crate::table::TrainingRow;
 
 /// The log of one adapter of a plan.

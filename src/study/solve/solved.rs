@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::Array2;
 
-use crate::checkpoint::InputRecord;
+use crate::record::InputRecord;
 use crate::error::Error;
 use crate::layer_matrix::LayerMatrix;
 use crate::table::{AcrossRow, ConversionRow};

@@ -1,0 +1,111 @@
+//! `config.json` of a base model, as far as the layout of its fused projections needs it.
+
+use std::path::{Path, PathBuf};
+
+use serde_json::Value;
+
+use crate::checkpoint::files::disk::read_small;
+use crate::checkpoint::files::json::json_message;
+use crate::checkpoint::files::json::quote_non_finite;
+use crate::error::{Error, Result};
+
+/// The file's name in a model directory.
+const CONFIG_FILE: &str = "config.json";
+/// A config is a few kilobytes.
+const LARGEST: u64 = 16 << 20;
+/// More heads, and wider ones, than any model has.
+const MOST: u64 = 1 << 24;
+
+/// What `config.json` says about attention.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ModelConfig {
+    /// The file.
+    pub path: PathBuf,
+    /// `model_type`, as in `phi3`.
+    pub model_type: Option<String>,
+    /// How queries, keys and values are divided, if the file says so.
+    pub heads: Option<AttentionHeads>,
+}
+
+/// The heads of an attention block.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct AttentionHeads {
+    /// Heads of the queries.
+    pub queries: usize,
+    /// Heads of the keys, and of the values.
+    pub keys: usize,
+    /// Rows of a head.
+    pub size: usize,
+}
+
+impl ModelConfig {
+    /// Reads the configuration in the folder of a model's weights; none where there is no such file.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if it cannot be read, [`Error::Malformed`] if it is no JSON object.
+    pub fn beside(weights: &Path) -> Result<Option<Self>> {
+        let path = weights.parent().unwrap_or(Path::new("")).join(CONFIG_FILE);
+        if path.symlink_metadata().is_err_and(|err| err.kind() == std::io::ErrorKind::NotFound) {
+            return Ok(None);
+        }
+        let bytes = read_small(&path, LARGEST)?;
+        let fields: Value = serde_json::from_slice(&quote_non_finite(&bytes))
+            .map_err(|err| Error::malformed(&path, "model config is not valid JSON", "one JSON object", json_message(&err)))?;
+        if !fields.is_object() {
+            return Err(Error::malformed(&path, "model config", "a JSON object", "something else"));
+        }
+        // Models of text and something else keep the text model's fields one level down.
+        let nested = fields.get("text_config").and_then(heads);
+        let model_type = fields.get("model_type").and_then(Value::as_str).map(str::to_owned);
+        Ok(Some(Self { heads: heads(&fields).or(nested), model_type, path }))
+    }
+}
+
+/// The heads in a configuration's fields; transformers' defaults are `num_attention_heads` for the keys and
+/// `hidden_size / num_attention_heads` for the size.
+fn heads(fields: &Value) -> Option<AttentionHeads> {
+    let number = |name: &str| {
+        let value = fields.get(name)?.as_u64().filter(|value| (1..=MOST).contains(value))?;
+        usize::try_from(value).ok()
+    };
+    let queries = number("num_attention_heads")?;
+    let keys = number("num_key_value_heads").unwrap_or(queries);
+    let size = number("head_dim").or_else(|| Some(number("hidden_size")? / queries))?;
+    Some(AttentionHeads { queries, keys, size })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(json: &str) -> Result<Option<ModelConfig>> {
+        let dir = tempfile::tempdir().unwrap();
+        std::fs::write(dir.path().join(CONFIG_FILE), json).unwrap();
+        ModelConfig::beside(&dir.path().join("model.safetensors"))
+    }
+
+    #[test]
+    fn heads_are_those_that_transformers_takes() {
+        for (json, expected) in [
+            (r#"{"num_attention_heads": 8, "hidden_size": 64}"#, Some((8, 8, 8))),
+            (r#"{"num_attention_heads": 8, "num_key_value_heads": 2, "hidden_size": 64}"#, Some((8, 2, 8))),
+            (r#"{"num_attention_heads": 8, "num_key_value_heads": null, "head_dim": 16, "hidden_size": 64}"#, Some((8, 8, 16))),
+            (r#"{"text_config": {"num_attention_heads": 4, "hidden_size": 64}}"#, Some((4, 4, 16))),
+            (r#"{"n_head": 12, "n_embd": 768}"#, None),
+            (r#"{"num_attention_heads": 0, "hidden_size": 64}"#, None),
+            (r#"{"num_attention_heads": -3, "hidden_size": 64}"#, None),
+        ] {
+            let found = read(json).unwrap().unwrap().heads.map(|h| (h.queries, h.keys, h.size));
+            assert_eq!(found, expected, "{json}");
+        }
+        assert_eq!(read(r#"{"model_type": "phi3"}"#).unwrap().unwrap().model_type.as_deref(), Some("phi3"));
+    }
+
+    #[test]
+    fn a_config_that_is_none_is_refused() {
+        assert_eq!(read("[]").unwrap_err().exit_code(), 4);
+        assert_eq!(read("{").unwrap_err().exit_code(), 4);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(ModelConfig::beside(&dir.path().join("model.safetensors")).unwrap(), None);
+    }
+}

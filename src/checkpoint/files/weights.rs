@@ -1,0 +1,329 @@
+//! A file of named tensors, whatever its format: what it holds is known and checked, its values are read one by one.
+//!
+//! A file is opened, checked whole by what describes its tensors, and closed again: only names, types and places are kept, so thousands of
+//! files can be held at once. Reading a tensor opens the file again and checks that it is still the one that was checked.
+//! Nothing is mapped into memory: a file that shrinks under a map kills the process.
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io::{Read, Seek, SeekFrom};
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use super::disk::{Stamp, open_regular, unreadable};
+use super::pickle;
+use super::safetensors::header;
+use super::safetensors::reader::read_header;
+use super::strided::Strided;
+use super::tensor::{FloatType, NonFinite, RawTensor, TensorInfo, check_len, not_full_precision, widen};
+use crate::error::{Error, Result, escape};
+use crate::record::InputRecord;
+
+/// Bytes that are read, hashed and widened in one go: they stay in the second-level cache.
+const PIECE: usize = 1 << 18;
+/// How a zip archive begins, which `torch.save` writes.
+const ZIP: [u8; 4] = *b"PK\x03\x04";
+
+/// An open file of tensors: `.safetensors`, or a zip pickle of `torch.save`.
+#[derive(Debug)]
+pub struct WeightsFile {
+    path: PathBuf,
+    stamp: Stamp,
+    header_hash: String,
+    data_start: u64,
+    tensors: Vec<(String, TensorInfo)>,
+    /// Tensors whose values are not contiguous (pickles only).
+    strided: BTreeMap<String, Strided>,
+    /// Bytes of the header and of tensors read so far.
+    bytes_read: AtomicU64,
+}
+
+impl WeightsFile {
+    /// Opens a file and checks what describes its tensors; no tensor is read.
+    ///
+    /// A file is read as a pickle where its name says so (`.bin`, `.pt`, `.pth`, `.ckpt`), else as `.safetensors`.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if there is no readable regular file, [`Error::Malformed`] if it is not what the format asks for,
+    /// [`Error::Mismatch`] for a pickle that is more than a dictionary of tensors.
+    pub fn open(path: &Path) -> Result<Self> {
+        let (file, stamp) = open_regular(path)?;
+        let opened = if is_pickle_name(path) && !looks_like_safetensors(path, &file)? {
+            let found = pickle::read(path, &file, stamp.len)?;
+            Self {
+                path: path.to_owned(),
+                stamp,
+                header_hash: found.hash,
+                bytes_read: found.len.into(),
+                data_start: 0,
+                tensors: found.tensors,
+                strided: found.strided,
+            }
+        } else {
+            let header = read_header(path, &file, stamp.len)?;
+            let data_start = 8 + header.len() as u64;
+            Self {
+                path: path.to_owned(),
+                stamp,
+                header_hash: blake3::hash(&header).to_hex().to_string(),
+                bytes_read: data_start.into(),
+                data_start,
+                tensors: header::parse(path, &header, stamp.len - data_start)?,
+                strided: BTreeMap::new(),
+            }
+        };
+        check_unchanged(path, &file, stamp)?;
+        Ok(opened)
+    }
+
+    /// The path it was opened by.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The record of what describes the tensors: its hash is BLAKE3 of the header's bytes without its length, or of the pickle's.
+    #[must_use]
+    pub fn header_record(&self) -> InputRecord {
+        InputRecord::of_file(&self.path, self.header_hash.clone())
+    }
+
+    /// Bytes read so far of what describes the tensors and of the tensors themselves.
+    #[must_use]
+    pub fn bytes_read(&self) -> u64 {
+        self.bytes_read.load(Ordering::Relaxed)
+    }
+
+    /// Bytes of the whole file.
+    #[must_use]
+    pub fn file_size(&self) -> u64 {
+        self.stamp.len
+    }
+
+    /// The tensors, sorted by name.
+    #[must_use]
+    pub fn tensors(&self) -> &[(String, TensorInfo)] {
+        &self.tensors
+    }
+
+    /// The names of the tensors, sorted.
+    pub fn names(&self) -> impl Iterator<Item = &str> {
+        self.tensors.iter().map(|(name, _)| name.as_str())
+    }
+
+    /// What is known about a tensor, if it is there.
+    #[must_use]
+    pub fn info(&self, name: &str) -> Option<&TensorInfo> {
+        let at = self.tensors.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
+        self.tensors.get(at).map(|(_, info)| info)
+    }
+
+    /// Reads one tensor as it is stored.
+    ///
+    /// # Errors
+    /// [`Error::Missing`] if the file has changed or cannot be read, [`Error::Resource`] if there is no memory for it.
+    pub fn read(&self, name: &str) -> Result<RawTensor> {
+        let (info, mut file) = self.reopen(name)?;
+        let bytes = match self.strided.get(name) {
+            None => self.span(&mut file, name, info.begin, info.end)?,
+            Some(strided) => {
+                let span = self.span(&mut file, name, info.begin, info.end)?;
+                strided.gather(&span, info)
+            }
+        };
+        check_unchanged(&self.path, &file, self.stamp)?;
+        Ok(RawTensor {
+            file: self.path.clone(),
+            name: name.to_owned(),
+            dtype: info.dtype,
+            shape: info.shape.clone(),
+            hash: blake3::hash(&bytes).to_hex().to_string(),
+            bytes,
+        })
+    }
+
+    /// The bytes from `begin` to `end`, counted from the end of the header.
+    fn span(&self, file: &mut File, name: &str, begin: u64, end: u64) -> Result<Vec<u8>> {
+        let len = usize::try_from(end - begin).unwrap_or(usize::MAX);
+        let mut bytes = Vec::new();
+        bytes.try_reserve_exact(len).map_err(|_| Error::Resource {
+            what: format!("no memory for tensor `{}`", escape(name)),
+            expected: "enough memory".to_owned(),
+            found: format!("{len} bytes needed"),
+            hint: None,
+        })?;
+        let read = file
+            .seek(SeekFrom::Start(self.data_start + begin))
+            .and_then(|_| file.take(end - begin).read_to_end(&mut bytes))
+            .map_err(|err| unreadable(&self.path, &err))?;
+        self.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
+        if read == len { Ok(bytes) } else { Err(changed(&self.path)) }
+    }
+
+    /// Reads one tensor straight into `out` as `f64`, exactly, and returns the record of its bytes.
+    ///
+    /// Piece by piece: each is read, hashed and widened while it is in the cache, so there is no copy of the stored bytes. The hash is
+    /// made of the very bytes that the values come from: hashing the file in a pass of its own would read it twice, and could see
+    /// another file under the same name.
+    ///
+    /// # Errors
+    /// As [`Self::read`] and [`RawTensor::write_f64`].
+    pub fn read_f64(&self, name: &str, out: &mut [f64]) -> Result<InputRecord> {
+        if self.strided.contains_key(name) {
+            let raw = self.read(name)?;
+            raw.write_f64(out)?;
+            return Ok(raw.record());
+        }
+        let (info, file) = self.reopen(name)?;
+        let float = FloatType::of(info.dtype).ok_or_else(|| not_full_precision(&self.path, name, info.dtype))?;
+        check_len(info.len(), out.len())?;
+        let per_piece = PIECE / float.size();
+        let mut piece = vec![0_u8; PIECE.min(info.len() * float.size())];
+        let (mut hasher, mut bad) = (blake3::Hasher::new(), NonFinite::default());
+        for (at, values) in out.chunks_mut(per_piece).enumerate() {
+            let bytes = &mut piece[..values.len() * float.size()];
+            self.fill(&file, bytes, info.begin + (at * PIECE) as u64)?;
+            hasher.update(bytes);
+            if !widen(float, bytes, values) {
+                bad.count(values, at * per_piece);
+            }
+        }
+        check_unchanged(&self.path, &file, self.stamp)?;
+        bad.refuse(&self.path, name, &info.shape)?;
+        let hash = hasher.finalize().to_hex().to_string();
+        Ok(InputRecord::of_tensor(&self.path, name, info.dtype, hash))
+    }
+
+    fn reopen(&self, name: &str) -> Result<(&TensorInfo, File)> {
+        let info = self.info(name).ok_or_else(|| Error::missing(&self.path, format!("has no tensor `{}`", escape(name))))?;
+        let (file, stamp) = open_regular(&self.path)?;
+        if stamp != self.stamp {
+            return Err(changed(&self.path));
+        }
+        Ok((info, file))
+    }
+
+    fn fill(&self, file: &File, bytes: &mut [u8], offset: u64) -> Result<()> {
+        self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        file.read_exact_at(bytes, self.data_start + offset).map_err(|err| match err.kind() {
+            std::io::ErrorKind::UnexpectedEof => changed(&self.path),
+            _ => unreadable(&self.path, &err),
+        })
+    }
+}
+
+fn check_unchanged(path: &Path, file: &File, stamp: Stamp) -> Result<()> {
+    if Stamp::now(path, file)? == stamp { Ok(()) } else { Err(changed(path)) }
+}
+
+fn changed(path: &Path) -> Error {
+    Error::missing(path, "changed while it was being read; expected the same size and time throughout, found others")
+        .with_hint("run again when nothing writes to it")
+}
+
+fn is_pickle_name(path: &Path) -> bool {
+    let name = path.file_name().map(|name| name.to_string_lossy().to_ascii_lowercase()).unwrap_or_default();
+    [".bin", ".pt", ".pth", ".ckpt"].iter().any(|end| name.ends_with(end))
+}
+
+/// Whether a file with the name of a pickle is a safetensors file by its first bytes: some models are published so.
+fn looks_like_safetensors(path: &Path, file: &File) -> Result<bool> {
+    let mut start = [0_u8; 9];
+    match file.read_exact_at(&mut start, 0) {
+        Ok(()) => Ok(start[8] == b'{' && start[..4] != ZIP && start[6] == 0 && start[7] == 0),
+        Err(err) if err.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(err) => Err(unreadable(path, &err)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::*;
+    use crate::checkpoint::generate::{Tensor, f32_tensor, file, raw, zero_tensor};
+
+    fn written(bytes: &[u8]) -> (tempfile::TempDir, PathBuf) {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.safetensors");
+        std::fs::write(&path, bytes).unwrap();
+        (dir, path)
+    }
+
+    #[test]
+    fn tensors_come_back_as_they_were() {
+        let tensors = [f32_tensor("b", &[3, 4]), f32_tensor("a\u{1b}\n\0", &[5]), zero_tensor("empty", "I64", &[0, 7], 0)];
+        let (_dir, path) = written(&file(&tensors));
+        let opened = WeightsFile::open(&path).unwrap();
+        assert_eq!(opened.names().collect::<Vec<_>>(), ["a\u{1b}\n\0", "b", "empty"]);
+        for tensor in &tensors {
+            let read = opened.read(&tensor.name).unwrap();
+            assert_eq!((read.bytes(), read.hash.as_str()), (&tensor.bytes[..], blake3::hash(&tensor.bytes).to_hex().as_str()));
+        }
+        assert_eq!(opened.read("c").unwrap_err().exit_code(), 3);
+        assert!(opened.info("empty").unwrap().is_empty());
+    }
+
+    #[test]
+    fn every_accepted_file_is_accepted_by_the_reference_reader() {
+        let bytes = file(&[f32_tensor("b", &[3, 4]), zero_tensor("a", "F8_E4M3", &[5], 5), zero_tensor("f", "F4", &[4], 2)]);
+        let (_dir, path) = written(&bytes);
+        let opened = WeightsFile::open(&path).unwrap();
+        let reference = safetensors::SafeTensors::deserialize(&bytes).unwrap();
+        for name in opened.names() {
+            let (ours, theirs) = (opened.read(name).unwrap(), reference.tensor(name).unwrap());
+            assert_eq!((ours.dtype, &ours.shape[..], ours.bytes()), (theirs.dtype(), theirs.shape(), theirs.data()));
+        }
+    }
+
+    #[test]
+    fn an_empty_file_of_no_tensors_and_padding_are_fine() {
+        let (_dir, path) = written(&raw(b"{}   ", b""));
+        assert_eq!(WeightsFile::open(&path).unwrap().names().count(), 0);
+    }
+
+    #[test]
+    fn pieces_join_exactly() {
+        let count = 2 * PIECE as u64 / 4 + 77;
+        let mut tensor = f32_tensor("w", &[count]);
+        let (_dir, path) = written(&file(&[f32_tensor("a", &[3]), tensor.clone()]));
+        let opened = WeightsFile::open(&path).unwrap();
+        let mut out = vec![0.0; count as usize];
+        let hash = opened.read_f64("w", &mut out).unwrap().blake3;
+        let whole = opened.read("w").unwrap();
+        assert_eq!((hash, out), (whole.hash.clone(), whole.to_f64().unwrap()));
+        let at = count as usize - 2;
+        tensor.bytes[4 * at..4 * at + 4].copy_from_slice(&f32::NAN.to_le_bytes());
+        let (_dir, path) = written(&file(&[tensor]));
+        let opened = WeightsFile::open(&path).unwrap();
+        let error = opened.read_f64("w", &mut vec![0.0; count as usize]).unwrap_err();
+        assert!(error.to_string().contains(&format!("1 of NaN or Inf, the first (NaN) at index [{at}]")), "{error}");
+    }
+
+    #[test]
+    fn a_file_that_changes_is_refused() {
+        let bytes = file(&[f32_tensor("w", &[8])]);
+        for change in [&bytes[..bytes.len() - 1], &[&bytes[..], &[0]].concat()] {
+            let (_dir, path) = written(&bytes);
+            let opened = WeightsFile::open(&path).unwrap();
+            std::fs::write(&path, change).unwrap();
+            let error = opened.read("w").unwrap_err();
+            assert_eq!(error.exit_code(), 3);
+            assert!(error.to_string().contains("changed while"), "{error}");
+        }
+        let (_dir, path) = written(&bytes);
+        let opened = WeightsFile::open(&path).unwrap();
+        std::fs::remove_file(&path).unwrap();
+        assert_eq!(opened.read_f64("w", &mut [0.0; 8]).unwrap_err().exit_code(), 3);
+    }
+
+    #[test]
+    fn many_empty_tensors_open_quickly() {
+        let tensors: Vec<Tensor> = (0..200_000).map(|at| zero_tensor(&format!("t{at}"), "F32", &[0], 0)).collect();
+        let (_dir, path) = written(&file(&tensors));
+        let start = Instant::now();
+        assert_eq!(WeightsFile::open(&path).unwrap().names().count(), 200_000);
+        assert!(start.elapsed().as_secs() < 5);
+    }
+}

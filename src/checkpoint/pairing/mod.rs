@@ -1,0 +1,171 @@
+//! Which base weight each adapted layer belongs to.
+//!
+//! The class a model was trained in and the class it was published from differ in the prefixes of their tensor names. The
+//! name is resolved in this order: exactly; with known prefixes added or stripped; by the longest dotted suffix that only one
+//! base tensor has, or only one of its shape. The last never drops the layer index: a suffix that holds in every layer says nothing.
+
+mod fused;
+mod paired;
+mod resolve;
+mod rules;
+
+use std::collections::HashMap;
+use std::path::Path;
+
+use crate::checkpoint::adapter::Adapter;
+use crate::checkpoint::adapter::source::AdapterLayer;
+use crate::checkpoint::base::BaseModel;
+use crate::checkpoint::files::tensor::{FloatType, TensorInfo, matrix_shape, not_full_precision, show_shape};
+use crate::error::{Error, Result, escape, show_path};
+pub use paired::{Block, PairedLayer, PairedModule};
+use resolve::BaseIndex;
+pub use rules::{NameMap, PairingRules, Split};
+
+/// Finds the base weight of every layer of an adapter, checks the shapes, and takes fused projections apart where that is asked for.
+///
+/// # Errors
+/// [`Error::Mismatch`] if a weight is not found, is ambiguous, is packed, has another shape, or is fused in a way that is not known.
+pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules) -> Result<Vec<PairedModule>> {
+    let index = BaseIndex::new(base);
+    let mut taken: HashMap<String, &str> = HashMap::new();
+    let mut modules = Vec::with_capacity(adapter.modules.len());
+    for module in &adapter.modules {
+        let mut layers = Vec::with_capacity(module.layers.len());
+        for layer in &module.layers {
+            let tensor = index.resolve(layer, rules)?;
+            if let Some(other) = taken.insert(tensor.to_owned(), &layer.adapter_key) {
+                let what = format!("base tensor `{}` of {}", escape(tensor), show_path(base.path()));
+                let found = format!("`{}` and `{}`", escape(other), escape(&layer.adapter_key));
+                return Err(Error::mismatch(adapter.weights_file(), what, "one layer for it", found));
+            }
+            layers.push(check_pair(adapter, layer, base, tensor)?);
+        }
+        modules.push(PairedModule { name: module.name.clone(), layers });
+    }
+    match rules.split {
+        None => Ok(modules),
+        Some(Split::Qkv) => fused::split_qkv(adapter, base, modules),
+    }
+}
+
+/// The warning where an adapter names another base model than the one given.
+#[must_use]
+pub fn base_name_warning(adapter: &Adapter, base: &BaseModel) -> Option<String> {
+    let named = adapter.config.base_model_name_or_path.as_deref()?;
+    let last = Path::new(named).file_name()?.to_string_lossy();
+    (last != base.display_name()).then(|| {
+        format!("the adapter was trained on `{}`, the base model given is `{}`", escape(named), escape(base.display_name()))
+    })
+}
+
+/// Checks type and shape of a base weight against the factors.
+fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor: &str) -> Result<PairedLayer> {
+    let file = base.file_of(tensor);
+    let info = base.info(tensor).ok_or_else(|| Error::missing(file, format!("has no tensor `{}`", escape(tensor))))?;
+    let float = check_dtype(base, tensor, info)?;
+    let [rows, columns] = matrix_shape(file, tensor, info)?;
+    let transposed = layer.w0_transposed;
+    let (d_out, d_in) = if transposed { (columns, rows) } else { (rows, columns) };
+    let (a, b) = ([layer.rank, layer.d_in], [layer.d_out, layer.rank]);
+    let stored = if transposed { format!(" (stored transposed, as {})", show_shape(&info.shape)) } else { String::new() };
+    let w0 = format!("W0 `{}` {}{stored} of {}", escape(tensor), show_shape(&[d_out, d_in]), show_path(file));
+    let wrong = |name: &str, expected: String, found: &[usize]| {
+        let what = format!("tensor `{}` does not fit {w0}", escape(name));
+        let error = Error::mismatch(adapter.weights_file(), what, expected, show_shape(found));
+        if layer.d_in == d_out && layer.d_out == d_in {
+            error.with_hint("the shapes fit the transpose of W0: is fan_in_fan_out right?")
+        } else {
+            error
+        }
+    };
+    if layer.d_in != d_in {
+        return Err(wrong(layer.source.tensor_a(), format!("[r, {d_in}] as W0 has {d_in} columns"), &a));
+    }
+    if layer.d_out != d_out {
+        return Err(wrong(layer.source.tensor_b(), format!("[{d_out}, r] as W0 has {d_out} rows"), &b));
+    }
+    Ok(PairedLayer {
+        adapter_layer: layer.clone(),
+        tensor: tensor.to_owned(),
+        transposed,
+        block: None,
+        d_out,
+        d_in,
+        w0_dtype: float.name().to_owned(),
+    })
+}
+
+fn check_dtype(base: &BaseModel, tensor: &str, info: &TensorInfo) -> Result<FloatType> {
+    let packing = tensor.strip_suffix(".weight").and_then(|path| base.packing(path));
+    match (FloatType::of(info.dtype), packing) {
+        (Some(float), None) => Ok(float),
+        (_, Some(kind)) => {
+            let what = format!("base weight `{}` needs full precision", escape(tensor));
+            Err(Error::mismatch(base.file_of(tensor), what, "F32, F16, BF16 or F64", format!("{} of {kind}", info.dtype))
+                .with_hint("give the unquantised base model with --base"))
+        }
+        (None, None) => Err(not_full_precision(base.file_of(tensor), tensor, info.dtype)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::checkpoint::generate::{self, Tensor, f32_tensor};
+
+    /// Pairs an adapter of one path with a base of some weights, all of W0's shape.
+    fn pair(path: &str, w0: [u64; 2], fan_in_fan_out: &str, weights: &[&str]) -> Result<Vec<PairedModule>> {
+        let dir = tempfile::tempdir().unwrap();
+        generate::good(dir.path());
+        generate::config(dir.path(), &[("fan_in_fan_out", fan_in_fan_out)]);
+        let (d_out, d_in) = if fan_in_fan_out == "true" { (w0[1], w0[0]) } else { (w0[0], w0[1]) };
+        let name = |factor| format!("base_model.model.{path}.lora_{factor}.weight");
+        generate::adapter(dir.path(), &[f32_tensor(&name("A"), &[2, d_in]), f32_tensor(&name("B"), &[d_out, 2])]);
+        let tensors: Vec<Tensor> = weights.iter().map(|name| f32_tensor(&format!("{name}.weight"), &w0)).collect();
+        generate::base(dir.path(), &tensors);
+        let adapter = Adapter::open(&dir.path().join("adapter"), "adapter".to_owned())?;
+        pair_with_base(&adapter, &BaseModel::open(&dir.path().join("base"))?, &PairingRules::default())
+    }
+
+    fn tensor_for(path: &str, weights: &[&str]) -> String {
+        pair(path, [6, 6], "false", weights).unwrap()[0].layers[0].tensor.clone()
+    }
+
+    #[test]
+    fn names_are_resolved_in_order() {
+        for (path, weights, expected) in [
+            ("bert.layer.0.q", &["bert.layer.0.q", "layer.0.q"][..], "bert.layer.0.q"),
+            ("bert.layer.0.q", &["roberta.layer.0.q", "layer.0.q"], "layer.0.q"),
+            ("layer.0.q", &["bert.layer.0.q", "bert.layer.1.q"], "bert.layer.0.q"),
+            ("roberta.layer.0.q", &["model.bert.layer.0.q", "x.layer.0.q"], "model.bert.layer.0.q"),
+            (
+                "model.layers.0.q",
+                &["model.language_model.layers.0.q", "model.vision.layers.0.q"],
+                "model.language_model.layers.0.q",
+            ),
+            ("transformer.h.11.attn.c", &["h.1.attn.c", "h.11.attn.c"], "h.11.attn.c"),
+            ("deep.text.layers.3.q", &["text.layers.3.q", "vision.layers.3.q"], "text.layers.3.q"),
+            ("lm_head", &["x.lm_head", "x.y"], "x.lm_head"),
+        ] {
+            assert_eq!(tensor_for(path, weights), format!("{expected}.weight"), "{path}");
+        }
+    }
+
+    #[test]
+    fn a_suffix_without_the_layer_says_nothing() {
+        let error = pair("x.layer.5.attention.q", [6, 6], "false", &["y.layer.0.attention.q"]).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+        assert!(error.to_string().contains("`*.layer.5.attention.q.weight`"), "{error}");
+        let error = pair("x.pooler.q", [6, 6], "false", &["y.decoder.q"]).unwrap_err();
+        assert_eq!(error.exit_code(), 5);
+    }
+
+    #[test]
+    fn weights_stored_the_other_way_are_told() {
+        let modules = pair("h.0.c_attn", [4, 9], "true", &["h.0.c_attn"]).unwrap();
+        let layer = &modules[0].layers[0];
+        assert_eq!((layer.transposed, layer.d_out, layer.d_in, layer.w0_dtype.as_str()), (true, 9, 4, "F32"));
+        let plain = pair("h.0.c_attn", [4, 9], "false", &["h.0.c_attn"]).unwrap();
+        assert_eq!((plain[0].layers[0].transposed, plain[0].layers[0].d_out), (false, 4));
+    }
+}

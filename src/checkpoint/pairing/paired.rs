@@ -1,0 +1,42 @@
+//! An adapter's modules and layers with the base weight of each.
+
+use crate::checkpoint::adapter::source::AdapterLayer;
+
+/// A module all of whose layers have their base weight, with shapes that fit.
+#[derive(Debug, Clone)]
+pub struct PairedModule {
+    /// The module's name.
+    pub name: String,
+    /// Its layers, sorted by index.
+    pub layers: Vec<PairedLayer>,
+}
+
+/// An adapted layer and its base weight W0 `[d_out, d_in]`.
+#[derive(Debug, Clone)]
+pub struct PairedLayer {
+    /// The adapter's side.
+    pub adapter_layer: AdapterLayer,
+    /// The base tensor's name.
+    pub tensor: String,
+    /// Whether W0 is stored `[d_in, d_out]` (`fan_in_fan_out`, embeddings).
+    pub transposed: bool,
+    /// The rows of a fused weight that this layer is, if it is only a part of one.
+    pub block: Option<Block>,
+    /// Rows of W0 (of the block).
+    pub d_out: usize,
+    /// Columns of W0.
+    pub d_in: usize,
+    /// The stored type of W0.
+    pub w0_dtype: String,
+}
+
+/// Part of a fused weight: some of its rows, and the same rows of B; A belongs to all parts.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Block {
+    /// Its name (`q`, `k` or `v`), the last part of the module's name.
+    pub name: &'static str,
+    /// The first row.
+    pub first: usize,
+    /// All rows of the fused weight.
+    pub rows_of_whole: usize,
+}
