@@ -62,6 +62,7 @@ pub mod error;
 pub mod figure;
 pub mod linalg;
 pub mod measures;
+pub mod output;
 pub mod report;
 pub mod shared_theta;
 pub mod similarity;

@@ -12,9 +12,10 @@ use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result, escape};
 use crate::linalg::lapack::blas_description;
+use crate::output::{InputRecord, Manifest, OutputDir, only_base_name};
 use crate::report::{REPORT_FILE, report_html};
 use crate::study::{AnalyzeConfig, parse_bytes, prepare_across};
-use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, Shards, only_base_name, summary_json, write_study};
+use crate::table::{AcrossRow, Shards, summary_json, write_study};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

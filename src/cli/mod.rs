@@ -31,8 +31,8 @@ use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result, escape, in_words};
 use crate::linalg::lapack::use_one_blas_thread;
+use crate::output::InputRecord;
 use crate::study::{blas_cannot_start, check_address_space};
-use crate::table::InputRecord;
 use terminal::{ColorChoice, Terminal};
 
 /// How a command ended that did not fail.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::text;
-use crate::table::{InputRecord, Manifest};
+use crate::output::{InputRecord, Manifest};
 
 /// More adapters are not listed.
 pub(super) const MOST_ADAPTERS: usize = 100;
@@ -132,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::table::AdapterRecord;
+    use crate::output::AdapterRecord;
 
     fn manifest() -> Manifest {
         let mut manifest = Manifest::new(vec!["condlora".into()]);
