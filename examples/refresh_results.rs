@@ -17,10 +17,11 @@ use std::convert::Infallible;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
+use condlora::output::write_files_atomically;
 use condlora::table::columns::{CellValue, Row};
 use condlora::table::csv::read_rows;
 use condlora::table::phi_matrix::read_phi_matrix;
-use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, write_files_atomically};
+use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
 
 /// By how much a number may move: absolute below 1, relative above.
 const NOISE: f64 = 1e-9;

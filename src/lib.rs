@@ -64,6 +64,7 @@ mod inputs;
 mod layer_matrix;
 pub mod linalg;
 pub mod measures;
+pub mod output;
 pub mod record;
 pub mod report;
 pub mod shared_theta;

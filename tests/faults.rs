@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use condlora::table::manifest::is_our_output;
+use condlora::output::manifest::is_our_output;
 use shared::checkpoint::{PLAIN, square_layers, write_adapter, write_base};
 use shared::program::{analyze, files};
 

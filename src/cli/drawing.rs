@@ -8,7 +8,8 @@ use crate::error::{Error, Result};
 use crate::figure::{
     CellOrder, ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureOptions, draw_study_in_turn,
 };
-use crate::table::{OutputDir, Tables, write_files_atomically};
+use crate::output::{OutputDir, write_files_atomically};
+use crate::table::Tables;
 
 /// What files figures become.
 #[derive(Debug, Args)]

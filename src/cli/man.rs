@@ -7,7 +7,7 @@ use clap::Args;
 use super::terminal::Terminal;
 use super::{Outcome, manual};
 use crate::error::{Result, show_path};
-use crate::table::write_files_atomically;
+use crate::output::write_files_atomically;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

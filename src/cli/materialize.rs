@@ -11,8 +11,8 @@ use super::terminal::Terminal;
 use super::{Global, Outcome};
 use crate::checkpoint::{FloatType, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
 use crate::error::{Result, escape, show_path};
+use crate::output::{Manifest, OutputDir};
 use crate::shared_theta::{MaterializeParams, MaterializedSize, prepare_materialization};
-use crate::table::{Manifest, OutputDir};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -13,10 +13,11 @@ use super::{Global, Outcome, summary};
 use crate::error::{Error, Result, escape};
 use crate::inputs::parse_bytes;
 use crate::linalg::lapack::blas_description;
+use crate::output::{Manifest, OutputDir, only_base_name};
+use crate::record::InputRecord;
 use crate::report::{REPORT_FILE, report_html};
 use crate::study::{AnalyzeConfig, prepare_across};
-use crate::table::{AcrossRow, Manifest, OutputDir, Shards, only_base_name, summary_json, write_study};
-use crate::record::InputRecord;
+use crate::table::{AcrossRow, Shards, summary_json, write_study};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

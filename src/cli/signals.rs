@@ -4,7 +4,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::error::{Error, Result, in_words};
-use crate::table::remove_temporaries;
+use crate::output::remove_temporaries;
 
 /// Starts the thread that waits for a signal.
 pub(super) fn watch() -> Result<()> {

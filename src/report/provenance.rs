@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::Value;
 
 use super::text;
-use crate::table::Manifest;
+use crate::output::Manifest;
 use crate::record::InputRecord;
 
 /// More adapters are not listed.
@@ -133,7 +133,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::table::AdapterRecord;
+    use crate::output::AdapterRecord;
 
     fn manifest() -> Manifest {
         let mut manifest = Manifest::new(vec!["condlora".into()]);

@@ -7,9 +7,9 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use super::file_name::matrix_path;
-use super::output::OutputDir;
 use super::phi_matrix::PhiMatrix;
 use crate::error::Result;
+use crate::output::OutputDir;
 use crate::terms::{MatrixKind, Side};
 
 /// The folder of all files of this kind.

@@ -13,10 +13,10 @@ use serde_json::Value;
 
 use super::columns::Row;
 use super::format::TableFormat;
-use super::manifest::{AdapterRecord, Host, MANIFEST_FILE, MergedFrom, ShardRecord, is_our_output};
 use super::rows::{GridRow, MeasureRow, Tables, TrainingRow};
 use super::{csv, in_words, parquet};
 use crate::error::{Error, Result, escape};
+use crate::output::manifest::{AdapterRecord, Host, MANIFEST_FILE, MergedFrom, ShardRecord, is_our_output};
 use crate::record::InputRecord;
 
 /// Shards that fit together, and their rows.

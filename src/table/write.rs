@@ -3,11 +3,11 @@
 use super::columns::Row;
 use super::file_name::matrix_path;
 use super::format::TableFormat;
-use super::output::OutputDir;
 use super::phi_matrix::phi_matrices;
 use super::rows::Tables;
 use super::{csv, npy, parquet};
 use crate::error::Result;
+use crate::output::OutputDir;
 
 /// Writes `summary`, `similarity`, `conversion`, `spectrum`, and `across`, `measures`, `grid` and `training` (where they are there) in each of the
 /// formats that hold tables, and the φ matrices in `matrices/` (CSV) and `npy/`.

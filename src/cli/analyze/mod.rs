@@ -15,11 +15,10 @@ use super::terminal::Terminal;
 use super::{Global, Outcome, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
+use crate::output::{AdapterRecord, Manifest, OutputDir, ShardRecord, only_base_name};
 use crate::report::{REPORT_FILE, report_html};
 use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Study, Whole, prepare};
-use crate::table::{
-    AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json, write_study,
-};
+use crate::table::{TableFormat, Tables, summary_json, write_study};
 use crate::terms::Status;
 
 /// Runs the command.

@@ -8,8 +8,8 @@ use serde::Deserialize;
 use serde_json::Value;
 
 use super::super::in_words;
-use super::super::manifest::{AdapterRecord, MANIFEST_FILE, Manifest, is_our_output};
 use crate::error::{Error, Result, escape};
+use crate::output::manifest::{AdapterRecord, MANIFEST_FILE, Manifest, is_our_output};
 
 /// A manifest that was read back.
 #[derive(Debug, Clone)]

@@ -12,9 +12,9 @@ use std::path::Path;
 
 pub use self::manifest::SavedManifest;
 use super::columns::Row;
-use super::manifest::{MANIFEST_FILE, only_base_name};
 use super::rows::{CompareRow, ConversionRow, FitRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
 use crate::error::{Error, Result};
+use crate::output::manifest::{MANIFEST_FILE, only_base_name};
 use file::TableFile;
 
 /// What `analyze`, `merge`, `compare` or `fit` left in a directory.

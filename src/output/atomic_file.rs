@@ -4,10 +4,9 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::in_words;
 use super::sync::sync_all;
 use super::temporaries::{Purpose, Registry, TEMPORARIES, Temporary, make_parents, remove_made, remove_path, temporary_name};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_words};
 
 /// Writes a file by way of a temporary one beside it. Returns whether it changed: a file that holds these bytes
 /// already is not touched.

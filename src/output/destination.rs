@@ -5,9 +5,8 @@ use std::ffi::OsString;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::in_words;
 use super::manifest::FoundManifest;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, in_words};
 
 /// The resolved place of an output directory.
 #[derive(Debug)]

@@ -3,20 +3,29 @@
 //! Whatever happens before that step, what was there before is untouched and nothing else is left; after it, the new
 //! output is there in full. A run that is killed outright leaves its sibling, which the next run removes.
 
+pub mod atomic_file;
+mod destination;
+pub mod manifest;
+mod sync;
+mod temporaries;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{File, Permissions};
 use std::io::{self, BufWriter, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
-use super::destination::{Destination, Occupant, occupant};
-use super::in_words;
-use super::manifest::{MANIFEST_FILE, Manifest};
-use super::sync::sync_all;
-use super::temporaries::{
+pub use atomic_file::{write_file_atomically, write_files_atomically};
+pub use manifest::{AdapterRecord, InputRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
+pub use temporaries::remove_temporaries;
+
+use crate::error::{Result, in_words};
+use destination::{Destination, Occupant, occupant};
+use manifest::MANIFEST_FILE;
+use sync::sync_all;
+use temporaries::{
     Purpose, Registry, TEMPORARIES, Temporary, clear_stale, lock_dir, make_parents, remove_made, remove_path, temporary_name,
 };
-use crate::error::Result;
 
 /// How much room must be there before anything is computed. The smallest study writes about this much.
 const LEAST_ROOM: usize = 32 << 10;
