@@ -2,12 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::FigureOptions;
-use super::bar::Mark;
-use super::font::{fit, printable};
-use super::group::{Grid, matrix_name, phi_name};
+use super::groups::{Grid, matrix_name, phi_name};
 use super::heatmap::{Picture, cell_size, in_order};
-use super::panel::{Labels, names_line};
+use super::options::FigureOptions;
+use super::parts::bar::Mark;
+use super::parts::panel::{Labels, names_line};
+use super::scene::font::{fit, printable};
 use super::scene::{SCALE, Scene};
 use crate::table::gather;
 use crate::table::rows::AcrossRow;

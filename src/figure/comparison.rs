@@ -2,8 +2,9 @@
 
 use rayon::prelude::*;
 
-use super::drawn::{DrawnFigure, FigureKind, render};
-use super::{FigureOptions, layers};
+use super::kind::{DrawnFigure, FigureKind, render};
+use super::layers;
+use super::options::FigureOptions;
 use crate::error::Result;
 use crate::table::gather;
 use crate::table::rows::CompareRow;

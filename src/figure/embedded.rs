@@ -1,12 +1,14 @@
 //! What a page takes from the figures: the cells' colours, a picture of very many cells, an adapter's overview.
 
-use super::bitmap;
-use super::colour::{self, Rgb};
-use super::group::{Group, groups_of};
+use super::all::ranks_by_adapter;
+use super::context::FigureContext;
+use super::groups::{Group, groups_of};
 use super::heatmap::scale_end;
-use super::study::ranks_by_adapter;
-use super::svg::{base64, to_svg};
-use super::{ColourMap, FigureContext, FigureOptions, overview};
+use super::options::{ColourMap, FigureOptions};
+use super::overview;
+use super::render::bitmap;
+use super::render::svg::{base64, to_svg};
+use super::scene::colour::{self, Rgb};
 use crate::error::Result;
 use crate::table::rows::Tables;
 

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
-use super::colour;
-use super::drawn::{DrawnFigure, FigureKind, render};
-use super::font::{self, fit, printable};
+use super::context::FigureContext;
+use super::kind::{DrawnFigure, FigureKind, render};
 use super::layers::update_name;
+use super::options::FigureOptions;
+use super::parts::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
+use super::parts::ticks::labelled_layers;
+use super::scene::colour;
+use super::scene::font::{self, fit, printable};
 use super::scene::{Anchor, Scene};
-use super::ticks::labelled_layers;
-use super::{FigureContext, FigureOptions};
 use crate::error::Result;
 use crate::table::gather;
 use crate::table::rows::FitRow;

@@ -1,15 +1,15 @@
 //! The paper's figure: one matrix of φ over all pairs of layers.
 
 use super::across;
-use super::bar::{Bar, Mark};
-use super::colour;
-use super::dendrogram::{self, Dendrogram};
-use super::font::{self, HALF_CAP, fit, printable, wrap};
-use super::group::{Grid, Group, matrix_name, phi_name};
-use super::panel::{self, Labels, Paint, Panel, PanelFonts};
+use super::groups::{Grid, Group, matrix_name, phi_name};
+use super::options::{CellOrder, ColourMap, ColourScale, FigureOptions};
+use super::parts::bar::{Bar, Mark};
+use super::parts::dendrogram::{self, Dendrogram};
+use super::parts::linkage::Tree;
+use super::parts::panel::{self, Labels, Paint, Panel, PanelFonts};
+use super::scene::colour;
+use super::scene::font::{self, HALF_CAP, fit, printable, wrap};
 use super::scene::{Anchor, SCALE, Scene};
-use super::similar::Tree;
-use super::{CellOrder, ColourMap, ColourScale, FigureOptions};
 use crate::terms::Status;
 
 const MARGIN: f64 = 14.0;

@@ -4,9 +4,9 @@
 
 use std::collections::HashMap;
 
-use super::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
-use super::colour;
-use super::font::{fit, printable};
+use super::parts::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
+use super::scene::colour;
+use super::scene::font::{fit, printable};
 use super::scene::{Anchor, Scene};
 use crate::table::CompareRow;
 use crate::terms::UpdateMatrix;
@@ -144,7 +144,7 @@ impl Panel<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::font::{self, HALF_CAP};
+    use super::super::scene::font::{self, HALF_CAP};
     use super::super::scene::{Item, SCALE, Text};
     use super::*;
     use crate::terms::Status;

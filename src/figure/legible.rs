@@ -1,13 +1,13 @@
 //! What makes a figure legible, held for every kind of figure: text in the picture, none over another, none too small, and contrast.
 
-use super::colour::{Rgb, WHITE, contrast};
-use super::font::{self, HALF_CAP};
-use super::group::{Group, groups};
+use super::context::FigureContext;
+use super::groups::{Group, groups};
+use super::options::{CellOrder, ColourMap, ColourScale, FigureOptions};
+use super::render::svg;
+use super::scene::colour::{Rgb, WHITE, contrast};
+use super::scene::font::{self, HALF_CAP};
 use super::scene::{Anchor, Cells, Item, SCALE, Scene, Text};
-use super::{
-    CellOrder, ColourMap, ColourScale, FigureContext, FigureOptions, across, by_number, heatmap, layers, overview, spectrum, svg,
-    training,
-};
+use super::{across, grid, heatmap, layers, overview, spectrum, training};
 use crate::table::rows::{AcrossRow, CompareRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables, TrainingRow};
 use crate::terms::{MatrixKind, Side, Status, UpdateMatrix};
 
@@ -308,7 +308,7 @@ fn spectra_grids_and_training_curves_are_legible() {
         };
         let rows: Vec<GridRow> = (1..=r).flat_map(|i| (1..=r).map(move |j| row(i, j))).collect();
         for options in ways() {
-            for grid in by_number::groups(&rows) {
+            for grid in grid::groups(&rows) {
                 check(&grid.scene(&options), &format!("{r} x {r} numbers of vectors"));
             }
         }

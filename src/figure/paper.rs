@@ -3,15 +3,16 @@
 
 use rayon::prelude::*;
 
-use super::bar::{Bar, Mark};
-use super::colour;
-use super::drawn::{DrawnFigure, FigureKind, render};
-use super::font::{self, HALF_CAP, fit, printable, wrap};
-use super::group::{self, Grid, Group, matrix_name};
+use super::context::FigureContext;
+use super::groups::{self, Grid, Group, matrix_name};
 use super::heatmap::{cell_size, scale_end, two_decimals};
-use super::panel::{self, Labels, Paint, Panel, PanelFonts};
+use super::kind::{DrawnFigure, FigureKind, render};
+use super::options::{ColourScale, FigureOptions};
+use super::parts::bar::{Bar, Mark};
+use super::parts::panel::{self, Labels, Paint, Panel, PanelFonts};
+use super::scene::colour;
+use super::scene::font::{self, HALF_CAP, fit, printable, wrap};
 use super::scene::{Anchor, SCALE, Scene};
-use super::{ColourScale, FigureContext, FigureOptions};
 use crate::error::Result;
 use crate::table::gather;
 use crate::table::rows::Tables;
@@ -45,7 +46,7 @@ pub fn draw_paper(
     context: &FigureContext<'_>,
     options: &FigureOptions,
 ) -> Result<Vec<(String, Vec<DrawnFigure>)>> {
-    let groups = group::groups(tables);
+    let groups = groups::groups(tables);
     let compared = groups.iter().filter(|group| matches!(group.matrix, MatrixKind::A | MatrixKind::B));
     let pairs = gather(compared, |group| (group.adapter, group.module, group.side, group.i, group.j));
     let mut pairs: Vec<Pair<'_>> = pairs.into_iter().map(|(_, groups)| Pair { groups }).collect();

@@ -1,11 +1,11 @@
 //! Where everything on an overview stands.
 
 use super::{Column, Overview, Row, Title};
-use crate::figure::colour;
-use crate::figure::font::{self, HALF_CAP, fit, wrap};
-use crate::figure::panel::{self, Labels, Panel, PanelFonts};
+use crate::figure::parts::panel::{self, Labels, Panel, PanelFonts};
+use crate::figure::parts::ticks::widest;
+use crate::figure::scene::colour;
+use crate::figure::scene::font::{self, HALF_CAP, fit, wrap};
 use crate::figure::scene::{Anchor, SCALE, Scene};
-use crate::figure::ticks::widest;
 
 const MARGIN: f64 = 14.0;
 const TITLE: f64 = 14.0;

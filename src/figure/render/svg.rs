@@ -9,10 +9,10 @@ use plotters::prelude::{Color, DrawingBackend, RGBColor, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontFamily, FontTransform, IntoFont, TextStyle};
 
-use super::bitmap::{self, bug};
-use super::colour::Rgb;
-use super::scene::{Anchor, Cells, Item, SCALE, Scene, Text};
 use crate::error::Result;
+use crate::figure::render::bitmap::{self, bug};
+use crate::figure::scene::colour::Rgb;
+use crate::figure::scene::{Anchor, Cells, Item, SCALE, Scene, Text};
 
 /// What a viewer should draw the text with: the widths were measured in the first.
 const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
@@ -28,7 +28,7 @@ const SIZE_DIVISOR: f64 = 1.24;
 ///
 /// # Errors
 /// Only where the encoding of an embedded picture fails, which would be a bug.
-pub(super) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
+pub(crate) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
     let mut drawn = String::new();
     let as_pictures = scene.cells() > MOST_RECTANGLES;
     draw(scene, as_pictures, &mut drawn)?;
@@ -150,7 +150,7 @@ fn picture(out: &mut String, block: &Cells) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

@@ -1,13 +1,13 @@
 //! Scenes to PNG, in bands: of a picture's pixels a few rows are in memory at a time.
 
-mod band;
+mod strip;
 
 use std::io::Write;
 
-use self::band::{Placed, draw};
-use super::Dpi;
-use super::scene::{Item, PER_INCH, Scene};
+use self::strip::{Placed, draw};
 use crate::error::{Error, Result};
+use crate::figure::options::Dpi;
+use crate::figure::scene::{Item, PER_INCH, Scene};
 
 /// Larger bitmaps are refused: programs that open them count pixels in 31 bits. An overview of a dozen modules at 2400 dpi has as many.
 const LARGEST: u64 = i32::MAX as u64;
@@ -16,7 +16,7 @@ const LARGEST: u64 = i32::MAX as u64;
 const BAND: usize = 2 << 20;
 
 /// Bytes that drawing takes whatever the bitmap's size: a band, and what the encoder has in hand.
-pub(super) const WHILE_DRAWN: u64 = BAND as u64 + (1 << 20);
+pub(crate) const WHILE_DRAWN: u64 = BAND as u64 + (1 << 20);
 
 /// Bytes of a pixel while it is drawn.
 const OF_A_PIXEL: usize = 3;
@@ -25,7 +25,7 @@ const OF_A_PIXEL: usize = 3;
 ///
 /// # Errors
 /// [`Error::Resource`] if the bitmap would be too large.
-pub(super) fn to_png(scene: &Scene, dpi: Dpi) -> Result<Vec<u8>> {
+pub(crate) fn to_png(scene: &Scene, dpi: Dpi) -> Result<Vec<u8>> {
     let scale = Scale::new(dpi);
     let (width, height) = scale.size(scene);
     let pixels = u64::from(width) * u64::from(height);
@@ -60,7 +60,7 @@ fn in_bands(scene: &Scene, scale: Scale, most: usize) -> Result<Vec<u8>> {
 }
 
 /// About the bytes that drawing a scene takes, with those that come of it.
-pub(super) fn bytes_while_drawn(scene: &Scene, dpi: Dpi) -> u64 {
+pub(crate) fn bytes_while_drawn(scene: &Scene, dpi: Dpi) -> u64 {
     let scale = Scale::new(dpi);
     let (width, height) = scale.size(scene);
     // The encoder has three rows beside the band's.
@@ -71,7 +71,7 @@ pub(super) fn bytes_while_drawn(scene: &Scene, dpi: Dpi) -> u64 {
 
 /// About the bytes that so many pixels are compressed to: the finer they are, the less each says. Overviews of few layers have 0.24, 0.10,
 /// 0.054 and 0.033 bytes a pixel at 72, 192, 600 and 1200 dpi.
-pub(super) fn compressed(pixels: f64, dpi: Dpi) -> u64 {
+pub(crate) fn compressed(pixels: f64, dpi: Dpi) -> u64 {
     const AT_192: f64 = 0.18;
     const POWER: f64 = 0.75;
     (pixels * AT_192 * (192.0 / f64::from(dpi.get())).powf(POWER)) as u64
@@ -122,7 +122,7 @@ impl Scale {
 }
 
 /// Encodes the RGB pixels that `draw` writes row by row, with their density where one is given.
-pub(super) fn encode(
+pub(crate) fn encode(
     width: u32,
     height: u32,
     per_metre: Option<u32>,
@@ -145,15 +145,15 @@ pub(super) fn encode(
 }
 
 /// Drawing into memory fails only if this module is wrong.
-pub(super) fn bug(error: &dyn std::error::Error) -> Error {
+pub(crate) fn bug(error: &dyn std::error::Error) -> Error {
     Error::Shape { what: "drawing a figure", expected: "success".to_owned(), found: error.to_string() }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::colour::{INK, Rgb};
-    use super::super::scene::{Anchor, Cells};
     use super::*;
+    use crate::figure::scene::colour::{INK, Rgb};
+    use crate::figure::scene::{Anchor, Cells};
 
     /// A scene with every kind of item, in every direction and out of every side of the picture.
     fn everything() -> Scene {

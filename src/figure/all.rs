@@ -6,13 +6,15 @@ use std::ops::Range;
 use rayon::prelude::*;
 
 use super::across::{self, Across};
-use super::by_number::{self, ByNumber};
-use super::drawn::{DrawnFigure, FigureKind, bytes_while_drawn, render};
-use super::group::{self, Group};
+use super::context::FigureContext;
+use super::grid::{self, ByNumber};
+use super::groups::{self, Group};
+use super::kind::{DrawnFigure, FigureKind, bytes_while_drawn, render};
+use super::options::FigureOptions;
 use super::scene::Scene;
 use super::spectrum::{self, Spectra};
 use super::training::{self, Training};
-use super::{FigureContext, FigureOptions, heatmap, overview};
+use super::{heatmap, overview};
 use crate::error::Result;
 use crate::table::rows::Tables;
 
@@ -57,9 +59,9 @@ pub fn draw_study_in_turn(
     if options.formats.is_empty() {
         return Ok(());
     }
-    let groups = group::groups(tables);
+    let groups = groups::groups(tables);
     let of_adapters = across::groups(tables.across.as_deref().unwrap_or_default());
-    let by_number = by_number::groups(tables.grid.as_deref().unwrap_or_default());
+    let by_number = grid::groups(tables.grid.as_deref().unwrap_or_default());
     let spectra = spectrum::spectra(&tables.spectrum);
     let trainings = training::trainings(tables.training.as_deref().unwrap_or_default());
     let ranks = ranks_by_adapter(tables);

@@ -2,25 +2,25 @@
 
 use kodama::{Method, linkage};
 
-use super::group::Grid;
+use crate::figure::groups::Grid;
 
 /// Two branches that are joined, and where a dendrogram has them: positions along the leaves (0 is the middle of the first one)
 /// and dissimilarities across them (none for a leaf).
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Merge {
-    pub(super) at: [f64; 2],
-    pub(super) from: [Option<f64>; 2],
+pub(crate) struct Merge {
+    pub(crate) at: [f64; 2],
+    pub(crate) from: [Option<f64>; 2],
     /// Mean dissimilarity of the pairs that have one end in each branch.
-    pub(super) height: f64,
+    pub(crate) height: f64,
 }
 
 /// The tree over the rows of a grid.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     /// Which row stands at each place.
-    pub(super) order: Vec<usize>,
+    pub(crate) order: Vec<usize>,
     /// In rising order of height.
-    pub(super) merges: Vec<Merge>,
+    pub(crate) merges: Vec<Merge>,
 }
 
 /// A branch of the tree while it is built.
@@ -35,7 +35,7 @@ impl Tree {
     ///
     /// Of two branches the one whose rows stand earlier on average comes first, so that the order departs from the given one no more
     /// than the tree makes it (as R's `reorder.dendrogram` with the rows' numbers as weights).
-    pub(super) fn of(grid: &Grid) -> Self {
+    pub(crate) fn of(grid: &Grid) -> Self {
         let n = grid.n;
         let mut dissimilarities = Vec::with_capacity(n * n.saturating_sub(1) / 2);
         let one = |a: usize, b: usize| 1.0 - grid.values[a * n + b].unwrap_or(0.0).clamp(0.0, 1.0);
@@ -74,14 +74,14 @@ impl Tree {
     }
 
     /// The grid with its rows and columns in the tree's order.
-    pub(super) fn ordered(&self, grid: &Grid) -> Grid {
+    pub(crate) fn ordered(&self, grid: &Grid) -> Grid {
         let n = grid.n;
         let values = self.order.iter().flat_map(|a| self.order.iter().map(move |b| grid.values[a * n + b])).collect();
         Grid { n, values }
     }
 
     /// The lowest and the highest merge.
-    pub(super) fn span(&self) -> Option<(f64, f64)> {
+    pub(crate) fn span(&self) -> Option<(f64, f64)> {
         let heights = || self.merges.iter().map(|merge| merge.height);
         Some((heights().reduce(f64::min)?, heights().reduce(f64::max)?))
     }

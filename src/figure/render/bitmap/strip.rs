@@ -10,8 +10,8 @@ use plotters::prelude::{BitMapBackend, Color, DrawingBackend, RGBColor};
 
 use super::{OF_A_PIXEL, Scale, bug};
 use crate::error::Result;
-use crate::figure::colour::Rgb;
-use crate::figure::font;
+use crate::figure::scene::colour::Rgb;
+use crate::figure::scene::font;
 use crate::figure::scene::{Anchor, Cells, Item, Text};
 
 /// An item and the rows of pixels that it can touch.
@@ -218,7 +218,7 @@ fn rgb(Rgb(r, g, b): Rgb) -> RGBColor {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::Dpi;
+    use crate::figure::options::Dpi;
 
     #[test]
     fn distances_are_to_the_nearest_point_of_the_stretch() {

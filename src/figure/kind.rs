@@ -1,8 +1,8 @@
 //! Finished figures: what each shows, its bytes, and where it belongs.
 
-use super::bitmap;
+use super::options::{FigureFormat, FigureOptions};
+use super::render::{bitmap, encode};
 use super::scene::Scene;
-use super::{FigureFormat, FigureOptions, bytes_of};
 use crate::error::Result;
 use crate::table::file_name::{adapter_path, with_ending};
 use crate::terms::{MatrixKind, Side};
@@ -180,7 +180,7 @@ pub(super) fn bytes_while_drawn(scene: &Scene, options: &FigureOptions) -> u64 {
 /// One scene in every format asked for.
 pub(super) fn render(scene: &Scene, adapter: &str, kind: &FigureKind, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
     let one = |format: &FigureFormat| {
-        let bytes = bytes_of(scene, *format, options.dpi)?;
+        let bytes = encode(scene, *format, options.dpi)?;
         Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes })
     };
     options.formats.iter().map(one).collect()

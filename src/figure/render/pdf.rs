@@ -11,10 +11,10 @@ use krilla::paint::{Fill, LineCap, LineJoin, Stroke};
 use krilla::surface::Surface;
 use krilla::text::{Font, GlyphId, KrillaGlyph};
 
-use super::colour::Rgb;
-use super::font;
-use super::scene::{Anchor, Item, PER_INCH, Scene, Text};
 use crate::error::{Error, Result};
+use crate::figure::scene::colour::Rgb;
+use crate::figure::scene::font;
+use crate::figure::scene::{Anchor, Item, PER_INCH, Scene, Text};
 
 /// Points in one of the scene's device pixels.
 const POINTS: f32 = (72.0 / PER_INCH) as f32;
@@ -26,7 +26,7 @@ const ROUND: f32 = 0.552_284_8;
 ///
 /// # Errors
 /// Only where the library fails, which would be a bug.
-pub(super) fn to_pdf(scene: &Scene) -> Result<Vec<u8>> {
+pub(crate) fn to_pdf(scene: &Scene) -> Result<Vec<u8>> {
     let page = PageSettings::from_wh(scene.width as f32 * POINTS, scene.height as f32 * POINTS);
     let page = page.ok_or_else(|| bug("a page without a size"))?;
     let face = Font::new(font::FONT_FILE.into(), 0).ok_or_else(|| bug("the bundled font cannot be read"))?;
@@ -163,8 +163,8 @@ fn write(surface: &mut Surface<'_>, text: &Text, face: &Font) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::Cells;
     use super::*;
+    use crate::figure::scene::Cells;
 
     fn scene() -> Scene {
         let mut scene = Scene::new(100.0, 50.0, "a title".to_owned());

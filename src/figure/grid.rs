@@ -1,12 +1,12 @@
 //! φ(i, j) of two layers by every number of vectors (Hu et al. 2022, Figure 3): i from above to below, j from left to right.
 
-use super::FigureOptions;
-use super::bar::Mark;
-use super::font::printable;
-use super::group::{Grid, matrix_name};
+use super::groups::{Grid, matrix_name};
 use super::heatmap::{Picture, cell_size};
-use super::panel::Labels;
+use super::options::FigureOptions;
+use super::parts::bar::Mark;
+use super::parts::panel::Labels;
 use super::scene::Scene;
+use super::scene::font::printable;
 use crate::table::gather;
 use crate::table::rows::GridRow;
 use crate::terms::{MatrixKind, Side, Status};
@@ -106,7 +106,7 @@ impl ByNumber<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ColourScale;
+    use super::super::options::ColourScale;
     use super::*;
 
     fn row(i: usize, j: usize, phi: Option<f64>) -> GridRow {

@@ -2,15 +2,16 @@
 
 mod layout;
 
-use super::bar::{Bar, Mark};
-use super::colour::{self, Rgb};
-use super::font::printable;
-use super::group::{Grid, Group, matrix_name, phi_name};
-use super::heatmap::{scale_end, two_decimals};
-use super::panel::Paint;
-use super::scene::Scene;
-use super::ticks::number;
-use super::{ColourMap, FigureContext, FigureOptions};
+use crate::figure::context::FigureContext;
+use crate::figure::groups::{Grid, Group, matrix_name, phi_name};
+use crate::figure::heatmap::{scale_end, two_decimals};
+use crate::figure::options::{ColourMap, FigureOptions};
+use crate::figure::parts::bar::{Bar, Mark};
+use crate::figure::parts::panel::Paint;
+use crate::figure::parts::ticks::number;
+use crate::figure::scene::Scene;
+use crate::figure::scene::colour::{self, Rgb};
+use crate::figure::scene::font::printable;
 use crate::terms::{MatrixKind, Side, Status};
 
 /// The diverging scale reaches at least this far, and at most that far.
@@ -127,7 +128,7 @@ struct Title {
 /// The scene of an adapter's overview; none without Θ_A or Θ_B on the left side.
 ///
 /// `groups` are the adapter's, `ranks` its smallest and its largest.
-pub(super) fn scene(
+pub(crate) fn scene(
     adapter: &str,
     groups: &[&Group<'_>],
     ranks: Option<(usize, usize)>,

@@ -1,0 +1,8 @@
+//! What several figures are made of: squares of cells, colour bars, line charts, and the numbers along their axes.
+
+pub(super) mod bar;
+pub(super) mod chart;
+pub(super) mod dendrogram;
+pub(super) mod linkage;
+pub(super) mod panel;
+pub(super) mod ticks;
