@@ -16,7 +16,6 @@ mod grid;
 mod groups;
 mod heatmap;
 mod kind;
-mod layers;
 #[cfg(test)]
 mod legible;
 mod options;

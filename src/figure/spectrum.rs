@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use super::groups::matrix_name;
 use super::options::ColourMap;
 use super::parts::chart::{self, Axis, BELOW, LABEL, Plot, Points};
+use super::parts::names::matrix_name;
 use super::parts::ticks::{labelled_layers, widest};
 use super::scene::colour::{self, Rgb};
 use super::scene::font::{self, fit, printable};

@@ -124,7 +124,7 @@ impl Bar {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::scene::Item;
+    use crate::figure::scene::Element;
 
     fn bar(marks: &[(f64, &str)]) -> Bar {
         Bar {
@@ -148,8 +148,8 @@ mod tests {
         bar(&[(0.0208, "gaussian"), (0.0275, "W0 control"), (0.03, "another")]).draw(&mut scene);
         let mut right: Vec<i32> = Vec::new();
         let mut left: Vec<i32> = Vec::new();
-        for item in &scene.items {
-            if let Item::Text(text) = item {
+        for item in &scene.elements {
+            if let Element::Text(text) = item {
                 if text.anchor == Anchor::Start { right.push(text.y) } else { left.push(text.y) }
             }
         }
@@ -175,8 +175,8 @@ mod tests {
     fn marks_outside_the_scale_stay_on_the_bar() {
         let mut scene = Scene::new(200.0, 330.0, String::new());
         bar(&[(7.0, "far"), (-1.0, "low")]).draw(&mut scene);
-        for item in &scene.items {
-            if let Item::Rect { y, height, .. } = item {
+        for item in &scene.elements {
+            if let Element::Rect { y, height, .. } = item {
                 assert!(*y >= 17 && y + height <= 623);
             }
         }

@@ -91,21 +91,21 @@ pub(crate) fn left_space(tree: &Tree) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::figure::groups::Grid;
-    use crate::figure::scene::{Item, device};
+    use crate::figure::parts::values::SquareValues;
+    use crate::figure::scene::{Element, device};
 
     #[test]
     fn branch_points_stand_at_their_heights_and_leaves_begin_at_the_cells() {
         // φ 0.9 between 0 and 1, 0.5 between them and 2.
         let values = [1.0, 0.9, 0.5, 0.9, 1.0, 0.5, 0.5, 0.5, 1.0].map(Some).to_vec();
-        let tree = Tree::of(&Grid { n: 3, values });
+        let tree = Tree::of(&SquareValues { n: 3, values });
         let mut scene = Scene::new(200.0, 200.0, String::new());
         let dendrogram = Dendrogram { tree: &tree, x: 50.0, y: 100.0, cell: 20.0 };
         dendrogram.draw(&mut scene);
         let lines: Vec<((i32, i32), (i32, i32))> = scene
-            .items
+            .elements
             .iter()
-            .filter_map(|item| if let Item::Line { from, to, .. } = item { Some((*from, *to)) } else { None })
+            .filter_map(|item| if let Element::Line { from, to, .. } = item { Some((*from, *to)) } else { None })
             .collect();
         let at = |x: f64, y: f64| (device(x), device(y));
         // Above the columns, then the same turned, for each of the three strokes of a merge.

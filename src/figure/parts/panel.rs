@@ -3,7 +3,7 @@
 use crate::figure::parts::ticks::{every, labelled_layers, widest};
 use crate::figure::scene::colour::{self, Rgb};
 use crate::figure::scene::font::HALF_CAP;
-use crate::figure::scene::{Anchor, Cells, Item, Scene, device};
+use crate::figure::scene::{Anchor, Cells, Element, Scene, device};
 
 /// Length of a tick, and the space between it and its label.
 const TICK: f64 = 3.0;
@@ -87,7 +87,7 @@ impl Labels<'_> {
 }
 
 /// A panel and where it stands (CSS pixels; `x`, `y` the cells' upper left corner).
-pub(crate) struct Panel<'a> {
+pub(crate) struct CellPanel<'a> {
     pub(crate) x: f64,
     pub(crate) y: f64,
     pub(crate) cell: f64,
@@ -110,7 +110,7 @@ pub(crate) fn bottom_space(labels: Labels<'_>, fonts: PanelFonts, with_title: bo
     TICK + TICK_GAP + labels.depth(fonts.tick) + title
 }
 
-impl Panel<'_> {
+impl CellPanel<'_> {
     fn side(&self) -> f64 {
         self.cell * self.labels.len() as f64
     }
@@ -132,7 +132,7 @@ impl Panel<'_> {
 
     /// Adds the cells, and hatching over those without a value.
     fn hatch(&self, scene: &mut Scene, block: &Cells) {
-        scene.items.push(Item::Cells(block.clone()));
+        scene.elements.push(Element::Cells(block.clone()));
         let n = block.n;
         // Runs of missing cells in a row, joined with the same run in the row above.
         let mut open: Vec<(usize, usize, usize)> = Vec::new();
@@ -219,7 +219,7 @@ fn hatch_area(scene: &mut Scene, block: &Cells, columns: (usize, usize), rows: (
     while sum <= right + bottom {
         let from = (left.max(sum - bottom), bottom.min(sum - left));
         let to = (right.min(sum - top), top.max(sum - right));
-        scene.items.push(Item::Line { from, to, colour: colour::HATCH });
+        scene.elements.push(Element::Line { from, to, colour: colour::HATCH });
         sum += HATCH_STEP;
     }
 }

@@ -3,6 +3,7 @@
 pub(super) mod bitmap;
 #[cfg(feature = "pdf")]
 mod pdf;
+pub(super) mod png;
 pub(super) mod svg;
 
 use super::options::{Dpi, FigureFormat};

@@ -67,7 +67,7 @@ impl Cells {
 
 /// One thing to draw, at device pixels.
 #[derive(Debug, Clone, PartialEq)]
-pub(crate) enum Item {
+pub(crate) enum Element {
     Rect {
         x: i32,
         y: i32,
@@ -109,7 +109,7 @@ pub(crate) struct Scene {
     pub(crate) height: u32,
     /// What the figure shows, in one line, for a reader that cannot see it.
     pub(crate) title: String,
-    pub(crate) items: Vec<Item>,
+    pub(crate) elements: Vec<Element>,
 }
 
 /// CSS pixels to device pixels.
@@ -121,19 +121,19 @@ impl Scene {
     /// An empty figure of a size in CSS pixels.
     pub(crate) fn new(width: f64, height: f64, title: String) -> Self {
         let pixels = |css: f64| (css * SCALE).ceil().max(1.0) as u32;
-        Self { width: pixels(width), height: pixels(height), title, items: Vec::new() }
+        Self { width: pixels(width), height: pixels(height), title, elements: Vec::new() }
     }
 
     /// How many cells are in its blocks.
     pub(crate) fn cells(&self) -> usize {
-        self.items.iter().map(|item| if let Item::Cells(block) = item { block.fills.len() } else { 0 }).sum()
+        self.elements.iter().map(|item| if let Element::Cells(block) = item { block.fills.len() } else { 0 }).sum()
     }
 
     /// A filled rectangle between two corners. Corners are rounded, not sizes: neighbours share their edge.
     pub(crate) fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: Rgb) {
         let (left, top) = (device(x), device(y));
-        let item = Item::Rect { x: left, y: top, width: device(x + width) - left, height: device(y + height) - top, fill };
-        self.items.push(item);
+        let item = Element::Rect { x: left, y: top, width: device(x + width) - left, height: device(y + height) - top, fill };
+        self.elements.push(item);
     }
 
     /// The outline of a rectangle, half a CSS pixel wide, drawn just outside it.
@@ -147,30 +147,30 @@ impl Scene {
 
     /// A straight line of one device pixel.
     pub(crate) fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: Rgb) {
-        self.items.push(Item::Line { from: (device(from.0), device(from.1)), to: (device(to.0), device(to.1)), colour });
+        self.elements.push(Element::Line { from: (device(from.0), device(from.1)), to: (device(to.0), device(to.1)), colour });
     }
 
     /// A line through points, `width` CSS pixels wide.
     pub(crate) fn path(&mut self, points: &[(f64, f64)], width: f64, colour: Rgb) {
         let width = (width * SCALE).round().max(1.0) as u32;
-        self.items.push(Item::Path { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), width, colour });
+        self.elements.push(Element::Path { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), width, colour });
     }
 
     /// A filled polygon.
     pub(crate) fn area(&mut self, points: &[(f64, f64)], fill: Rgb) {
-        self.items.push(Item::Area { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), fill });
+        self.elements.push(Element::Area { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), fill });
     }
 
     /// A filled circle.
     pub(crate) fn dot(&mut self, x: f64, y: f64, radius: f64, fill: Rgb) {
         let radius = (radius * SCALE).round().max(1.0) as u32;
-        self.items.push(Item::Dot { at: (device(x), device(y)), radius, fill });
+        self.elements.push(Element::Dot { at: (device(x), device(y)), radius, fill });
     }
 
     /// Text whose baseline passes through `(x, y)`.
     pub(crate) fn text(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         let item = Text { x: device(x), y: device(y), size: device(size), anchor, upwards: false, colour, text: text.into() };
-        self.items.push(Item::Text(item));
+        self.elements.push(Element::Text(item));
     }
 
     /// Text whose digits and capitals are centred on the height `y`.
@@ -182,7 +182,7 @@ impl Scene {
     pub(crate) fn text_upwards(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         let x = device(x + HALF_CAP * size);
         let item = Text { x, y: device(y), size: device(size), anchor, upwards: true, colour, text: text.into() };
-        self.items.push(Item::Text(item));
+        self.elements.push(Element::Text(item));
     }
 }
 
@@ -197,10 +197,10 @@ mod tests {
         scene.rect(0.3, 0.0, 1.3, 1.0, BLACK);
         scene.rect(1.6, 0.0, 1.3, 1.0, BLACK);
         let edges: Vec<_> = scene
-            .items
+            .elements
             .iter()
             .map(|item| match item {
-                Item::Rect { x, width, .. } => (*x, x + width),
+                Element::Rect { x, width, .. } => (*x, x + width),
                 _ => unreachable!(),
             })
             .collect();
