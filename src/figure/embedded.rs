@@ -1,12 +1,13 @@
 //! What a page takes from the figures: the cells' colours, a picture of very many cells, an adapter's overview.
 
-use super::bitmap;
-use super::colour::{self, Rgb};
-use super::group::{Group, groups_of};
-use super::heatmap::scale_end;
-use super::study::ranks_by_adapter;
-use super::svg::{base64, to_svg};
-use super::{ColourMap, FigureContext, FigureOptions, overview};
+use super::context::FigureContext;
+use super::groups::{LayerSimilarity, layer_similarities_of};
+use super::options::{ColourMap, FigureOptions};
+use super::overview::{self, ranks_by_adapter};
+use super::parts::square::scale_end;
+use super::render::png;
+use super::render::svg::{base64, to_svg};
+use super::scene::colour::{self, Rgb};
 use crate::error::Result;
 use crate::table::rows::Tables;
 
@@ -59,7 +60,7 @@ pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u
         };
         pixels.extend([r, g, b]);
     }
-    bitmap::encode(n as u32, n as u32, None, |out| out.write_all(&pixels).map_err(|e| bitmap::bug(&e)))
+    png::encode(n as u32, n as u32, None, |out| out.write_all(&pixels).map_err(|e| png::bug(&e)))
 }
 
 /// One adapter's overview as an SVG document; none where nothing can be drawn.
@@ -67,8 +68,8 @@ pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u
 /// # Errors
 /// Only where the encoding of an embedded picture fails, which would be a bug.
 pub fn overview_svg(tables: &Tables, context: &FigureContext<'_>, adapter: &str) -> Result<Option<Vec<u8>>> {
-    let groups = groups_of(tables, |name| name == adapter);
-    let own: Vec<&Group<'_>> = groups.iter().collect();
+    let groups = layer_similarities_of(tables, |name| name == adapter);
+    let own: Vec<&LayerSimilarity<'_>> = groups.iter().collect();
     let ranks = ranks_by_adapter(tables).get(adapter).copied();
     overview::scene(adapter, &own, ranks, context, &FigureOptions::default()).as_ref().map(to_svg).transpose()
 }

@@ -4,14 +4,15 @@ use std::collections::HashMap;
 
 use rayon::prelude::*;
 
-use super::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
-use super::colour;
-use super::drawn::{DrawnFigure, FigureKind, render};
-use super::font::{self, fit, printable};
-use super::layers::update_name;
+use super::context::FigureContext;
+use super::kind::{DrawnFigure, FigureKind, in_each_format};
+use super::options::FigureOptions;
+use super::parts::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
+use super::parts::names::update_name;
+use super::parts::ticks::labelled_layers;
+use super::scene::colour;
+use super::scene::font::{self, fit, printable};
 use super::scene::{Anchor, Scene};
-use super::ticks::labelled_layers;
-use super::{FigureContext, FigureOptions};
 use crate::error::Result;
 use crate::table::gather;
 use crate::table::rows::FitRow;
@@ -38,7 +39,7 @@ pub fn draw_fit(rows: &[FitRow], context: &FigureContext<'_>, options: &FigureOp
     let modules = gather(rows, |row| row.module.as_str());
     let modules: Vec<Residuals<'_>> = modules.into_iter().map(|(module, rows)| Residuals { module, rows }).collect();
     let draw = |residuals: &Residuals<'_>| match residuals.scene(context.adapter) {
-        Some(scene) => render(&scene, "", &FigureKind::Fit { module: residuals.module.to_owned() }, options),
+        Some(scene) => in_each_format(&scene, "", &FigureKind::Fit { module: residuals.module.to_owned() }, options),
         None => Ok(Vec::new()),
     };
     let drawn: Vec<Result<Vec<DrawnFigure>>> = modules.par_iter().map(draw).collect();

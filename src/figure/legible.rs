@@ -1,13 +1,13 @@
 //! What makes a figure legible, held for every kind of figure: text in the picture, none over another, none too small, and contrast.
 
-use super::colour::{Rgb, WHITE, contrast};
-use super::font::{self, HALF_CAP};
-use super::group::{Group, groups};
-use super::scene::{Anchor, Cells, Item, SCALE, Scene, Text};
-use super::{
-    CellOrder, ColourMap, ColourScale, FigureContext, FigureOptions, across, by_number, heatmap, layers, overview, spectrum, svg,
-    training,
-};
+use super::context::FigureContext;
+use super::groups::{LayerSimilarity, layer_similarities};
+use super::options::{CellOrder, ColourMap, ColourScale, FigureOptions};
+use super::render::svg;
+use super::scene::colour::{Rgb, WHITE, contrast};
+use super::scene::font::{self, HALF_CAP};
+use super::scene::{Anchor, Cells, Element, SCALE, Scene, Text};
+use super::{across, comparison, grid, heatmap, overview, spectrum, training};
 use crate::table::rows::{AcrossRow, CompareRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables, TrainingRow};
 use crate::terms::{MatrixKind, Side, Status, UpdateMatrix};
 
@@ -28,36 +28,36 @@ fn bounds(text: &Text) -> [f64; 4] {
 }
 
 /// The colour of an item at a point, where it covers it. Lines are too thin to stand behind text.
-fn colour_at(item: &Item, (px, py): (f64, f64)) -> Option<Rgb> {
+fn colour_at(item: &Element, (px, py): (f64, f64)) -> Option<Rgb> {
     match item {
-        Item::Rect { x, y, width, height, fill } => {
+        Element::Rect { x, y, width, height, fill } => {
             let inside = |at: f64, from: i32, size: i32| (f64::from(from)..f64::from(from + size)).contains(&at);
             (inside(px, *x, *width) && inside(py, *y, *height)).then_some(*fill)
         }
-        Item::Cells(Cells { x, y, cell, n, fills }) => {
+        Element::Cells(Cells { x, y, cell, n, fills }) => {
             let place = |at: f64, from: i32| ((at - f64::from(from)) / f64::from(*cell)).floor();
             let (column, row) = (place(px, *x), place(py, *y));
             let inside = [column, row].iter().all(|k| (0.0..*n as f64).contains(k));
             inside.then(|| fills[row as usize * n + column as usize])
         }
-        Item::Area { points, fill } => {
+        Element::Area { points, fill } => {
             let crossings = points.iter().zip(points.iter().cycle().skip(1)).filter(|(a, b)| {
                 let ((ax, ay), (bx, by)) = ((f64::from(a.0), f64::from(a.1)), (f64::from(b.0), f64::from(b.1)));
                 (ay > py) != (by > py) && px < (bx - ax) * (py - ay) / (by - ay) + ax
             });
             (crossings.count() % 2 == 1).then_some(*fill)
         }
-        Item::Line { .. } | Item::Path { .. } | Item::Dot { .. } | Item::Text(_) => None,
+        Element::Line { .. } | Element::Path { .. } | Element::Dot { .. } | Element::Text(_) => None,
     }
 }
 
 /// Fails where a rule is broken.
 fn check(scene: &Scene, what: &str) {
     let texts: Vec<(usize, &Text)> = scene
-        .items
+        .elements
         .iter()
         .enumerate()
-        .filter_map(|(k, item)| if let Item::Text(text) = item { Some((k, text)) } else { None })
+        .filter_map(|(k, item)| if let Element::Text(text) = item { Some((k, text)) } else { None })
         .collect();
     assert!(!texts.is_empty(), "{what}");
     let (width, height) = (f64::from(scene.width), f64::from(scene.height));
@@ -69,7 +69,7 @@ fn check(scene: &Scene, what: &str) {
         assert!(f64::from(text.size) / SCALE >= SMALLEST, "{what}: `{}` has {} px", text.text, f64::from(text.size) / SCALE);
         for (across, down) in [(0.02, 0.02), (0.5, 0.02), (0.98, 0.02), (0.02, 0.98), (0.5, 0.5), (0.5, 0.98), (0.98, 0.98)] {
             let at = (left + across * (right - left), top + down * (bottom - top));
-            let ground = scene.items[..k].iter().rev().find_map(|item| colour_at(item, at)).unwrap_or(WHITE);
+            let ground = scene.elements[..k].iter().rev().find_map(|item| colour_at(item, at)).unwrap_or(WHITE);
             let contrast = contrast(text.colour, ground);
             assert!(contrast >= 4.5, "{what}: `{}` has {contrast:.2} on {ground:?}", text.text);
         }
@@ -158,7 +158,7 @@ fn heatmaps_are_legible_in_every_way_of_drawing_them() {
     for (layers, module) in [(1, "query"), (2, &long), (6, "query"), (12, &long), (16, "query")] {
         let tables = study(&[module], &[MatrixKind::A], layers);
         for options in ways() {
-            for group in groups(&tables) {
+            for group in layer_similarities(&tables) {
                 check(&heatmap::scene(&group, &options), &format!("{layers} layers, {options:?}"));
             }
         }
@@ -171,14 +171,14 @@ fn heatmaps_of_many_layers_are_legible() {
         let tables = study(&["query"], &[MatrixKind::A], layers);
         for order in [CellOrder::Layer, CellOrder::Similarity] {
             let options = FigureOptions { order, ..FigureOptions::default() };
-            for group in groups(&tables) {
+            for group in layer_similarities(&tables) {
                 let scene = heatmap::scene(&group, &options);
                 check(&scene, &format!("{layers} layers, {order}"));
                 // Layers in their order have ticks at round numbers, and in the tree's each its own.
                 let names: Vec<u32> = scene
-                    .items
+                    .elements
                     .iter()
-                    .filter_map(|item| if let Item::Text(text) = item { text.text.parse().ok() } else { None })
+                    .filter_map(|item| if let Element::Text(text) = item { text.text.parse().ok() } else { None })
                     .collect();
                 let labelled = if order == CellOrder::Similarity && layers <= 100 { 2 * layers as usize } else { 2 * 4 };
                 assert!(names.len() >= labelled, "{layers} layers, {order}: {names:?}");
@@ -187,8 +187,8 @@ fn heatmaps_of_many_layers_are_legible() {
     }
 }
 
-fn overview_of(groups: &[Group<'_>], options: &FigureOptions) -> Scene {
-    let groups: Vec<&Group<'_>> = groups.iter().collect();
+fn overview_of(groups: &[LayerSimilarity<'_>], options: &FigureOptions) -> Scene {
+    let groups: Vec<&LayerSimilarity<'_>> = groups.iter().collect();
     overview::scene("an-adapter", &groups, Some((8, 8)), &FigureContext::default(), options).unwrap()
 }
 
@@ -199,7 +199,7 @@ fn overviews_are_legible_up_to_80_layers_and_7_modules() {
         let tables = study(&LLAMA[..modules], &both, layers);
         for colours in ColourMap::ALL {
             let options = FigureOptions { colours, ..FigureOptions::default() };
-            let scene = overview_of(&groups(&tables), &options);
+            let scene = overview_of(&layer_similarities(&tables), &options);
             check(&scene, &format!("{modules} modules, {layers} layers, {colours}"));
         }
     }
@@ -248,8 +248,8 @@ fn figures_of_adapters_and_comparisons_are_legible() {
             status: Status::Ok,
         };
         let rows: Vec<CompareRow> = (0..count).flat_map(|layer| UpdateMatrix::ALL.map(|matrix| row(layer, matrix))).collect();
-        let lines = layers::LayerLines::of(rows.iter().collect()).unwrap();
-        check(&layers::scene(&lines).unwrap(), &format!("{count} layers of a comparison"));
+        let lines = comparison::LayerLines::of(rows.iter().collect()).unwrap();
+        check(&comparison::scene(&lines).unwrap(), &format!("{count} layers of a comparison"));
     }
 }
 
@@ -257,7 +257,7 @@ fn figures_of_adapters_and_comparisons_are_legible() {
 fn an_svg_has_the_texts_of_its_scene() {
     let tables = study(&["query", "<&>"], &[MatrixKind::A, MatrixKind::B], 6);
     let options = FigureOptions { order: CellOrder::Similarity, ..FigureOptions::default() };
-    let groups = groups(&tables);
+    let groups = layer_similarities(&tables);
     let overview = overview_of(&groups, &options);
     for scene in groups.iter().map(|group| heatmap::scene(group, &options)).chain([overview]) {
         let svg = String::from_utf8(svg::to_svg(&scene).unwrap()).unwrap();
@@ -265,7 +265,7 @@ fn an_svg_has_the_texts_of_its_scene() {
         let written = document.descendants().filter(|node| node.has_tag_name("text"));
         let written: Vec<&str> = written.map(|node| node.text().unwrap_or_default().trim()).collect();
         let wanted =
-            scene.items.iter().filter_map(|item| if let Item::Text(text) = item { Some(text.text.as_str()) } else { None });
+            scene.elements.iter().filter_map(|item| if let Element::Text(text) = item { Some(text.text.as_str()) } else { None });
         assert_eq!(written, wanted.collect::<Vec<_>>());
     }
 }
@@ -308,7 +308,7 @@ fn spectra_grids_and_training_curves_are_legible() {
         };
         let rows: Vec<GridRow> = (1..=r).flat_map(|i| (1..=r).map(move |j| row(i, j))).collect();
         for options in ways() {
-            for grid in by_number::groups(&rows) {
+            for grid in grid::groups(&rows) {
                 check(&grid.scene(&options), &format!("{r} x {r} numbers of vectors"));
             }
         }

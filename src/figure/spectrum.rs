@@ -2,13 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::ColourMap;
-use super::chart::{self, Axis, BELOW, LABEL, Plot, Points};
-use super::colour::{self, Rgb};
-use super::font::{self, fit, printable};
-use super::group::matrix_name;
+use super::options::ColourMap;
+use super::parts::chart::{self, Axis, BELOW, LABEL, Plot, Points};
+use super::parts::names::matrix_name;
+use super::parts::ticks::{labelled_layers, widest};
+use super::scene::colour::{self, Rgb};
+use super::scene::font::{self, fit, printable};
 use super::scene::{Anchor, Scene};
-use super::ticks::{labelled_layers, widest};
 use crate::table::gather;
 use crate::table::rows::SpectrumRow;
 use crate::terms::MatrixKind;

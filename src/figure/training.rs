@@ -2,9 +2,9 @@
 
 use std::collections::HashMap;
 
-use super::chart::{self, Axis, BELOW, LABEL, Plot, Points, Sample, key};
-use super::colour::{self, Rgb};
-use super::font::{fit, printable};
+use super::parts::chart::{self, Axis, BELOW, LABEL, Plot, Points, Sample, key};
+use super::scene::colour::{self, Rgb};
+use super::scene::font::{fit, printable};
 use super::scene::{Anchor, SCALE, Scene};
 use crate::table::gather;
 use crate::table::rows::TrainingRow;

@@ -48,8 +48,6 @@ pub struct Study {
     pub bytes_read: u64,
     /// Bytes in those files.
     pub bytes_held: u64,
-    /// Bytes that may be used beside the tables, for example for figures.
-    pub memory_left: u64,
     /// The adapters analysed, by name, each with its base model.
     pub adapters: Vec<Analysed>,
     /// Adapters that were skipped while they were read, by name, and why (`--keep-going`).
@@ -224,8 +222,7 @@ impl Prepared {
         let left = (0..self.plan.adapters.len()).filter(|adapter| !failed.contains_key(adapter));
         let adapters = left.map(|adapter| self.analysed(adapter)).collect();
         let (bytes_read, bytes_held) = self.plan.bytes_read();
-        let memory_left = self.schedule.left + context.set_aside();
-        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, memory_left, adapters, skipped })
+        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, adapters, skipped })
     }
 }
 

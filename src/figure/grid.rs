@@ -1,18 +1,20 @@
 //! φ(i, j) of two layers by every number of vectors (Hu et al. 2022, Figure 3): i from above to below, j from left to right.
 
-use super::FigureOptions;
-use super::bar::Mark;
-use super::font::printable;
-use super::group::{Grid, matrix_name};
-use super::heatmap::{Picture, cell_size};
-use super::panel::Labels;
+use super::kind::FigureKind;
+use super::options::FigureOptions;
+use super::parts::bar::Mark;
+use super::parts::names::matrix_name;
+use super::parts::panel::Labels;
+use super::parts::square::{SquareFigure, cell_size};
+use super::parts::values::SquareValues;
 use super::scene::Scene;
+use super::scene::font::printable;
 use crate::table::gather;
 use crate::table::rows::GridRow;
 use crate::terms::{MatrixKind, Side, Status};
 
 /// All rows of one adapter × module × matrix × side × pair of layers.
-pub(super) struct ByNumber<'a> {
+pub(super) struct VectorGrid<'a> {
     pub(super) adapter: &'a str,
     pub(super) module: &'a str,
     pub(super) matrix: MatrixKind,
@@ -23,10 +25,10 @@ pub(super) struct ByNumber<'a> {
 }
 
 /// Gathers the rows of `grid.csv`, in the order in which each group first appears.
-pub(super) fn groups(rows: &[GridRow]) -> Vec<ByNumber<'_>> {
+pub(super) fn groups(rows: &[GridRow]) -> Vec<VectorGrid<'_>> {
     gather(rows, |row| (row.adapter.as_str(), row.module.as_str(), row.matrix, row.side, row.layer_a, row.layer_b))
         .into_iter()
-        .map(|((adapter, module, matrix, side, layer_a, layer_b), rows)| ByNumber {
+        .map(|((adapter, module, matrix, side, layer_a, layer_b), rows)| VectorGrid {
             adapter,
             module,
             matrix,
@@ -38,13 +40,19 @@ pub(super) fn groups(rows: &[GridRow]) -> Vec<ByNumber<'_>> {
         .collect()
 }
 
-impl ByNumber<'_> {
+impl VectorGrid<'_> {
+    /// What the figure shows.
+    pub(super) fn kind(&self) -> FigureKind {
+        let (matrix, side, layer_a, layer_b) = (self.matrix, self.side, self.layer_a, self.layer_b);
+        FigureKind::Grid { module: self.module.to_owned(), matrix, side, layer_a, layer_b }
+    }
+
     /// The figure.
     pub(super) fn scene(&self, options: &FigureOptions) -> Scene {
         let (grid, most) = self.grid();
         let numbers: Vec<u32> = (1..=u32::try_from(most).unwrap_or(u32::MAX)).collect();
         let mark = |value: f64| Mark { value, label: "chance at i = j = r".to_owned() };
-        let picture = Picture {
+        let picture = SquareFigure {
             labels: Labels::Layers(&numbers),
             cell: cell_size(most),
             tick: 10.0,
@@ -70,7 +78,7 @@ impl ByNumber<'_> {
     }
 
     /// A square up to the larger of the two ranks.
-    fn grid(&self) -> (Grid, usize) {
+    fn grid(&self) -> (SquareValues, usize) {
         let most = self.rows.iter().map(|row| row.i.max(row.j)).max().unwrap_or(0);
         let mut values = vec![None; most * most];
         for row in &self.rows {
@@ -78,7 +86,7 @@ impl ByNumber<'_> {
                 values[i * most + j] = row.phi.filter(|phi| phi.is_finite());
             }
         }
-        (Grid { n: most, values }, most)
+        (SquareValues { n: most, values }, most)
     }
 
     /// The row of all vectors of both layers.
@@ -106,7 +114,7 @@ impl ByNumber<'_> {
 
 #[cfg(test)]
 mod tests {
-    use super::super::ColourScale;
+    use super::super::options::ColourScale;
     use super::*;
 
     fn row(i: usize, j: usize, phi: Option<f64>) -> GridRow {
@@ -152,7 +160,7 @@ mod tests {
             let scene = groups(&rows)[0].scene(&options);
             // Device pixels are half a CSS pixel.
             assert!(scene.width < 1500 && scene.height < 1500, "{most}: {} x {}", scene.width, scene.height);
-            let labels = scene.items.iter().filter(|item| matches!(item, super::super::scene::Item::Text(_))).count();
+            let labels = scene.elements.iter().filter(|item| matches!(item, super::super::scene::Element::Text(_))).count();
             assert!(labels > 6, "{most}");
         }
     }

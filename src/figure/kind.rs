@@ -1,8 +1,8 @@
 //! Finished figures: what each shows, its bytes, and where it belongs.
 
-use super::bitmap;
+use super::options::{FigureFormat, FigureOptions};
+use super::render::encode;
 use super::scene::Scene;
-use super::{FigureFormat, FigureOptions, bytes_of};
 use crate::error::Result;
 use crate::table::file_name::{adapter_path, with_ending};
 use crate::terms::{MatrixKind, Side};
@@ -39,7 +39,7 @@ pub enum FigureKind {
         j: usize,
     },
     /// φ of two layers of one module and matrix by every number of vectors.
-    ByNumber {
+    Grid {
         /// Module name.
         module: String,
         /// The matrix compared.
@@ -93,7 +93,7 @@ impl FigureKind {
             Self::Heatmap { .. } => "heatmap",
             Self::Overview => "overview",
             Self::Across { .. } => "across",
-            Self::ByNumber { .. } => "grid",
+            Self::Grid { .. } => "grid",
             Self::Comparison { .. } => "comparison",
             Self::Spectrum { .. } => "spectrum",
             Self::Paper { .. } => "paper",
@@ -108,7 +108,7 @@ impl FigureKind {
         match self {
             Self::Heatmap { module, .. }
             | Self::Across { module, .. }
-            | Self::ByNumber { module, .. }
+            | Self::Grid { module, .. }
             | Self::Comparison { module, .. }
             | Self::Spectrum { module }
             | Self::Paper { module, .. }
@@ -155,7 +155,7 @@ impl DrawnFigure {
             FigureKind::Heatmap { module, matrix, side, i, j } | FigureKind::Across { module, matrix, side, i, j } => {
                 with_ending(module, &format!(".{matrix}.{side}.i{i}-j{j}.{format}"))
             }
-            FigureKind::ByNumber { module, matrix, side, layer_a, layer_b } => {
+            FigureKind::Grid { module, matrix, side, layer_a, layer_b } => {
                 with_ending(module, &format!(".{matrix}.{side}.grid-l{layer_a}-l{layer_b}.{format}"))
             }
             FigureKind::Comparison { module, i, j } => with_ending(module, &format!(".i{i}-j{j}.{format}")),
@@ -168,19 +168,15 @@ impl DrawnFigure {
     }
 }
 
-/// About the bytes that a scene's figures need while they are drawn.
-pub(super) fn bytes_while_drawn(scene: &Scene, options: &FigureOptions) -> u64 {
-    const OTHERS: u64 = 1 << 20;
-    // Of cells that are a picture inside another format's, in base 64, and once more while it is put together.
-    const OF_A_CELL: u64 = 10;
-    let bitmap = if options.formats.contains(&FigureFormat::Png) { bitmap::bytes_while_drawn(scene, options.dpi) } else { 0 };
-    bitmap + OF_A_CELL * scene.cells() as u64 + OTHERS
-}
-
 /// One scene in every format asked for.
-pub(super) fn render(scene: &Scene, adapter: &str, kind: &FigureKind, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+pub(super) fn in_each_format(
+    scene: &Scene,
+    adapter: &str,
+    kind: &FigureKind,
+    options: &FigureOptions,
+) -> Result<Vec<DrawnFigure>> {
     let one = |format: &FigureFormat| {
-        let bytes = bytes_of(scene, *format, options.dpi)?;
+        let bytes = encode(scene, *format, options.dpi)?;
         Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes })
     };
     options.formats.iter().map(one).collect()

@@ -1,30 +1,30 @@
 //! Colours: the scales, and the ink that can be read on them.
 
-use super::ColourMap;
+use crate::figure::options::ColourMap;
 
 /// An sRGB colour.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Rgb(pub(super) u8, pub(super) u8, pub(super) u8);
+pub(crate) struct Rgb(pub(crate) u8, pub(crate) u8, pub(crate) u8);
 
-pub(super) const BLACK: Rgb = Rgb(0, 0, 0);
-pub(super) const WHITE: Rgb = Rgb(255, 255, 255);
+pub(crate) const BLACK: Rgb = Rgb(0, 0, 0);
+pub(crate) const WHITE: Rgb = Rgb(255, 255, 255);
 /// Titles and labels.
-pub(super) const INK: Rgb = Rgb(0x1a, 0x1a, 0x1a);
+pub(crate) const INK: Rgb = Rgb(0x1a, 0x1a, 0x1a);
 /// Second lines and notes.
-pub(super) const SOFT_INK: Rgb = Rgb(0x50, 0x50, 0x50);
+pub(crate) const SOFT_INK: Rgb = Rgb(0x50, 0x50, 0x50);
 /// Frames and ticks.
-pub(super) const FRAME: Rgb = Rgb(0x30, 0x30, 0x30);
+pub(crate) const FRAME: Rgb = Rgb(0x30, 0x30, 0x30);
 /// A diagonal that is left out of the scale.
-pub(super) const DIAGONAL: Rgb = Rgb(0xe2, 0xe2, 0xe2);
+pub(crate) const DIAGONAL: Rgb = Rgb(0xe2, 0xe2, 0xe2);
 /// A cell without a value, and its hatching.
-pub(super) const MISSING: Rgb = Rgb(0xf6, 0xf6, 0xf6);
-pub(super) const HATCH: Rgb = Rgb(0xb4, 0xb4, 0xb4);
+pub(crate) const MISSING: Rgb = Rgb(0xf6, 0xf6, 0xf6);
+pub(crate) const HATCH: Rgb = Rgb(0xb4, 0xb4, 0xb4);
 
 /// Relative luminance at which black and white have the same contrast: √(1.05 · 0.05) − 0.05.
 const EVEN_CONTRAST: f64 = 0.179_128_784_747_792;
 
 /// The colours of φ, for values from 0 to 1.
-pub(super) fn sequential(map: ColourMap) -> fn(f64) -> Rgb {
+pub(crate) fn sequential(map: ColourMap) -> fn(f64) -> Rgb {
     match map {
         ColourMap::Viridis => viridis,
         ColourMap::Magma => magma,
@@ -53,7 +53,7 @@ fn greys(at: f64) -> Rgb {
 }
 
 /// Blue below, white at 0.5, red above, for `at` from 0 to 1.
-pub(super) fn blue_to_red(at: f64) -> Rgb {
+pub(crate) fn blue_to_red(at: f64) -> Rgb {
     from_scale(colorous::RED_BLUE, 1.0 - at)
 }
 
@@ -78,13 +78,13 @@ fn luminance(Rgb(r, g, b): Rgb) -> f64 {
 }
 
 /// Black or white, whichever has the better contrast on `background`.
-pub(super) fn ink_on(background: Rgb) -> Rgb {
+pub(crate) fn ink_on(background: Rgb) -> Rgb {
     if luminance(background) < EVEN_CONTRAST { WHITE } else { BLACK }
 }
 
 /// The contrast of two colours, WCAG 2: from 1 to 21.
 #[cfg(test)]
-pub(super) fn contrast(a: Rgb, b: Rgb) -> f64 {
+pub(crate) fn contrast(a: Rgb, b: Rgb) -> f64 {
     let (a, b) = (luminance(a), luminance(b));
     (a.max(b) + 0.05) / (a.min(b) + 0.05)
 }

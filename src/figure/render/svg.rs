@@ -9,10 +9,10 @@ use plotters::prelude::{Color, DrawingBackend, RGBColor, SVGBackend};
 use plotters::style::text_anchor::{HPos, Pos, VPos};
 use plotters::style::{FontFamily, FontTransform, IntoFont, TextStyle};
 
-use super::bitmap::{self, bug};
-use super::colour::Rgb;
-use super::scene::{Anchor, Cells, Item, SCALE, Scene, Text};
 use crate::error::Result;
+use crate::figure::render::png::{bug, encode};
+use crate::figure::scene::colour::Rgb;
+use crate::figure::scene::{Anchor, Cells, Element, SCALE, Scene, Text};
 
 /// What a viewer should draw the text with: the widths were measured in the first.
 const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
@@ -28,7 +28,7 @@ const SIZE_DIVISOR: f64 = 1.24;
 ///
 /// # Errors
 /// Only where the encoding of an embedded picture fails, which would be a bug.
-pub(super) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
+pub(crate) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
     let mut drawn = String::new();
     let as_pictures = scene.cells() > MOST_RECTANGLES;
     draw(scene, as_pictures, &mut drawn)?;
@@ -46,8 +46,8 @@ pub(super) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
     let _ = writeln!(out, "<title>{}</title>", escape(&scene.title));
     let _ = writeln!(out, "<rect width=\"{width}\" height=\"{height}\" fill=\"#FFFFFF\"/>");
     if as_pictures {
-        for item in &scene.items {
-            if let Item::Cells(block) = item {
+        for item in &scene.elements {
+            if let Element::Cells(block) = item {
                 picture(&mut out, block)?;
             }
         }
@@ -59,22 +59,22 @@ pub(super) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
 
 fn draw(scene: &Scene, without_cells: bool, out: &mut String) -> Result<()> {
     let mut backend = SVGBackend::with_string(out, (scene.width, scene.height));
-    for item in &scene.items {
+    for item in &scene.elements {
         match item {
-            Item::Rect { x, y, width, height, fill } => {
+            Element::Rect { x, y, width, height, fill } => {
                 backend.draw_rect((*x, *y), (x + width, y + height), &rgb(*fill), true).map_err(|e| bug(&e))?;
             }
-            Item::Line { from, to, colour } => backend.draw_line(*from, *to, &rgb(*colour)).map_err(|e| bug(&e))?,
-            Item::Text(text) => write_text(&mut backend, text)?,
-            Item::Path { points, width, colour } => {
+            Element::Line { from, to, colour } => backend.draw_line(*from, *to, &rgb(*colour)).map_err(|e| bug(&e))?,
+            Element::Text(text) => write_text(&mut backend, text)?,
+            Element::Path { points, width, colour } => {
                 backend.draw_path(points.iter().copied(), &rgb(*colour).stroke_width(*width)).map_err(|e| bug(&e))?;
             }
-            Item::Area { points, fill } => {
+            Element::Area { points, fill } => {
                 backend.fill_polygon(points.iter().copied(), &rgb(*fill)).map_err(|e| bug(&e))?;
             }
-            Item::Dot { at, radius, fill } => backend.draw_circle(*at, *radius, &rgb(*fill), true).map_err(|e| bug(&e))?,
-            Item::Cells(_) if without_cells => {}
-            Item::Cells(block) => rectangles(&mut backend, block)?,
+            Element::Dot { at, radius, fill } => backend.draw_circle(*at, *radius, &rgb(*fill), true).map_err(|e| bug(&e))?,
+            Element::Cells(_) if without_cells => {}
+            Element::Cells(block) => rectangles(&mut backend, block)?,
         }
     }
     backend.present().map_err(|e| bug(&e))
@@ -134,7 +134,7 @@ fn picture(out: &mut String, block: &Cells) -> Result<()> {
     let Cells { x, y, cell, n, fills } = block;
     let repeat = *cell as usize;
     let side = n * repeat;
-    let png = bitmap::encode(side as u32, side as u32, None, |rows| {
+    let png = encode(side as u32, side as u32, None, |rows| {
         for row in fills.chunks(*n) {
             let line: Vec<u8> = row.iter().flat_map(|Rgb(r, g, b)| [*r, *g, *b].repeat(repeat)).collect();
             (0..repeat).try_for_each(|_| rows.write_all(&line)).map_err(|e| bug(&e))?;
@@ -150,7 +150,7 @@ fn picture(out: &mut String, block: &Cells) -> Result<()> {
     Ok(())
 }
 
-pub(super) fn base64(bytes: &[u8]) -> String {
+pub(crate) fn base64(bytes: &[u8]) -> String {
     const DIGITS: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789+/";
     let mut out = String::with_capacity(bytes.len().div_ceil(3) * 4);
     for chunk in bytes.chunks(3) {

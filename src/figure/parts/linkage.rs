@@ -2,25 +2,25 @@
 
 use kodama::{Method, linkage};
 
-use super::group::Grid;
+use crate::figure::parts::values::SquareValues;
 
 /// Two branches that are joined, and where a dendrogram has them: positions along the leaves (0 is the middle of the first one)
 /// and dissimilarities across them (none for a leaf).
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Merge {
-    pub(super) at: [f64; 2],
-    pub(super) from: [Option<f64>; 2],
+pub(crate) struct Merge {
+    pub(crate) at: [f64; 2],
+    pub(crate) from: [Option<f64>; 2],
     /// Mean dissimilarity of the pairs that have one end in each branch.
-    pub(super) height: f64,
+    pub(crate) height: f64,
 }
 
 /// The tree over the rows of a grid.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Tree {
+pub(crate) struct Tree {
     /// Which row stands at each place.
-    pub(super) order: Vec<usize>,
+    pub(crate) order: Vec<usize>,
     /// In rising order of height.
-    pub(super) merges: Vec<Merge>,
+    pub(crate) merges: Vec<Merge>,
 }
 
 /// A branch of the tree while it is built.
@@ -35,7 +35,7 @@ impl Tree {
     ///
     /// Of two branches the one whose rows stand earlier on average comes first, so that the order departs from the given one no more
     /// than the tree makes it (as R's `reorder.dendrogram` with the rows' numbers as weights).
-    pub(super) fn of(grid: &Grid) -> Self {
+    pub(crate) fn of(grid: &SquareValues) -> Self {
         let n = grid.n;
         let mut dissimilarities = Vec::with_capacity(n * n.saturating_sub(1) / 2);
         let one = |a: usize, b: usize| 1.0 - grid.values[a * n + b].unwrap_or(0.0).clamp(0.0, 1.0);
@@ -74,14 +74,14 @@ impl Tree {
     }
 
     /// The grid with its rows and columns in the tree's order.
-    pub(super) fn ordered(&self, grid: &Grid) -> Grid {
+    pub(crate) fn ordered(&self, grid: &SquareValues) -> SquareValues {
         let n = grid.n;
         let values = self.order.iter().flat_map(|a| self.order.iter().map(move |b| grid.values[a * n + b])).collect();
-        Grid { n, values }
+        SquareValues { n, values }
     }
 
     /// The lowest and the highest merge.
-    pub(super) fn span(&self) -> Option<(f64, f64)> {
+    pub(crate) fn span(&self) -> Option<(f64, f64)> {
         let heights = || self.merges.iter().map(|merge| merge.height);
         Some((heights().reduce(f64::min)?, heights().reduce(f64::max)?))
     }
@@ -92,13 +92,13 @@ mod tests {
     use super::*;
 
     /// φ of eight layers in hundredths, neither symmetric nor whole.
-    fn grid() -> Grid {
+    fn grid() -> SquareValues {
         let value = |a: usize, b: usize| match (a, b) {
             (a, b) if a == b => Some(1.0),
             (2, 6) => None,
             (a, b) => Some(((a * 7 + b * 13 + (a * b) % 5 * 29) % 97) as f64 / 100.0),
         };
-        Grid { n: 8, values: (0..64).map(|k| value(k / 8, k % 8)).collect() }
+        SquareValues { n: 8, values: (0..64).map(|k| value(k / 8, k % 8)).collect() }
     }
 
     #[test]
@@ -141,20 +141,23 @@ mod tests {
                 0.1
             }
         };
-        let tree = Tree::of(&Grid { n: 4, values: (0..16).map(|k| Some(value(k / 4, k % 4))).collect() });
+        let tree = Tree::of(&SquareValues { n: 4, values: (0..16).map(|k| Some(value(k / 4, k % 4))).collect() });
         assert_eq!(tree.order, [0, 3, 1, 2]);
         assert_eq!(tree.merges[2].at, [0.5, 2.5]);
-        assert_eq!(tree.ordered(&Grid { n: 4, values: (0..16).map(|k| Some(f64::from(k))).collect() }).values[1], Some(3.0));
+        assert_eq!(
+            tree.ordered(&SquareValues { n: 4, values: (0..16).map(|k| Some(f64::from(k))).collect() }).values[1],
+            Some(3.0)
+        );
         // Where all are equally alike any tree will do, but always the same.
-        let flat = Grid { n: 5, values: vec![Some(0.5); 25] };
+        let flat = SquareValues { n: 5, values: vec![Some(0.5); 25] };
         assert_eq!(Tree::of(&flat), Tree::of(&flat));
     }
 
     #[test]
     fn one_row_and_none_have_a_tree_without_merges() {
-        assert_eq!(Tree::of(&Grid { n: 1, values: vec![None] }), Tree { order: vec![0], merges: Vec::new() });
-        assert_eq!(Tree::of(&Grid { n: 0, values: Vec::new() }).order, Vec::<usize>::new());
-        let empty = Tree::of(&Grid { n: 3, values: vec![None; 9] });
+        assert_eq!(Tree::of(&SquareValues { n: 1, values: vec![None] }), Tree { order: vec![0], merges: Vec::new() });
+        assert_eq!(Tree::of(&SquareValues { n: 0, values: Vec::new() }).order, Vec::<usize>::new());
+        let empty = Tree::of(&SquareValues { n: 3, values: vec![None; 9] });
         assert_eq!((empty.order.len(), empty.span()), (3, Some((1.0, 1.0))));
     }
 }

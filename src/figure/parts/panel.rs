@@ -1,9 +1,9 @@
 //! One square of cells with the layers or names at its sides.
 
-use super::colour::{self, Rgb};
-use super::font::HALF_CAP;
-use super::scene::{Anchor, Cells, Item, Scene, device};
-use super::ticks::{every, labelled_layers, widest};
+use crate::figure::parts::ticks::{every, labelled_layers, widest};
+use crate::figure::scene::colour::{self, Rgb};
+use crate::figure::scene::font::HALF_CAP;
+use crate::figure::scene::{Anchor, Cells, Element, Scene, device};
 
 /// Length of a tick, and the space between it and its label.
 const TICK: f64 = 3.0;
@@ -17,7 +17,7 @@ const HATCH_STEP: i32 = 8;
 
 /// How one cell is painted.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Paint {
+pub(crate) enum Paint {
     Value { fill: Rgb, label: String },
     Diagonal,
     Missing,
@@ -25,16 +25,16 @@ pub(super) enum Paint {
 
 /// Font sizes of a panel, in CSS pixels.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct PanelFonts {
+pub(crate) struct PanelFonts {
     /// The numbers in the cells; none are written where this is `None`.
-    pub(super) cell: Option<f64>,
-    pub(super) tick: f64,
-    pub(super) title: f64,
+    pub(crate) cell: Option<f64>,
+    pub(crate) tick: f64,
+    pub(crate) title: f64,
 }
 
 /// What stands at the rows and at the columns: the same on both sides.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Labels<'a> {
+pub(crate) enum Labels<'a> {
     /// Layer numbers.
     Layers(&'a [u32]),
     /// Names; those of the columns are written upwards.
@@ -42,7 +42,7 @@ pub(super) enum Labels<'a> {
 }
 
 /// The room that a row with a name needs.
-pub(super) fn names_line(size: f64) -> f64 {
+pub(crate) fn names_line(size: f64) -> f64 {
     1.2 * size
 }
 
@@ -87,36 +87,36 @@ impl Labels<'_> {
 }
 
 /// A panel and where it stands (CSS pixels; `x`, `y` the cells' upper left corner).
-pub(super) struct Panel<'a> {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) cell: f64,
-    pub(super) labels: Labels<'a>,
-    pub(super) paints: Vec<Paint>,
-    pub(super) fonts: PanelFonts,
-    pub(super) x_title: Option<&'a str>,
-    pub(super) y_title: Option<&'a str>,
+pub(crate) struct CellPanel<'a> {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) cell: f64,
+    pub(crate) labels: Labels<'a>,
+    pub(crate) paints: Vec<Paint>,
+    pub(crate) fonts: PanelFonts,
+    pub(crate) x_title: Option<&'a str>,
+    pub(crate) y_title: Option<&'a str>,
 }
 
 /// Space that the vertical axis needs to the left of the cells.
-pub(super) fn left_space(labels: Labels<'_>, fonts: PanelFonts, with_title: bool) -> f64 {
+pub(crate) fn left_space(labels: Labels<'_>, fonts: PanelFonts, with_title: bool) -> f64 {
     let title = if with_title { TITLE_GAP + fonts.title } else { 0.0 };
     TICK + TICK_GAP + labels.widest(fonts.tick) + title
 }
 
 /// Space that the horizontal axis needs below the cells.
-pub(super) fn bottom_space(labels: Labels<'_>, fonts: PanelFonts, with_title: bool) -> f64 {
+pub(crate) fn bottom_space(labels: Labels<'_>, fonts: PanelFonts, with_title: bool) -> f64 {
     let title = if with_title { TITLE_GAP + fonts.title } else { 0.0 };
     TICK + TICK_GAP + labels.depth(fonts.tick) + title
 }
 
-impl Panel<'_> {
+impl CellPanel<'_> {
     fn side(&self) -> f64 {
         self.cell * self.labels.len() as f64
     }
 
     /// Adds the panel to a scene.
-    pub(super) fn draw(self, scene: &mut Scene) {
+    pub(crate) fn draw(self, scene: &mut Scene) {
         let n = self.labels.len();
         let fills = self.paints.iter().map(|paint| match paint {
             Paint::Value { fill, .. } => *fill,
@@ -132,7 +132,7 @@ impl Panel<'_> {
 
     /// Adds the cells, and hatching over those without a value.
     fn hatch(&self, scene: &mut Scene, block: &Cells) {
-        scene.items.push(Item::Cells(block.clone()));
+        scene.elements.push(Element::Cells(block.clone()));
         let n = block.n;
         // Runs of missing cells in a row, joined with the same run in the row above.
         let mut open: Vec<(usize, usize, usize)> = Vec::new();
@@ -206,7 +206,7 @@ impl Panel<'_> {
 }
 
 /// A line along the diagonal of a square: on a grey scale its own grey alone would not tell that it is left out.
-pub(super) fn strike_diagonal(scene: &mut Scene, (x, y): (f64, f64), side: f64) {
+pub(crate) fn strike_diagonal(scene: &mut Scene, (x, y): (f64, f64), side: f64) {
     scene.line((x, y), (x + side, y + side), colour::FRAME);
 }
 
@@ -219,7 +219,7 @@ fn hatch_area(scene: &mut Scene, block: &Cells, columns: (usize, usize), rows: (
     while sum <= right + bottom {
         let from = (left.max(sum - bottom), bottom.min(sum - left));
         let to = (right.min(sum - top), top.max(sum - right));
-        scene.items.push(Item::Line { from, to, colour: colour::HATCH });
+        scene.elements.push(Element::Line { from, to, colour: colour::HATCH });
         sum += HATCH_STEP;
     }
 }

@@ -1,9 +1,9 @@
 //! The colour bar: a scale with round ticks on its left, and marks of reference values on its right.
 
-use super::colour::{self, Rgb};
-use super::font::{self, HALF_CAP};
-use super::scene::{Anchor, Scene};
-use super::ticks::{number, round_ticks, spread, widest};
+use crate::figure::parts::ticks::{number, round_ticks, spread, widest};
+use crate::figure::scene::colour::{self, Rgb};
+use crate::figure::scene::font::{self, HALF_CAP};
+use crate::figure::scene::{Anchor, Scene};
 
 const TICK: f64 = 3.0;
 const TICK_GAP: f64 = 2.5;
@@ -16,28 +16,28 @@ const STEPS: usize = 256;
 
 /// A reference value on a bar.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Mark {
-    pub(super) value: f64,
-    pub(super) label: String,
+pub(crate) struct Mark {
+    pub(crate) value: f64,
+    pub(crate) label: String,
 }
 
 /// A bar and where it stands (CSS pixels; `x`, `y` its upper left corner).
-pub(super) struct Bar {
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) width: f64,
-    pub(super) height: f64,
-    pub(super) lo: f64,
-    pub(super) hi: f64,
+pub(crate) struct Bar {
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) width: f64,
+    pub(crate) height: f64,
+    pub(crate) lo: f64,
+    pub(crate) hi: f64,
     /// Colour for 0 to 1.
-    pub(super) scale: fn(f64) -> Rgb,
-    pub(super) marks: Vec<Mark>,
+    pub(crate) scale: fn(f64) -> Rgb,
+    pub(crate) marks: Vec<Mark>,
     /// Font size of ticks and marks.
-    pub(super) size: f64,
+    pub(crate) size: f64,
     /// Written above the bar from its left edge on, and its font size.
-    pub(super) title: Option<(String, f64)>,
+    pub(crate) title: Option<(String, f64)>,
     /// Whether values beyond either end exist: the ends are then labelled so.
-    pub(super) clipped: bool,
+    pub(crate) clipped: bool,
 }
 
 impl Bar {
@@ -59,12 +59,12 @@ impl Bar {
     }
 
     /// Space to the left of `x`.
-    pub(super) fn left_space(&self) -> f64 {
+    pub(crate) fn left_space(&self) -> f64 {
         TICK + TICK_GAP + widest(self.ticks().iter().map(|t| t.1.as_str()), self.size)
     }
 
     /// Space to the right of `x + width`.
-    pub(super) fn right_space(&self) -> f64 {
+    pub(crate) fn right_space(&self) -> f64 {
         let title = self.title.as_ref().map_or(0.0, |(title, size)| font::width(title, *size) - self.width);
         let marks = self.marks.iter().map(|mark| LEADER + 2.0 + font::width(&mark.label, self.size));
         marks.fold(title.max(0.0), f64::max)
@@ -76,7 +76,7 @@ impl Bar {
     }
 
     /// Adds the bar to a scene.
-    pub(super) fn draw(self, scene: &mut Scene) {
+    pub(crate) fn draw(self, scene: &mut Scene) {
         let Self { x, y, width, height, .. } = self;
         // From the top; each step reaches under the next one, which is drawn over it: no seam can show.
         for step in (0..STEPS).rev() {
@@ -123,8 +123,8 @@ impl Bar {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::Item;
     use super::*;
+    use crate::figure::scene::Element;
 
     fn bar(marks: &[(f64, &str)]) -> Bar {
         Bar {
@@ -148,8 +148,8 @@ mod tests {
         bar(&[(0.0208, "gaussian"), (0.0275, "W0 control"), (0.03, "another")]).draw(&mut scene);
         let mut right: Vec<i32> = Vec::new();
         let mut left: Vec<i32> = Vec::new();
-        for item in &scene.items {
-            if let Item::Text(text) = item {
+        for item in &scene.elements {
+            if let Element::Text(text) = item {
                 if text.anchor == Anchor::Start { right.push(text.y) } else { left.push(text.y) }
             }
         }
@@ -175,8 +175,8 @@ mod tests {
     fn marks_outside_the_scale_stay_on_the_bar() {
         let mut scene = Scene::new(200.0, 330.0, String::new());
         bar(&[(7.0, "far"), (-1.0, "low")]).draw(&mut scene);
-        for item in &scene.items {
-            if let Item::Rect { y, height, .. } = item {
+        for item in &scene.elements {
+            if let Element::Rect { y, height, .. } = item {
                 assert!(*y >= 17 && y + height <= 623);
             }
         }

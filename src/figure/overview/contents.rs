@@ -1,35 +1,30 @@
-//! One page for an adapter: every module's Θ_A and Θ_B beside what chance and the base weights give by themselves.
+//! What an overview shows, before it is laid out.
 
-mod layout;
+use crate::figure::groups::LayerSimilarity;
+use crate::figure::parts::bar::{Bar, Mark};
+use crate::figure::parts::names::{matrix_name, phi_name};
+use crate::figure::parts::panel::Paint;
+use crate::figure::parts::square::two_decimals;
+use crate::figure::parts::ticks::number;
+use crate::figure::parts::values::SquareValues;
+use crate::figure::scene::colour::{self, Rgb};
+use crate::figure::scene::font::printable;
+use crate::terms::Status;
 
-use super::bar::{Bar, Mark};
-use super::colour::{self, Rgb};
-use super::font::printable;
-use super::group::{Grid, Group, matrix_name, phi_name};
-use super::heatmap::{scale_end, two_decimals};
-use super::panel::Paint;
-use super::scene::Scene;
-use super::ticks::number;
-use super::{ColourMap, FigureContext, FigureOptions};
-use crate::terms::{MatrixKind, Side, Status};
-
-/// The diverging scale reaches at least this far, and at most that far.
-const LEAST_LIMIT: f64 = 4.0;
-const MOST_LIMIT: f64 = 10.0;
 /// Chance differs between columns where their sizes do; more marks than this are not drawn.
 const MOST_CHANCES: usize = 3;
 
 /// A row of panels.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Row {
+pub(super) enum PanelRow {
     Observed,
     W0,
     Gaussian,
     Deviation,
 }
 
-impl Row {
-    fn label(self) -> &'static str {
+impl PanelRow {
+    pub(super) fn label(self) -> &'static str {
         match self {
             Self::Observed => "observed",
             Self::W0 => "W0 control",
@@ -40,16 +35,16 @@ impl Row {
 }
 
 /// One module and matrix, with a grid for each row.
-struct Column<'a> {
-    group: &'a Group<'a>,
-    observed: Grid,
-    w0: Grid,
-    gaussian: Grid,
-    deviation: Grid,
+pub(super) struct Column<'a> {
+    pub(super) group: &'a LayerSimilarity<'a>,
+    pub(super) observed: SquareValues,
+    pub(super) w0: SquareValues,
+    pub(super) gaussian: SquareValues,
+    pub(super) deviation: SquareValues,
 }
 
 impl<'a> Column<'a> {
-    fn new(group: &'a Group<'a>) -> Self {
+    pub(super) fn new(group: &'a LayerSimilarity<'a>) -> Self {
         Self {
             group,
             observed: group.grid(|row| row.phi),
@@ -60,21 +55,21 @@ impl<'a> Column<'a> {
         }
     }
 
-    fn grid(&self, row: Row) -> &Grid {
+    pub(super) fn grid(&self, row: PanelRow) -> &SquareValues {
         match row {
-            Row::Observed => &self.observed,
-            Row::W0 => &self.w0,
-            Row::Gaussian => &self.gaussian,
-            Row::Deviation => &self.deviation,
+            PanelRow::Observed => &self.observed,
+            PanelRow::W0 => &self.w0,
+            PanelRow::Gaussian => &self.gaussian,
+            PanelRow::Deviation => &self.deviation,
         }
     }
 
     /// The lines above a panel.
-    fn titles(&self, row: Row, phi_differs: bool) -> Vec<String> {
+    pub(super) fn titles(&self, row: PanelRow, phi_differs: bool) -> Vec<String> {
         let summary = self.group.summary;
         let mean = |value: Option<f64>| value.filter(|v| v.is_finite()).map(|v| format!("mean {v:.4}"));
         match row {
-            Row::Observed => {
+            PanelRow::Observed => {
                 let phi = if phi_differs { format!(", {}", phi_name(self.group.i, self.group.j)) } else { String::new() };
                 let name = format!("{} · {}{phi}", printable(self.group.module), matrix_name(self.group.matrix));
                 let status = summary.map(|s| s.status).filter(|status| *status != Status::Ok);
@@ -82,13 +77,13 @@ impl<'a> Column<'a> {
                 let facts: Vec<String> = mean(summary.and_then(|s| s.phi_mean)).into_iter().chain(status).collect();
                 std::iter::once(name).chain((!facts.is_empty()).then(|| facts.join(" · "))).collect()
             }
-            Row::W0 => {
+            PanelRow::W0 => {
                 let correlation = self.observed.correlation(&self.w0);
                 let correlation = correlation.map(|c| format!("corr. with observed {}", number(c, 2)));
                 mean(summary.and_then(|s| s.w0_mean)).into_iter().chain(correlation).collect()
             }
-            Row::Gaussian => mean(summary.and_then(|s| s.gaussian_mean)).into_iter().collect(),
-            Row::Deviation => {
+            PanelRow::Gaussian => mean(summary.and_then(|s| s.gaussian_mean)).into_iter().collect(),
+            PanelRow::Deviation => {
                 let z = summary.and_then(|s| s.w0_z).filter(|z| z.is_finite()).map(|z| format!("z = {}", number(z, 1)));
                 let p = summary.and_then(|s| s.w0_p).filter(|p| p.is_finite()).map(|p| format!("p = {p:.2}"));
                 let facts: Vec<String> = z.into_iter().chain(p).collect();
@@ -99,104 +94,40 @@ impl<'a> Column<'a> {
 }
 
 /// Everything an overview shows, before it is laid out.
-struct Overview<'a> {
-    title: Title,
-    columns: Vec<Column<'a>>,
-    rows: Vec<Row>,
+pub(super) struct Overview<'a> {
+    pub(super) title: Title,
+    pub(super) columns: Vec<Column<'a>>,
+    pub(super) rows: Vec<PanelRow>,
     /// `φ(8,8)`, or `φ` where the columns differ.
-    phi: String,
-    phi_differs: bool,
+    pub(super) phi: String,
+    pub(super) phi_differs: bool,
     /// The end of the sequential rows' scale: the largest value beside their diagonals.
-    hi: f64,
+    pub(super) hi: f64,
     /// Where the diverging scale ends, and whether values beyond it exist.
-    limit: f64,
-    clipped: bool,
+    pub(super) limit: f64,
+    pub(super) clipped: bool,
     /// The colour of 0 to 1 on the sequential rows' scale.
-    sequential: fn(f64) -> Rgb,
+    pub(super) sequential: fn(f64) -> Rgb,
     /// Whether the diagonals of these rows need a line to be told from values.
-    struck: bool,
+    pub(super) struck: bool,
 }
 
 /// The parts of the title; names may be shortened to fit.
-struct Title {
-    adapter: String,
-    base: Option<String>,
-    rest: String,
-}
-
-/// The scene of an adapter's overview; none without Θ_A or Θ_B on the left side.
-///
-/// `groups` are the adapter's, `ranks` its smallest and its largest.
-pub(super) fn scene(
-    adapter: &str,
-    groups: &[&Group<'_>],
-    ranks: Option<(usize, usize)>,
-    context: &FigureContext<'_>,
-    options: &FigureOptions,
-) -> Option<Scene> {
-    let columns = columns(groups);
-    let first = columns.first()?.group;
-    let phi_differs = columns.iter().any(|c| (c.group.i, c.group.j) != (first.i, first.j));
-    let present = |row: &Row| *row == Row::Observed || columns.iter().any(|column| !column.grid(*row).is_empty());
-    let rows: Vec<Row> = [Row::Observed, Row::W0, Row::Gaussian, Row::Deviation].into_iter().filter(present).collect();
-    let largest = columns.iter().flat_map(|c| [&c.observed, &c.w0, &c.gaussian]).filter_map(Grid::largest);
-    let farthest = columns.iter().flat_map(|c| c.deviation.off_diagonal()).map(f64::abs).fold(0.0, f64::max);
-    let overview = Overview {
-        title: Title {
-            adapter: printable(adapter),
-            base: context.base_name.map(printable),
-            rest: format!("{}: cross-layer similarity of conversion matrices", rank_range(ranks)),
-        },
-        phi: if phi_differs { "φ".to_owned() } else { phi_name(first.i, first.j) },
-        phi_differs,
-        hi: scale_end(largest.reduce(f64::max)),
-        limit: farthest.ceil().clamp(LEAST_LIMIT, MOST_LIMIT),
-        clipped: farthest > MOST_LIMIT,
-        sequential: colour::sequential(options.colours),
-        struck: options.colours == ColourMap::Greys,
-        columns,
-        rows,
-    };
-    Some(layout::lay_out(&overview))
-}
-
-/// The first (i, j) of each module and matrix, module by module.
-fn columns<'a>(groups: &[&'a Group<'a>]) -> Vec<Column<'a>> {
-    let mut modules: Vec<&str> = Vec::new();
-    for group in groups {
-        if !modules.contains(&group.module) {
-            modules.push(group.module);
-        }
-    }
-    let first = |module: &str, matrix: MatrixKind| {
-        groups.iter().copied().find(|g| g.module == module && g.matrix == matrix && g.side == Side::Left)
-    };
-    modules
-        .into_iter()
-        .flat_map(|module| [first(module, MatrixKind::A), first(module, MatrixKind::B)])
-        .flatten()
-        .map(Column::new)
-        .collect()
-}
-
-/// ` (r = 8)`, ` (r = 4–16)`, or nothing.
-fn rank_range(ranks: Option<(usize, usize)>) -> String {
-    match ranks {
-        Some((least, most)) if least == most => format!(" (r = {least})"),
-        Some((least, most)) => format!(" (r = {least}–{most})"),
-        None => String::new(),
-    }
+pub(super) struct Title {
+    pub(super) adapter: String,
+    pub(super) base: Option<String>,
+    pub(super) rest: String,
 }
 
 impl Overview<'_> {
     /// How the cells are painted; without their numbers where these are not written (an overview has up to some 100,000 cells).
-    fn paints(&self, column: &Column<'_>, row: Row, annotated: bool) -> Vec<Paint> {
+    pub(super) fn paints(&self, column: &Column<'_>, row: PanelRow, annotated: bool) -> Vec<Paint> {
         let grid = column.grid(row);
         let label = |text: fn(f64) -> String, value: f64| if annotated { text(value) } else { String::new() };
         let paint = |(k, value): (usize, &Option<f64>)| match value {
             _ if k / grid.n == k % grid.n => Paint::Diagonal,
             None => Paint::Missing,
-            Some(z) if row == Row::Deviation => {
+            Some(z) if row == PanelRow::Deviation => {
                 Paint::Value { fill: colour::blue_to_red(0.5 + 0.5 * z / self.limit), label: label(signed, *z) }
             }
             Some(value) => Paint::Value { fill: (self.sequential)(value / self.hi), label: label(two_decimals, *value) },
@@ -217,7 +148,7 @@ impl Overview<'_> {
     }
 
     /// The bar of the first rows, not yet placed.
-    fn sequential_bar(&self, height: f64, size: f64, width: f64) -> Bar {
+    pub(super) fn sequential_bar(&self, height: f64, size: f64, width: f64) -> Bar {
         Bar {
             x: 0.0,
             y: 0.0,
@@ -234,7 +165,7 @@ impl Overview<'_> {
     }
 
     /// The bar of the last row, not yet placed.
-    fn diverging_bar(&self, height: f64, size: f64, width: f64) -> Bar {
+    pub(super) fn diverging_bar(&self, height: f64, size: f64, width: f64) -> Bar {
         Bar {
             x: 0.0,
             y: 0.0,
@@ -251,9 +182,9 @@ impl Overview<'_> {
     }
 
     /// What the rows are, for a reader who has only the figure.
-    fn caption(&self) -> String {
+    pub(super) fn caption(&self) -> String {
         let mut parts = vec![format!("Cells: {} of the left singular vectors of two layers; the diagonal is 1.", self.phi)];
-        if self.rows.contains(&Row::W0) {
+        if self.rows.contains(&PanelRow::W0) {
             parts.push(
                 "W0 control: Gaussian targets in place of Aᵀ and B, solved through the same W0, mean of the draws.".to_owned(),
             );
@@ -261,10 +192,10 @@ impl Overview<'_> {
         if self.columns.iter().any(|c| c.observed.correlation(&c.w0).is_some()) {
             parts.push("corr.: Pearson's, cell by cell.".to_owned());
         }
-        if self.rows.contains(&Row::Gaussian) {
+        if self.rows.contains(&PanelRow::Gaussian) {
             parts.push("Gaussian control: a Gaussian matrix in place of Θ; chance is its expectation.".to_owned());
         }
-        if self.rows.contains(&Row::Deviation) {
+        if self.rows.contains(&PanelRow::Deviation) {
             parts.push("z compares the averages with the control's in its sd, p is the share of draws with an average no smaller (w0_z and w0_p of summary.csv); they are not means of the cells below.".to_owned());
         }
         let hollow = |c: &Column<'_>| self.rows.iter().any(|row| c.grid(*row).has_gaps());

@@ -11,10 +11,10 @@ use krilla::paint::{Fill, LineCap, LineJoin, Stroke};
 use krilla::surface::Surface;
 use krilla::text::{Font, GlyphId, KrillaGlyph};
 
-use super::colour::Rgb;
-use super::font;
-use super::scene::{Anchor, Item, PER_INCH, Scene, Text};
 use crate::error::{Error, Result};
+use crate::figure::scene::colour::Rgb;
+use crate::figure::scene::font;
+use crate::figure::scene::{Anchor, Element, PER_INCH, Scene, Text};
 
 /// Points in one of the scene's device pixels.
 const POINTS: f32 = (72.0 / PER_INCH) as f32;
@@ -26,7 +26,7 @@ const ROUND: f32 = 0.552_284_8;
 ///
 /// # Errors
 /// Only where the library fails, which would be a bug.
-pub(super) fn to_pdf(scene: &Scene) -> Result<Vec<u8>> {
+pub(crate) fn to_pdf(scene: &Scene) -> Result<Vec<u8>> {
     let page = PageSettings::from_wh(scene.width as f32 * POINTS, scene.height as f32 * POINTS);
     let page = page.ok_or_else(|| bug("a page without a size"))?;
     let face = Font::new(font::FONT_FILE.into(), 0).ok_or_else(|| bug("the bundled font cannot be read"))?;
@@ -35,7 +35,7 @@ pub(super) fn to_pdf(scene: &Scene) -> Result<Vec<u8>> {
     let mut page = document.start_page_with(page);
     let mut surface = page.surface();
     surface.push_transform(&Transform::from_scale(POINTS, POINTS));
-    for item in &scene.items {
+    for item in &scene.elements {
         draw(&mut surface, item, &face);
     }
     surface.pop();
@@ -48,29 +48,29 @@ fn bug(found: &str) -> Error {
     Error::Shape { what: "drawing a figure as PDF", expected: "success".to_owned(), found: found.to_owned() }
 }
 
-fn draw(surface: &mut Surface<'_>, item: &Item, face: &Font) {
+fn draw(surface: &mut Surface<'_>, item: &Element, face: &Font) {
     match item {
-        Item::Rect { x, y, width, height, fill } => rect(surface, (*x, *y), (x + width, y + height), *fill),
+        Element::Rect { x, y, width, height, fill } => rect(surface, (*x, *y), (x + width, y + height), *fill),
         // As in the bitmap: the unit to the right of and below a point is the point's own.
-        Item::Line { from, to, colour } => stroke(surface, &[middle(*from), middle(*to)], 1.0, *colour, LineCap::Square),
-        Item::Path { points, width, colour } => {
+        Element::Line { from, to, colour } => stroke(surface, &[middle(*from), middle(*to)], 1.0, *colour, LineCap::Square),
+        Element::Path { points, width, colour } => {
             let points: Vec<(f32, f32)> = points.iter().map(|point| middle(*point)).collect();
             stroke(surface, &points, *width as f32, *colour, LineCap::Round);
         }
-        Item::Area { points, fill } => {
+        Element::Area { points, fill } => {
             let corners: Vec<(f32, f32)> = points.iter().map(|(x, y)| (*x as f32, *y as f32)).collect();
             if let Some(path) = through(&corners, true) {
                 filled(surface, &path, *fill);
             }
         }
-        Item::Dot { at, radius, fill } => {
+        Element::Dot { at, radius, fill } => {
             if let Some(path) = circle(middle(*at), *radius as f32) {
                 filled(surface, &path, *fill);
             }
         }
-        Item::Text(text) => write(surface, text, face),
+        Element::Text(text) => write(surface, text, face),
         // Drawn row by row, and each reaches under its right and lower neighbours: no viewer can show a seam.
-        Item::Cells(block) => block.runs(|from, to, fill| rect(surface, from, to, fill)),
+        Element::Cells(block) => block.runs(|from, to, fill| rect(surface, from, to, fill)),
     }
 }
 
@@ -163,8 +163,8 @@ fn write(surface: &mut Surface<'_>, text: &Text, face: &Font) {
 
 #[cfg(test)]
 mod tests {
-    use super::super::scene::Cells;
     use super::*;
+    use crate::figure::scene::Cells;
 
     fn scene() -> Scene {
         let mut scene = Scene::new(100.0, 50.0, "a title".to_owned());
@@ -174,7 +174,7 @@ mod tests {
         scene.path(&[(0.0, 0.0), (10.0, 10.0), (20.0, 0.0)], 1.5, Rgb(1, 2, 3));
         scene.area(&[(0.0, 0.0), (10.0, 10.0), (20.0, 0.0)], Rgb(1, 2, 3));
         scene.dot(30.0, 30.0, 2.0, Rgb(1, 2, 3));
-        scene.items.push(Item::Cells(Cells { x: 0, y: 0, cell: 4, n: 2, fills: vec![Rgb(9, 9, 9); 4] }));
+        scene.elements.push(Element::Cells(Cells { x: 0, y: 0, cell: 4, n: 2, fills: vec![Rgb(9, 9, 9); 4] }));
         scene
     }
 

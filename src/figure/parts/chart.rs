@@ -1,12 +1,12 @@
 //! What line charts are made of: axes, the plotting area with lines, bands and dots in it, and the key beside it.
 
-use super::colour::{self, Rgb};
-use super::font::{self, HALF_CAP};
-use super::scene::{Anchor, Scene};
-use super::ticks::{labelled_layers, number, round_ticks, widest};
+use crate::figure::parts::ticks::{labelled_layers, number, round_ticks, widest};
+use crate::figure::scene::colour::{self, Rgb};
+use crate::figure::scene::font::{self, HALF_CAP};
+use crate::figure::scene::{Anchor, Scene};
 
 /// Font size of labels at ticks and in keys.
-pub(super) const LABEL: f64 = 10.0;
+pub(crate) const LABEL: f64 = 10.0;
 /// Length of a tick, and the space between it and its label.
 const TICK: f64 = 3.0;
 const TICK_GAP: f64 = 3.0;
@@ -17,27 +17,27 @@ const DOT: f64 = 2.6;
 const DASH: f64 = 4.0;
 
 /// What was observed.
-pub(super) const OBSERVED: Rgb = Rgb(0x1b, 0x4f, 0x9c);
+pub(crate) const OBSERVED: Rgb = Rgb(0x1b, 0x4f, 0x9c);
 /// What a control gives, and its spread.
-pub(super) const CONTROL: Rgb = Rgb(0xb8, 0x62, 0x0e);
-pub(super) const BAND: Rgb = Rgb(0xf6, 0xdf, 0xc0);
+pub(crate) const CONTROL: Rgb = Rgb(0xb8, 0x62, 0x0e);
+pub(crate) const BAND: Rgb = Rgb(0xf6, 0xdf, 0xc0);
 const GRID: Rgb = Rgb(0xe8, 0xe8, 0xe8);
 
 /// Points from left to right; one without a value interrupts what is drawn.
-pub(super) type Points = Vec<(f64, Option<f64>)>;
+pub(crate) type Points = Vec<(f64, Option<f64>)>;
 
 /// An axis for values from `lo` to `hi`, with its ticks.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Axis {
+pub(crate) struct Axis {
     lo: f64,
     hi: f64,
     log: bool,
-    pub(super) ticks: Vec<(f64, String)>,
+    pub(crate) ticks: Vec<(f64, String)>,
 }
 
 impl Axis {
     /// An axis with at most `most` round ticks; where there is nothing between its ends, a little of both sides.
-    pub(super) fn linear(lo: f64, hi: f64, most: usize) -> Self {
+    pub(crate) fn linear(lo: f64, hi: f64, most: usize) -> Self {
         let (lo, hi) = if hi > lo { (lo, hi) } else { (lo - 0.5 * lo.abs().max(1.0), lo + 0.5 * lo.abs().max(1.0)) };
         let mut ticks = round_ticks(lo, hi, most);
         // Where decimals are many, powers of ten are told apart more easily.
@@ -48,7 +48,7 @@ impl Axis {
     }
 
     /// A logarithmic axis for positive values, with ticks at powers of ten or, where there are few, at 2 and 5 times these too.
-    pub(super) fn log(lo: f64, hi: f64, most: usize) -> Self {
+    pub(crate) fn log(lo: f64, hi: f64, most: usize) -> Self {
         let (lo, hi) = if hi > lo { (lo, hi) } else { (lo / 2.0, lo * 2.0) };
         let (first, last) = (lo.log10().floor() as i32, hi.log10().ceil() as i32);
         let inside = |value: &f64| (lo * 0.999_999..=hi * 1.000_001).contains(value);
@@ -86,7 +86,7 @@ impl Axis {
     }
 
     /// What its labels and ticks take to the left of the plot.
-    pub(super) fn width(&self) -> f64 {
+    pub(crate) fn width(&self) -> f64 {
         TICK + TICK_GAP + widest(self.ticks.iter().map(|(_, label)| label.as_str()), LABEL)
     }
 }
@@ -103,35 +103,35 @@ fn exponent(value: f64) -> String {
 }
 
 /// The plotting area (CSS pixels), and its vertical axis.
-pub(super) struct Plot<'a> {
-    pub(super) left: f64,
-    pub(super) top: f64,
-    pub(super) width: f64,
-    pub(super) height: f64,
-    pub(super) y: &'a Axis,
+pub(crate) struct Plot<'a> {
+    pub(crate) left: f64,
+    pub(crate) top: f64,
+    pub(crate) width: f64,
+    pub(crate) height: f64,
+    pub(crate) y: &'a Axis,
 }
 
 /// What stands below a plot: ticks, labels and the name of what they count.
-pub(super) const BELOW: f64 = TICK + 2.0 + LABEL + 6.0 + LABEL;
+pub(crate) const BELOW: f64 = TICK + 2.0 + LABEL + 6.0 + LABEL;
 
 impl Plot<'_> {
     /// The height of a value.
-    pub(super) fn y(&self, value: f64) -> f64 {
+    pub(crate) fn y(&self, value: f64) -> f64 {
         self.top + self.height * (1.0 - self.y.at(value))
     }
 
     /// The middle of one of `count` equal parts of the width.
-    pub(super) fn part(&self, index: usize, count: usize) -> f64 {
+    pub(crate) fn part(&self, index: usize, count: usize) -> f64 {
         self.left + (index as f64 + 0.5) * self.width / count.max(1) as f64
     }
 
     /// The place of a value on a horizontal axis.
-    pub(super) fn x(&self, axis: &Axis, value: f64) -> f64 {
+    pub(crate) fn x(&self, axis: &Axis, value: f64) -> f64 {
         self.left + self.width * axis.at(value)
     }
 
     /// Lines at the vertical axis' ticks, with their labels or without.
-    pub(super) fn grid(&self, scene: &mut Scene, labelled: bool) {
+    pub(crate) fn grid(&self, scene: &mut Scene, labelled: bool) {
         for (value, label) in &self.y.ticks {
             let y = self.y(*value);
             if *value > self.y.lo {
@@ -145,7 +145,7 @@ impl Plot<'_> {
     }
 
     /// The frame, and below it a number for each part that there is room for.
-    pub(super) fn close(&self, scene: &mut Scene, numbers: &[u32], parts: usize, name: &str) {
+    pub(crate) fn close(&self, scene: &mut Scene, numbers: &[u32], parts: usize, name: &str) {
         let cell = self.width / parts.max(1) as f64;
         let shown = labelled_layers(numbers, cell, 4.0, |label| font::width(label, LABEL));
         let ticks = shown.into_iter().map(|index| (self.part(index, parts), numbers[index].to_string()));
@@ -153,12 +153,12 @@ impl Plot<'_> {
     }
 
     /// The frame, and below it a horizontal axis.
-    pub(super) fn close_axis(&self, scene: &mut Scene, axis: &Axis, name: &str) {
+    pub(crate) fn close_axis(&self, scene: &mut Scene, axis: &Axis, name: &str) {
         self.close_with(scene, axis.ticks.iter().map(|(value, label)| (self.x(axis, *value), label.clone())).collect(), name);
     }
 
     /// The frame, and below it these ticks.
-    pub(super) fn close_with(&self, scene: &mut Scene, ticks: Vec<(f64, String)>, name: &str) {
+    pub(crate) fn close_with(&self, scene: &mut Scene, ticks: Vec<(f64, String)>, name: &str) {
         let bottom = self.top + self.height;
         scene.frame(self.left, self.top, self.width, self.height, colour::FRAME);
         for (x, label) in ticks {
@@ -169,14 +169,14 @@ impl Plot<'_> {
     }
 
     /// A line through points, in the stretches that have values; a single one gets `alone` of width at either side.
-    pub(super) fn line(&self, scene: &mut Scene, points: &Points, width: f64, alone: f64, colour: Rgb) {
+    pub(crate) fn line(&self, scene: &mut Scene, points: &Points, width: f64, alone: f64, colour: Rgb) {
         for stretch in stretches(points, alone) {
             scene.path(&self.placed(&stretch), width, colour);
         }
     }
 
     /// The same in dashes.
-    pub(super) fn dashed(&self, scene: &mut Scene, points: &Points, alone: f64) {
+    pub(crate) fn dashed(&self, scene: &mut Scene, points: &Points, alone: f64) {
         for stretch in stretches(points, alone) {
             for ends in self.placed(&stretch).windows(2) {
                 if let [from, to] = ends {
@@ -187,7 +187,7 @@ impl Plot<'_> {
     }
 
     /// The area between two lines with values at the same points.
-    pub(super) fn band(&self, scene: &mut Scene, low: &Points, high: &Points, alone: f64) {
+    pub(crate) fn band(&self, scene: &mut Scene, low: &Points, high: &Points, alone: f64) {
         for (low, high) in stretches(low, alone).iter().zip(&stretches(high, alone)) {
             let around: Vec<(f64, f64)> = self.placed(low).into_iter().chain(self.placed(high).into_iter().rev()).collect();
             scene.area(&around, BAND);
@@ -195,7 +195,7 @@ impl Plot<'_> {
     }
 
     /// A dot at every value, smaller where there are many.
-    pub(super) fn dots(&self, scene: &mut Scene, points: &Points, colour: Rgb) {
+    pub(crate) fn dots(&self, scene: &mut Scene, points: &Points, colour: Rgb) {
         let radius = DOT.min(0.3 * self.width / points.len().max(1) as f64).max(1.0);
         for (x, value) in points {
             if let Some(value) = value {
@@ -229,7 +229,7 @@ fn stretches(points: &Points, alone: f64) -> Vec<Vec<(f64, f64)>> {
 
 /// What a line in the key looks like.
 #[derive(Debug, Clone, Copy)]
-pub(super) enum Sample {
+pub(crate) enum Sample {
     /// A line with dots.
     Dotted(Rgb),
     /// A line without.
@@ -241,7 +241,7 @@ pub(super) enum Sample {
 }
 
 /// The key: samples with their meaning, one after the other from `left`, centred on `y`.
-pub(super) fn key(scene: &mut Scene, left: f64, y: f64, entries: &[(Sample, &str)]) {
+pub(crate) fn key(scene: &mut Scene, left: f64, y: f64, entries: &[(Sample, &str)]) {
     let mut x = left;
     for (sample, text) in entries {
         let end = x + SAMPLE;
@@ -263,7 +263,7 @@ pub(super) fn key(scene: &mut Scene, left: f64, y: f64, entries: &[(Sample, &str
 }
 
 /// The width of [`key`].
-pub(super) fn key_width(entries: &[(Sample, &str)]) -> f64 {
+pub(crate) fn key_width(entries: &[(Sample, &str)]) -> f64 {
     entries.iter().map(|(_, text)| SAMPLE + 6.0 + font::width(text, LABEL) + 18.0).sum::<f64>() - 18.0
 }
 
@@ -280,7 +280,7 @@ fn dashed(scene: &mut Scene, from: (f64, f64), to: (f64, f64)) {
 }
 
 /// Where a figure's two lines of title end: the baseline of the second one.
-pub(super) fn titles(scene: &mut Scene, margin: f64, (title, size): (String, f64), (second, second_size): (String, f64)) {
+pub(crate) fn titles(scene: &mut Scene, margin: f64, (title, size): (String, f64), (second, second_size): (String, f64)) {
     scene.text(margin, title_at(margin, size), size, Anchor::Start, colour::INK, title);
     scene.text(margin, second_at(margin, size, second_size), second_size, Anchor::Start, colour::SOFT_INK, second);
 }
@@ -290,7 +290,7 @@ fn title_at(margin: f64, size: f64) -> f64 {
 }
 
 /// The baseline of the second line of [`titles`].
-pub(super) fn second_at(margin: f64, size: f64, second_size: f64) -> f64 {
+pub(crate) fn second_at(margin: f64, size: f64, second_size: f64) -> f64 {
     title_at(margin, size) + 1.7 * second_size
 }
 

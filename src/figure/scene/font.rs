@@ -9,10 +9,10 @@ use std::sync::OnceLock;
 use ab_glyph::{Font, FontRef, Glyph, GlyphId, PxScale, point};
 
 /// DejaVu Sans cut down and renamed; see `assets/font/README.md`.
-pub(super) static FONT_FILE: &[u8] = include_bytes!("../../assets/font/CondloraSans-Regular.ttf");
+pub(crate) static FONT_FILE: &[u8] = include_bytes!("../../../assets/font/CondloraSans-Regular.ttf");
 
 /// Half the height of a digit or capital, in em: a baseline this far below a line centres them on it.
-pub(super) const HALF_CAP: f64 = 0.3645;
+pub(crate) const HALF_CAP: f64 = 0.3645;
 
 /// Width of characters that the font lacks, in em: East Asian ones are square, the rest get the width of the empty box.
 const WIDE: f64 = 1.0;
@@ -24,12 +24,12 @@ fn font() -> Option<&'static FontRef<'static>> {
 }
 
 /// One character's glyph, and where it stands from the start of the text, in em.
-pub(super) struct Placed {
-    pub(super) id: GlyphId,
-    pub(super) at: f64,
+pub(crate) struct Placed {
+    pub(crate) id: GlyphId,
+    pub(crate) at: f64,
     /// The character's bytes in the text.
     #[cfg_attr(not(feature = "pdf"), expect(dead_code, reason = "PDF alone has text to select"))]
-    pub(super) bytes: Range<usize>,
+    pub(crate) bytes: Range<usize>,
 }
 
 /// Places every character of `text`; returns the glyphs and the whole width in em.
@@ -57,23 +57,23 @@ fn place(font: &FontRef<'static>, text: &str) -> (Vec<Placed>, f64) {
 
 /// Whether the font has a sign for this character.
 #[cfg(test)]
-pub(super) fn has(c: char) -> bool {
+pub(crate) fn has(c: char) -> bool {
     font().is_some_and(|font| font.glyph_id(c).0 != 0)
 }
 
 /// Width of `text` at a font size, in the unit of `size`.
-pub(super) fn width(text: &str, size: f64) -> f64 {
+pub(crate) fn width(text: &str, size: f64) -> f64 {
     font().map_or_else(|| UNKNOWN * text.chars().count() as f64, |font| place(font, text).1) * size
 }
 
 /// The glyphs of `text` and its width, in em.
 #[cfg(feature = "pdf")]
-pub(super) fn glyphs(text: &str) -> (Vec<Placed>, f64) {
+pub(crate) fn glyphs(text: &str) -> (Vec<Placed>, f64) {
     font().map_or_else(|| (Vec::new(), 0.0), |font| place(font, text))
 }
 
 /// Calls `ink(x, y, coverage)` for every pixel that the text touches, its baseline starting at `start` (y grows downwards).
-pub(super) fn rasterise(text: &str, size: f64, start: (f64, f64), mut ink: impl FnMut(i32, i32, f32)) {
+pub(crate) fn rasterise(text: &str, size: f64, start: (f64, f64), mut ink: impl FnMut(i32, i32, f32)) {
     let Some(font) = font() else { return };
     let em = f64::from(font.units_per_em().unwrap_or(2048.0));
     // ab_glyph's scale is the height of the line, not the em.
@@ -88,7 +88,7 @@ pub(super) fn rasterise(text: &str, size: f64, start: (f64, f64), mut ink: impl 
 }
 
 /// Shortens `text` with an ellipsis in its middle (the tail of a path often tells names apart), so that it fits `room`.
-pub(super) fn fit(text: &str, size: f64, room: f64) -> String {
+pub(crate) fn fit(text: &str, size: f64, room: f64) -> String {
     if width(text, size) <= room {
         return text.to_owned();
     }
@@ -108,7 +108,7 @@ pub(super) fn fit(text: &str, size: f64, room: f64) -> String {
 }
 
 /// Breaks `text` at spaces into lines of at most `room`. A word wider than that gets a line of its own.
-pub(super) fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
+pub(crate) fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
         match lines.last_mut() {
@@ -123,7 +123,7 @@ pub(super) fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
 }
 
 /// A name as it may stand in a figure: no control characters, nothing that XML forbids.
-pub(super) fn printable(name: &str) -> String {
+pub(crate) fn printable(name: &str) -> String {
     crate::error::escape(name).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 

@@ -3,18 +3,21 @@
 //! Layout code works in CSS pixels; [`Scene`] rounds to device pixels ([`SCALE`] to one CSS pixel), and all formats are drawn from these
 //! whole numbers, so that they are the same picture. A bitmap of another resolution scales them.
 
-use super::colour::Rgb;
-use super::font::HALF_CAP;
+pub(super) mod colour;
+pub(super) mod font;
+
+use self::colour::Rgb;
+use self::font::HALF_CAP;
 
 /// Device pixels in one CSS pixel. A device pixel is the scene's unit of length, half of 1/96 inch, whatever a bitmap's resolution is.
-pub(super) const SCALE: f64 = 2.0;
+pub(crate) const SCALE: f64 = 2.0;
 
 /// Device pixels in one inch.
-pub(super) const PER_INCH: f64 = 96.0 * SCALE;
+pub(crate) const PER_INCH: f64 = 96.0 * SCALE;
 
 /// Which end of the text stands at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Anchor {
+pub(crate) enum Anchor {
     Start,
     Middle,
     End,
@@ -22,31 +25,31 @@ pub(super) enum Anchor {
 
 /// One line of text. `x`, `y` lie on the baseline, in device pixels.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Text {
-    pub(super) x: i32,
-    pub(super) y: i32,
-    pub(super) size: i32,
-    pub(super) anchor: Anchor,
+pub(crate) struct Text {
+    pub(crate) x: i32,
+    pub(crate) y: i32,
+    pub(crate) size: i32,
+    pub(crate) anchor: Anchor,
     /// Reads from bottom to top.
-    pub(super) upwards: bool,
-    pub(super) colour: Rgb,
-    pub(super) text: String,
+    pub(crate) upwards: bool,
+    pub(crate) colour: Rgb,
+    pub(crate) text: String,
 }
 
 /// A square block of `n × n` cells, row by row, each `cell` device pixels wide.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Cells {
-    pub(super) x: i32,
-    pub(super) y: i32,
-    pub(super) cell: i32,
-    pub(super) n: usize,
-    pub(super) fills: Vec<Rgb>,
+pub(crate) struct Cells {
+    pub(crate) x: i32,
+    pub(crate) y: i32,
+    pub(crate) cell: i32,
+    pub(crate) n: usize,
+    pub(crate) fills: Vec<Rgb>,
 }
 
 impl Cells {
     /// Calls `rect(from, to, fill)` for each run of equal cells in a row, row by row. Each reaches under its right and lower
     /// neighbours, which come later: drawn in this order, no seam can show at any zoom.
-    pub(super) fn runs(&self, mut rect: impl FnMut((i32, i32), (i32, i32), Rgb)) {
+    pub(crate) fn runs(&self, mut rect: impl FnMut((i32, i32), (i32, i32), Rgb)) {
         let Self { x, y, cell, n, fills } = self;
         let end = |k: usize| k as i32 * cell + i32::from(k < *n);
         for (row, colours) in fills.chunks((*n).max(1)).enumerate() {
@@ -64,7 +67,7 @@ impl Cells {
 
 /// One thing to draw, at device pixels.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) enum Item {
+pub(crate) enum Element {
     Rect {
         x: i32,
         y: i32,
@@ -100,41 +103,41 @@ pub(super) enum Item {
 
 /// A whole figure.
 #[derive(Debug, Clone, PartialEq)]
-pub(super) struct Scene {
+pub(crate) struct Scene {
     /// Size in device pixels.
-    pub(super) width: u32,
-    pub(super) height: u32,
+    pub(crate) width: u32,
+    pub(crate) height: u32,
     /// What the figure shows, in one line, for a reader that cannot see it.
-    pub(super) title: String,
-    pub(super) items: Vec<Item>,
+    pub(crate) title: String,
+    pub(crate) elements: Vec<Element>,
 }
 
 /// CSS pixels to device pixels.
-pub(super) fn device(css: f64) -> i32 {
+pub(crate) fn device(css: f64) -> i32 {
     (css * SCALE).round() as i32
 }
 
 impl Scene {
     /// An empty figure of a size in CSS pixels.
-    pub(super) fn new(width: f64, height: f64, title: String) -> Self {
+    pub(crate) fn new(width: f64, height: f64, title: String) -> Self {
         let pixels = |css: f64| (css * SCALE).ceil().max(1.0) as u32;
-        Self { width: pixels(width), height: pixels(height), title, items: Vec::new() }
+        Self { width: pixels(width), height: pixels(height), title, elements: Vec::new() }
     }
 
     /// How many cells are in its blocks.
-    pub(super) fn cells(&self) -> usize {
-        self.items.iter().map(|item| if let Item::Cells(block) = item { block.fills.len() } else { 0 }).sum()
+    pub(crate) fn cells(&self) -> usize {
+        self.elements.iter().map(|item| if let Element::Cells(block) = item { block.fills.len() } else { 0 }).sum()
     }
 
     /// A filled rectangle between two corners. Corners are rounded, not sizes: neighbours share their edge.
-    pub(super) fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: Rgb) {
+    pub(crate) fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: Rgb) {
         let (left, top) = (device(x), device(y));
-        let item = Item::Rect { x: left, y: top, width: device(x + width) - left, height: device(y + height) - top, fill };
-        self.items.push(item);
+        let item = Element::Rect { x: left, y: top, width: device(x + width) - left, height: device(y + height) - top, fill };
+        self.elements.push(item);
     }
 
     /// The outline of a rectangle, half a CSS pixel wide, drawn just outside it.
-    pub(super) fn frame(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb) {
+    pub(crate) fn frame(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb) {
         const PEN: f64 = 0.5;
         self.rect(x - PEN, y - PEN, width + 2.0 * PEN, PEN, colour);
         self.rect(x - PEN, y + height, width + 2.0 * PEN, PEN, colour);
@@ -143,50 +146,50 @@ impl Scene {
     }
 
     /// A straight line of one device pixel.
-    pub(super) fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: Rgb) {
-        self.items.push(Item::Line { from: (device(from.0), device(from.1)), to: (device(to.0), device(to.1)), colour });
+    pub(crate) fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: Rgb) {
+        self.elements.push(Element::Line { from: (device(from.0), device(from.1)), to: (device(to.0), device(to.1)), colour });
     }
 
     /// A line through points, `width` CSS pixels wide.
-    pub(super) fn path(&mut self, points: &[(f64, f64)], width: f64, colour: Rgb) {
+    pub(crate) fn path(&mut self, points: &[(f64, f64)], width: f64, colour: Rgb) {
         let width = (width * SCALE).round().max(1.0) as u32;
-        self.items.push(Item::Path { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), width, colour });
+        self.elements.push(Element::Path { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), width, colour });
     }
 
     /// A filled polygon.
-    pub(super) fn area(&mut self, points: &[(f64, f64)], fill: Rgb) {
-        self.items.push(Item::Area { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), fill });
+    pub(crate) fn area(&mut self, points: &[(f64, f64)], fill: Rgb) {
+        self.elements.push(Element::Area { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), fill });
     }
 
     /// A filled circle.
-    pub(super) fn dot(&mut self, x: f64, y: f64, radius: f64, fill: Rgb) {
+    pub(crate) fn dot(&mut self, x: f64, y: f64, radius: f64, fill: Rgb) {
         let radius = (radius * SCALE).round().max(1.0) as u32;
-        self.items.push(Item::Dot { at: (device(x), device(y)), radius, fill });
+        self.elements.push(Element::Dot { at: (device(x), device(y)), radius, fill });
     }
 
     /// Text whose baseline passes through `(x, y)`.
-    pub(super) fn text(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
+    pub(crate) fn text(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         let item = Text { x: device(x), y: device(y), size: device(size), anchor, upwards: false, colour, text: text.into() };
-        self.items.push(Item::Text(item));
+        self.elements.push(Element::Text(item));
     }
 
     /// Text whose digits and capitals are centred on the height `y`.
-    pub(super) fn text_centred(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
+    pub(crate) fn text_centred(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         self.text(x, y + HALF_CAP * size, size, anchor, colour, text);
     }
 
     /// Text that reads upwards, the end that `anchor` says at `(x, y)`.
-    pub(super) fn text_upwards(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
+    pub(crate) fn text_upwards(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         let x = device(x + HALF_CAP * size);
         let item = Text { x, y: device(y), size: device(size), anchor, upwards: true, colour, text: text.into() };
-        self.items.push(Item::Text(item));
+        self.elements.push(Element::Text(item));
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::colour::BLACK;
     use super::*;
+    use crate::figure::scene::colour::BLACK;
 
     #[test]
     fn neighbouring_rectangles_share_their_edge() {
@@ -194,10 +197,10 @@ mod tests {
         scene.rect(0.3, 0.0, 1.3, 1.0, BLACK);
         scene.rect(1.6, 0.0, 1.3, 1.0, BLACK);
         let edges: Vec<_> = scene
-            .items
+            .elements
             .iter()
             .map(|item| match item {
-                Item::Rect { x, width, .. } => (*x, x + width),
+                Element::Rect { x, width, .. } => (*x, x + width),
                 _ => unreachable!(),
             })
             .collect();

@@ -1,11 +1,11 @@
 //! Which ticks are labelled, and where labels stand so that none covers another.
 
-use super::font;
+use crate::figure::scene::font;
 
 /// Chooses the layers to label: all of them, or those divisible by the first of 2, 5, 10, 20, ... whose labels keep
 /// `gap` between them. `cell` is the distance of two ticks, `extent` the length of a label along the axis.
 /// Returns indices into `layers`, which are in rising order.
-pub(super) fn labelled_layers(layers: &[u32], cell: f64, gap: f64, extent: impl Fn(&str) -> f64) -> Vec<usize> {
+pub(crate) fn labelled_layers(layers: &[u32], cell: f64, gap: f64, extent: impl Fn(&str) -> f64) -> Vec<usize> {
     let half: Vec<f64> = layers.iter().map(|layer| extent(&layer.to_string()) / 2.0).collect();
     let apart = |chosen: &[usize]| {
         chosen.windows(2).all(|pair| {
@@ -25,7 +25,7 @@ pub(super) fn labelled_layers(layers: &[u32], cell: f64, gap: f64, extent: impl 
 }
 
 /// Every first, 2nd, 5th, 10th, ... of `count` places, `cell` apart: as many as have `room` each.
-pub(super) fn every(count: usize, cell: f64, room: f64) -> Vec<usize> {
+pub(crate) fn every(count: usize, cell: f64, room: f64) -> Vec<usize> {
     let mut step: u32 = 1;
     while f64::from(step) * cell < room && (step as usize) < count {
         let Some(next) = next_step(step) else { break };
@@ -41,7 +41,7 @@ fn next_step(step: u32) -> Option<u32> {
 }
 
 /// Round numbers from `lo` to `hi`, at most `most` of them (at least 2), with the decimals that tell them apart.
-pub(super) fn round_ticks(lo: f64, hi: f64, most: usize) -> Vec<(f64, String)> {
+pub(crate) fn round_ticks(lo: f64, hi: f64, most: usize) -> Vec<(f64, String)> {
     let span = hi - lo;
     if !span.is_finite() || span <= 0.0 {
         return vec![(lo, number(lo, 2))];
@@ -59,7 +59,7 @@ pub(super) fn round_ticks(lo: f64, hi: f64, most: usize) -> Vec<(f64, String)> {
 }
 
 /// A number with a true minus sign, and none before zero.
-pub(super) fn number(value: f64, decimals: usize) -> String {
+pub(crate) fn number(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     match text.strip_prefix('-') {
         Some(digits) if digits.bytes().all(|b| matches!(b, b'0' | b'.')) => digits.to_owned(),
@@ -70,7 +70,7 @@ pub(super) fn number(value: f64, decimals: usize) -> String {
 
 /// Moves `wanted` positions (rising) apart to at least `gap`, each group about its own middle, and into `lo..=hi` where
 /// there is room for all.
-pub(super) fn spread(wanted: &[f64], gap: f64, lo: f64, hi: f64) -> Vec<f64> {
+pub(crate) fn spread(wanted: &[f64], gap: f64, lo: f64, hi: f64) -> Vec<f64> {
     // Positions less their rank times the gap must not fall: isotonic regression by pooling neighbours.
     let mut pools: Vec<(f64, usize)> = Vec::new();
     for (rank, position) in wanted.iter().enumerate() {
@@ -94,7 +94,7 @@ pub(super) fn spread(wanted: &[f64], gap: f64, lo: f64, hi: f64) -> Vec<f64> {
 }
 
 /// Width of the widest label.
-pub(super) fn widest<'a>(labels: impl IntoIterator<Item = &'a str>, size: f64) -> f64 {
+pub(crate) fn widest<'a>(labels: impl IntoIterator<Item = &'a str>, size: f64) -> f64 {
     labels.into_iter().map(|label| font::width(label, size)).fold(0.0, f64::max)
 }
 

@@ -1,9 +1,9 @@
 //! The tree of average linkage above and beside a heatmap's cells, with the scale of its heights.
 
-use super::colour;
-use super::scene::{Anchor, Scene};
-use super::similar::Tree;
-use super::ticks::{number, widest};
+use crate::figure::parts::linkage::Tree;
+use crate::figure::parts::ticks::{number, widest};
+use crate::figure::scene::colour;
+use crate::figure::scene::{Anchor, Scene};
 
 /// Between the cells and the lowest merge that can be, and from there to the highest.
 const STEM: f64 = 8.0;
@@ -16,22 +16,22 @@ const TICK_GAP: f64 = 2.5;
 const LABEL: f64 = 8.0;
 
 /// Room that a tree needs above or beside the cells.
-pub(super) const SPACE: f64 = GAP + STEM + RISE;
+pub(crate) const SPACE: f64 = GAP + STEM + RISE;
 
 /// What the tree says, for the figure's note.
-pub(super) const NOTE: &str = "Tree: average linkage of 1 − φ; a branch point stands at the mean φ between its two groups.";
+pub(crate) const NOTE: &str = "Tree: average linkage of 1 − φ; a branch point stands at the mean φ between its two groups.";
 
 /// A tree beside square cells (CSS pixels; `x`, `y` the cells' upper left corner).
-pub(super) struct Dendrogram<'a> {
-    pub(super) tree: &'a Tree,
-    pub(super) x: f64,
-    pub(super) y: f64,
-    pub(super) cell: f64,
+pub(crate) struct Dendrogram<'a> {
+    pub(crate) tree: &'a Tree,
+    pub(crate) x: f64,
+    pub(crate) y: f64,
+    pub(crate) cell: f64,
 }
 
 impl Dendrogram<'_> {
     /// Adds the tree above the columns, with its scale, and the same tree to the right of the rows.
-    pub(super) fn draw(&self, scene: &mut Scene) {
+    pub(crate) fn draw(&self, scene: &mut Scene) {
         let right = self.x + self.cell * self.tree.order.len() as f64;
         let along = |place: f64| (place + 0.5) * self.cell;
         for merge in &self.tree.merges {
@@ -84,28 +84,28 @@ fn labels(tree: &Tree) -> Vec<String> {
 }
 
 /// Room that the scale needs to the left of the cells.
-pub(super) fn left_space(tree: &Tree) -> f64 {
+pub(crate) fn left_space(tree: &Tree) -> f64 {
     2.0 * TICK + TICK_GAP + widest(labels(tree).iter().map(String::as_str), LABEL)
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::group::Grid;
-    use super::super::scene::{Item, device};
     use super::*;
+    use crate::figure::parts::values::SquareValues;
+    use crate::figure::scene::{Element, device};
 
     #[test]
     fn branch_points_stand_at_their_heights_and_leaves_begin_at_the_cells() {
         // φ 0.9 between 0 and 1, 0.5 between them and 2.
         let values = [1.0, 0.9, 0.5, 0.9, 1.0, 0.5, 0.5, 0.5, 1.0].map(Some).to_vec();
-        let tree = Tree::of(&Grid { n: 3, values });
+        let tree = Tree::of(&SquareValues { n: 3, values });
         let mut scene = Scene::new(200.0, 200.0, String::new());
         let dendrogram = Dendrogram { tree: &tree, x: 50.0, y: 100.0, cell: 20.0 };
         dendrogram.draw(&mut scene);
         let lines: Vec<((i32, i32), (i32, i32))> = scene
-            .items
+            .elements
             .iter()
-            .filter_map(|item| if let Item::Line { from, to, .. } = item { Some((*from, *to)) } else { None })
+            .filter_map(|item| if let Element::Line { from, to, .. } = item { Some((*from, *to)) } else { None })
             .collect();
         let at = |x: f64, y: f64| (device(x), device(y));
         // Above the columns, then the same turned, for each of the three strokes of a merge.

@@ -1,0 +1,63 @@
+//! Table rows gathered into the layer × layer grids that are drawn.
+
+use std::collections::{BTreeSet, HashMap};
+
+use super::parts::values::SquareValues;
+use crate::table::gather;
+use crate::table::rows::{SimilarityRow, SummaryRow, Tables};
+use crate::terms::{MatrixKind, Side};
+
+/// What the rows of one grid have in common.
+type Key<'a> = (&'a str, &'a str, MatrixKind, Side, usize, usize);
+
+/// All rows of one adapter × module × matrix × side × (i, j).
+pub(super) struct LayerSimilarity<'a> {
+    pub(super) adapter: &'a str,
+    pub(super) module: &'a str,
+    pub(super) matrix: MatrixKind,
+    pub(super) side: Side,
+    pub(super) i: usize,
+    pub(super) j: usize,
+    /// The layers, in rising order.
+    pub(super) layers: Vec<u32>,
+    pub(super) summary: Option<&'a SummaryRow>,
+    rows: Vec<&'a SimilarityRow>,
+}
+
+/// Gathers the similarity rows, in table order.
+pub(super) fn layer_similarities(tables: &Tables) -> Vec<LayerSimilarity<'_>> {
+    layer_similarities_of(tables, |_| true)
+}
+
+/// As [`layer_similarities`], of the adapters that are wanted.
+pub(super) fn layer_similarities_of(tables: &Tables, wanted: impl Fn(&str) -> bool) -> Vec<LayerSimilarity<'_>> {
+    let mut summaries: HashMap<Key<'_>, &SummaryRow> = HashMap::new();
+    for row in tables.summary.iter().filter(|row| wanted(&row.adapter)) {
+        summaries.entry((&row.adapter, &row.module, row.matrix, row.side, row.i, row.j)).or_insert(row);
+    }
+    let similarity = tables.similarity.iter().filter(|row| wanted(&row.adapter));
+    gather(similarity, |row| -> Key<'_> { (&row.adapter, &row.module, row.matrix, row.side, row.i, row.j) })
+        .into_iter()
+        .map(|(key, rows)| {
+            let (adapter, module, matrix, side, i, j) = key;
+            let layers: BTreeSet<u32> = rows.iter().flat_map(|row| [row.layer_a, row.layer_b]).collect();
+            let (layers, summary) = (layers.into_iter().collect(), summaries.get(&key).copied());
+            LayerSimilarity { adapter, module, matrix, side, i, j, layers, summary, rows }
+        })
+        .collect()
+}
+
+impl LayerSimilarity<'_> {
+    /// The grid of one column of the table. A pair of layers without a row has no value; nor has one with NaN.
+    pub(super) fn grid(&self, value: impl Fn(&SimilarityRow) -> Option<f64>) -> SquareValues {
+        let n = self.layers.len();
+        let place: HashMap<u32, usize> = self.layers.iter().enumerate().map(|(k, layer)| (*layer, k)).collect();
+        let mut values = vec![None; n * n];
+        for row in &self.rows {
+            if let (Some(a), Some(b)) = (place.get(&row.layer_a), place.get(&row.layer_b)) {
+                values[a * n + b] = value(row).filter(|v| v.is_finite());
+            }
+        }
+        SquareValues { n, values }
+    }
+}
