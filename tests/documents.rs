@@ -189,10 +189,18 @@ fn every_reference_to_the_specification_leads_somewhere() {
 #[test]
 fn references_that_lead_nowhere_are_found() {
     let sections = sections();
-    for good in ["(SPEC section 4)", "`docs/spec.md`, section 1.5", "see docs/spec.md section 3.", "a spec of its own", "[Section 5 of the specification]"] {
+    for good in [
+        "(SPEC section 4)",
+        "`docs/spec.md`, section 1.5",
+        "see docs/spec.md section 3.",
+        "a spec of its own",
+        "[Section 5 of the specification]",
+    ] {
         assert_eq!(dangling(good, &sections), Vec::<String>::new());
     }
-    for bad in ["(SPEC section 9)", "docs/spec.md, section 1.99", "as in SPEC.", "docs/nowhere.md", "[section 8 of the specification]"] {
+    for bad in
+        ["(SPEC section 9)", "docs/spec.md, section 1.99", "as in SPEC.", "docs/nowhere.md", "[section 8 of the specification]"]
+    {
         assert_eq!(dangling(bad, &sections).len(), 1, "{bad}");
     }
 }
@@ -224,7 +232,11 @@ fn lines_fit_a_page() {
         assert_eq!(too_wide(&text), Vec::<usize>::new(), "{page}: lines of more than {WIDEST_LINE} columns");
     }
     let readme = fs::read_to_string(root().join("README.md")).unwrap();
-    assert!(readme.lines().count() <= LONGEST_README, "README.md has {} lines; the details are for docs/", readme.lines().count());
+    assert!(
+        readme.lines().count() <= LONGEST_README,
+        "README.md has {} lines; the details are for docs/",
+        readme.lines().count()
+    );
     let long = "x".repeat(WIDEST_LINE + 1);
     assert_eq!(too_wide(&format!("{long}\n| {long} |\n```console\n$ {long}\n{long}\n```\n")), [1, 4]);
 }
@@ -401,9 +413,9 @@ fn commands_in_the_pages_exist() {
             }
             let typed = block[2].replace("\\\n", " ");
             for found in call.captures_iter(&typed) {
-                let help = helps.entry(found[1].to_owned()).or_insert_with(|| {
-                    Run::of(program().args([&found[1], "--help"]).output().unwrap()).exits(0).stdout
-                });
+                let help = helps
+                    .entry(found[1].to_owned())
+                    .or_insert_with(|| Run::of(program().args([&found[1], "--help"]).output().unwrap()).exits(0).stdout);
                 for option in option.captures_iter(&found[2]) {
                     let known = regex(&format!(r"(?m)^ +(?:-\w, )?{}\b", &option[1])).is_match(help);
                     assert!(known, "{page}: condlora {} has no {}", &found[1], &option[1]);
