@@ -83,7 +83,7 @@ pub use table::{
 };
 pub use terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
-/// The README's Rust examples are tests too.
+/// The guide's Rust examples are tests too.
 #[cfg(doctest)]
-#[doc = include_str!("../README.md")]
-struct Readme;
+#[doc = include_str!("../docs/guide/library.md")]
+struct LibraryGuide;

@@ -103,7 +103,7 @@ fn what_chance_gives_stands_beside() {
     let shown = fit(data("adapters/trec-seed0"), real_base(), &out, &["--modules", "value", "--null-draws", "40"]).exits(0);
     let found = rows(&out);
     let a = row(&found, "value", UpdateMatrix::A, FitRow::ALL);
-    // SPEC: 0.906 ± 0.002 for an observed 0.904. NumPy: 0.9064, and a deviation of 0.0021 in 40 draws.
+    // Expected: 0.906 ± 0.002 for an observed 0.904. NumPy: 0.9064, and a deviation of 0.0021 in 40 draws.
     assert!((a.residual.unwrap() - 0.904_339).abs() < 1e-6 && (a.residual_expected.unwrap() - 0.9064).abs() < 1e-4);
     assert!((0.0014..0.0030).contains(&a.residual_sd.unwrap()), "{a:?}");
     // Layers whose norms differ from 2.4 to 4.1: NumPy's mean of 40 draws, within five standard errors of 0.008/√40.

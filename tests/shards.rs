@@ -303,7 +303,7 @@ fn a_shard_is_asked_for_sensibly() {
     usage(&["--shard", "1/2", "--formats", "npy"], "shards are merged from csv or parquet");
 }
 
-/// The README's example for GNU parallel.
+/// The guide's example for GNU parallel.
 #[test]
 fn gnu_parallel_runs_the_shards() {
     let is_gnu = Command::new("parallel").arg("--version").output().is_ok_and(|out| out.stdout.starts_with(b"GNU parallel"));
@@ -317,17 +317,13 @@ fn gnu_parallel_runs_the_shards() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     several(root);
-    let readme = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md")).unwrap();
-    let line = readme.lines().find(|line| line.starts_with("parallel condlora analyze ")).unwrap();
-    let merge = readme.lines().find(|line| line.starts_with("condlora merge parts/")).unwrap();
+    let guide = fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("docs/guide/many-adapters.md")).unwrap();
+    let script = guide.split("```sh\n").find(|block| block.starts_with("parallel ")).unwrap().split("```").next().unwrap();
     let bin = Path::new(env!("CARGO_BIN_EXE_condlora")).parent().unwrap();
     let path = format!("{}:{}", bin.display(), std::env::var("PATH").unwrap());
-    for line in [line, merge] {
-        let run = Run::of(
-            Command::new("sh").args(["-c", line]).env("PATH", &path).env("HOME", root).current_dir(root).output().unwrap(),
-        );
-        run.exits(0);
-    }
+    let script = format!("set -e\n{script}");
+    Run::of(Command::new("sh").args(["-c", &script]).env("PATH", &path).env("HOME", root).current_dir(root).output().unwrap())
+        .exits(0);
     run_in(root, &["runs", "--base", "base", "-o", "whole"]).exits(0);
     same("GNU parallel", &root.join("whole"), &root.join("results"));
     assert_eq!(fs::read_dir(root.join("parts")).unwrap().count(), 4);

@@ -62,7 +62,7 @@ def test_types_in_parquet(out):
 
 
 def test_a_question_to_parquet(out):
-    """As the README asks it: averages over pairs of layers."""
+    """As docs/guide/pandas.md asks it: averages over pairs of layers."""
     query = f"""select adapter, module, matrix, side, i, j, avg(phi) as mean from read_parquet('{out}/similarity.parquet')
                 where layer_a < layer_b group by all order by all"""
     keys = ["adapter", "module", "matrix", "side", "i", "j"]
