@@ -61,6 +61,7 @@ pub mod conversion;
 pub mod error;
 pub mod figure;
 pub mod linalg;
+mod marker;
 pub mod measures;
 pub mod output;
 pub mod report;

@@ -9,7 +9,7 @@ use regex::Regex;
 
 /// Each module and what it may import. Data flows from the checkpoint to the rows and from there to tables and figures;
 /// `checkpoint` and the mathematics do not know each other, and figures see rows only.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -19,6 +19,7 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
             "report",
             "figure",
             "table",
+            "output",
             "checkpoint",
             "controls",
             "conversion",
@@ -29,17 +30,19 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
         ],
     ),
     ("shared_theta", &["study", "table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"]),
-    ("study", &["table", "checkpoint", "controls", "conversion", "measures", "similarity", "linalg", "terms", "error"]),
-    ("report", &["figure", "table", "terms", "error"]),
+    ("study", &["table", "output", "checkpoint", "controls", "conversion", "measures", "similarity", "linalg", "terms", "error"]),
+    ("report", &["figure", "table", "output", "terms", "error"]),
     ("figure", &["table", "terms", "error"]),
-    ("table", &["terms", "error"]),
-    ("checkpoint", &["terms", "error"]),
+    ("table", &["output", "terms", "error"]),
+    ("output", &["marker", "error"]),
+    ("checkpoint", &["marker", "terms", "error"]),
     ("controls", &["conversion", "similarity", "linalg", "terms", "error"]),
     ("conversion", &["linalg", "terms", "error"]),
     ("measures", &["similarity", "linalg", "terms", "error"]),
     ("similarity", &["linalg", "terms", "error"]),
     ("linalg", &["terms", "error"]),
     ("terms", &[]),
+    ("marker", &[]),
     ("error", &[]),
 ];
 
