@@ -63,6 +63,7 @@ pub mod figure;
 mod inputs;
 mod layer_matrix;
 pub mod linalg;
+mod marker;
 pub mod measures;
 pub mod output;
 pub mod record;

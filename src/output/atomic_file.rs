@@ -4,12 +4,12 @@ use std::fs::File;
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
-use super::sync::sync_all;
-use super::temporaries::{Purpose, Registry, TEMPORARIES, Temporary, make_parents, remove_made, remove_path, temporary_name};
+use super::sync_all;
+use super::temporaries::{Registry, TEMPORARIES, Temporary, clear_stale, make_parents};
 use crate::error::{Error, Result, in_words};
 
-/// Writes a file by way of a temporary one beside it. Returns whether it changed: a file that holds these bytes
-/// already is not touched.
+/// Writes a file by way of a temporary one. Returns whether it changed: a file that holds these bytes already is not
+/// touched.
 ///
 /// # Errors
 /// [`Error::Output`] if it cannot be written; the old file is then as it was.
@@ -17,79 +17,81 @@ pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<bool> {
     Ok(write_files_atomically(&[(path, bytes)])?.first().copied().unwrap_or(false))
 }
 
-/// Writes many files as [`write_file_atomically`] does, waiting for the disk once instead of for each.
+/// Writes many files as [`write_file_atomically`] does.
 ///
 /// # Errors
-/// [`Error::Output`] if one cannot be written. Until all have been written none is put in place.
+/// [`Error::Output`] if one cannot be written. Until all of its folder have been written none there is put in place, and
+/// nothing is written at all if it can be seen at once that one cannot be.
 pub fn write_files_atomically<P: AsRef<Path>, B: AsRef<[u8]>>(files: &[(P, B)]) -> Result<Vec<bool>> {
-    let mut pending = Vec::new();
-    for (path, bytes) in files {
-        pending.push(Pending::write(&TEMPORARIES, path.as_ref(), bytes.as_ref())?);
+    let files: Vec<Pending<'_>> =
+        files.iter().map(|(path, bytes)| Pending::new(path.as_ref(), bytes.as_ref())).collect::<Result<_>>()?;
+    for files in files.chunk_by(|a, b| a.folder() == b.folder()) {
+        write_folder(&TEMPORARIES, files)?;
     }
-    let written: Vec<&Pending> = pending.iter().flatten().collect();
-    let paths: Vec<PathBuf> = written.iter().map(|file| file.temporary.clone()).collect();
-    sync_all(&paths).map_err(|(index, error)| match written.get(index) {
-        Some(file) => cannot(&file.given, &error),
-        None => cannot(Path::new(""), &error),
+    Ok(files.iter().map(|file| file.changed).collect())
+}
+
+/// Writes files of one folder into a temporary directory there, and puts them in place.
+fn write_folder(registry: &'static Registry, files: &[Pending<'_>]) -> Result<()> {
+    let changed: Vec<&Pending<'_>> = files.iter().filter(|file| file.changed).collect();
+    let Some(first) = changed.first() else { return Ok(()) };
+    let folder = |parents: &mut Vec<PathBuf>| {
+        *parents = make_parents(first.folder()).map_err(|error| cannot(first.given, &error))?;
+        clear_stale(first.folder());
+        Ok((first.folder().to_owned(), ()))
+    };
+    let (temporary, ()) = Temporary::make(registry, folder, |(), error| cannot(first.given, error))?;
+    let paths: Vec<PathBuf> = (0..changed.len()).map(|number| temporary.new().join(number.to_string())).collect();
+    registry.guarded(|| std::fs::create_dir(temporary.new()).map_err(|error| cannot(first.given, &error)))?;
+    for (file, path) in changed.iter().zip(&paths) {
+        let write = || File::create_new(path).and_then(|mut new| new.write_all(file.bytes));
+        registry.guarded(|| write().map_err(|error| cannot(file.given, &error)))?;
+    }
+    // After a signal the files are gone, and that is why.
+    sync_all(&paths).map_err(|(index, error)| match registry.guarded(|| Ok(())) {
+        Err(interrupted) => interrupted,
+        Ok(()) => cannot(changed[index].given, &error),
     })?;
-    pending.into_iter().map(|file| file.map_or(Ok(false), |file| file.put_in_place().map(|()| true))).collect()
+    temporary.publish(|| {
+        for (file, path) in changed.iter().zip(&paths) {
+            std::fs::rename(path, &file.target).map_err(|error| cannot(file.given, &error))?;
+        }
+        Ok(())
+    })
 }
 
-/// A file that is written but not yet in place.
-struct Pending {
-    given: PathBuf,
+/// A file that is to be written.
+struct Pending<'a> {
+    given: &'a Path,
+    /// Where it is once links are followed, so that a link stays one.
     target: PathBuf,
-    temporary: PathBuf,
-    registry: &'static Registry,
-    id: u64,
+    bytes: &'a [u8],
+    /// Whether the file that is there, if any, holds something else.
+    changed: bool,
 }
 
-impl Pending {
-    /// None if the file holds these bytes already.
-    fn write(registry: &'static Registry, path: &Path, bytes: &[u8]) -> Result<Option<Self>> {
-        let target = match std::fs::metadata(path) {
+impl<'a> Pending<'a> {
+    fn new(given: &'a Path, bytes: &'a [u8]) -> Result<Self> {
+        let (target, changed) = match std::fs::metadata(given) {
             Ok(found) if found.is_file() => {
-                // Through a link, so that the link stays one.
-                let target = path.canonicalize().map_err(|error| cannot(path, &error))?;
-                if found.len() == bytes.len() as u64 && holds(&target, bytes) {
-                    return Ok(None);
-                }
-                target
+                let target = given.canonicalize().map_err(|error| cannot(given, &error))?;
+                let same = found.len() == bytes.len() as u64 && holds(&target, bytes);
+                (target, !same)
             }
-            Ok(_) => return Err(Error::output(path, "exists and is not a regular file")),
-            Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => path.to_owned(),
-            Err(error) => return Err(cannot(path, &error)),
+            Ok(_) => return Err(Error::output(given, "exists and is not a regular file")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound && given.symlink_metadata().is_err() => {
+                (std::path::absolute(given).map_err(|error| cannot(given, &error))?, true)
+            }
+            Err(error) => return Err(cannot(given, &error)),
         };
-        let (Some(folder), Some(name)) = (target.parent(), target.file_name()) else {
-            return Err(Error::output(path, "is no name that a file could have"));
-        };
-        let temporary = folder.join(temporary_name(name, Purpose::New));
-        let id = registry.register(|| {
-            let parents = make_parents(folder).map_err(|error| cannot(path, &error))?;
-            let written = File::create_new(&temporary).and_then(|mut file| file.write_all(bytes));
-            written.map_err(|error| {
-                let _ = remove_path(&temporary);
-                remove_made(&parents);
-                cannot(path, &error)
-            })?;
-            Ok(Temporary { path: temporary.clone(), parents })
-        })?;
-        Ok(Some(Self { given: path.to_owned(), target, temporary, registry, id }))
+        if target.parent().is_none() || target.file_name().is_none() {
+            return Err(Error::output(given, "is no name that a file could have"));
+        }
+        Ok(Self { given, target, bytes, changed })
     }
 
-    fn put_in_place(self) -> Result<()> {
-        self.registry.publish(self.id, |temporary| {
-            std::fs::rename(&temporary.path, &self.target).map_err(|error| cannot(&self.given, &error))?;
-            temporary.parents.clear();
-            Ok(())
-        })
-    }
-}
-
-impl Drop for Pending {
-    fn drop(&mut self) {
-        // Once it is in place there is nothing left under the temporary name.
-        let _ = self.registry.discard(self.id);
+    fn folder(&self) -> &Path {
+        self.target.parent().unwrap_or_else(|| unreachable!("checked when it was made"))
     }
 }
 
@@ -129,6 +131,7 @@ mod tests {
         assert_eq!(std::fs::metadata(&path).unwrap().ino(), inode);
         let changed = write_files_atomically(&[(&path, "two"), (&dir.join("b.svg"), "new"), (&path, "two")]).unwrap();
         assert_eq!(changed, [true, true, true]);
+        assert_ne!(std::fs::metadata(&path).unwrap().ino(), inode, "another file is in its place");
         assert_eq!(std::fs::read(&path).unwrap(), b"two");
         assert_eq!(names(&dir), ["a.svg", "b.svg", "mine.txt"]);
     }
@@ -170,12 +173,25 @@ mod tests {
     }
 
     #[test]
-    fn a_signal_removes_what_is_pending() {
+    fn nothing_is_written_after_a_signal() {
         let folder = tempfile::tempdir().unwrap();
         let registry: &'static Registry = Box::leak(Box::new(Registry::new()));
-        let file = Pending::write(registry, &folder.path().join("new/a.svg"), b"x").unwrap().unwrap();
         registry.remove_all(2);
-        assert_eq!(file.put_in_place().unwrap_err().exit_code(), 130);
+        let path = folder.path().join("new/a.svg");
+        let file = Pending::new(&path, b"x").unwrap();
+        assert_eq!(write_folder(registry, &[file]).unwrap_err().exit_code(), 130);
         assert!(names(folder.path()).is_empty());
+    }
+
+    #[test]
+    fn what_a_killed_run_left_in_the_folder_is_removed() {
+        let folder = tempfile::tempdir().unwrap();
+        let dead = folder.path().join(".condlora-tmp-dead");
+        std::fs::create_dir_all(dead.join("new")).unwrap();
+        for file in ["lock", "new/0"] {
+            std::fs::write(dead.join(file), "half").unwrap();
+        }
+        assert!(write_file_atomically(&folder.path().join("a.svg"), b"x").unwrap());
+        assert_eq!(names(folder.path()), ["a.svg"]);
     }
 }

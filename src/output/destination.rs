@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::ffi::OsString;
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::manifest::FoundManifest;
+use super::temporaries::make_parents;
 use crate::error::{Error, Result, escape, in_words};
+use crate::marker::FoundManifest;
 
 /// The resolved place of an output directory.
 #[derive(Debug)]
@@ -56,6 +58,11 @@ impl Destination {
             return Err(fail("is the root directory".into()));
         }
         Ok(Self { given: out.to_owned(), real })
+    }
+
+    /// The directory that it is, or will be, in.
+    pub(super) fn folder(&self) -> &Path {
+        self.real.parent().unwrap_or_else(|| unreachable!("the root directory is refused"))
     }
 
     /// What stands there now.
@@ -137,15 +144,12 @@ fn resolve_absent(out: &Path, made: &mut Vec<PathBuf>) -> Result<PathBuf> {
     let (Some(parent), Some(name)) = (absolute.parent(), absolute.file_name()) else {
         return Err(Error::output(out, "does not exist, and is no name that a directory could have"));
     };
-    *made = super::temporaries::make_parents(parent).map_err(|error| {
+    *made = make_parents(parent).map_err(|error| {
         Error::output(out, format!("its parent directory cannot be made: {}", why_unreachable(parent, &error)))
     })?;
     match parent.canonicalize() {
         Ok(parent) => Ok(parent.join(name)),
-        Err(error) => {
-            super::temporaries::remove_made(made);
-            Err(Error::output(out, why_unreachable(parent, &error)))
-        }
+        Err(error) => Err(Error::output(out, why_unreachable(parent, &error))),
     }
 }
 
@@ -189,18 +193,9 @@ fn weights(name: OsString) -> Option<String> {
     weights.then_some(name)
 }
 
-/// Whether something is mounted exactly here.
+/// Whether another file system begins here. (One that is mounted a second time is told when it is to be exchanged.)
 fn is_mount_point(path: &Path) -> bool {
-    #[cfg(target_os = "linux")]
-    {
-        use rustix::fs::{AtFlags, CWD, StatxAttributes, StatxFlags, statx};
-        if let Ok(found) = statx(CWD, path, AtFlags::SYMLINK_NOFOLLOW, StatxFlags::BASIC_STATS)
-            && found.stx_attributes_mask.contains(StatxAttributes::MOUNT_ROOT)
-        {
-            return found.stx_attributes.contains(StatxAttributes::MOUNT_ROOT);
-        }
-    }
-    let device = |path: &Path| std::fs::metadata(path).map(|found| std::os::unix::fs::MetadataExt::dev(&found)).ok();
+    let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
     path.parent().is_some_and(|parent| device(parent) != device(path))
 }
 

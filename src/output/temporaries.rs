@@ -1,13 +1,17 @@
-//! What exists only while a run is writing: temporary directories and files beside the output.
+//! What exists only while a run is writing: one directory beside each place that something is to be put in.
 //!
-//! They are all listed here, so that whoever handles a signal can remove them from another thread. What makes,
-//! publishes or removes one does so under the list's lock: a tree that is being removed is never published, and
-//! nothing is made in one that is gone.
+//! All directories of this process are on one list, so that whoever handles a signal can remove them from another
+//! thread. What makes, publishes or removes one does so under the list's lock: a tree that is being removed is never
+//! published, and nothing is made in one that is gone.
+//!
+//! In each directory is a file that its run keeps locked. The kernel ends the lock with the process, whatever ended
+//! that, and on every machine and in every container that sees the file. So a directory that nobody has locked was left
+//! by a run that was killed, and the next run that writes beside it removes it.
 
 use std::collections::BTreeMap;
-use std::ffi::{OsStr, OsString};
+use std::fs::{File, TryLockError};
 use std::hash::{BuildHasher, Hasher, RandomState};
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -16,7 +20,19 @@ use crate::error::{Error, Result};
 /// The list that every output of this process is on.
 pub(super) static TEMPORARIES: Registry = Registry::new();
 
-/// Removes every temporary directory and file of this process, for a thread that handles a signal.
+/// What the names of all temporary directories begin with.
+const PREFIX: &str = ".condlora-tmp-";
+/// The locked file in each of them.
+const LOCK: &str = "lock";
+/// What is being made.
+const NEW: &str = "new";
+/// The old output, for the moment that it has no other place.
+const OLD: &str = "old";
+
+/// How much room must be there before anything is computed. The smallest study writes about this much.
+const LEAST_ROOM: usize = 32 << 10;
+
+/// Removes every temporary directory of this process, for a thread that handles a signal.
 ///
 /// Afterwards nothing more can be written: whatever else this process tries to write ends in
 /// [`Error::Interrupted`] with this signal, so that either thread may end the process with the same exit code.
@@ -24,18 +40,17 @@ pub fn remove_temporaries(signal: i32) {
     TEMPORARIES.remove_all(signal);
 }
 
-/// Something to remove unless it is published.
+/// What to remove in the end.
 #[derive(Debug)]
-pub(super) struct Temporary {
-    /// The directory or file.
-    pub(super) path: PathBuf,
-    /// Directories made for it, outermost first.
-    pub(super) parents: Vec<PathBuf>,
+struct Entry {
+    path: PathBuf,
+    /// Directories made for it, outermost first; they stay once something was published.
+    parents: Vec<PathBuf>,
 }
 
-impl Temporary {
+impl Entry {
     fn remove(&self) -> io::Result<()> {
-        let removed = remove_path(&self.path);
+        let removed = remove_temporary(&self.path);
         remove_made(&self.parents);
         removed
     }
@@ -45,10 +60,10 @@ impl Temporary {
 struct State {
     interrupted: Option<i32>,
     next: u64,
-    live: BTreeMap<u64, Temporary>,
+    live: BTreeMap<u64, Entry>,
 }
 
-/// A list of temporaries; one for the process, others only in tests.
+/// A list of temporary directories; one for the process, others only in tests.
 #[derive(Debug)]
 pub(super) struct Registry {
     state: Mutex<State>,
@@ -72,51 +87,170 @@ impl Registry {
         }
     }
 
-    /// Makes a temporary and lists it in one step. `make` leaves nothing behind when it fails.
-    pub(super) fn register(&self, make: impl FnOnce() -> Result<Temporary>) -> Result<u64> {
-        let mut state = self.lock_unless_interrupted()?;
-        let temporary = make()?;
-        let id = state.next;
-        state.next += 1;
-        state.live.insert(id, temporary);
-        Ok(id)
-    }
-
-    /// Does something inside a temporary that must not happen once it is removed.
+    /// Does something inside a temporary directory that must not happen once it is removed.
     pub(super) fn guarded<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let _state = self.lock_unless_interrupted()?;
         act()
     }
 
-    /// Publishes a temporary. `act` changes the entry to what is left to remove afterwards.
-    pub(super) fn publish<T>(&self, id: u64, act: impl FnOnce(&mut Temporary) -> Result<T>) -> Result<T> {
-        let mut state = self.lock_unless_interrupted()?;
-        match state.live.get_mut(&id) {
-            Some(temporary) => act(temporary),
-            None => Err(Error::output(Path::new(""), "the temporary output is gone")),
-        }
-    }
-
-    /// Removes what is left of a temporary, and its entry.
-    pub(super) fn discard(&self, id: u64) -> io::Result<()> {
-        // Under the lock, so that a signal that comes meanwhile waits for the removal instead of cutting it off.
-        let mut state = self.lock();
-        state.live.remove(&id).map_or(Ok(()), |temporary| temporary.remove())
-    }
-
-    /// Removes everything listed; nothing can be registered or published afterwards.
+    /// Removes everything listed; nothing can be made or published afterwards.
     pub(super) fn remove_all(&self, signal: i32) {
         let mut state = self.lock();
         state.interrupted.get_or_insert(signal);
-        for temporary in std::mem::take(&mut state.live).into_values() {
+        for entry in std::mem::take(&mut state.live).into_values() {
             // The process is ending and nobody could do anything about a failure.
-            let _ = temporary.remove();
+            let _ = entry.remove();
         }
     }
 }
 
+/// A temporary directory of this run. Dropped, it leaves nothing behind but what was published.
+#[derive(Debug)]
+pub(super) struct Temporary {
+    pub(super) registry: &'static Registry,
+    id: u64,
+    pub(super) path: PathBuf,
+    /// Locked as long as this run lives. None where files cannot be locked.
+    _lock: Option<File>,
+}
+
+impl Temporary {
+    /// Makes one. `folder` says where, makes what is missing on the way there and lists it; `cannot` says that the
+    /// directory cannot be made there. Nothing is left if either fails.
+    pub(super) fn make<T>(
+        registry: &'static Registry,
+        folder: impl FnOnce(&mut Vec<PathBuf>) -> Result<(PathBuf, T)>,
+        cannot: impl FnOnce(&T, &io::Error) -> Error,
+    ) -> Result<(Self, T)> {
+        let mut state = registry.lock_unless_interrupted()?;
+        let mut parents = Vec::new();
+        let made = folder(&mut parents).and_then(|(folder, of)| match claim(&folder) {
+            Ok((path, lock)) => Ok((path, lock, of)),
+            Err(error) => Err(cannot(&of, &error)),
+        });
+        let (path, lock, of) = made.inspect_err(|_| remove_made(&parents))?;
+        let id = state.next;
+        state.next += 1;
+        state.live.insert(id, Entry { path: path.clone(), parents });
+        Ok((Self { registry, id, path, _lock: lock }, of))
+    }
+
+    /// Where what is being made is.
+    pub(super) fn new(&self) -> PathBuf {
+        self.path.join(NEW)
+    }
+
+    /// Where an old output can be for the moment that it has no other place.
+    pub(super) fn old(&self) -> PathBuf {
+        self.path.join(OLD)
+    }
+
+    /// Puts something in its place: then the directories that were made for it are there to stay.
+    pub(super) fn publish<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let mut state = self.registry.lock_unless_interrupted()?;
+        let done = act()?;
+        if let Some(entry) = state.live.get_mut(&self.id) {
+            entry.parents.clear();
+        }
+        Ok(done)
+    }
+
+    /// Removes what is left.
+    pub(super) fn discard(&self) -> io::Result<()> {
+        // Under the lock, so that a signal that comes meanwhile waits for the removal instead of cutting it off.
+        let mut state = self.registry.lock();
+        state.live.remove(&self.id).map_or(Ok(()), |entry| entry.remove())
+    }
+}
+
+impl Drop for Temporary {
+    fn drop(&mut self) {
+        // A failure here has been reported, or is about to be, by its cause.
+        let _ = self.discard();
+    }
+}
+
+/// Makes a temporary directory in `folder`, and locks it. Finds a full disk or an exceeded quota before the computation
+/// instead of after it.
+fn claim(folder: &Path) -> io::Result<(PathBuf, Option<File>)> {
+    loop {
+        // The standard library seeds each of these from the system's random source; nothing in a result depends on it.
+        let path = folder.join(format!("{PREFIX}{:016x}", RandomState::new().build_hasher().finish()));
+        std::fs::create_dir(&path)?;
+        match lock_new(&path) {
+            Ok(lock) => return Ok((path, lock)),
+            // Another run took it for one that was left, before it was locked.
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_gone(&path) => {}
+            Err(error) => {
+                let _ = remove_temporary(&path);
+                return Err(error);
+            }
+        }
+    }
+}
+
+fn is_gone(path: &Path) -> bool {
+    path.symlink_metadata().is_err_and(|error| error.kind() == io::ErrorKind::NotFound)
+}
+
+fn lock_new(path: &Path) -> io::Result<Option<File>> {
+    let mut file = File::create_new(path.join(LOCK))?;
+    file.write_all(&vec![0xA5; LEAST_ROOM])?;
+    file.set_len(0)?;
+    match file.try_lock() {
+        Ok(()) => path.join(LOCK).metadata().map(|_| Some(file)),
+        Err(TryLockError::WouldBlock) => Err(io::ErrorKind::WouldBlock.into()),
+        // A file system without locks.
+        Err(TryLockError::Error(_)) => Ok(None),
+    }
+}
+
+/// Removes the temporary directories that killed runs have left in a folder. What may belong to a run that is still
+/// going is left alone.
+pub(super) fn clear_stale(folder: &Path) {
+    let Ok(entries) = std::fs::read_dir(folder) else { return };
+    for entry in entries.flatten() {
+        let temporary = entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes());
+        if !temporary || !entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+            continue;
+        }
+        let path = entry.path();
+        // Whatever fails here is tried again by the next run.
+        match File::options().read(true).write(true).open(path.join(LOCK)) {
+            Ok(lock) => {
+                if lock.try_lock().is_ok() && put_back(&path.join(OLD), folder).is_ok() {
+                    let _ = remove_temporary(&path);
+                }
+            }
+            // Without a lock it is empty, or about to get one.
+            Err(_) => drop(std::fs::remove_dir(&path)),
+        }
+    }
+}
+
+/// Puts an output back that was moved out of its place, if nothing has come there since.
+fn put_back(old: &Path, folder: &Path) -> io::Result<()> {
+    let Ok(entries) = std::fs::read_dir(old) else { return Ok(()) };
+    for entry in entries {
+        let entry = entry?;
+        let place = folder.join(entry.file_name());
+        // An output that is there already is the new one.
+        if is_gone(&place) {
+            std::fs::rename(entry.path(), place)?;
+        }
+    }
+    Ok(())
+}
+
+/// Removes a temporary directory, the locked file last: what has a part of it left still has the lock.
+fn remove_temporary(path: &Path) -> io::Result<()> {
+    remove_path(&path.join(NEW))?;
+    remove_path(&path.join(OLD))?;
+    remove_path(path)
+}
+
 /// Removes a file or a tree (no link is followed); nothing there is fine.
-pub(super) fn remove_path(path: &Path) -> io::Result<()> {
+fn remove_path(path: &Path) -> io::Result<()> {
     let removed = match std::fs::symlink_metadata(path) {
         Ok(metadata) if metadata.is_dir() => std::fs::remove_dir_all(path),
         Ok(_) => std::fs::remove_file(path),
@@ -152,116 +286,46 @@ pub(super) fn remove_made(made: &[PathBuf]) {
     }
 }
 
-/// What a temporary holds, as its name says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Purpose {
-    /// An output that is being made, or an old one that is being removed.
-    New,
-    /// An old output that was moved aside because the file system cannot exchange two directories.
-    Aside,
-}
-
-impl Purpose {
-    fn infix(self) -> &'static str {
-        match self {
-            Self::New => ".condlora-tmp-",
-            Self::Aside => ".condlora-old-",
-        }
-    }
-}
-
-/// `.NAME.condlora-tmp-`: what the names of all temporaries of one output begin with.
-fn prefix(name: &OsStr, purpose: Purpose) -> OsString {
-    // 255 bytes, less the dot, the infix, ten digits of a process, a hyphen and the random part.
-    const LONGEST: usize = 255 - 1 - 14 - 10 - 1 - 16;
-    let mut prefix = OsString::from(".");
-    if name.len() <= LONGEST {
-        prefix.push(name);
-    } else {
-        prefix.push(&blake3::hash(name.as_encoded_bytes()).to_hex()[..32]);
-    }
-    prefix.push(purpose.infix());
-    prefix
-}
-
-/// A new name for a temporary beside `name`: `.NAME.condlora-tmp-PID-RANDOM`.
-pub(super) fn temporary_name(name: &OsStr, purpose: Purpose) -> OsString {
-    // The standard library seeds each of these from the system's random source; nothing in a result depends on it.
-    let random = RandomState::new().build_hasher().finish();
-    let mut out = prefix(name, purpose);
-    out.push(format!("{}-{random:016x}", std::process::id()));
-    out
-}
-
-/// Clears away what killed runs have left beside `out`: their temporaries are removed, and an output that was only
-/// moved aside is put back. What may belong to a run that is still going is left alone.
-pub(super) fn clear_stale(out: &Path) {
-    let (Some(parent), Some(name)) = (out.parent(), out.file_name()) else { return };
-    let Ok(entries) = std::fs::read_dir(parent) else { return };
-    let prefixes = [(prefix(name, Purpose::New), Purpose::New), (prefix(name, Purpose::Aside), Purpose::Aside)];
-    for entry in entries.flatten() {
-        let found = entry.file_name();
-        let found = found.as_encoded_bytes();
-        for (prefix, purpose) in &prefixes {
-            if found.strip_prefix(prefix.as_encoded_bytes()).is_some_and(is_of_dead_process) && is_unlocked_dir(&entry.path()) {
-                // Whatever fails here is tried again by the next run.
-                if *purpose == Purpose::Aside && !out.exists() {
-                    let _ = std::fs::rename(entry.path(), out);
-                } else {
-                    let _ = remove_path(&entry.path());
-                }
-            }
-        }
-    }
-}
-
-/// Whether this is `PID-RANDOM` of a process that is gone. False where processes cannot be looked up.
-fn is_of_dead_process(rest: &[u8]) -> bool {
-    let Some((process, random)) = std::str::from_utf8(rest).ok().and_then(|rest| rest.split_once('-')) else { return false };
-    let well_formed = random.len() == 16
-        && random.bytes().all(|byte| byte.is_ascii_hexdigit())
-        && !process.is_empty()
-        && process.bytes().all(|byte| byte.is_ascii_digit());
-    well_formed && Path::new("/proc/self").exists() && !Path::new("/proc").join(process).exists()
-}
-
-/// Whether nobody holds the lock of a temporary directory. A run in another container has a process number that
-/// means nothing here, but its lock is seen.
-fn is_unlocked_dir(path: &Path) -> bool {
-    std::fs::symlink_metadata(path).is_ok_and(|metadata| metadata.is_dir()) && lock_dir(path).is_some()
-}
-
-/// Takes the lock of a directory for as long as the result lives. None where another has it or locks do not work.
-pub(super) fn lock_dir(path: &Path) -> Option<std::fs::File> {
-    let dir = std::fs::File::open(path).ok()?;
-    rustix::fs::flock(&dir, rustix::fs::FlockOperation::NonBlockingLockExclusive).ok()?;
-    Some(dir)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// A temporary directory in `folder`, which is made if it is missing.
+    fn temporary(registry: &'static Registry, folder: &Path) -> Result<Temporary> {
+        let cannot = |_: &(), error: &io::Error| Error::output(folder, error.to_string());
+        let of = |parents: &mut Vec<PathBuf>| {
+            *parents = make_parents(folder).unwrap();
+            Ok((folder.to_owned(), ()))
+        };
+        Temporary::make(registry, of, cannot).map(|(temporary, ())| temporary)
+    }
+
+    fn registry() -> &'static Registry {
+        Box::leak(Box::new(Registry::new()))
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<_> =
+            std::fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
     #[test]
     fn a_signal_removes_everything_and_ends_writing() {
-        let folder = tempfile::tempdir().unwrap();
-        let registry = Registry::new();
-        let out = folder.path().join("a/b/out");
-        let make = || {
-            let parents = make_parents(out.parent().unwrap()).unwrap();
-            std::fs::create_dir_all(out.join("deep")).unwrap();
-            std::fs::write(out.join("deep/file"), "x").unwrap();
-            Ok(Temporary { path: out.clone(), parents })
-        };
-        let id = registry.register(make).unwrap();
+        let (folder, registry) = (tempfile::tempdir().unwrap(), registry());
+        let made = temporary(registry, &folder.path().join("a/b")).unwrap();
+        std::fs::create_dir_all(made.new().join("deep")).unwrap();
+        std::fs::write(made.new().join("deep/file"), "x").unwrap();
         registry.remove_all(15);
-        assert_eq!(std::fs::read_dir(folder.path()).unwrap().count(), 0);
+        assert!(names(folder.path()).is_empty());
         assert_eq!(registry.guarded(|| Ok(())).unwrap_err().exit_code(), 143);
-        assert_eq!(registry.publish(id, |_| Ok(())).unwrap_err().exit_code(), 143);
-        assert_eq!(registry.register(make).unwrap_err().exit_code(), 143);
+        let publish = || -> Result<()> { panic!("nothing may be put in place") };
+        assert_eq!(made.publish(publish).unwrap_err().exit_code(), 143);
+        assert_eq!(temporary(registry, folder.path()).unwrap_err().exit_code(), 143);
         registry.remove_all(2);
         assert_eq!(registry.guarded(|| Ok(())).unwrap_err().exit_code(), 143);
-        registry.discard(id).unwrap();
+        made.discard().unwrap();
     }
 
     #[test]
@@ -279,52 +343,62 @@ mod tests {
     #[test]
     fn only_what_dead_runs_left_is_cleared() {
         let folder = tempfile::tempdir().unwrap();
-        let out = folder.path().join("out");
-        // The largest process number Linux gives is below 2^22.
-        let dead = [".out.condlora-tmp-99999999-0123456789abcdef", ".out.condlora-tmp-88888888-0123456789abcdef"];
-        let kept = [
-            format!(".out.condlora-tmp-{}-0123456789abcdef", std::process::id()),
-            ".out.condlora-tmp-99999999-0123".to_owned(),
-            ".out.condlora-tmp-99999999-0123456789abcdez".to_owned(),
-            ".out.condlora-tmp--0123456789abcdef".to_owned(),
-            ".out.condlora-tmp-..-0123456789abcdef".to_owned(),
-            ".output.condlora-tmp-99999999-0123456789abcdef".to_owned(),
-            ".out.condlora-tmp-77777777-0123456789abcdef".to_owned(),
-            "out.condlora-tmp-99999999-0123456789abcdef".to_owned(),
-        ];
-        for name in dead.iter().copied().chain(kept.iter().map(String::as_str)) {
+        let live = temporary(registry(), folder.path()).unwrap();
+        std::fs::create_dir(live.new()).unwrap();
+        let make = |name: &str, files: &[&str]| {
             std::fs::create_dir(folder.path().join(name)).unwrap();
-            std::fs::write(folder.path().join(name).join("file"), "x").unwrap();
-        }
-        let file = folder.path().join(".out.condlora-tmp-99999999-fedcba9876543210");
-        std::fs::write(&file, "somebody's").unwrap();
-        let locked = lock_dir(&folder.path().join(".out.condlora-tmp-77777777-0123456789abcdef")).unwrap();
-        clear_stale(&out);
-        assert!(dead.iter().all(|name| !folder.path().join(name).exists()));
-        assert!(kept.iter().all(|name| folder.path().join(name).exists()));
-        assert!(file.exists());
-        drop(locked);
+            for file in files {
+                std::fs::write(folder.path().join(name).join(file), "x").unwrap();
+            }
+        };
+        make(".condlora-tmp-dead", &["lock", "new"]);
+        make(".condlora-tmp-killed-at-once", &[]);
+        make(".condlora-tmp-somebody's", &["file"]);
+        make("condlora-tmp-dead", &["lock"]);
+        std::fs::write(folder.path().join(".condlora-tmp-file"), "x").unwrap();
+        clear_stale(folder.path());
+        let left = [".condlora-tmp-file", ".condlora-tmp-somebody's", "condlora-tmp-dead"];
+        let names = names(folder.path());
+        assert!(live.new().exists() && names.len() == 4 && left.iter().all(|name| names.iter().any(|n| n == name)), "{names:?}");
+        drop(live);
+        assert_eq!(self::names(folder.path()), left);
     }
 
     #[test]
-    fn an_output_moved_aside_by_a_killed_run_comes_back() {
+    fn an_output_that_a_killed_run_had_moved_comes_back() {
         let folder = tempfile::tempdir().unwrap();
-        let (out, aside) = (folder.path().join("out"), folder.path().join(".out.condlora-old-99999999-0123456789abcdef"));
-        std::fs::create_dir(&aside).unwrap();
-        std::fs::write(aside.join("summary.csv"), "old").unwrap();
-        clear_stale(&out);
-        assert_eq!(std::fs::read_to_string(out.join("summary.csv")).unwrap(), "old");
-        std::fs::create_dir(&aside).unwrap();
-        clear_stale(&out);
-        assert!(!aside.exists() && out.join("summary.csv").exists());
+        let dead = folder.path().join(".condlora-tmp-dead");
+        let moved = || {
+            std::fs::create_dir_all(dead.join("old/out")).unwrap();
+            std::fs::write(dead.join("lock"), "").unwrap();
+            std::fs::write(dead.join("old/out/summary.csv"), "old").unwrap();
+        };
+        moved();
+        clear_stale(folder.path());
+        assert_eq!(std::fs::read_to_string(folder.path().join("out/summary.csv")).unwrap(), "old");
+        // Unless the new one is in its place.
+        std::fs::write(folder.path().join("out/summary.csv"), "new").unwrap();
+        moved();
+        clear_stale(folder.path());
+        assert_eq!(std::fs::read_to_string(folder.path().join("out/summary.csv")).unwrap(), "new");
+        assert_eq!(names(folder.path()), ["out"]);
     }
 
     #[test]
-    fn names_fit_beside_the_longest_output() {
-        for length in [1, 213, 214, 255] {
-            let name = temporary_name(OsStr::new(&"x".repeat(length)), Purpose::Aside);
-            assert!(name.len() <= 255 && name.as_encoded_bytes().starts_with(b"."));
-        }
-        assert_ne!(temporary_name(OsStr::new("a"), Purpose::New), temporary_name(OsStr::new("a"), Purpose::New));
+    fn runs_that_clear_and_make_at_once_leave_each_other_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        std::thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    for _ in 0..100 {
+                        clear_stale(folder.path());
+                        let made = temporary(registry(), folder.path()).unwrap();
+                        std::fs::write(made.new(), "x").unwrap();
+                        assert!(made.path.join("lock").exists());
+                    }
+                });
+            }
+        });
+        assert!(names(folder.path()).is_empty());
     }
 }

@@ -300,3 +300,157 @@ fn control_cells(context: &Context<'_>, group: &Group) -> u64 {
     let measures = context.views.len() * pairs * context.measures_of_pair() + context.by_cka.len();
     size_of::<Option<f64>>() as u64 * most * most * (measures * controls) as u64
 }
+
+#[cfg(test)]
+mod tests {
+    use std::ops::Range;
+    use std::path::Path;
+
+    use super::*;
+    use crate::study::AnalyzeParams;
+    use crate::study::plan::Plan;
+    use crate::study::stopwatch::Clock;
+
+    /// Five draws of 10 bytes, members of 30, 30 and 50, and 40 at one layer.
+    fn need() -> Need {
+        Need { in_flight: 7, draw: 10, draws: 5, members: vec![30, 30, 50], all_at_one_layer: 40, rows: 0, across_rows: 0 }
+    }
+
+    /// Each pass as its members, its draws, whether it compares adapters and layers, and its bytes.
+    fn passes(need: &Need, room: u64, across: bool) -> Vec<(Range<usize>, Range<usize>, bool, bool, u64)> {
+        let flat = |(pass, size): (Pass, u64)| (pass.members, pass.draws, pass.across, pass.within, size);
+        need.passes(3, room, across).into_iter().map(flat).collect()
+    }
+
+    #[test]
+    fn what_fits_is_one_pass() {
+        assert_eq!(need().retained(), 5 * 10 + 30 + 30 + 50);
+        assert_eq!(passes(&need(), 160, false), [(0..3, 0..5, false, true, 160)]);
+        assert_eq!(passes(&need(), 160, true), [(0..3, 0..5, true, true, 160)]);
+        assert!(need().passes(3, 160, false).iter().all(|(pass, _)| pass.group == 3));
+        assert_eq!(passes(&Need { draws: 0, members: vec![9], ..need() }, 9, false), [(0..1, 0..0, false, true, 9)]);
+    }
+
+    #[test]
+    fn what_does_not_fit_is_divided_draws_first() {
+        assert_eq!(passes(&need(), 159, false), [(0..2, 0..5, false, true, 110), (2..3, 5..5, false, true, 50)]);
+        let (draws, members) = ((0..0, 0..5, false, true, 50), [0..1, 1..2, 2..3]);
+        let [first, second, third] = members.map(|range| (range, 5..5, false, true));
+        let of = |(members, draws, across, within): (Range<usize>, Range<usize>, bool, bool), size| {
+            (members, draws, across, within, size)
+        };
+        let four = [draws, of(first, 30), of(second, 30), of(third, 50)];
+        assert_eq!(passes(&need(), 50, false), four);
+        // Comparing adapters needs all of them in one pass: where there is none, it is one of its own, a layer at a time.
+        assert_eq!(passes(&need(), 50, true), [&four[..], &[(0..3, 0..0, true, false, 40)]].concat());
+        // 25 bytes: two draws at a time, and each member is alone though it is larger.
+        let sizes: Vec<u64> = passes(&need(), 25, false).into_iter().map(|pass| pass.4).collect();
+        assert_eq!(sizes, [20, 20, 10, 30, 30, 50]);
+    }
+
+    #[test]
+    fn the_largest_part_is_what_cannot_be_divided() {
+        assert_eq!(need().largest(), 50);
+        assert_eq!(Need { members: vec![3], ..need() }.largest(), 10);
+        assert_eq!(Need { members: vec![3], draws: 0, ..need() }.largest(), 3);
+        assert_eq!(Need { members: vec![3], across_rows: 1, ..need() }.largest(), 40);
+    }
+
+    #[test]
+    fn left_vectors_are_as_long_as_their_matrix_is_high() {
+        let length = |convention, matrix| left_length(convention, (20, 30), matrix);
+        use MatrixKind::{A, B, BA, LoraA, LoraB};
+        assert_eq!([A, B, BA, LoraA, LoraB].map(|matrix| length(Convention::Paper, matrix)), [30, 30, 30, 30, 20]);
+        assert_eq!([A, B, BA, LoraA, LoraB].map(|matrix| length(Convention::General, matrix)), [20, 30, 30, 30, 20]);
+    }
+
+    /// Three adapters of two modules on six layers.
+    fn with_real_adapters(across: bool, test: impl Fn(&Context<'_>)) {
+        let data = Path::new(env!("CARGO_MANIFEST_DIR")).join("notebooks-data");
+        let base = Some(data.join("base/all-MiniLM-L6-v2-qv"));
+        let config = AnalyzeParams { paths: vec![data.join("adapters")], base, across, ..Default::default() }.check().unwrap();
+        let plan = Plan::make(&config).unwrap();
+        test(&Context::new(&config, &plan, &Clock::default()));
+    }
+
+    /// The numbers of these ranges, in their order.
+    fn joined<'p>(ranges: impl Iterator<Item = &'p Range<usize>>) -> Vec<usize> {
+        ranges.cloned().flatten().collect()
+    }
+
+    fn check(context: &Context<'_>, schedule: &Schedule, threads: usize, limit: u64) {
+        let needs: Vec<Need> = context.plan.groups.iter().map(|group| Need::of(context, group)).collect();
+        let in_flight = needs.iter().map(|need| need.in_flight).max().unwrap();
+        let left = limit - (PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.rows).sum::<u64>());
+        assert!((1..=threads).contains(&schedule.workers));
+        for (group, need) in needs.iter().enumerate() {
+            let passes = || schedule.rounds.iter().flatten().filter(move |pass| pass.group == group);
+            let within = || passes().filter(|pass| pass.within);
+            assert_eq!(joined(within().map(|pass| &pass.members)), joined([0..need.members.len()].iter()), "each member once");
+            assert_eq!(joined(within().map(|pass| &pass.draws)), joined([0..need.draws].iter()), "each draw once");
+            let compared: Vec<_> = passes().filter(|pass| pass.across).map(|pass| pass.members.clone()).collect();
+            let all = vec![0..need.members.len(); usize::from(context.across())];
+            assert_eq!(compared, all, "adapters are compared where all of them are");
+        }
+        for round in &schedule.rounds {
+            let mut groups: Vec<usize> = round.iter().map(|pass| pass.group).collect();
+            groups.dedup();
+            assert!(!round.is_empty() && groups.len() == round.len(), "a group is in a round once");
+            let size = |pass: &Pass| {
+                let need = &needs[pass.group];
+                let kept = need.draw * pass.draws.len() as u64 + need.members[pass.members.clone()].iter().sum::<u64>();
+                if pass.within { kept } else { need.all_at_one_layer }
+            };
+            let together: u64 = round.iter().map(size).sum();
+            assert!(together + in_flight * schedule.workers as u64 <= left, "a round fits");
+        }
+    }
+
+    #[test]
+    fn under_any_limit_all_is_done_once_and_fits_or_it_is_refused() {
+        for across in [false, true] {
+            with_real_adapters(across, |context| {
+                for threads in [1, 2, 7] {
+                    let (mut refused, mut divided) = (0, 0);
+                    for limit in (1..200_u64).map(|megabytes| megabytes << 20) {
+                        match Schedule::make(context, threads, Some(limit)) {
+                            Ok(schedule) => {
+                                check(context, &schedule, threads, limit);
+                                divided += usize::from(schedule.rounds.len() > 1);
+                            }
+                            Err(error) => {
+                                assert_eq!(error.exit_code(), 8);
+                                refused += 1;
+                                assert_eq!(refused, limit >> 20, "what is refused with more is refused with less");
+                            }
+                        }
+                    }
+                    assert!(refused > 10 && divided > 3, "{refused} {divided}");
+                    let free = Schedule::make(context, threads, None).unwrap();
+                    check(context, &free, threads, u64::MAX);
+                    assert_eq!((free.workers, free.rounds.len(), free.jobs(&context.plan.groups)), (threads, 1, 12));
+                }
+            });
+        }
+    }
+
+    #[test]
+    fn adapters_alone_are_compared_in_one_round() {
+        with_real_adapters(true, |context| {
+            for limit in (1..200_u64).map(|megabytes| megabytes << 20) {
+                match Schedule::across_only(context, 2, Some(limit)) {
+                    Ok(schedule) => {
+                        let passes: Vec<_> = schedule.rounds.concat();
+                        assert_eq!((schedule.rounds.len(), passes.len()), (1, 2));
+                        assert!(
+                            passes
+                                .iter()
+                                .all(|pass| pass.across && !pass.within && pass.members == (0..3) && pass.draws.is_empty())
+                        );
+                    }
+                    Err(error) => assert!(error.exit_code() == 8 && limit < 40 << 20, "{limit}"),
+                }
+            }
+        });
+    }
+}

@@ -9,14 +9,10 @@ use super::kohya::is_kohya;
 use super::mlx::{MLX_FILE, is_mlx};
 use super::peft::{PICKLE_FILE, WEIGHTS_FILE};
 use crate::checkpoint::config::CONFIG_FILE;
-use crate::checkpoint::files::disk::{listing, read_small, sample, unreadable};
+use crate::checkpoint::files::disk::{listing, sample, unreadable};
 use crate::checkpoint::files::weights::WeightsFile;
 use crate::error::{Error, Result, escape, show_path};
-
-/// The file that marks a directory of results as ours.
-const MANIFEST_FILE: &str = "manifest.json";
-/// More than any manifest of ours has; a larger one is not read.
-const LARGEST_MANIFEST: u64 = 1 << 28;
+use crate::marker::{MANIFEST_FILE, is_our_output};
 
 /// What marks an adapter's directory.
 const ADAPTER_FILES: [&str; 4] = [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE, MLX_FILE];
@@ -215,7 +211,7 @@ impl Walk {
         let has = |name: &str| entries.iter().any(|(other, _)| other == name);
         let is_adapter = ADAPTER_FILES.iter().any(|name| has(name));
         // Of what this program wrote, an adapter is one like any other.
-        if !below.as_os_str().is_empty() && !is_adapter && has(MANIFEST_FILE) && is_our_results(&dir) {
+        if !below.as_os_str().is_empty() && !is_adapter && has(MANIFEST_FILE) && is_our_output(&dir) {
             self.ours += 1;
             return Ok(());
         }
@@ -254,14 +250,6 @@ impl Walk {
         }
         Ok(true)
     }
-}
-
-/// Whether a directory holds results that this program wrote, by its manifest.
-#[must_use]
-pub fn is_our_results(dir: &Path) -> bool {
-    let Ok(bytes) = read_small(&dir.join(MANIFEST_FILE), LARGEST_MANIFEST) else { return false };
-    let manifest: Option<serde_json::Value> = serde_json::from_slice(&bytes).ok();
-    manifest.is_some_and(|manifest| manifest.get("program").and_then(|program| program.as_str()) == Some("condlora"))
 }
 
 /// Finds the untrained adapter of each adapter: `init_root` is one (used for all), or has one below it for every name.
