@@ -106,7 +106,7 @@ fn whole_study(c: &mut Criterion) {
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
             group.bench_function(format!("{null_draws} draws, {threads} threads"), |b| {
-                b.iter(|| pool.install(|| prepare(&config).and_then(|p| p.run(&()))).expect("a valid checkpoint"))
+                b.iter(|| pool.install(|| prepare(config.clone()).and_then(|p| p.run())).expect("a valid checkpoint"))
             });
         }
     }

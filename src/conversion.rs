@@ -251,6 +251,16 @@ fn is_reliable(theta: &Array2<f64>, backward_error: f64, units: f64) -> bool {
     backward_error <= units * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite())
 }
 
+/// Bytes of right-hand sides that are solved together: enough to keep the kernels busy, few enough to stay in the caches.
+const BYTES_TOGETHER: usize = 2 << 20;
+/// However long the columns, so many are solved together.
+const FEWEST_TOGETHER: usize = 64;
+
+/// Columns of this length that are best solved together.
+pub(crate) fn columns_together(length: usize) -> usize {
+    (BYTES_TOGETHER / (size_of::<f64>() * length.max(1))).max(FEWEST_TOGETHER)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

@@ -12,32 +12,33 @@ use crate::terms::{Side, Status};
 /// A bound on φ above this makes its status `low_confidence`.
 const CONFIDENT: f64 = 1e-3;
 
-/// Times the expected error: what is not exceeded. On the matrices of `tests/numerics.rs` no error comes to more than the expected one.
+/// Times the expected error: what is taken for its bound. The bound is statistical: rounding errors are drawn at random, and the effect that a
+/// few samples have on φ is multiplied by this. On the matrices of `tests/numerics.rs` no error comes to more than the expected one.
 const SAFETY: f64 = 4.0;
 
 /// Adds what the bound says to what is already known.
-pub(super) fn with_confidence(status: Status, bound: f64) -> Status {
+pub(crate) fn with_confidence(status: Status, bound: f64) -> Status {
     if status == Status::Ok && bound > CONFIDENT { Status::LowConfidence } else { status }
 }
 
 /// A matrix of one layer, ready to be compared: the vectors that are wanted of it, and its spectrum.
 pub(crate) struct LayerMatrix {
-    pub(super) left: Option<Array2<f64>>,
-    pub(super) right: Option<Array2<f64>>,
+    pub(crate) left: Option<Array2<f64>>,
+    pub(crate) right: Option<Array2<f64>>,
     /// What CKA compares, where it does; also none where the matrix has nothing to compare.
-    pub(super) centred: Option<Centred>,
+    pub(crate) centred: Option<Centred>,
     /// None where the matrix is zero, or where its solve overflowed.
-    pub(super) spectrum: Option<Spectrum>,
-    pub(super) zero: bool,
-    pub(super) reliable: bool,
-    pub(super) singular: bool,
-    pub(super) error_factor: f64,
-    pub(super) trust: Trust,
-    pub(super) n: usize,
+    pub(crate) spectrum: Option<Spectrum>,
+    pub(crate) zero: bool,
+    pub(crate) reliable: bool,
+    pub(crate) singular: bool,
+    pub(crate) error_factor: f64,
+    pub(crate) trust: Trust,
+    pub(crate) n: usize,
 }
 
 /// What is known of the rounding errors of a matrix's singular vectors.
-pub(super) enum Trust {
+pub(crate) enum Trust {
     /// What they are expected to be, from the errors of its solve.
     Expected(SubspaceErrors),
     /// A bound from norms alone: times `‖Θ‖₂/gap`.
@@ -64,6 +65,9 @@ impl LayerMatrix {
     }
 
     /// What is to be said of its first `i` vectors, whatever they are compared with.
+    ///
+    /// One exception to the order of [`Status`]: `rank` comes before `unreliable` and `singular`. There are no such vectors, and that is what
+    /// the empty cell has to say; how good the solve was matters only for vectors that are there.
     pub(crate) fn status(&self, i: usize) -> Status {
         match &self.spectrum {
             None if self.zero => Status::Zero,
@@ -83,7 +87,7 @@ impl LayerMatrix {
     }
 
     /// How far its first `i` vectors can be turned, as [`change_of_phi`] takes it, where the smaller of the two subspaces has `smaller` dimensions.
-    pub(super) fn angle(&self, side: Side, i: usize, smaller: usize) -> f64 {
+    pub(crate) fn angle(&self, side: Side, i: usize, smaller: usize) -> f64 {
         match (&self.trust, &self.spectrum) {
             (_, None) => f64::INFINITY,
             (Trust::Expected(errors), _) => {
@@ -97,7 +101,7 @@ impl LayerMatrix {
 
 /// The expected error of `min(i, j)·φ` that rounding makes in the vectors of both matrices, for each (i, j): a matrix over all pairs (a, b) of those
 /// `among` the observed, of the first `i` vectors of a and the first `j` of b; none where nothing is known but norms.
-pub(super) fn summed_errors(
+pub(crate) fn summed_errors(
     observed: &[&LayerMatrix],
     side: Side,
     pairs: &AllPairs,
@@ -126,21 +130,21 @@ pub(super) fn summed_errors(
     parts.into_iter().map(|parts| parts.mapv(|[of_a, of_b]| of_a.zip(of_b).map(|(a, b)| a + b))).collect()
 }
 
-/// φ of a pair as far as it is known when its status is asked for.
+/// What the status of a pair of layers is asked for: a bound on φ depends on φ itself.
 #[derive(Clone, Copy)]
-pub(crate) enum Seen {
-    /// Nothing of it: what is asked for is a cosine between the subspaces.
+pub(crate) enum PairValue {
+    /// A cosine between the subspaces, or a φ that there is none of.
     Cosine,
-    /// Its value.
+    /// φ.
     Phi(f64),
-    /// And its entry of [`summed_errors`].
-    Summed(f64, f64),
+    /// φ, and its entry of [`summed_errors`].
+    PhiWithErrors(f64, f64),
 }
 
-impl Seen {
-    pub(super) fn of(phi: Option<f64>, summed: Option<f64>) -> Self {
+impl PairValue {
+    pub(crate) fn of(phi: Option<f64>, summed: Option<f64>) -> Self {
         match (phi, summed) {
-            (Some(phi), Some(summed)) => Self::Summed(phi, summed),
+            (Some(phi), Some(summed)) => Self::PhiWithErrors(phi, summed),
             (Some(phi), None) => Self::Phi(phi),
             (None, _) => Self::Cosine,
         }
@@ -148,15 +152,18 @@ impl Seen {
 }
 
 /// What is to be said of φ between the first `i` vectors of `x` and the first `j` of `y`, and the bound on its error.
+///
+/// For square weights the bound is four times the expected effect of rounding errors that are drawn at random; it is statistical. Where only
+/// norms are known of the errors, it is a first-order bound from these.
 pub(crate) fn cell_status(
     [x, y]: [&LayerMatrix; 2],
     side: Side,
     (i, j): (usize, usize),
-    seen: Seen,
+    value: PairValue,
     differ_in_length: bool,
 ) -> (Status, f64) {
     let (status_x, status_y) = (x.status(i), y.status(j));
-    let bound = (error_bound([x, y], side, (i, j), seen) + evaluation_error(x.n.max(y.n))).min(1.0);
+    let bound = (error_bound([x, y], side, (i, j), value) + evaluation_error(x.n.max(y.n))).min(1.0);
     let status = if differ_in_length {
         Status::Skipped
     } else if let Some(without) = [status_x, status_y].into_iter().filter(|s| matches!(s, Status::Zero | Status::Rank)).min() {
@@ -169,13 +176,13 @@ pub(crate) fn cell_status(
 }
 
 /// The bound on what the errors of the vectors do to φ, or to a cosine.
-fn error_bound([x, y]: [&LayerMatrix; 2], side: Side, (i, j): (usize, usize), seen: Seen) -> f64 {
+fn error_bound([x, y]: [&LayerMatrix; 2], side: Side, (i, j): (usize, usize), value: PairValue) -> f64 {
     let angle = |smaller: usize| x.angle(side, i, smaller) + y.angle(side, j, smaller);
     let smaller = i.min(j);
-    match seen {
-        Seen::Cosine => angle(1),
-        Seen::Phi(phi) => change_of_phi(phi, angle(smaller)),
-        Seen::Summed(phi, summed) => {
+    match value {
+        PairValue::Cosine => angle(1),
+        PairValue::Phi(phi) => change_of_phi(phi, angle(smaller)),
+        PairValue::PhiWithErrors(phi, summed) => {
             let angle = angle(smaller);
             // To first order the error of φ is a sum of many, which mostly cancel; what that neglects is of the size of the angle's square.
             change_of_phi(phi, angle).min(SAFETY * summed / smaller as f64 + angle * angle)
@@ -189,7 +196,7 @@ fn evaluation_error(n: usize) -> f64 {
 }
 
 /// What is to be said of the CKA of two matrices: as of φ, without ranks and gaps.
-pub(super) fn cka_status(x: &LayerMatrix, y: &LayerMatrix, differ_in_length: bool) -> Status {
+pub(crate) fn cka_status(x: &LayerMatrix, y: &LayerMatrix, differ_in_length: bool) -> Status {
     if differ_in_length {
         return Status::Skipped;
     }
@@ -197,10 +204,14 @@ pub(super) fn cka_status(x: &LayerMatrix, y: &LayerMatrix, differ_in_length: boo
         let overflowed = [x, y].into_iter().any(|m| !m.zero && !m.reliable);
         return if overflowed { Status::Unreliable } else { Status::Zero };
     };
-    let status = |m: &LayerMatrix| match () {
-        () if !m.reliable => Status::Unreliable,
-        () if m.singular => Status::Singular,
-        () => Status::Ok,
+    let status = |m: &LayerMatrix| {
+        if !m.reliable {
+            Status::Unreliable
+        } else if m.singular {
+            Status::Singular
+        } else {
+            Status::Ok
+        }
     };
     let error = |m: &LayerMatrix, centred: &Centred| 10.0 * UNIT_ROUNDOFF * (m.n as f64 + m.error_factor) / centred.share;
     with_confidence(status(x).worse(status(y)), error(x, centred_x) + error(y, centred_y))

@@ -42,7 +42,7 @@
 //!     ..Default::default()
 //! }
 //! .check()?;
-//! let study = prepare(&config)?.run(&())?;
+//! let study = prepare(config)?.run()?;
 //!
 //! assert_eq!(study.tables.similarity.len(), 3 * 6 * 6); // A, B and BA, all ordered pairs of 6 layers
 //! let summary = &study.tables.summary[0]; // A
@@ -60,6 +60,8 @@ pub mod controls;
 pub mod conversion;
 pub mod error;
 pub mod figure;
+mod inputs;
+mod layer_matrix;
 pub mod linalg;
 pub mod measures;
 pub mod report;
@@ -70,8 +72,9 @@ pub mod table;
 pub mod terms;
 
 pub use error::{Error, Result};
+pub use inputs::Progress;
 pub use shared_theta::{CompareParams, FitParams, MaterializeParams, prepare_comparison, prepare_fit, prepare_materialization};
-pub use study::{AnalyzeConfig, AnalyzeParams, Inspection, Prepared, Progress, Shard, Study, inspect, prepare};
+pub use study::{AnalyzeConfig, AnalyzeParams, InspectParams, Inspection, Prepared, Shard, Study, inspect, prepare};
 pub use table::{
     AcrossRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
     TrainingRow,

@@ -165,7 +165,8 @@ impl CondloraConvention {
     }
 }
 
-/// How far a number can be trusted; the first that applies, from worst to best.
+/// How far a number can be trusted; the first that applies, from worst to best. One exception: where there are no such vectors (`rank`), that is
+/// said before `unreliable` and `singular`, as there is no number to trust.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Status {
     /// Not compared: the vectors have different lengths.

@@ -9,13 +9,14 @@ use regex::Regex;
 
 /// Each module and what it may import. Data flows from the checkpoint to the rows and from there to tables and figures;
 /// `checkpoint` and the mathematics do not know each other, and figures see rows only.
-const MAY_IMPORT: [(&str, &[&str]); 15] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     (
         "cli",
         &[
             "shared_theta",
             "study",
+            "inputs",
             "report",
             "figure",
             "table",
@@ -28,8 +29,28 @@ const MAY_IMPORT: [(&str, &[&str]); 15] = [
             "error",
         ],
     ),
-    ("shared_theta", &["study", "table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"]),
-    ("study", &["table", "checkpoint", "controls", "conversion", "measures", "similarity", "linalg", "terms", "error"]),
+    (
+        "shared_theta",
+        &["inputs", "layer_matrix", "table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"],
+    ),
+    (
+        "study",
+        &[
+            "inputs",
+            "layer_matrix",
+            "table",
+            "checkpoint",
+            "controls",
+            "conversion",
+            "measures",
+            "similarity",
+            "linalg",
+            "terms",
+            "error",
+        ],
+    ),
+    ("inputs", &["checkpoint", "conversion", "linalg", "terms", "error"]),
+    ("layer_matrix", &["measures", "similarity", "linalg", "terms", "error"]),
     ("report", &["figure", "table", "terms", "error"]),
     ("figure", &["table", "terms", "error"]),
     ("table", &["terms", "error"]),

@@ -96,7 +96,7 @@ pub(super) fn run(
 ) -> Result<Outcome> {
     let config = args.params().check()?;
     let drawing = args.drawing.options()?;
-    let prepared = prepare_comparison(&config)?;
+    let prepared = prepare_comparison(config.clone())?;
     let warnings = prepared.warnings().to_vec();
     for warning in &warnings {
         terminal.warning(warning);
@@ -107,7 +107,7 @@ pub(super) fn run(
 
     let started = std::time::Instant::now();
     let reporter = Reporter::new(global.progress, global.quiet, "layers");
-    let comparison = pool.install(|| prepared.run(&reporter));
+    let comparison = pool.install(|| prepared.run_with(&reporter));
     reporter.finish();
     let comparison = comparison?;
     let analysis = started.elapsed();

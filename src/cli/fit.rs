@@ -129,7 +129,7 @@ pub(super) fn run(
     let drawing = args.drawing.options()?;
     let options = args.options_json(&params, &drawing);
     let config = params.check()?;
-    let prepared = pool.install(|| prepare_fit(&config))?;
+    let prepared = pool.install(|| prepare_fit(config))?;
     let mut warnings = prepared.warnings().to_vec();
     for warning in &warnings {
         terminal.warning(warning);
@@ -144,7 +144,7 @@ pub(super) fn run(
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
     let reporter = Reporter::new(global.progress, global.quiet, "fits");
-    let fit = pool.install(|| prepared.run(&reporter));
+    let fit = pool.install(|| prepared.run_with(&reporter));
     reporter.finish();
     let fit = fit?;
     for warning in &fit.warnings {

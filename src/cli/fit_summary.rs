@@ -8,7 +8,7 @@ use crate::table::FitRow;
 use crate::terms::UpdateMatrix;
 
 /// The rows of all layers together, and what they say.
-pub(super) fn text(adapter: &str, fit: &Fit<'_>, terminal: &Terminal) -> String {
+pub(super) fn text(adapter: &str, fit: &Fit, terminal: &Terminal) -> String {
     let together: Vec<&FitRow> = fit.rows.iter().filter(|row| row.layer == FitRow::ALL).collect();
     let mut out = terminal.paint(HEADING, &escape(adapter));
     out.push_str(", one Θ for all layers of a module\n");

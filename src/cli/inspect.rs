@@ -10,7 +10,7 @@ use super::pairing::PairingArgs;
 use super::terminal::Terminal;
 use super::{Global, Outcome};
 use crate::error::{Result, escape};
-use crate::study::{AnalyzeParams, InspectedAdapter, InspectedModule, Inspection, Parameters, inspect};
+use crate::study::{InspectParams, InspectedAdapter, InspectedModule, Inspection, Parameters, inspect};
 
 const HEADING: Style = Style::new().bold();
 const REFUSED: Style = AnsiColor::Red.on_default();
@@ -38,13 +38,8 @@ pub(super) struct InspectArgs {
 
 /// Runs the command.
 pub(super) fn run(args: &InspectArgs, global: &Global, terminal: &Terminal) -> Result<Outcome> {
-    let params = AnalyzeParams {
-        paths: args.paths.clone(),
-        base: args.base.clone(),
-        pairing: args.pairing.rules(),
-        eq6: args.eq6,
-        ..AnalyzeParams::default()
-    };
+    let params =
+        InspectParams { paths: args.paths.clone(), base: args.base.clone(), pairing: args.pairing.rules(), eq6: args.eq6 };
     let inspection = inspect(&params)?;
     terminal.data(&if global.json { json(&inspection) } else { text(&inspection, terminal) })?;
     Ok(if inspection.refused == 0 { Outcome::Done } else { Outcome::Skipped })

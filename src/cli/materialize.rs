@@ -69,7 +69,7 @@ impl Stored {
 pub(super) fn run(args: &MaterializeArgs, global: &Global, command_line: Vec<String>, terminal: &Terminal) -> Result<Outcome> {
     let params =
         MaterializeParams { condlora: args.condlora.clone(), base: args.base.clone(), dtype: args.dtype.float(), eq6: args.eq6 };
-    let prepared = prepare_materialization(&params)?;
+    let prepared = prepare_materialization(params.clone().check()?)?;
     let warnings = prepared.warnings().to_vec();
     for warning in &warnings {
         terminal.warning(warning);

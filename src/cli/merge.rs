@@ -11,9 +11,10 @@ use super::progress::Reporter;
 use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result, escape};
+use crate::inputs::parse_bytes;
 use crate::linalg::lapack::blas_description;
 use crate::report::{REPORT_FILE, report_html};
-use crate::study::{AnalyzeConfig, parse_bytes, prepare_across};
+use crate::study::{AnalyzeConfig, prepare_across};
 use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, Shards, only_base_name, summary_json, write_study};
 
 #[derive(Debug, Args)]
@@ -116,7 +117,7 @@ fn compare_across(
     const HINT: &str =
         "merge --across reads the adapters and base models anew: run it where analyze ran, with the files as they were";
     let config = study_of(args, shards)?;
-    let prepared = pool.install(|| prepare_across(&config)).map_err(|error| error.with_hint(HINT))?;
+    let prepared = pool.install(|| prepare_across(config.clone())).map_err(|error| error.with_hint(HINT))?;
     let whole = shards.sources.first().map(|source| (source.shard.adapters, source.shard.names_blake3.as_str()));
     if whole != prepared.whole().map(|whole| (whole.adapters, whole.names_hash.as_str())) {
         let found = prepared.whole().map_or(0, |whole| whole.adapters);
@@ -125,7 +126,7 @@ fn compare_across(
         return Err(Error::mismatch(&first, "adapters to compare", expected, format!("{found} of other names")).with_hint(HINT));
     }
     let reporter = Reporter::new(global.progress, global.quiet, "base weights");
-    let study = pool.install(|| prepared.run(&reporter));
+    let study = pool.install(|| prepared.run_with(&reporter));
     reporter.finish();
     let study = study.map_err(|error| error.with_hint(HINT))?;
     let read: Vec<InputRecord> = study.inputs.iter().map(input_record).collect();

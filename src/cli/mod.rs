@@ -30,8 +30,8 @@ use std::process::ExitCode;
 use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Error, Result, escape, in_words};
+use crate::inputs::{blas_cannot_start, check_address_space};
 use crate::linalg::lapack::use_one_blas_thread;
-use crate::study::{blas_cannot_start, check_address_space};
 use crate::table::InputRecord;
 use terminal::{ColorChoice, Terminal};
 

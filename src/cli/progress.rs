@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressState, ProgressStyle};
 
-use crate::study::Progress;
+use crate::inputs::Progress;
 
 /// What progress looks like.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]

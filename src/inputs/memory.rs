@@ -125,7 +125,7 @@ pub(crate) fn show(bytes: u64) -> String {
 ///
 /// # Errors
 /// What was expected.
-pub fn parse_bytes(text: &str) -> Result<u64, String> {
+pub(crate) fn parse_bytes(text: &str) -> Result<u64, String> {
     let wrong = || "expected a number of bytes, as in 8G or 512M".to_owned();
     let text = text.trim();
     let digits = text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len());

@@ -1,51 +1,148 @@
-//! What every command on CondLoRA begins with: adapters given by their own directories, their base model, and their layers there.
+//! Adapters opened over their base models, each base once.
+//!
+//! The steps are apart because commands look between them: options that no adapter fits are refused once all adapters are opened and
+//! before the first is paired. Only headers are read.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use crate::checkpoint::{Adapter, BaseModel, PairedModule, PairingRules, base_name_warning, find_base, pair_with_base};
-use crate::error::{Error, Result, escape, show_path};
+use crate::error::{Result, escape};
+
+/// Opens base models, and adapters over them, as the options of a command say.
+pub(crate) struct Opener {
+    /// The base model given; none for the one that each adapter names.
+    given: Option<PathBuf>,
+    rules: PairingRules,
+    /// Whether a CondLoRA's Θ_B is the one of Eq. 6 as printed.
+    eq6: bool,
+    bases: Vec<BaseModel>,
+    /// By real path: two names of one directory are one base. A base that cannot be opened is tried once, whatever uses it.
+    known: BTreeMap<PathBuf, Result<usize>>,
+}
+
+/// An adapter whose layers are known, and the number of its base.
+pub(crate) struct LaidOut {
+    pub(crate) adapter: Adapter,
+    pub(crate) base: usize,
+}
 
 /// An adapter with the base weights of all its layers.
-pub(super) struct OpenedAdapter {
-    pub(super) adapter: Adapter,
-    pub(super) modules: Vec<PairedModule>,
+pub(crate) struct OpenedAdapter {
+    pub(crate) adapter: Adapter,
+    /// The number of its base.
+    pub(crate) base: usize,
+    pub(crate) modules: Vec<PairedModule>,
+    /// What the user should know of it.
+    pub(crate) warnings: Vec<String>,
+}
+
+impl Opener {
+    pub(crate) fn new(base: Option<&Path>, rules: PairingRules, eq6: bool) -> Self {
+        Self { given: base.map(Path::to_owned), rules, eq6, bases: Vec::new(), known: BTreeMap::new() }
+    }
+
+    /// Finds the base model of an adapter.
+    ///
+    /// # Errors
+    /// As [`find_base`].
+    pub(crate) fn find_base(&self, adapter: &Adapter) -> Result<PathBuf> {
+        find_base(self.given.as_deref(), &adapter.dir, &adapter.config)
+    }
+
+    /// Opens a base model unless it is open already, and gives its number.
+    ///
+    /// # Errors
+    /// As [`BaseModel::open`].
+    pub(crate) fn open_base(&mut self, path: &Path) -> Result<usize> {
+        let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+        let bases = &mut self.bases;
+        let open = || {
+            bases.push(BaseModel::open(path)?);
+            Ok(bases.len() - 1)
+        };
+        self.known.entry(real).or_insert_with(open).clone()
+    }
+
+    /// Lays an adapter out over a base: of some kinds only that says which layers there are.
+    ///
+    /// # Errors
+    /// As [`Adapter::lay_out`].
+    pub(crate) fn lay_out_over(&self, adapter: &mut Adapter, base: usize) -> Result<()> {
+        adapter.lay_out(&self.bases[base], self.eq6)
+    }
+
+    /// The modules of an adapter that is laid out, each layer with its base weight.
+    ///
+    /// # Errors
+    /// [`crate::Error::Mismatch`] where the two do not fit.
+    pub(crate) fn paired_modules(&self, adapter: &Adapter, base: usize) -> Result<Vec<PairedModule>> {
+        pair_with_base(adapter, &self.bases[base], &self.rules)
+    }
+
+    /// Opens the base model of an adapter, and lays the adapter out over it.
+    ///
+    /// # Errors
+    /// As the steps.
+    pub(crate) fn lay_out(&mut self, mut adapter: Adapter) -> Result<LaidOut> {
+        let base = self.open_base(&self.find_base(&adapter)?)?;
+        self.lay_out_over(&mut adapter, base)?;
+        Ok(LaidOut { adapter, base })
+    }
+
+    /// Finds the base weight of each of an adapter's layers.
+    ///
+    /// # Errors
+    /// As [`Self::paired_modules`].
+    pub(crate) fn pair(&self, LaidOut { adapter, base }: LaidOut) -> Result<OpenedAdapter> {
+        let modules = self.paired_modules(&adapter, base)?;
+        let warnings = adapter.warnings.iter().cloned().chain(base_name_warning(&adapter, &self.bases[base])).collect();
+        Ok(OpenedAdapter { adapter, base, modules, warnings })
+    }
+
+    /// Opens the untrained adapter of a trained one, over the same base.
+    ///
+    /// # Errors
+    /// As [`Adapter::open`] and [`Adapter::lay_out`].
+    pub(crate) fn open_untrained(&self, dir: &Path, of: &OpenedAdapter) -> Result<Adapter> {
+        let mut adapter = Adapter::open(dir, of.adapter.name.clone())?;
+        self.lay_out_over(&mut adapter, of.base)?;
+        Ok(adapter)
+    }
+
+    /// Refuses a renaming that applies to none of these module paths.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for the first that does not.
+    pub(crate) fn refuse_unused_maps<'p>(&self, paths: impl Iterator<Item = &'p str> + Clone) -> Result<()> {
+        self.rules.refuse_unused(paths)
+    }
+
+    pub(crate) fn base(&self, number: usize) -> &BaseModel {
+        &self.bases[number]
+    }
+
+    /// The base models opened, by number.
+    pub(crate) fn into_bases(self) -> Vec<BaseModel> {
+        self.bases
+    }
+
+    /// The only base model that was opened.
+    pub(crate) fn into_only_base(self) -> BaseModel {
+        let mut bases = self.bases;
+        assert!(bases.len() == 1, "one adapter or several of one base were opened, not adapters of {} bases", bases.len());
+        bases.remove(0)
+    }
 }
 
 impl OpenedAdapter {
-    /// Finds the base weights of an adapter that has been laid out over its base.
-    ///
-    /// # Errors
-    /// [`Error::Mismatch`] where the two do not fit.
-    pub(super) fn pair(adapter: Adapter, base: &BaseModel, rules: &PairingRules) -> Result<Self> {
-        let modules = pair_with_base(&adapter, base, rules)?;
-        Ok(Self { adapter, modules })
-    }
-
-    /// What the user should know of it.
-    pub(super) fn warnings(&self, base: &BaseModel) -> Vec<String> {
-        let named = base_name_warning(&self.adapter, base);
-        self.adapter.warnings.iter().chain(&named).map(|text| format!("{}: {text}", escape(&self.adapter.name))).collect()
+    /// Its warnings, each behind its name.
+    pub(crate) fn named_warnings(&self) -> impl Iterator<Item = String> {
+        self.warnings.iter().map(|text| format!("{}: {text}", escape(&self.adapter.name)))
     }
 }
 
-/// Opens the base model given, or the one that all these adapters name.
-///
-/// # Errors
-/// [`Error::Missing`] if there is none, [`Error::Mismatch`] if the adapters are of different ones.
-pub(super) fn open_base(given: Option<&Path>, adapters: &[&Adapter]) -> Result<BaseModel> {
-    let mut common: Option<(PathBuf, PathBuf)> = None;
-    for adapter in adapters {
-        let path = find_base(given, &adapter.dir, &adapter.config)?;
-        let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
-        match &common {
-            None => common = Some((path, real)),
-            Some((first, known)) if *known != real => {
-                let error = Error::mismatch(&adapter.config.path, "base model", show_path(first), show_path(&path));
-                return Err(error.with_hint("two adapters are compared through one base model: give it with --base"));
-            }
-            Some(_) => {}
-        }
-    }
-    let (path, _) = common.ok_or_else(|| Error::usage("no adapter given"))?;
-    BaseModel::open(&path)
+/// The paths of all adapted modules.
+pub(crate) fn module_paths(adapter: &Adapter) -> impl Iterator<Item = &str> + Clone {
+    adapter.modules.iter().flat_map(|module| &module.layers).map(|layer| layer.key.path.as_str())
 }

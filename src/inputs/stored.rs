@@ -4,50 +4,60 @@ use std::ops::Range;
 
 use ndarray::{Array2, s};
 
-use super::grouping::GroupLayer;
+use super::pairing::BaseWeight;
 use crate::checkpoint::{Adapter, AdapterLayer, BaseModel, InputRecord, PairedLayer, RawTensor};
 use crate::conversion::{Equation, Target, WeightRows, factor_of, shared_equations};
 use crate::error::{Error, Result, escape};
 use crate::terms::CondloraConvention;
 
-/// A base weight as it is stored, or turned where the model stores it transposed; of a fused weight, the rows of one part.
+/// A base weight W0 as it is stored, widened only where and when its rows are asked for; of a fused weight, the rows of one part.
 pub(crate) struct StoredWeight {
-    raw: RawTensor,
+    tensor: RawTensor,
     first_row: usize,
     d_out: usize,
     d_in: usize,
-    turned: Option<Array2<f64>>,
+    /// W0 in full where the model stores its transpose: its rows are columns there.
+    transposed: Option<Array2<f64>>,
 }
 
 impl StoredWeight {
-    pub(super) fn new(raw: RawTensor, layer: &GroupLayer) -> Self {
-        let (d_out, d_in) = (layer.d_out, layer.d_in);
-        let (first_row, all_rows) = layer.block.as_ref().map_or((0, d_out), |block| (block.first, block.rows_of_whole));
-        let turned = layer.transposed.then(|| {
-            let (mut turned, mut stored) = (Array2::zeros((d_out, d_in)), vec![0.0; all_rows]);
-            for column in 0..d_in {
-                raw.widen_part(column * all_rows, &mut stored);
-                turned.column_mut(column).iter_mut().zip(&stored[first_row..]).for_each(|(to, from)| *to = *from);
-            }
-            turned
-        });
-        Self { raw, first_row, d_out, d_in, turned }
-    }
-
-    /// Reads the base weight of a layer and records that.
+    /// Reads a base weight and records that.
     ///
     /// # Errors
     /// As [`BaseModel::read`].
-    pub(crate) fn read(base: &BaseModel, layer: &PairedLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
-        let raw = base.read(&layer.tensor)?;
-        inputs.push(InputRecord::of(&raw));
-        Ok(Self::new(raw, &GroupLayer::of(layer)))
+    pub(crate) fn read(base: &BaseModel, weight: &BaseWeight, inputs: &mut Vec<InputRecord>) -> Result<Self> {
+        let tensor = base.read(&weight.tensor)?;
+        inputs.push(InputRecord::of(&tensor));
+        let (d_out, d_in) = (weight.d_out, weight.d_in);
+        let (first_row, all_rows) = weight.block.as_ref().map_or((0, d_out), |block| (block.first, block.rows_of_whole));
+        let transposed = weight.transposed.then(|| {
+            let (mut w0, mut column_of_w0) = (Array2::zeros((d_out, d_in)), vec![0.0; all_rows]);
+            for column in 0..d_in {
+                tensor.widen_part(column * all_rows, &mut column_of_w0);
+                w0.column_mut(column).iter_mut().zip(&column_of_w0[first_row..]).for_each(|(to, from)| *to = *from);
+            }
+            w0
+        });
+        Ok(Self { tensor, first_row, d_out, d_in, transposed })
+    }
+
+    /// W0 in full.
+    ///
+    /// # Errors
+    /// [`Error::Numerical`] for NaN or Inf.
+    pub(crate) fn to_f64(&self) -> Result<Array2<f64>> {
+        let mut values = vec![0.0; self.d_out * self.d_in];
+        self.copy_rows(0, &mut values);
+        match values.iter().find(|value| !value.is_finite()) {
+            None => shaped(self.d_out, self.d_in, values),
+            Some(bad) => Err(self.explain(Error::NonFinite { what: "a base weight".into(), found: bad.to_string() })),
+        }
     }
 
     /// An error about values that are not finite, in full: a computation only knows that something is; the tensor knows what and where.
     pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
-            Error::NonFinite { .. } => self.raw.check_finite().err().unwrap_or(error),
+            Error::NonFinite { .. } => self.tensor.check_finite().err().unwrap_or(error),
             _ => error,
         }
     }
@@ -59,9 +69,9 @@ impl WeightRows for StoredWeight {
     }
 
     fn copy_rows(&self, first: usize, out: &mut [f64]) {
-        match &self.turned {
-            None => self.raw.widen_part((self.first_row + first) * self.d_in, out),
-            Some(w) => w.copy_rows(first, out),
+        match &self.transposed {
+            None => self.tensor.widen_part((self.first_row + first) * self.d_in, out),
+            Some(w0) => w0.copy_rows(first, out),
         }
     }
 }
@@ -112,13 +122,15 @@ impl FactorPair {
     /// Reads the factors of a layer that stores them, without a look at W0.
     ///
     /// # Errors
-    /// As [`Adapter::read_factors`]; [`Error::Shape`] for a CondLoRA, whose factors are made of W0.
+    /// As [`Adapter::read_factors`].
+    /// # Panics
+    /// For a CondLoRA, whose factors are made of W0.
     pub(crate) fn read_stored(adapter: &Adapter, paired: &PairedLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
         let layer = &paired.adapter_layer;
         let factors = adapter.read_factors(layer)?;
         inputs.extend(factors.inputs);
         if factors.shared.is_some() {
-            return Err(Error::Shape { what: "factors of a CondLoRA", expected: "a W0".into(), found: "none".into() });
+            unreachable!("the factors of a CondLoRA are made of W0, which its caller reads first");
         }
         let first = paired.block.as_ref().map_or(0, |block| block.first);
         Self::as_stored(layer, [factors.a, factors.b], first..first + paired.d_out)
@@ -151,11 +163,11 @@ impl FactorPair {
         Ok(Self { a_transposed: factor(theta_a, equation_a)?, b: factor(theta_b, equation_b)? })
     }
 
-    pub(super) fn rank(&self) -> usize {
+    pub(crate) fn rank(&self) -> usize {
         self.b.ncols()
     }
 
-    pub(super) fn targets(&self, equation_a: Equation) -> [Target<'_>; 2] {
+    pub(crate) fn targets(&self, equation_a: Equation) -> [Target<'_>; 2] {
         [Target::new(&self.a_transposed, equation_a), Target::new(&self.b, Equation::W0)]
     }
 }

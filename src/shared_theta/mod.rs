@@ -1,15 +1,13 @@
 //! CondLoRA: one Θ_A and one Θ_B for all layers of a module (Kim et al. 2024, Eq. 5 to 7).
 //!
-//! [`compare`] holds two adapters of one base against each other, layer by layer; [`materialize`] makes a LoRA adapter of a CondLoRA;
+//! [`compare`] compares two adapters of one base, layer by layer; [`materialize`] makes a LoRA adapter of a CondLoRA;
 //! [`fit`] makes a CondLoRA of a LoRA, and says how much of it one Θ explains.
-//! Like [`crate::study`], which it shares the reading of weights and factors with, it joins [`crate::checkpoint`] and the mathematics,
-//! and prints nothing.
+//! Like [`crate::study`], beside which it stands, it joins [`crate::checkpoint`] and the mathematics, and prints nothing.
 
 pub mod compare;
 pub mod fit;
 pub mod materialize;
-mod opening;
 
 pub use compare::{CompareConfig, CompareParams, Comparison, prepare_comparison};
 pub use fit::{Fit, FitConfig, FitParams, FittedModule, PreparedFit, prepare_fit};
-pub use materialize::{Materialization, MaterializeParams, MaterializedSize, prepare_materialization};
+pub use materialize::{MaterializeConfig, MaterializeParams, MaterializedSize, PreparedMaterialization, prepare_materialization};

@@ -1,11 +1,9 @@
 //! What every stage of one run shares.
 
-use super::grouping::Group;
-use super::matrices::Wanted;
 use super::params::{AnalyzeConfig, View};
-use super::plan::Plan;
+use super::plan::{Group, Member, Plan};
 use super::stopwatch::Clock;
-use crate::terms::MatrixKind;
+use crate::terms::{MatrixKind, Measure, Side};
 
 /// The options, the plan and the clock of one run.
 pub(super) struct Context<'a> {
@@ -20,6 +18,27 @@ pub(super) struct Context<'a> {
     pub(super) by_cka: Vec<MatrixKind>,
     /// Those that the `w0` control has.
     pub(super) drawn_by_cka: Vec<MatrixKind>,
+}
+
+/// What is wanted of every layer: which vectors, and how many.
+pub(super) struct Wanted<'a> {
+    pub(super) kinds: &'a [MatrixKind],
+    pub(super) views: &'a [View],
+    /// Matrices that are compared as a whole.
+    pub(super) by_cka: &'a [MatrixKind],
+    /// The largest i or j; none for all.
+    pub(super) most: Option<usize>,
+}
+
+impl Wanted<'_> {
+    pub(super) fn side(&self, matrix: MatrixKind, side: Side) -> bool {
+        self.views.contains(&View { matrix, side })
+    }
+
+    /// How many vectors of a matrix of this rank can be asked for.
+    pub(super) fn most_of(&self, rank: usize) -> usize {
+        self.most.map_or(rank, |most| most.min(rank))
+    }
 }
 
 impl<'a> Context<'a> {
@@ -58,6 +77,11 @@ impl<'a> Context<'a> {
         self.config.params().measures
     }
 
+    /// How many measures each view and (i, j) has: φ, and with `--measures` the cosines.
+    pub(super) fn measures_of_pair(&self) -> usize {
+        if self.measures() { 1 + Measure::COSINES.len() } else { 1 }
+    }
+
     /// What is kept of an adapter's layer.
     pub(super) fn wanted(&self) -> Wanted<'_> {
         let wanted = self.wanted_of(&self.views, &self.by_cka);
@@ -84,7 +108,7 @@ impl<'a> Context<'a> {
     pub(super) fn pairs_for(&self, ranks: impl IntoIterator<Item = usize>) -> Vec<(usize, usize)> {
         let given = &self.config.params().ij;
         if given.is_empty() {
-            let smallest = ranks.into_iter().min().unwrap_or_default();
+            let smallest = ranks.into_iter().min().unwrap_or_else(|| unreachable!("a module has layers"));
             return vec![(smallest, smallest)];
         }
         given.clone()
@@ -106,7 +130,7 @@ impl<'a> Context<'a> {
         if self.w0_draws_of(group) == 0 {
             return Vec::new();
         }
-        let at = |member: &super::grouping::Member| Some(member.ranks[member.position(index)?]);
+        let at = |member: &Member| Some(member.ranks[member.position(index)?]);
         let mut ranks: Vec<usize> = group.members.iter().filter_map(at).collect();
         ranks.sort_unstable();
         ranks.dedup();

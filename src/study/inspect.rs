@@ -2,19 +2,29 @@
 //!
 //! No tensor is read and nothing is computed but counts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
-use super::params::AnalyzeParams;
 use crate::checkpoint::{
-    Adapter, AdapterLayer, AdapterModule, BaseModel, FoundAdapter, PairedModule, base_name_warning, find_adapters, find_base,
-    pair_with_base,
+    Adapter, AdapterLayer, AdapterModule, FoundAdapter, PairedModule, PairingRules, base_name_warning, find_adapters,
 };
 use crate::error::{Error, Result};
-use crate::terms::Convention;
+use crate::inputs::{Opener, choose_convention};
+
+/// What is looked at.
+#[derive(Debug, Clone)]
+pub struct InspectParams {
+    /// Adapter directories, or directories to search.
+    pub paths: Vec<PathBuf>,
+    /// The base model, if given.
+    pub base: Option<PathBuf>,
+    /// How adapters and base are paired, where their names do not say.
+    pub pairing: PairingRules,
+    /// Take the Θ_B of CondLoRA checkpoints for the one of Eq. 6 as printed: B = W0ᵀ·Θ_B.
+    pub eq6: bool,
+}
 
 /// What was found below the paths given.
 #[derive(Debug, Clone, PartialEq, Serialize)]
@@ -116,39 +126,38 @@ pub struct Refusal {
     pub exit_code: u8,
 }
 
+impl InspectParams {
+    /// Adapters, or directories to search for them, with the base models that they name.
+    #[must_use]
+    pub fn new<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
+        let paths = paths.into_iter().map(Into::into).collect();
+        Self { paths, base: None, pairing: PairingRules::default(), eq6: false }
+    }
+}
+
 impl From<&Error> for Refusal {
     fn from(error: &Error) -> Self {
         Self { error: error.to_string(), hint: error.hint().map(str::to_owned), exit_code: error.exit_code() }
     }
 }
 
-/// Looks at all adapters below the paths, of the other options at `base`, `pairing` and `eq6` only.
+/// Looks at all adapters below the paths.
 ///
 /// # Errors
 /// [`Error::Missing`] for a path without adapters; what is wrong with one of them is said in its place.
-pub fn inspect(params: &AnalyzeParams) -> Result<Inspection> {
+pub fn inspect(params: &InspectParams) -> Result<Inspection> {
     if params.paths.is_empty() {
         return Err(Error::usage("no adapter given; expected at least one PATH"));
     }
-    let mut bases = Bases::default();
+    let mut opener = Opener::new(params.base.as_deref(), params.pairing.clone(), params.eq6);
     let found = find_adapters(&params.paths)?;
-    let adapters: Vec<InspectedAdapter> = found.into_iter().map(|found| one(found, params, &mut bases)).collect();
+    let adapters: Vec<InspectedAdapter> =
+        found.into_iter().map(|found| inspect_adapter(found, params.base.is_some(), &mut opener)).collect();
     let refused = adapters.iter().filter(|adapter| adapter.refused.is_some()).count();
     Ok(Inspection { adapters, refused })
 }
 
-/// The base models opened so far, by real path; a bad one is refused for each of its adapters.
-#[derive(Default)]
-struct Bases(BTreeMap<PathBuf, Result<BaseModel>>);
-
-impl Bases {
-    fn open(&mut self, path: &Path) -> Result<&BaseModel> {
-        let real = fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
-        self.0.entry(real).or_insert_with(|| BaseModel::open(path)).as_ref().map_err(Clone::clone)
-    }
-}
-
-fn one(found: FoundAdapter, params: &AnalyzeParams, bases: &mut Bases) -> InspectedAdapter {
+fn inspect_adapter(found: FoundAdapter, base_is_given: bool, opener: &mut Opener) -> InspectedAdapter {
     let mut shown = InspectedAdapter {
         name: found.name.clone(),
         path: found.dir.to_string_lossy().into_owned(),
@@ -163,7 +172,7 @@ fn one(found: FoundAdapter, params: &AnalyzeParams, bases: &mut Bases) -> Inspec
     };
     match Adapter::open(&found.dir, found.name) {
         Ok(mut adapter) => {
-            if let Err(error) = pair(&mut adapter, params, bases, &mut shown) {
+            if let Err(error) = pair(&mut adapter, base_is_given, opener, &mut shown) {
                 shown.refused = Some(Refusal::from(&error));
             }
             shown.kind = Some(adapter.config.peft_type.clone());
@@ -181,22 +190,24 @@ fn one(found: FoundAdapter, params: &AnalyzeParams, bases: &mut Bases) -> Inspec
 }
 
 /// Finds the base model and its weights, as far as that goes.
-fn pair(adapter: &mut Adapter, params: &AnalyzeParams, bases: &mut Bases, shown: &mut InspectedAdapter) -> Result<()> {
-    let path = match find_base(params.base.as_deref(), &adapter.dir, &adapter.config) {
+fn pair(adapter: &mut Adapter, base_is_given: bool, opener: &mut Opener, shown: &mut InspectedAdapter) -> Result<()> {
+    let path = match opener.find_base(adapter) {
         Ok(path) => path,
         // Without a base there is still much to see; `analyze` would ask for it.
-        Err(error) if params.base.is_none() => {
+        Err(error) if !base_is_given => {
             shown.unpaired = Some(error.to_string());
             return Ok(());
         }
         Err(error) => return Err(error),
     };
-    let base = bases.open(&path)?;
+    let number = opener.open_base(&path)?;
+    let base = opener.base(number);
     shown.base = Some(InspectedBase { path: path.to_string_lossy().into_owned(), name: base.display_name().to_owned() });
     shown.warnings.extend(base_name_warning(adapter, base));
-    adapter.lay_out(base, params.eq6)?;
-    let modules = pair_with_base(adapter, base, &params.pairing)?;
-    shown.modules = modules.iter().map(paired_module).collect();
+    opener.lay_out_over(adapter, number)?;
+    let weights_file = adapter.weights_file();
+    let modules = opener.paired_modules(adapter, number)?;
+    shown.modules = modules.iter().map(|module| paired_module(weights_file, module)).collect::<Result<_>>()?;
     Ok(())
 }
 
@@ -209,8 +220,7 @@ fn unpaired_module(module: &AdapterModule) -> InspectedModule {
     }
 }
 
-fn paired_module(module: &PairedModule) -> InspectedModule {
-    let square = module.layers.iter().all(|layer| layer.d_out == layer.d_in);
+fn paired_module(weights_file: &Path, module: &PairedModule) -> Result<InspectedModule> {
     let layers = module.layers.iter().map(|paired| InspectedLayer {
         tensor: Some(paired.tensor.clone()),
         out_features: paired.d_out,
@@ -219,12 +229,12 @@ fn paired_module(module: &PairedModule) -> InspectedModule {
         ..inspected_layer(&paired.adapter_layer)
     });
     let sizes = module.layers.iter().map(|paired| (paired.d_in, paired.d_out, paired.adapter_layer.rank));
-    InspectedModule {
+    Ok(InspectedModule {
         name: module.name.clone(),
-        convention: Some(if square { Convention::Paper } else { Convention::General }.name()),
+        convention: Some(choose_convention(weights_file, module, None)?.name()),
         parameters: parameters_of(sizes),
         layers: layers.collect(),
-    }
+    })
 }
 
 fn inspected_layer(layer: &AdapterLayer) -> InspectedLayer {

@@ -2,26 +2,15 @@
 //!
 //! It joins `checkpoint` and the mathematics, which do not know each other. It writes nothing and prints nothing.
 
-mod across;
-mod by_number;
+mod compare;
 mod context;
-mod drawn;
-mod grid;
-mod grouping;
 mod inspect;
-mod layer;
-mod layer_matrix;
-mod matrices;
-mod measured;
-mod memory;
 mod params;
 mod plan;
 mod schedule;
 mod shard;
+mod solve;
 mod stopwatch;
-mod stored;
-mod training;
-mod workers;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -30,28 +19,21 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-pub use inspect::{InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection, Parameters, Refusal, inspect};
-pub use memory::parse_bytes;
-pub use params::{AnalyzeConfig, AnalyzeParams};
-pub use shard::{Shard, Whole};
-// What the commands on CondLoRA share with the analysis.
-pub(crate) use layer::columns_together;
-pub(crate) use layer_matrix::{LayerMatrix, Seen, cell_status, has_phi};
-pub(crate) use memory::{blas_cannot_start, check_address_space, default_limit, show as show_bytes};
-pub(crate) use params::{LayerSet, check_ij};
-pub(crate) use stored::{FactorPair, StoredWeight};
-
 use crate::checkpoint::InputRecord;
 use crate::error::{Error, Result, escape};
+use crate::inputs::{Progress, default_limit};
 use crate::table::{AcrossRow, Tables};
+use compare::{GroupControls, compare_pass};
 use context::Context;
-use drawn::GroupControls;
-use grid::compare_pass;
-use layer::{SolvedLayer, solve_layer};
-use plan::Plan;
-use schedule::{Pass, Schedule};
+pub use inspect::{
+    InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection, Parameters, Refusal, inspect,
+};
+pub use params::{AnalyzeConfig, AnalyzeParams};
+use plan::{Pass, Plan, PlannedAdapter};
+use schedule::Schedule;
+pub use shard::{Shard, Whole};
+use solve::{SolvedLayer, run_jobs, solve_layer};
 use stopwatch::Clock;
-use workers::run_jobs;
 
 /// What a study found.
 #[derive(Debug)]
@@ -60,17 +42,17 @@ pub struct Study {
     pub tables: Tables,
     /// Every header and tensor that was read, with its hash.
     pub inputs: Vec<InputRecord>,
-    /// Seconds by stage: `analysis` on the clock, the others summed over threads.
+    /// Time by stage: of `analysis` and `open` by the clock, of the others summed over threads.
     pub timings: Vec<(&'static str, Duration)>,
     /// Bytes of headers and tensors read from weight files.
     pub bytes_read: u64,
     /// Bytes in those files.
     pub bytes_held: u64,
-    /// Bytes that may be used beside the tables, for figures say.
+    /// Bytes that may be used beside the tables, for example for figures.
     pub memory_left: u64,
-    /// The adapters analysed, by name, and what each was held against.
+    /// The adapters analysed, by name, each with its base model.
     pub adapters: Vec<Analysed>,
-    /// Adapters that were passed over while they were read, by name, and why (`--keep-going`).
+    /// Adapters that were skipped while they were read, by name, and why (`--keep-going`).
     pub skipped: Vec<(String, Error)>,
 }
 
@@ -88,8 +70,8 @@ pub struct Analysed {
 }
 
 /// Opened and checked inputs: everything that can be refused without computing has been.
-pub struct Prepared<'a> {
-    config: &'a AnalyzeConfig,
+pub struct Prepared {
+    config: AnalyzeConfig,
     plan: Plan,
     schedule: Schedule,
     started: Instant,
@@ -103,31 +85,17 @@ pub struct Division {
     pub weights: usize,
     /// How often one is read and factorised: as many times as there are weights, if memory suffices.
     pub readings: usize,
-    /// Rounds, one after the other; what a round gave is dropped, but for rows, before the next.
-    pub waves: usize,
+    /// Rounds, one after the other; of what a round gave only rows are kept for the next.
+    pub rounds: usize,
     /// Weights in memory at a time.
     pub workers: usize,
-}
-
-/// Hears how far a study has come.
-pub trait Progress: Sync {
-    /// The number of base weights to solve through.
-    fn begin(&self, total: usize);
-    /// One more is done.
-    fn step(&self);
-}
-
-/// Nobody listens.
-impl Progress for () {
-    fn begin(&self, _: usize) {}
-    fn step(&self) {}
 }
 
 /// Opens the checkpoints and pairs them, reading headers only, and divides the work so that it fits into memory, for the rayon pool it is called in.
 ///
 /// # Errors
 /// Whatever is wrong with the inputs (SPEC section 4: exit codes 2 to 5); [`Error::Resource`] if memory cannot suffice.
-pub fn prepare(config: &AnalyzeConfig) -> Result<Prepared<'_>> {
+pub fn prepare(config: AnalyzeConfig) -> Result<Prepared> {
     prepare_with(config, Schedule::make)
 }
 
@@ -135,27 +103,27 @@ pub fn prepare(config: &AnalyzeConfig) -> Result<Prepared<'_>> {
 ///
 /// # Errors
 /// As [`prepare`].
-pub fn prepare_across(config: &AnalyzeConfig) -> Result<Prepared<'_>> {
+pub fn prepare_across(config: AnalyzeConfig) -> Result<Prepared> {
     prepare_with(config, Schedule::across_only)
 }
 
 fn prepare_with(
-    config: &AnalyzeConfig,
+    config: AnalyzeConfig,
     divide: impl FnOnce(&Context<'_>, usize, Option<u64>) -> Result<Schedule>,
-) -> Result<Prepared<'_>> {
+) -> Result<Prepared> {
     let started = Instant::now();
-    let plan = Plan::make(config)?;
-    let limit = config.params().memory_limit.or_else(|| memory::default_limit(rayon::current_num_threads()));
+    let plan = Plan::make(&config)?;
+    let limit = config.params().memory_limit.or_else(|| default_limit(rayon::current_num_threads()));
     let clock = Clock::default();
-    let schedule = divide(&Context::new(config, &plan, &clock), rayon::current_num_threads(), limit)?;
+    let schedule = divide(&Context::new(&config, &plan, &clock), rayon::current_num_threads(), limit)?;
     Ok(Prepared { config, plan, schedule, started, opening: started.elapsed() })
 }
 
-impl Prepared<'_> {
+impl Prepared {
     /// The directories that the study reads from: nothing may be written over them.
     #[must_use]
     pub fn input_dirs(&self) -> Vec<PathBuf> {
-        let adapters = self.plan.adapters.iter().flat_map(|a| std::iter::once(&a.adapter).chain(&a.init)).map(|a| a.dir.clone());
+        let adapters = self.plan.adapters.iter().flat_map(PlannedAdapter::checkpoints).map(|adapter| adapter.dir.clone());
         self.plan.bases.iter().map(|b| b.path().to_owned()).chain(adapters).collect()
     }
 
@@ -200,13 +168,13 @@ impl Prepared<'_> {
     pub fn division(&self) -> Division {
         Division {
             weights: self.plan.groups.iter().map(|group| group.layers.len()).sum(),
-            readings: self.schedule.jobs(&self.plan.groups),
-            waves: self.schedule.waves.len(),
+            readings: self.schedule.readings(&self.plan.groups),
+            rounds: self.schedule.rounds.len(),
             workers: self.schedule.workers,
         }
     }
 
-    /// Adapters that were passed over, by name, and why (`--keep-going`).
+    /// Adapters that were skipped, by name, and why (`--keep-going`).
     #[must_use]
     pub fn skipped(&self) -> &[(String, Error)] {
         &self.plan.skipped
@@ -216,82 +184,56 @@ impl Prepared<'_> {
     ///
     /// # Errors
     /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes meanwhile.
-    pub fn run(self, progress: &dyn Progress) -> Result<Study> {
+    pub fn run(self) -> Result<Study> {
+        self.run_with(&())
+    }
+
+    /// As [`Self::run`]; `progress` hears of every base weight that has been solved through.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with(self, progress: &dyn Progress) -> Result<Study> {
         let clock = Clock::default();
-        let context = Context::new(self.config, &self.plan, &clock);
-        progress.begin(self.schedule.jobs(&self.plan.groups));
-        let mut found = Found { inputs: self.plan.header_records(), ..Default::default() };
+        let context = Context::new(&self.config, &self.plan, &clock);
+        progress.begin(self.schedule.readings(&self.plan.groups));
+        let mut results = PassResults::default();
+        // Draws of one pass are compared with the members of a later one: the controls outlive the rounds.
         let controls: Vec<Mutex<GroupControls>> = self.plan.groups.iter().map(|_| Mutex::default()).collect();
-        for wave in &self.schedule.waves {
-            run_wave(&context, wave, self.schedule.workers, &controls, progress, &mut found)?;
+        for round in &self.schedule.rounds {
+            run_round(&context, round, self.schedule.workers, &controls, progress, &mut results)?;
         }
-        let Found { members, across, mut inputs, failed } = found;
+        let failed = std::mem::take(&mut results.failed);
         let skipped: Vec<(String, Error)> =
             failed.iter().map(|(adapter, error)| (self.plan.adapters[*adapter].adapter.name.clone(), error.clone())).collect();
         let none_left = failed.len() == self.plan.adapters.len() && self.config.params().shard.is_none();
         if let Some((_, error)) = skipped.first().filter(|_| none_left) {
             return Err(error.clone());
         }
-        let mut tables = Tables::default();
-        tables.similarity.reserve_exact(members.values().map(|member| member.similarity.len()).sum());
-        tables.conversion.reserve_exact(members.values().map(|member| member.conversion.len()).sum());
-        if context.measures() {
-            let rows = members.values().map(|member| member.measures.as_ref().map_or(0, Vec::len)).sum();
-            tables.measures = Some(Vec::with_capacity(rows));
-        }
-        if !self.config.params().grid.is_empty() {
-            tables.grid = Some(Vec::new());
-        }
-        // Adapters are in the order of their names and modules within each, whatever the grouping was.
-        for ((adapter, _), member) in members {
-            if !failed.contains_key(&adapter) {
-                tables.summary.extend(member.summary);
-                tables.similarity.extend(member.similarity);
-                tables.conversion.extend(member.conversion);
-                tables.spectrum.extend(member.spectrum);
-                if let (Some(all), Some(rows)) = (&mut tables.measures, member.measures) {
-                    all.extend(rows);
-                }
-                if let (Some(all), Some(rows)) = (&mut tables.grid, member.grid) {
-                    all.extend(rows);
-                }
-            }
-        }
-        if context.across() {
-            let gone = |name: &String| skipped.iter().any(|(skipped, _)| skipped == name);
-            let rows = across.into_values().flatten();
-            tables.across = Some(rows.filter(|row| !gone(&row.adapter_a) && !gone(&row.adapter_b)).collect());
-        }
-        let logs = self.plan.logs.iter().filter(|log| !failed.contains_key(&log.adapter));
-        for log in logs {
-            inputs.push(log.record.clone());
-            tables.training.get_or_insert_default().extend(log.rows.iter().cloned());
-        }
+        let logs: Vec<_> = self.plan.logs.iter().filter(|log| !failed.contains_key(&log.adapter)).collect();
+        let mut inputs = self.plan.header_records();
+        inputs.append(&mut results.inputs);
+        inputs.extend(logs.iter().map(|log| log.record.clone()));
         inputs.sort();
         inputs.dedup();
+        let mut tables = results.into_tables(&context, &failed, &skipped);
+        for log in logs {
+            tables.training.get_or_insert_default().extend(log.rows.iter().cloned());
+        }
         let mut timings = vec![("analysis", self.started.elapsed()), ("open", self.opening)];
         timings.extend(clock.readings());
         let left = (0..self.plan.adapters.len()).filter(|adapter| !failed.contains_key(adapter));
         let adapters = left.map(|adapter| self.analysed(adapter)).collect();
         let (bytes_read, bytes_held) = self.plan.bytes_read();
-        Ok(Study {
-            tables,
-            inputs,
-            timings,
-            bytes_read,
-            bytes_held,
-            memory_left: self.schedule.left + context.set_aside(),
-            adapters,
-            skipped,
-        })
+        let memory_left = self.schedule.left + context.set_aside();
+        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, memory_left, adapters, skipped })
     }
 }
 
 /// What the passes have given so far.
 #[derive(Default)]
-struct Found {
+struct PassResults {
     /// By adapter and module.
-    members: BTreeMap<(usize, usize), Tables>,
+    modules: BTreeMap<(usize, usize), Tables>,
     /// By group and layer.
     across: BTreeMap<(usize, usize), Vec<AcrossRow>>,
     inputs: Vec<InputRecord>,
@@ -299,34 +241,71 @@ struct Found {
     failed: BTreeMap<usize, Error>,
 }
 
-/// Solves through the weights of a wave's passes, then compares each pass's layers.
-fn run_wave(
+impl PassResults {
+    /// All rows of the adapters that are left: adapters in the order of their names and modules within each, whatever the grouping was.
+    fn into_tables(self, context: &Context<'_>, failed: &BTreeMap<usize, Error>, skipped: &[(String, Error)]) -> Tables {
+        let mut tables = Tables::default();
+        let modules = &self.modules;
+        tables.similarity.reserve_exact(modules.values().map(|module| module.similarity.len()).sum());
+        tables.conversion.reserve_exact(modules.values().map(|module| module.conversion.len()).sum());
+        if context.measures() {
+            let rows = modules.values().map(|module| module.measures.as_ref().map_or(0, Vec::len)).sum();
+            tables.measures = Some(Vec::with_capacity(rows));
+        }
+        if !context.config.params().grid.is_empty() {
+            tables.grid = Some(Vec::new());
+        }
+        for ((adapter, _), module) in self.modules {
+            if !failed.contains_key(&adapter) {
+                tables.summary.extend(module.summary);
+                tables.similarity.extend(module.similarity);
+                tables.conversion.extend(module.conversion);
+                tables.spectrum.extend(module.spectrum);
+                if let (Some(all), Some(rows)) = (&mut tables.measures, module.measures) {
+                    all.extend(rows);
+                }
+                if let (Some(all), Some(rows)) = (&mut tables.grid, module.grid) {
+                    all.extend(rows);
+                }
+            }
+        }
+        if context.across() {
+            let gone = |name: &String| skipped.iter().any(|(skipped, _)| skipped == name);
+            let rows = self.across.into_values().flatten();
+            tables.across = Some(rows.filter(|row| !gone(&row.adapter_a) && !gone(&row.adapter_b)).collect());
+        }
+        tables
+    }
+}
+
+/// Solves through the weights of a round's passes, then compares each pass's layers.
+fn run_round(
     context: &Context<'_>,
-    wave: &[Pass],
+    round: &[Pass],
     workers: usize,
     controls: &[Mutex<GroupControls>],
     progress: &dyn Progress,
-    found: &mut Found,
+    results: &mut PassResults,
 ) -> Result<()> {
     let groups = &context.plan.groups;
-    let jobs: Vec<(&Pass, usize)> =
-        wave.iter().flat_map(|pass| (0..groups[pass.group].layers.len()).map(move |index| (pass, index))).collect();
-    let solved = run_jobs(&jobs, workers, |(pass, index), workspace| {
+    let readings: Vec<(&Pass, usize)> =
+        round.iter().flat_map(|pass| (0..groups[pass.group].layers.len()).map(move |index| (pass, index))).collect();
+    let solved = run_jobs(&readings, workers, |(pass, index), workspace| {
         let solved = solve_layer(context, pass, *index, workspace);
         progress.step();
         solved
     })?;
     let mut solved = solved.into_iter();
     let mut passes: Vec<(&Pass, Vec<SolvedLayer>)> =
-        wave.iter().map(|pass| (pass, solved.by_ref().take(groups[pass.group].layers.len()).collect())).collect();
+        round.iter().map(|pass| (pass, solved.by_ref().take(groups[pass.group].layers.len()).collect())).collect();
     for (pass, layers) in &mut passes {
         for (index, layer) in layers.iter_mut().enumerate() {
-            found.inputs.append(&mut layer.inputs);
+            results.inputs.append(&mut layer.inputs);
             for (adapter, error) in layer.failed.drain(..) {
-                found.failed.entry(adapter).or_insert(error);
+                results.failed.entry(adapter).or_insert(error);
             }
             if pass.across {
-                found.across.insert((pass.group, index), std::mem::take(&mut layer.across));
+                results.across.insert((pass.group, index), std::mem::take(&mut layer.across));
             }
         }
     }
@@ -338,7 +317,7 @@ fn run_wave(
             compare_pass(context, pass, &layers, &mut controls)
         })
         .collect();
-    found.members.extend(compared?.into_iter().flatten());
+    results.modules.extend(compared?.into_iter().flatten());
     Ok(())
 }
 

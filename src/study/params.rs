@@ -1,13 +1,15 @@
-//! What a study is asked to do: as given on the command line, and after its checks.
+//! What a study is asked to do: as given, and after its checks.
 
 use std::path::PathBuf;
 
 use super::shard::Shard;
 use crate::checkpoint::PairingRules;
 use crate::error::{Error, Result};
+use crate::inputs::{Selection, check_ij};
 use crate::terms::{Convention, MatrixKind, Side};
 
-/// The options of a study as they were given.
+/// The options of a study. [`Self::check`] puts lists into the order of the tables and drops what is in them twice, so those of an
+/// [`AnalyzeConfig`] can differ from those given.
 #[derive(Debug, Clone)]
 pub struct AnalyzeParams {
     /// Adapter directories, or directories to search.
@@ -88,12 +90,18 @@ impl Default for AnalyzeParams {
 /// Valid options: what the pipeline works with.
 #[derive(Debug, Clone)]
 pub struct AnalyzeConfig {
-    pub(super) given: AnalyzeParams,
-    pub(super) layers: Option<LayerSet>,
+    given: AnalyzeParams,
+    pub(super) selection: Selection,
 }
 
 impl AnalyzeParams {
-    /// Checks the options against one another.
+    /// Adapters, or directories to search for them; for the rest as by default.
+    #[must_use]
+    pub fn new<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
+        Self { paths: paths.into_iter().map(Into::into).collect(), ..Self::default() }
+    }
+
+    /// Checks the options against one another, and puts lists in order.
     ///
     /// # Errors
     /// [`Error::Usage`] for a value outside its range.
@@ -121,22 +129,16 @@ impl AnalyzeParams {
         self.matrices.dedup();
         self.sides.sort();
         self.sides.dedup();
-        let layers = self.layers.as_deref().map(LayerSet::parse).transpose()?;
-        Ok(AnalyzeConfig { given: self, layers })
+        let selection = Selection::of(&self.modules, self.layers.as_deref())?;
+        Ok(AnalyzeConfig { given: self, selection })
     }
 }
 
 impl AnalyzeConfig {
-    /// The options behind it.
+    /// The options, in order.
     #[must_use]
     pub fn params(&self) -> &AnalyzeParams {
         &self.given
-    }
-
-    /// Whether this layer of a module is asked for.
-    pub(super) fn wants(&self, module: &str, layer: Option<u32>) -> bool {
-        (self.given.modules.is_empty() || self.given.modules.iter().any(|name| name == module))
-            && self.layers.as_ref().is_none_or(|layers| layer.is_some_and(|layer| layers.holds(layer)))
     }
 
     /// The matrices and sides compared, in table order. The factors themselves have one side each.
@@ -153,59 +155,11 @@ impl AnalyzeConfig {
     }
 }
 
-/// Checks numbers of singular vectors, and keeps each pair once.
-///
-/// # Errors
-/// [`Error::Usage`] for a 0.
-pub(crate) fn check_ij(ij: &mut Vec<(usize, usize)>) -> Result<()> {
-    if let Some((i, j)) = ij.iter().find(|(i, j)| *i == 0 || *j == 0) {
-        return Err(Error::usage(format!("--ij {i},{j}: expected numbers of singular vectors from 1 on, found 0")));
-    }
-    let mut seen = Vec::new();
-    ij.retain(|pair| {
-        !seen.contains(pair) && {
-            seen.push(*pair);
-            true
-        }
-    });
-    Ok(())
-}
-
 /// A matrix and the side of it that is compared.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct View {
     pub(super) matrix: MatrixKind,
     pub(super) side: Side,
-}
-
-/// Layer indices and inclusive ranges.
-#[derive(Debug, Clone)]
-pub(crate) struct LayerSet(Vec<(u32, u32)>);
-
-impl LayerSet {
-    pub(crate) fn parse(text: &str) -> Result<Self> {
-        let wrong = |part: &str, why: &str| Error::Usage {
-            what: format!("--layers {}: {why}", crate::error::escape(part)),
-            hint: Some("give 0-based indices and inclusive ranges, as in --layers 0..5,8".into()),
-        };
-        let number = |part: &str| part.trim().parse::<u32>().map_err(|_| wrong(part, "expected a layer index"));
-        let mut ranges = Vec::new();
-        for part in text.split(',') {
-            let range = match part.split_once("..") {
-                Some((first, last)) => (number(first)?, number(last)?),
-                None => (number(part)?, number(part)?),
-            };
-            if range.0 > range.1 {
-                return Err(wrong(part, "expected the smaller index first"));
-            }
-            ranges.push(range);
-        }
-        Ok(Self(ranges))
-    }
-
-    pub(crate) fn holds(&self, layer: u32) -> bool {
-        self.0.iter().any(|&(first, last)| (first..=last).contains(&layer))
-    }
 }
 
 #[cfg(test)]
@@ -216,15 +170,6 @@ mod tests {
         let mut params = AnalyzeParams { paths: vec!["x".into()], ..Default::default() };
         change(&mut params);
         params.check()
-    }
-
-    #[test]
-    fn layer_ranges_are_inclusive() {
-        let set = LayerSet::parse("0..2,8").unwrap();
-        assert_eq!((0..10).filter(|&l| set.holds(l)).collect::<Vec<_>>(), [0, 1, 2, 8]);
-        for bad in ["9..3", "", "a", "1..", "-1", "1.5"] {
-            assert_eq!(LayerSet::parse(bad).unwrap_err().exit_code(), 2, "{bad}");
-        }
     }
 
     #[test]

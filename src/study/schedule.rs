@@ -1,16 +1,13 @@
-//! What is solved when, so that memory stays within its limit: passes over the weights of a group, and waves of passes that run together.
+//! What is solved when, so that memory stays within its limit: passes over the weights of a group, and rounds of passes that run together.
 //!
 //! A result's bits never depend on this: only what is held at the same time does.
 
-use std::ops::Range;
-
 use super::context::Context;
-use super::grouping::{Group, Member};
-use super::layer::columns_together;
-use super::measured::PairMeasures;
-use super::memory::show;
 use super::params::View;
+use super::plan::{Group, Member, Pass};
+use crate::conversion::columns_together;
 use crate::error::{Error, Result};
+use crate::inputs::show_bytes;
 use crate::linalg::perturbation::SAMPLES;
 use crate::table::{AcrossRow, ConversionRow, GridRow, InputRecord, MeasureRow, SimilarityRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Side};
@@ -22,25 +19,11 @@ const THREAD: u64 = 2 << 20;
 /// What one allocation costs beyond its bytes.
 const ALLOCATION: u64 = 16;
 
-/// One reading of a group's weights: what is solved through them.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Pass {
-    pub(super) group: usize,
-    /// Of the group's members.
-    pub(super) members: Range<usize>,
-    /// Of the controls.
-    pub(super) draws: Range<usize>,
-    /// Whether adapters are compared with one another: then all members are there.
-    pub(super) across: bool,
-    /// Whether the layers of each adapter are compared: then their vectors are kept until all are there.
-    pub(super) within: bool,
-}
-
 /// All passes in the order they run.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// Passes that run at the same time.
-    pub(super) waves: Vec<Vec<Pass>>,
+    pub(super) rounds: Vec<Vec<Pass>>,
     /// How many weights are in memory at a time.
     pub(super) workers: usize,
     /// Bytes that may still be used when only the tables are left.
@@ -72,23 +55,23 @@ impl Schedule {
             return Err(too_large(limit, fixed, in_flight, largest));
         }
         let room = left - in_flight * workers as u64;
-        let mut waves: Vec<Vec<Pass>> = Vec::new();
+        let mut rounds: Vec<Vec<Pass>> = Vec::new();
         let mut used = 0;
         for (group, need) in needs.iter().enumerate() {
             for (pass, size) in need.passes(group, room, context.across()) {
-                match waves.last_mut() {
-                    Some(wave) if used + size <= room && wave.iter().all(|other| other.group != group) => {
-                        wave.push(pass);
+                match rounds.last_mut() {
+                    Some(round) if used + size <= room && round.iter().all(|other| other.group != group) => {
+                        round.push(pass);
                         used += size;
                     }
                     _ => {
-                        waves.push(vec![pass]);
+                        rounds.push(vec![pass]);
                         used = size;
                     }
                 }
             }
         }
-        Ok(Self { waves, workers, left })
+        Ok(Self { rounds, workers, left })
     }
 
     /// The passes of a study that compares adapters only.
@@ -107,25 +90,25 @@ impl Schedule {
             let members = 0..context.plan.groups[group].members.len();
             Pass { group, members, draws: 0..0, across: true, within: false }
         };
-        Ok(Self { waves: vec![(0..needs.len()).map(pass).collect()], workers, left })
+        Ok(Self { rounds: vec![(0..needs.len()).map(pass).collect()], workers, left })
     }
 
     /// How many times a weight is read and factorised.
-    pub(super) fn jobs(&self, groups: &[Group]) -> usize {
-        self.waves.iter().flatten().map(|pass| groups[pass.group].layers.len()).sum()
+    pub(super) fn readings(&self, groups: &[Group]) -> usize {
+        self.rounds.iter().flatten().map(|pass| groups[pass.group].layers.len()).sum()
     }
 }
 
 fn too_large(limit: u64, fixed: u64, in_flight: u64, largest: u64) -> Error {
     Error::Resource {
         what: "the study needs more memory than it may use".into(),
-        expected: format!("at most {}", show(limit)),
+        expected: format!("at most {}", show_bytes(limit)),
         found: format!(
             "{} ({} for tables and figures, {} for one base weight, {} for one adapter or draw)",
-            show(fixed + in_flight + largest),
-            show(fixed),
-            show(in_flight),
-            show(largest)
+            show_bytes(fixed + in_flight + largest),
+            show_bytes(fixed),
+            show_bytes(in_flight),
+            show_bytes(largest)
         ),
         hint: Some(
             "raise --memory-limit, or ask for less with --modules, --layers, --null-draws or fewer adapters at a time".into(),
@@ -282,7 +265,7 @@ fn rows(context: &Context<'_>, member: &Member) -> u64 {
     let layers = member.at.len() as u64;
     let grids = (context.views.len() * context.pairs_for(member.ranks.iter().copied()).len()) as u64;
     let measures = size_of::<MeasureRow>() as u64 + names;
-    let of_cell = size_of::<SimilarityRow>() as u64 + names + measures * (PairMeasures::count(context.measures()) - 1) as u64;
+    let of_cell = size_of::<SimilarityRow>() as u64 + names + measures * (context.measures_of_pair() - 1) as u64;
     let similarity = (of_cell * grids + measures * context.by_cka.len() as u64) * layers * layers;
     let most = member.ranks.iter().copied().max().unwrap_or(0) as u64;
     let chosen = (context.views.len() * context.config.params().grid.len()) as u64 * most * most;
@@ -316,6 +299,6 @@ fn control_cells(context: &Context<'_>, group: &Group) -> u64 {
     let most = group.members.iter().map(|member| member.at.len()).max().unwrap_or(0) as u64;
     let pairs = context.pairs_for([1]).len();
     let controls = context.draws_of(group) + context.w0_draws_of(group);
-    let measures = context.views.len() * pairs * PairMeasures::count(context.measures()) + context.by_cka.len();
+    let measures = context.views.len() * pairs * context.measures_of_pair() + context.by_cka.len();
     size_of::<Option<f64>>() as u64 * most * most * (measures * controls) as u64
 }

@@ -3,12 +3,9 @@
 //! Which adapters there are, what they are called and which options are valid is decided by the whole; so the parts put together
 //! are what one run gives.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::str::FromStr;
 
-use super::params::AnalyzeParams;
-use super::plan::{Plan, PlannedAdapter};
 use crate::checkpoint::FoundAdapter;
 
 /// Part `number` of `of`.
@@ -70,32 +67,6 @@ pub(super) fn divide(found: Vec<FoundAdapter>, shard: Option<Shard>) -> (Vec<Fou
         if shard.is_none_or(|shard| shard.has(index)) { own.push(adapter) } else { others.push(adapter) }
     }
     (own, others)
-}
-
-/// The adapters of the other shards. They are opened only to know whether one of them has what no adapter here has.
-pub(super) struct Others<'a> {
-    found: Vec<FoundAdapter>,
-    given: &'a AnalyzeParams,
-    opened: Option<Vec<PlannedAdapter>>,
-}
-
-impl<'a> Others<'a> {
-    pub(super) fn new(found: Vec<FoundAdapter>, given: &'a AnalyzeParams) -> Self {
-        Self { found, given, opened: None }
-    }
-
-    /// Those that can be opened and paired; what is wrong with the rest is their own shard's to say.
-    pub(super) fn opened(&mut self) -> &[PlannedAdapter] {
-        let (found, given) = (std::mem::take(&mut self.found), self.given);
-        self.opened.get_or_insert_with(|| {
-            let (mut scratch, mut bases) = (Plan::default(), BTreeMap::new());
-            let mut open = |found| {
-                let (adapter, base) = scratch.open(found, given, &mut bases)?;
-                scratch.pair(adapter, base, given, None)
-            };
-            found.into_iter().filter_map(|found| open(found).ok()).collect()
-        })
-    }
 }
 
 #[cfg(test)]

@@ -66,7 +66,7 @@ pub struct SimilarityRow {
     pub layer_b: u32,
     /// φ(layer_a, layer_b, i, j).
     pub phi: Option<f64>,
-    /// First-order bound on the error of `phi`.
+    /// Bound on what rounding does to `phi`. It is statistical for square weights: four times the expected effect of random rounding errors.
     pub phi_error_bound: Option<f64>,
     /// Mean of the `gaussian` control in this cell.
     pub gaussian_mean: Option<f64>,

@@ -78,7 +78,7 @@ pub(crate) fn study(layers: &[Layer], r: usize, setting: &Setting<'_>) -> (Vec<C
         rcond: setting.rcond,
         ..Default::default()
     };
-    let tables = prepare(&config.check().unwrap()).unwrap().run(&()).unwrap().tables;
+    let tables = prepare(config.check().unwrap()).unwrap().run().unwrap().tables;
     (tables.conversion, tables.similarity)
 }
 

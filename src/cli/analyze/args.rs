@@ -7,7 +7,8 @@ use clap::{Args, ValueEnum};
 
 use crate::cli::drawing::DrawingArgs;
 use crate::cli::pairing::PairingArgs;
-use crate::study::{AnalyzeParams, Shard, parse_bytes};
+use crate::inputs::parse_bytes;
+use crate::study::{AnalyzeParams, Shard};
 use crate::table::TableFormat;
 use crate::terms::{Convention, MatrixKind, Side};
 

@@ -37,7 +37,7 @@ pub(super) fn run(
     if let (Some(shard), [TableFormat::Npy]) = (config.params().shard, &args.table_formats()[..]) {
         return Err(Error::usage(format!("--shard {shard} with --formats npy alone: shards are merged from csv or parquet")));
     }
-    let prepared = pool.install(|| prepare(&config))?;
+    let prepared = pool.install(|| prepare(config.clone()))?;
     let mut warnings = prepared.warnings();
     for warning in &warnings {
         terminal.warning(warning);
@@ -45,8 +45,8 @@ pub(super) fn run(
     let shard = config.params().shard.zip(prepared.whole()).map(|(shard, whole)| shard_record(shard, whole));
     let mut passed_over = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
-    let Division { weights, readings, waves, workers } = prepared.division();
-    terminal.detail(&format!("{weights} base weights, {readings} readings, {workers} at a time, in rounds: {waves}"));
+    let Division { weights, readings, rounds, workers } = prepared.division();
+    terminal.detail(&format!("{weights} base weights, {readings} readings, {workers} at a time, in rounds: {rounds}"));
     if args.strict {
         refuse_rewritten_bases(&prepared, &args.out)?;
     }
@@ -55,7 +55,7 @@ pub(super) fn run(
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
     let reporter = Reporter::new(global.progress, global.quiet, "base weights");
-    let study = pool.install(|| prepared.run(&reporter));
+    let study = pool.install(|| prepared.run_with(&reporter));
     reporter.finish();
     let study = study?;
     skipped.extend(say_skipped(&study.skipped, terminal));
@@ -138,7 +138,7 @@ fn show(study: &Study, json: bool, terminal: &Terminal) -> Result<()> {
 }
 
 /// `--strict`: a base weight that the adapter's initialisation rewrote is not the one that was trained on.
-fn refuse_rewritten_bases(prepared: &Prepared<'_>, out: &Path) -> Result<()> {
+fn refuse_rewritten_bases(prepared: &Prepared, out: &Path) -> Result<()> {
     match prepared.rewritten_bases().first() {
         None => Ok(()),
         Some((adapter, method)) => Err(Error::numerical(

@@ -4,16 +4,16 @@ use std::ops::Range;
 
 use ndarray::{Array2, s};
 
-use super::super::opening::OpenedAdapter;
-use super::CompareConfig;
 use super::matching::{LayerPair, ModulePair};
+use super::params::CompareConfig;
 use super::vectors::UpdateVectors;
 use crate::checkpoint::{BaseModel, FactorSource, InputRecord};
 use crate::controls::{Control, Factor, draw};
-use crate::conversion::{Equation, WeightRows, factor_of, shared_equations};
+use crate::conversion::{Equation, WeightRows, columns_together, factor_of, shared_equations};
 use crate::error::Result;
+use crate::inputs::{BaseWeight, FactorPair, OpenedAdapter, StoredWeight};
+use crate::layer_matrix::{PairValue, cell_status, has_phi};
 use crate::similarity::{AllPairs, expected_by_chance};
-use crate::study::{FactorPair, Seen, StoredWeight, cell_status, columns_together, has_phi};
 use crate::terms::{CondloraConvention, Side, Status, UpdateMatrix};
 
 /// φ of one matrix and (i, j) in one layer.
@@ -49,7 +49,7 @@ pub(super) fn compare_layer(
     let mut inputs = Vec::new();
     let conventions = [0, 1].map(|side| convention_of(pair, side));
     let needed = conventions.iter().any(Option::is_some);
-    let w0 = if needed { Some(StoredWeight::read(base, &pair.left, &mut inputs)?) } else { None };
+    let w0 = if needed { Some(StoredWeight::read(base, &BaseWeight::of(&pair.left), &mut inputs)?) } else { None };
     let mut read = |side: usize| match &w0 {
         None => FactorPair::read_stored(&sides[side].adapter, pair.side(side), &mut inputs),
         Some(w0) => FactorPair::read(&sides[side].adapter, &pair.side(side).adapter_layer, w0, &mut inputs)
@@ -90,7 +90,7 @@ fn observed_cells(module: &ModulePair, [left, right]: &[UpdateVectors; 2]) -> Ve
     let cell = |(matrix, (i, j)): (UpdateMatrix, (usize, usize))| {
         let (x, y) = (left.get(matrix), right.get(matrix));
         let phi = phi([left, right], matrix, (i, j));
-        let (status, _) = cell_status([x, y], Side::Left, (i, j), phi.map_or(Seen::Cosine, Seen::Phi), false);
+        let (status, _) = cell_status([x, y], Side::Left, (i, j), PairValue::of(phi, None), false);
         let length = x.vectors(Side::Left).map(|vectors| vectors.nrows());
         let gaussian_expected = length.and_then(|length| expected_by_chance(i, j, length));
         Cell { matrix, i, j, phi, gaussian_expected, draws: Vec::new(), status }

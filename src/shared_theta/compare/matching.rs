@@ -1,12 +1,11 @@
 //! Which layers two adapters share: those that adapt the same base weight.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::super::opening::OpenedAdapter;
-use super::CompareConfig;
-use crate::checkpoint::keys::ModuleKey;
+use super::params::CompareConfig;
 use crate::checkpoint::{Block, PairedLayer};
 use crate::error::{Error, Result, escape, show_path};
+use crate::inputs::{OpenedAdapter, type_of_tensor};
 
 /// A module that both adapters have, by the name that the left one gives it.
 pub(super) struct ModulePair {
@@ -48,20 +47,17 @@ pub(super) fn match_modules(
     warnings: &mut Vec<String>,
 ) -> Result<Vec<ModulePair>> {
     let [left, right] = sides;
-    refuse_unknown(config, sides)?;
-    let wanted = |name: &str| config.given.modules.is_empty() || config.given.modules.iter().any(|module| module == name);
-    let wanted_layer = |layer: &&PairedLayer| {
-        config.layers.as_ref().is_none_or(|layers| layer.adapter_layer.layer.is_some_and(|layer| layers.holds(layer)))
-    };
-    let names_left: BTreeMap<Place<'_>, &str> =
-        left.modules.iter().flat_map(|m| m.layers.iter().map(|layer| (place(layer), m.name.as_str()))).collect();
+    let selection = &config.selection;
+    selection.refuse_unknown_modules(sides.iter().flat_map(|side| side.modules.iter().map(|module| module.name.as_str())))?;
+    let wanted = |module: &str, layer: &PairedLayer| selection.wants(module, layer.adapter_layer.layer);
+    let on_the_left: BTreeSet<Place<'_>> = left.modules.iter().flat_map(|module| &module.layers).map(place).collect();
     let by_place: BTreeMap<Place<'_>, &PairedLayer> =
         right.modules.iter().flat_map(|module| &module.layers).map(|layer| (place(layer), layer)).collect();
     let mut modules = Vec::new();
     let (mut only_left, mut only_right) = (0, 0);
-    for module in left.modules.iter().filter(|module| wanted(&module.name)) {
+    for module in &left.modules {
         let mut layers = Vec::new();
-        for layer in module.layers.iter().filter(wanted_layer) {
+        for layer in module.layers.iter().filter(|layer| wanted(&module.name, layer)) {
             match by_place.get(&place(layer)) {
                 Some(other) => layers.push(LayerPair { left: layer.clone(), right: (*other).clone() }),
                 None => only_left += 1,
@@ -71,7 +67,7 @@ pub(super) fn match_modules(
         let ij = match config.given.ij.as_slice() {
             [] => {
                 let ranks = layers.iter().flat_map(|pair| [pair.left.adapter_layer.rank, pair.right.adapter_layer.rank]);
-                let smallest = ranks.min().unwrap_or_default();
+                let smallest = ranks.min().unwrap_or_else(|| unreachable!("a module that both have has a layer that both have"));
                 vec![(smallest, smallest)]
             }
             given => given.to_vec(),
@@ -80,14 +76,14 @@ pub(super) fn match_modules(
         modules.push(ModulePair { name: module.name.clone(), layers, ij, stream });
     }
     for module in &right.modules {
-        for layer in module.layers.iter().filter(wanted_layer) {
-            let named = names_left.get(&place(layer));
-            only_right += usize::from(named.is_none() && wanted(&module.name));
+        for layer in module.layers.iter().filter(|layer| wanted(&module.name, layer)) {
+            only_right += usize::from(!on_the_left.contains(&place(layer)));
         }
     }
     if modules.is_empty() {
         let weight = |side: &OpenedAdapter| {
-            let first = side.modules.iter().flat_map(|module| &module.layers).find(wanted_layer);
+            let mut layers = side.modules.iter().flat_map(|module| &module.layers);
+            let first = layers.find(|layer| selection.wants_layer(layer.adapter_layer.layer));
             first.map_or_else(|| "no such layer".to_owned(), |layer| format!("`{}`", escape(&layer.tensor)))
         };
         let what = format!("no layer is adapted by {} too", show_path(&left.adapter.dir));
@@ -108,23 +104,9 @@ pub(super) fn match_modules(
     Ok(modules)
 }
 
-fn refuse_unknown(config: &CompareConfig, sides: &[OpenedAdapter; 2]) -> Result<()> {
-    let mut names: Vec<&str> = sides.iter().flat_map(|side| side.modules.iter().map(|module| module.name.as_str())).collect();
-    names.sort_unstable();
-    names.dedup();
-    match config.given.modules.iter().find(|wanted| !names.contains(&wanted.as_str())) {
-        None => Ok(()),
-        Some(unknown) => Err(Error::Usage {
-            what: format!("--modules {}: neither adapter has a module of that name", escape(unknown)),
-            hint: Some(format!("the modules are {}", escape(&names.join(", ")))),
-        }),
-    }
-}
-
 /// The type of a layer's base tensor, and the part of it.
 fn stream_of(layer: &PairedLayer) -> String {
-    let path = layer.tensor.strip_suffix(".weight").unwrap_or(&layer.tensor);
-    let tensor_type = ModuleKey::from_path(path.to_owned()).map_or_else(|_| path.to_owned(), |key| key.module_type);
+    let tensor_type = type_of_tensor(&layer.tensor);
     match &layer.block {
         None => tensor_type,
         Some(block) => format!("{tensor_type}#{}", block.name),

@@ -5,6 +5,7 @@
 
 mod layer;
 mod matching;
+mod params;
 mod rows;
 mod vectors;
 
@@ -12,86 +13,17 @@ use std::path::PathBuf;
 
 use rayon::prelude::*;
 
-use super::opening::{OpenedAdapter, open_base};
-use crate::checkpoint::{Adapter, BaseModel, InputRecord, NameMap, PairingRules, adapter_names};
-use crate::error::{Error, Result};
-use crate::study::{LayerSet, Progress, check_ij};
+use crate::checkpoint::{Adapter, BaseModel, InputRecord, PairingRules, adapter_names};
+use crate::error::{Error, Result, show_path};
+use crate::inputs::{OpenedAdapter, Opener, Progress, module_paths};
 use crate::table::{CompareAverageRow, CompareRow};
 use layer::compare_layer;
 use matching::{ModulePair, match_modules};
-
-/// The options of a comparison as they were given.
-#[derive(Debug, Clone)]
-pub struct CompareParams {
-    /// The directory of one adapter.
-    pub left: PathBuf,
-    /// The directory of the other.
-    pub right: PathBuf,
-    /// The base model, if given.
-    pub base: Option<PathBuf>,
-    /// Renamings of module paths, where an adapter and the base name them otherwise.
-    pub maps: Vec<NameMap>,
-    /// Names of the modules wanted; empty for all.
-    pub modules: Vec<String>,
-    /// Layer indices and inclusive ranges (`0..5,8`), if given.
-    pub layers: Option<String>,
-    /// The (i, j) wanted; empty for the smaller rank.
-    pub ij: Vec<(usize, usize)>,
-    /// How often the control is drawn.
-    pub null_draws: usize,
-    /// Its seed.
-    pub seed: u64,
-    /// Take the Θ_B of CondLoRA checkpoints for the one of Eq. 6 as printed.
-    pub eq6: bool,
-}
-
-impl CompareParams {
-    /// Two adapters and PEFT-like defaults for the rest: all layers, 20 draws.
-    #[must_use]
-    pub fn new(left: impl Into<PathBuf>, right: impl Into<PathBuf>) -> Self {
-        Self {
-            left: left.into(),
-            right: right.into(),
-            base: None,
-            maps: Vec::new(),
-            modules: Vec::new(),
-            layers: None,
-            ij: Vec::new(),
-            null_draws: 20,
-            seed: 0,
-            eq6: false,
-        }
-    }
-
-    /// Checks the options.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for a value outside its range.
-    pub fn check(mut self) -> Result<CompareConfig> {
-        check_ij(&mut self.ij)?;
-        let layers = self.layers.as_deref().map(LayerSet::parse).transpose()?;
-        Ok(CompareConfig { given: self, layers })
-    }
-}
-
-/// Valid options.
-#[derive(Debug, Clone)]
-pub struct CompareConfig {
-    given: CompareParams,
-    layers: Option<LayerSet>,
-}
-
-impl CompareConfig {
-    /// The options behind it.
-    #[must_use]
-    pub fn params(&self) -> &CompareParams {
-        &self.given
-    }
-}
+pub use params::{CompareConfig, CompareParams};
 
 /// Opened and matched adapters: everything that can be refused without computing has been.
-pub struct PreparedComparison<'a> {
-    config: &'a CompareConfig,
+pub struct PreparedComparison {
+    config: CompareConfig,
     base: BaseModel,
     sides: [OpenedAdapter; 2],
     modules: Vec<ModulePair>,
@@ -115,34 +47,48 @@ pub struct Comparison {
 ///
 /// # Errors
 /// Whatever is wrong with the inputs (exit codes 2 to 5): among others, that they have no layer in common.
-pub fn prepare_comparison(config: &CompareConfig) -> Result<PreparedComparison<'_>> {
+pub fn prepare_comparison(config: CompareConfig) -> Result<PreparedComparison> {
     let given = &config.given;
     let dirs = [given.left.clone(), given.right.clone()];
-    let mut adapters: Vec<Adapter> =
-        dirs.iter().zip(adapter_names(&dirs)?).map(|(dir, name)| Adapter::open(dir, name)).collect::<Result<_>>()?;
-    let base = open_base(given.base.as_deref(), &adapters.iter().collect::<Vec<_>>())?;
-    for adapter in &mut adapters {
-        adapter.lay_out(&base, given.eq6)?;
-    }
+    let names = adapter_names(&dirs)?;
+    let adapters: Vec<Adapter> = dirs.iter().zip(names).map(|(dir, name)| Adapter::open(dir, name)).collect::<Result<_>>()?;
     let rules = PairingRules { maps: given.maps.clone(), split: None };
-    let layers = adapters.iter().flat_map(|adapter| &adapter.modules).flat_map(|module| &module.layers);
-    rules.refuse_unused(layers.map(|layer| layer.key.path.as_str()))?;
-    let mut opened = adapters.into_iter().map(|adapter| OpenedAdapter::pair(adapter, &base, &rules));
-    let (Some(left), Some(right)) = (opened.next(), opened.next()) else {
-        return Err(Error::usage("no two adapters given"));
-    };
-    let sides = [left?, right?];
+    let mut opener = Opener::new(given.base.as_deref(), rules, given.eq6);
+    refuse_two_bases(&opener, &adapters)?;
+    let laid_out: Vec<_> = adapters.into_iter().map(|adapter| opener.lay_out(adapter)).collect::<Result<_>>()?;
+    opener.refuse_unused_maps(laid_out.iter().flat_map(|laid_out| module_paths(&laid_out.adapter)))?;
+    let sides: Vec<OpenedAdapter> = laid_out.into_iter().map(|laid_out| opener.pair(laid_out)).collect::<Result<_>>()?;
+    let sides: [OpenedAdapter; 2] = sides.try_into().unwrap_or_else(|_| unreachable!("each of two directories gives an adapter"));
+    let base = opener.into_only_base();
     let mut warnings: Vec<String> = Vec::new();
-    for warning in sides.iter().flat_map(|side| side.warnings(&base)) {
+    for warning in sides.iter().flat_map(OpenedAdapter::named_warnings) {
         if !warnings.contains(&warning) {
             warnings.push(warning);
         }
     }
-    let modules = match_modules(config, &sides, &mut warnings)?;
+    let modules = match_modules(&config, &sides, &mut warnings)?;
     Ok(PreparedComparison { config, base, sides, modules, warnings })
 }
 
-impl PreparedComparison<'_> {
+/// One base model: W0 of a layer is read once and serves both sides.
+fn refuse_two_bases(opener: &Opener, adapters: &[Adapter]) -> Result<()> {
+    let mut common: Option<(PathBuf, PathBuf)> = None;
+    for adapter in adapters {
+        let path = opener.find_base(adapter)?;
+        let real = std::fs::canonicalize(&path).unwrap_or_else(|_| path.clone());
+        match &common {
+            None => common = Some((path, real)),
+            Some((first, known)) if *known != real => {
+                let error = Error::mismatch(&adapter.config.path, "base model", show_path(first), show_path(&path));
+                return Err(error.with_hint("two adapters are compared through one base model: give it with --base"));
+            }
+            Some(_) => {}
+        }
+    }
+    Ok(())
+}
+
+impl PreparedComparison {
     /// The directories that it reads from: nothing may be written over them.
     #[must_use]
     pub fn input_dirs(&self) -> Vec<PathBuf> {
@@ -160,14 +106,23 @@ impl PreparedComparison<'_> {
     ///
     /// # Errors
     /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes meanwhile.
-    pub fn run(self, progress: &dyn Progress) -> Result<Comparison> {
-        let jobs: Vec<_> = self.modules.iter().flat_map(|module| module.layers.iter().map(move |pair| (module, pair))).collect();
-        progress.begin(jobs.len());
-        let compared: Result<Vec<_>> = jobs
+    pub fn run(self) -> Result<Comparison> {
+        self.run_with(&())
+    }
+
+    /// As [`Self::run`]; `progress` hears of every layer.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with(self, progress: &dyn Progress) -> Result<Comparison> {
+        let layers: Vec<_> =
+            self.modules.iter().flat_map(|module| module.layers.iter().map(move |pair| (module, pair))).collect();
+        progress.begin(layers.len());
+        let compared: Result<Vec<_>> = layers
             .par_iter()
             .with_max_len(1)
             .map(|(module, pair)| {
-                let compared = compare_layer(self.config, &self.base, &self.sides, module, pair);
+                let compared = compare_layer(&self.config, &self.base, &self.sides, module, pair);
                 progress.step();
                 compared
             })

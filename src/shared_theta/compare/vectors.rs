@@ -1,8 +1,9 @@
 //! The subspaces of one side's layer: of A, of B and of their product.
 
 use crate::error::Result;
+use crate::inputs::FactorPair;
+use crate::layer_matrix::LayerMatrix;
 use crate::linalg::subspace::{SubspaceBasis, ThinQr};
-use crate::study::{FactorPair, LayerMatrix};
 use crate::terms::UpdateMatrix;
 
 /// The right singular vectors of A, and the left ones of B and of B·A.

@@ -5,7 +5,7 @@ use std::io::{self, Write};
 
 use serde_json::{Map, Value, json};
 
-use super::{Fit, FittedModule};
+use super::fitted::{Fit, FittedModule};
 use crate::checkpoint::config::CONDITIONAL;
 use crate::checkpoint::keys::{TensorKey, parse_tensor_name};
 use crate::checkpoint::{InputRecord, SafetensorsWriter, TensorSpec};
@@ -15,7 +15,7 @@ use crate::terms::Convention;
 /// What every name that belongs to an update has in it, whatever the kind of adapter.
 const OF_UPDATES: [&str; 2] = ["lora_", "ranknum"];
 
-impl Fit<'_> {
+impl Fit {
     /// `adapter_config.json`: the authors' fields, and `condlora_convention`.
     #[must_use]
     pub fn config_json(&self) -> Vec<u8> {
@@ -26,7 +26,7 @@ impl Fit<'_> {
     }
 
     fn config(&self) -> Value {
-        let config = &self.opened.adapter.config;
+        let config = &self.adapter.config;
         let kept = &config.kept;
         let (rank, alpha) = self.modules.first().map_or((0, 0.0), |module| (module.theta_b.ncols(), alpha_of(module)));
         let mut out = json!({
@@ -107,7 +107,7 @@ impl Fit<'_> {
             }
         }
         for name in self.others() {
-            let tensor = self.opened.adapter.weights().read(name)?;
+            let tensor = self.adapter.weights().read(name)?;
             inputs.push(InputRecord::of(&tensor));
             if let Err(error) = writer.write_stored(&tensor) {
                 return Ok(Err(error));
@@ -124,7 +124,7 @@ impl Fit<'_> {
                 specs.push(TensorSpec::floats(name, self.dtype, &[theta.ncols(), theta.nrows()]));
             }
         }
-        let weights = self.opened.adapter.weights();
+        let weights = self.adapter.weights();
         specs.extend(self.others().into_iter().filter_map(|name| {
             let info = weights.info(name)?;
             Some(TensorSpec { name: name.to_owned(), dtype: info.dtype, shape: info.shape.clone() })
@@ -134,7 +134,7 @@ impl Fit<'_> {
 
     /// The tensors of the adapter that are no part of an update: the classifier and other weights that were trained in full.
     fn others(&self) -> Vec<&str> {
-        let adapter = &self.opened.adapter;
+        let adapter = &self.adapter;
         match &adapter.condlora {
             Some(condlora) => condlora.others.iter().map(String::as_str).collect(),
             None => adapter

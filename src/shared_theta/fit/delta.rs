@@ -45,7 +45,7 @@ pub(super) struct Bases<'a> {
 
 /// What a search has come to.
 #[derive(Debug, Clone)]
-pub(super) struct Found {
+pub(super) struct Search {
     /// Y_A and Y_B with `W0_l·Θ = Q_l·Y`.
     pub(super) y: [Array2<f64>; 2],
     pub(super) squares: Squares,
@@ -82,8 +82,8 @@ impl<'a> Updates<'a> {
     ///
     /// # Errors
     /// As [`Self::search`].
-    pub(super) fn best(&self, starts: &[Start]) -> Result<Option<Found>> {
-        let mut best: Option<Found> = None;
+    pub(super) fn best(&self, starts: &[Start]) -> Result<Option<Search>> {
+        let mut best: Option<Search> = None;
         for start in starts {
             let found = self.search(start, FIRST)?;
             if best.as_ref().is_none_or(|best| found.residual < best.residual) {
@@ -96,14 +96,14 @@ impl<'a> Updates<'a> {
         let Some(first) = best else { return Ok(None) };
         let last = self.alternate(first.y.clone(), Factor::A, LAST)?;
         let sweeps = first.sweeps + last.sweeps;
-        Ok(Some(if last.residual < first.residual { Found { sweeps, ..last } } else { Found { converged: true, ..first } }))
+        Ok(Some(if last.residual < first.residual { Search { sweeps, ..last } } else { Search { converged: true, ..first } }))
     }
 
     /// Alternating least squares from one start.
     ///
     /// # Errors
     /// [`Error::Lapack`] if a QR fails, [`Error::NonFinite`] after an overflow.
-    pub(super) fn search(&self, start: &Start, effort: Effort) -> Result<Found> {
+    pub(super) fn search(&self, start: &Start, effort: Effort) -> Result<Search> {
         let zeros = |bases: &[Array2<f64>]| Array2::zeros((bases.first().map_or(0, |q| q.nrows()), start.y.ncols()));
         let mut y = [zeros(self.bases.a), zeros(self.bases.b)];
         y[usize::from(start.fixed == Factor::B)] = start.y.clone();
@@ -111,8 +111,8 @@ impl<'a> Updates<'a> {
     }
 
     /// The residual never grows from sweep to sweep: one that would ends the search where it was.
-    fn alternate(&self, mut y: [Array2<f64>; 2], fixed: Factor, effort: Effort) -> Result<Found> {
-        let mut found: Option<Found> = None;
+    fn alternate(&self, mut y: [Array2<f64>; 2], fixed: Factor, effort: Effort) -> Result<Search> {
+        let mut found: Option<Search> = None;
         for sweep in 1..=MOST_SWEEPS {
             y = if fixed == Factor::A {
                 let b = self.best_b(&y[0], &y[1], effort)?;
@@ -130,7 +130,7 @@ impl<'a> Updates<'a> {
                 best.converged = true;
                 break;
             }
-            found = Some(Found { y: y.clone(), squares, residual, sweeps: sweep, converged });
+            found = Some(Search { y: y.clone(), squares, residual, sweeps: sweep, converged });
             if converged {
                 break;
             }
@@ -189,7 +189,7 @@ mod tests {
     use super::super::layers::tests::{gaussian, layers_of};
     use super::super::starts::{Leading, starts};
     use super::*;
-    use crate::study::FactorPair;
+    use crate::inputs::FactorPair;
     use crate::terms::Convention;
 
     /// Weights of very different scales, one of them badly conditioned.
@@ -202,12 +202,10 @@ mod tests {
     }
 
     /// Fits `targets`: the search from each start, and the best.
-    fn fits(convention: Convention, weights: &[Array2<f64>], targets: Targets) -> (Vec<Found>, Found) {
+    fn fits(convention: Convention, weights: &[Array2<f64>], targets: Targets) -> (Vec<Search>, Search) {
         let layers = layers_of(convention, weights, targets);
         let direct = fit_direct(&layers, 0, 0).unwrap();
-        let of = |factor| -> Vec<_> {
-            (0..layers.count()).map(|l| direct.stack(factor).unwrap().basis_of(&layers, l).unwrap()).collect()
-        };
+        let of = |factor| -> Vec<_> { (0..layers.count()).map(|l| direct.stack(factor).basis_of(&layers, l).unwrap()).collect() };
         let (a, b) = (of(Factor::A), of(Factor::B));
         let bases = Bases { a: &a, b: &b };
         let leading = Leading::of(&layers, &[&layers.trained]).unwrap();

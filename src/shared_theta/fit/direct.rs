@@ -9,7 +9,7 @@ use super::layers::{SharedLayers, rows_of, target};
 use super::score::{Leverage, Scores, Squares, WeightedGram};
 use crate::controls::Factor;
 use crate::conversion::Equation;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::linalg::UNIT_ROUNDOFF;
 use crate::linalg::least_squares::LeastSquares;
 use crate::linalg::norms::frobenius_of;
@@ -45,13 +45,14 @@ impl FittedStack {
 
 impl DirectFit {
     /// The stack of a factor.
-    pub(super) fn stack(&self, factor: Factor) -> Option<&FittedStack> {
-        self.stacks.iter().find(|stack| stack.factors.contains(&factor))
+    pub(super) fn stack(&self, factor: Factor) -> &FittedStack {
+        let stack = self.stacks.iter().find(|stack| stack.factors.contains(&factor));
+        stack.unwrap_or_else(|| unreachable!("the equations have both factors among them"))
     }
 }
 
-/// A right-hand side on its way through the stack.
-struct Side {
+/// The targets of all layers, one under the other, on their way through the stack.
+struct StackedTarget {
     factor: Factor,
     /// None for the trained one.
     draw: Option<usize>,
@@ -73,16 +74,14 @@ pub(super) fn fit_direct(layers: &SharedLayers<'_>, seed: u64, draws: usize) -> 
         found.extend(scored);
     }
     // Equations are in the order of the factors.
-    let mut found = found.into_iter();
-    match (found.next(), found.next()) {
-        (Some((_, theta_a, of_a)), Some((_, theta_b, of_b))) => {
-            Ok(DirectFit { thetas: [theta_a, theta_b], scores: [of_a, of_b], stacks })
-        }
-        _ => Err(Error::Shape { what: "fit_direct", expected: "two factors".into(), found: "fewer".into() }),
-    }
+    let Ok([(theta_a, of_a), (theta_b, of_b)]) = <[Scored; 2]>::try_from(found) else {
+        unreachable!("the equations have both factors among them, each once")
+    };
+    Ok(DirectFit { thetas: [theta_a, theta_b], scores: [of_a, of_b], stacks })
 }
 
-type Scored = (Factor, Array2<f64>, Scores);
+/// Θ of a factor, and how it does.
+type Scored = (Array2<f64>, Scores);
 
 fn fit_stack(
     layers: &SharedLayers<'_>,
@@ -93,7 +92,7 @@ fn fit_stack(
 ) -> Result<(FittedStack, Vec<Scored>)> {
     let (rows, n) = layers.shape(equation);
     let all = |draw: Option<usize>| {
-        factors.iter().map(move |&factor| Side {
+        factors.iter().map(move |&factor| StackedTarget {
             factor,
             draw,
             reflected: Reflected::new(n, layers.rank),
@@ -101,7 +100,7 @@ fn fit_stack(
             squares: Squares::default(),
         })
     };
-    let mut sides: Vec<Side> = all(None).chain((0..draws).flat_map(|number| all(Some(number)))).collect();
+    let mut sides: Vec<StackedTarget> = all(None).chain((0..draws).flat_map(|number| all(Some(number)))).collect();
     let mut qr = StackedQr::new(n);
     let mut norm = 0.0_f64;
     for layer in 0..layers.count() {
@@ -160,7 +159,7 @@ fn fit_stack(
         let expected = Leverage { rows, own: own.clone(), with_all }.expected(&side.squares.target);
         let size = side.squares.target.iter().sum::<f64>().sqrt();
         let status = status_of(&stack.solver, n, &side.theta, size, norm, frobenius_of(&gradients[k]), rows * layers.count());
-        scored.push((factor, side.theta.clone(), Scores::new(&side.squares, &drawn, Some(expected), status)));
+        scored.push((side.theta.clone(), Scores::new(&side.squares, &drawn, Some(expected), status)));
     }
     Ok((stack, scored))
 }
@@ -185,7 +184,7 @@ mod tests {
     use super::super::layers::{FACTORS, Targets};
     use super::*;
     use crate::controls::mean_and_sd;
-    use crate::study::FactorPair;
+    use crate::inputs::FactorPair;
     use crate::terms::Convention;
     use ndarray::{Axis, concatenate};
 

@@ -83,23 +83,15 @@ impl Problem<'_> {
     }
 
     fn adjoint(&self, rest: &[Array2<f64>]) -> Array2<f64> {
-        let mut sum: Option<Array2<f64>> = None;
-        for ((q, r), rest) in self.bases.iter().zip(self.triangles).zip(rest) {
-            let part = q.dot(&rest.dot(r));
-            sum = Some(sum.map_or_else(|| part.clone(), |sum| sum + &part));
-        }
-        sum.unwrap_or_default()
+        let parts = self.bases.iter().zip(self.triangles).zip(rest).map(|((q, r), rest)| q.dot(&rest.dot(r)));
+        parts.reduce(|sum, part| sum + &part).unwrap_or_else(|| unreachable!("a module has layers"))
     }
 }
 
 /// K (r, r), upper triangular, with `KᵀK = Σ R_lᵀR_l`; a multiple of the identity where that is singular.
 fn gauge(triangles: &[Array2<f64>]) -> Result<Array2<f64>> {
     let views: Vec<_> = triangles.iter().map(|r| r.view()).collect();
-    let stacked = concatenate(Axis(0), &views).map_err(|_| Error::Shape {
-        what: "gauge",
-        expected: "triangles of one size".into(),
-        found: "others".into(),
-    })?;
+    let stacked = concatenate(Axis(0), &views).unwrap_or_else(|_| unreachable!("the layers have one rank"));
     let k = ThinQr::of(stacked.view())?.r;
     let sizes = k.diag().mapv(f64::abs);
     let (most, least) = (sizes.iter().fold(0.0, |m: f64, v| m.max(*v)), sizes.iter().fold(f64::INFINITY, |m: f64, v| m.min(*v)));

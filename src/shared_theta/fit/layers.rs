@@ -5,8 +5,8 @@ use ndarray::{Array2, ArrayView2};
 use crate::controls::{Control, Factor, draw};
 use crate::conversion::Equation;
 use crate::error::Result;
+use crate::inputs::FactorPair;
 use crate::linalg::norms::frobenius_of;
-use crate::study::FactorPair;
 use crate::terms::Convention;
 
 /// Aᵀ (in, r) and B (out, r) of every layer.

@@ -6,89 +6,35 @@
 mod checkpoint;
 mod delta;
 mod direct;
+mod fitted;
 mod half_step;
 mod layers;
-mod one_module;
+mod memory;
+mod module;
 mod opening;
+mod params;
 mod score;
 mod starts;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use ndarray::Array2;
 use rayon::prelude::*;
 
-use crate::checkpoint::{FloatType, InputRecord, NameMap};
+use crate::checkpoint::InputRecord;
 use crate::error::{Error, Result};
-use crate::study::{Analysed, LayerSet, Progress, default_limit, show_bytes};
-use crate::table::FitRow;
-use crate::terms::Convention;
-use opening::{Fittable, Opened};
-
-/// What a fit is asked to do, as given.
-#[derive(Debug, Clone)]
-pub struct FitParams {
-    /// The adapter's directory.
-    pub adapter: PathBuf,
-    /// The base model, if given.
-    pub base: Option<PathBuf>,
-    /// Renamings of parts of module paths, where adapter and base do not agree.
-    pub maps: Vec<NameMap>,
-    /// Fit the updates B·A in place of A and B.
-    pub delta: bool,
-    /// Names of the modules wanted; empty for all.
-    pub modules: Vec<String>,
-    /// Layer indices and inclusive ranges (`0..5,8`), if given.
-    pub layers: Option<String>,
-    /// The equations wanted; none to choose by shape.
-    pub convention: Option<Convention>,
-    /// How many times random targets are fitted too.
-    pub null_draws: usize,
-    /// The seed of these and of random starts.
-    pub seed: u64,
-    /// The type Θ is stored in.
-    pub dtype: FloatType,
-}
-
-impl Default for FitParams {
-    fn default() -> Self {
-        Self {
-            adapter: PathBuf::new(),
-            base: None,
-            maps: Vec::new(),
-            delta: false,
-            modules: Vec::new(),
-            layers: None,
-            convention: None,
-            null_draws: 20,
-            seed: 0,
-            dtype: FloatType::F64,
-        }
-    }
-}
-
-/// Valid options.
-#[derive(Debug, Clone)]
-pub struct FitConfig {
-    given: FitParams,
-    layers: Option<LayerSet>,
-}
-
-impl FitParams {
-    /// Checks the options.
-    ///
-    /// # Errors
-    /// [`Error::Usage`] for layers that are no list of indices and ranges.
-    pub fn check(self) -> Result<FitConfig> {
-        let layers = self.layers.as_deref().map(LayerSet::parse).transpose()?;
-        Ok(FitConfig { given: self, layers })
-    }
-}
+use crate::inputs::{Progress, default_limit, show_bytes};
+use crate::study::Analysed;
+pub use fitted::{Fit, FittedModule};
+use memory::bytes_for;
+use module::fit_module;
+use opening::Opened;
+pub use params::{FitConfig, FitParams};
 
 /// Opened and checked inputs: everything that can be refused without computing has been.
-pub struct PreparedFit<'a> {
-    config: &'a FitConfig,
+pub struct PreparedFit {
+    config: FitConfig,
     opened: Opened,
     /// Modules fitted at the same time.
     together: usize,
@@ -98,9 +44,9 @@ pub struct PreparedFit<'a> {
 ///
 /// # Errors
 /// Whatever is wrong with the inputs; [`Error::Resource`] if memory cannot suffice.
-pub fn prepare_fit(config: &FitConfig) -> Result<PreparedFit<'_>> {
-    let opened = Opened::open(&config.given, config.layers.as_ref())?;
-    let largest = opened.modules.iter().map(|module| bytes_for(module, &config.given)).max().unwrap_or(0);
+pub fn prepare_fit(config: FitConfig) -> Result<PreparedFit> {
+    let opened = Opened::open(&config)?;
+    let largest = opened.modules.iter().map(|module| bytes_for(module, &config)).max().unwrap_or(0);
     let limit = default_limit(rayon::current_num_threads()).unwrap_or(u64::MAX);
     if largest > limit {
         let hint = if config.given.delta {
@@ -119,57 +65,7 @@ pub fn prepare_fit(config: &FitConfig) -> Result<PreparedFit<'_>> {
     Ok(PreparedFit { config, opened, together })
 }
 
-/// What the fit of one module holds at the same time.
-fn bytes_for(module: &Fittable, params: &FitParams) -> u64 {
-    let Some(first) = module.first() else { return 0 };
-    let (rows, rank, count) = (first.d_out.max(first.d_in) as u64, first.adapter_layer.rank as u64, module.layers.len() as u64);
-    let square = rows * rows;
-    // The triangle, its factors, two sums for the expectation and one Gram matrix; W0 as stored, widened, by columns, and its basis.
-    let direct = 14 * square;
-    let stacks = if module.convention == Convention::Paper { 1 } else { 2 };
-    let sets = params.null_draws as u64 + 1;
-    let delta = if params.delta { square * count * stacks + 2 * rows * rank * count * sets * 3 } else { 0 };
-    8 * (direct + delta + 2 * rows * rank * (4 * sets + 2 * count))
-}
-
-/// A module's Θ, and how it does.
-#[derive(Debug, Clone)]
-pub struct FittedModule {
-    /// The module's name in the adapter.
-    pub name: String,
-    /// Its name in the checkpoint.
-    pub key: String,
-    /// The equations that make A and B of W0 and Θ.
-    pub convention: Convention,
-    /// Θ_A (in, r), or (out, r) in the `general` convention.
-    pub theta_a: Array2<f64>,
-    /// Θ_B (in, r).
-    pub theta_b: Array2<f64>,
-    /// The layers' scaling s.
-    pub scaling: f64,
-    /// Sweeps that the best search took (`--delta`).
-    pub sweeps: Option<usize>,
-    layers: Vec<Option<u32>>,
-    whole: bool,
-}
-
-/// What a fit found.
-pub struct Fit<'a> {
-    /// `fit.csv`.
-    pub rows: Vec<FitRow>,
-    /// Every module that was fitted.
-    pub modules: Vec<FittedModule>,
-    /// Every header and tensor that was read, with its hash.
-    pub inputs: Vec<InputRecord>,
-    /// What the user should know of the result.
-    pub warnings: Vec<String>,
-    /// Time on the clock.
-    pub took: Duration,
-    opened: &'a Opened,
-    dtype: FloatType,
-}
-
-impl PreparedFit<'_> {
+impl PreparedFit {
     /// The directories that are read from: nothing may be written over them.
     #[must_use]
     pub fn input_dirs(&self) -> Vec<PathBuf> {
@@ -200,7 +96,7 @@ impl PreparedFit<'_> {
         &self.opened.warnings
     }
 
-    /// Modules that were passed over, by name, and why.
+    /// Modules that were skipped, by name, and why.
     #[must_use]
     pub fn skipped(&self) -> &[(String, String)] {
         &self.opened.skipped
@@ -216,14 +112,23 @@ impl PreparedFit<'_> {
     ///
     /// # Errors
     /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes meanwhile.
-    pub fn run(&self, progress: &dyn Progress) -> Result<Fit<'_>> {
+    pub fn run(&self) -> Result<Fit> {
+        self.run_with(&())
+    }
+
+    /// As [`Self::run`]; `progress` hears of every fit, that of the draws with `delta` included.
+    ///
+    /// # Errors
+    /// As [`Self::run`].
+    pub fn run_with(&self, progress: &dyn Progress) -> Result<Fit> {
         let started = Instant::now();
         let given = &self.config.given;
         let searches = if given.delta { given.null_draws + 1 } else { 0 };
         progress.begin(self.opened.modules.len() * (1 + searches));
         let mut done = Vec::with_capacity(self.opened.modules.len());
         for part in self.opened.modules.chunks(self.together) {
-            let fitted: Result<Vec<_>> = part.par_iter().map(|module| self.fit_module(module, progress)).collect();
+            let fitted: Result<Vec<_>> =
+                part.par_iter().map(|module| fit_module(given, &self.opened, module, progress)).collect();
             done.extend(fitted?);
         }
         let mut fit = Fit {
@@ -232,8 +137,8 @@ impl PreparedFit<'_> {
             inputs: self.header_records(),
             warnings: Vec::new(),
             took: Duration::ZERO,
-            opened: &self.opened,
             dtype: given.dtype,
+            adapter: Arc::clone(&self.opened.adapter),
         };
         for fitted in done {
             fit.rows.extend(fitted.rows);

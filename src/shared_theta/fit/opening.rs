@@ -1,22 +1,22 @@
-//! What is fitted: an adapter, its base model, and the modules whose layers can share a Θ. The others are passed over, each with the reason.
+//! What is fitted: an adapter, its base model, and the modules whose layers can share a Θ. The others are skipped, each with the reason.
 
 use std::collections::BTreeSet;
 use std::path::Path;
+use std::sync::Arc;
 
-use super::FitParams;
-use crate::checkpoint::{
-    Adapter, BaseModel, ModuleKey, PairedLayer, PairedModule, PairingRules, base_name_warning, find_base, pair_with_base,
-};
+use super::params::FitConfig;
+use crate::checkpoint::{Adapter, BaseModel, PairedLayer, PairedModule, PairingRules};
 use crate::error::{Error, Result, escape};
-use crate::study::LayerSet;
+use crate::inputs::{Opener, choose_convention, module_paths, type_of_tensor};
 use crate::terms::Convention;
 
 /// An adapter with the modules that are fitted.
 pub(super) struct Opened {
-    pub(super) adapter: Adapter,
+    /// Shared with the fit, which outlives the rest: its other tensors are copied when the fit is written.
+    pub(super) adapter: Arc<Adapter>,
     pub(super) base: BaseModel,
     pub(super) modules: Vec<Fittable>,
-    /// Name of a module that was passed over, and why.
+    /// Name of a module that was skipped, and why.
     pub(super) skipped: Vec<(String, String)>,
     pub(super) warnings: Vec<String>,
 }
@@ -35,8 +35,8 @@ pub(super) struct Fittable {
 
 impl Fittable {
     /// A layer that stands for all.
-    pub(super) fn first(&self) -> Option<&PairedLayer> {
-        self.layers.first()
+    pub(super) fn first(&self) -> &PairedLayer {
+        &self.layers[0]
     }
 }
 
@@ -45,20 +45,33 @@ impl Opened {
     ///
     /// # Errors
     /// What is wrong with the inputs; [`Error::Usage`] for a module or layer that is not there; [`Error::Mismatch`] where no module can be fitted.
-    pub(super) fn open(params: &FitParams, layers: Option<&LayerSet>) -> Result<Self> {
-        let mut adapter = Adapter::open(&params.adapter, name_of(&params.adapter))?;
-        let base = BaseModel::open(&find_base(params.base.as_deref(), &adapter.dir, &adapter.config)?)?;
-        adapter.lay_out(&base, false)?;
+    pub(super) fn open(config: &FitConfig) -> Result<Self> {
+        let params = &config.given;
+        let adapter = Adapter::open(&params.adapter, name_of(&params.adapter))?;
         let rules = PairingRules { maps: params.maps.clone(), split: None };
-        rules.refuse_unused(adapter.modules.iter().flat_map(|module| &module.layers).map(|layer| layer.key.path.as_str()))?;
-        let paired = wanted(pair_with_base(&adapter, &base, &rules)?, params, layers)?;
-        let named = base_name_warning(&adapter, &base);
-        let warnings = adapter.warnings.iter().chain(&named).map(|text| format!("{}: {text}", escape(&adapter.name))).collect();
+        let mut opener = Opener::new(params.base.as_deref(), rules, false);
+        let laid_out = opener.lay_out(adapter)?;
+        opener.refuse_unused_maps(module_paths(&laid_out.adapter))?;
+        let mut opened = opener.pair(laid_out)?;
+        config.selection.refuse_unknown_modules(opened.modules.iter().map(|module| module.name.as_str()))?;
+        config.selection.keep(&mut opened.modules);
+        if opened.modules.is_empty() {
+            config.selection.refuse_missing_layers()?;
+        }
+        let (warnings, base) = (opened.named_warnings().collect(), opener.into_only_base());
+        let adapter = opened.adapter;
         let (mut modules, mut skipped) = (Vec::new(), Vec::new());
-        for module in paired {
-            match choose(&adapter, &base, module, params.convention)? {
-                Ok(module) => modules.push(module),
-                Err((name, why)) => skipped.push((name, why)),
+        for module in opened.modules {
+            if let Some(why) = obstacle(&module.layers) {
+                skipped.push((module.name, why));
+                continue;
+            }
+            let convention = choose_convention(adapter.weights_file(), &module, params.convention)?;
+            match key_of(&base, &module) {
+                Some((key, whole)) => {
+                    modules.push(Fittable { name: module.name, key, convention, layers: module.layers, whole });
+                }
+                None => skipped.push((module.name, "every name for it fits other weights of the base model too".into())),
             }
         }
         // A checkpoint has one convention.
@@ -70,7 +83,7 @@ impl Opened {
             let what = "no module can be fitted";
             return Err(Error::mismatch(adapter.weights_file(), what, "layers of one shape, rank and scaling", found));
         }
-        Ok(Self { adapter, base, modules, skipped, warnings })
+        Ok(Self { adapter: Arc::new(adapter), base, modules, skipped, warnings })
     }
 }
 
@@ -80,68 +93,11 @@ fn name_of(dir: &Path) -> String {
     named(dir).or_else(|| named(&dir.canonicalize().ok()?)).unwrap_or_default()
 }
 
-/// Keeps the modules and layers that were asked for.
-fn wanted(mut modules: Vec<PairedModule>, params: &FitParams, layers: Option<&LayerSet>) -> Result<Vec<PairedModule>> {
-    for name in &params.modules {
-        if !modules.iter().any(|module| module.name == *name) {
-            let names: Vec<&str> = modules.iter().map(|module| module.name.as_str()).collect();
-            return Err(Error::Usage {
-                what: format!("--modules {}: the adapter has no module of that name", escape(name)),
-                hint: Some(format!("the modules are {}", escape(&names.join(", ")))),
-            });
-        }
-    }
-    modules.retain(|module| params.modules.is_empty() || params.modules.contains(&module.name));
-    if let Some(layers) = layers {
-        for module in &mut modules {
-            module.layers.retain(|layer| layer.adapter_layer.layer.is_some_and(|number| layers.holds(number)));
-        }
-        modules.retain(|module| !module.layers.is_empty());
-        if modules.is_empty() {
-            let given = params.layers.as_deref().unwrap_or_default();
-            return Err(Error::usage(format!("--layers {}: no module has such a layer", escape(given))));
-        }
-    }
-    Ok(modules)
-}
-
-/// A module that can be fitted, or its name and why it cannot.
-///
-/// # Errors
-/// [`Error::Mismatch`] for a module that is not square where the paper's convention is asked for.
-fn choose(
-    adapter: &Adapter,
-    base: &BaseModel,
-    module: PairedModule,
-    convention: Option<Convention>,
-) -> Result<Result<Fittable, (String, String)>> {
-    let name = module.name.clone();
-    if let Some(why) = difference(&module.layers) {
-        return Ok(Err((name, why)));
-    }
-    let Some(first) = module.layers.first() else { return Ok(Err((name, "it has no layer".into()))) };
-    if let Some(block) = &first.block {
-        let why = format!("it is the part `{}` of a fused weight, for which a CondLoRA has no place", block.name);
-        return Ok(Err((name, why)));
-    }
-    let square = first.d_out == first.d_in;
-    let convention = match convention {
-        Some(Convention::Paper) if !square => {
-            return Err(Error::mismatch(
-                adapter.weights_file(),
-                format!("module `{}` in the paper's convention", escape(&name)),
-                "square base weights",
-                format!("`{}` with shape [{}, {}]", escape(&first.tensor), first.d_out, first.d_in),
-            )
-            .with_hint("use --convention general or auto, or leave the module out with --modules"));
-        }
-        Some(given) => given,
-        None if square => Convention::Paper,
-        None => Convention::General,
-    };
-    Ok(match key_of(base, &module) {
-        Some((key, whole)) => Ok(Fittable { name, key, convention, layers: module.layers, whole }),
-        None => Err((name, "every name for it fits other weights of the base model too".into())),
+/// Why these layers cannot share a Θ of a CondLoRA.
+fn obstacle(layers: &[PairedLayer]) -> Option<String> {
+    difference(layers).or_else(|| {
+        let block = layers.first()?.block.as_ref()?;
+        Some(format!("it is the part `{}` of a fused weight, for which a CondLoRA has no place", block.name))
     })
 }
 
@@ -177,10 +133,8 @@ fn difference(layers: &[PairedLayer]) -> Option<String> {
 fn key_of(base: &BaseModel, module: &PairedModule) -> Option<(String, bool)> {
     let path = |tensor: &str| tensor.strip_suffix(".weight").map(str::to_owned);
     let own: BTreeSet<String> = module.layers.iter().filter_map(|layer| path(&layer.tensor)).collect();
-    let kind = |path: &str| ModuleKey::from_path(path.to_owned()).map(|key| key.module_type).unwrap_or_default();
-    let first = own.first()?;
-    let own_kind = kind(first);
-    let tail = own_kind.split_once("*.").map_or(own_kind.as_str(), |(_, tail)| tail);
+    let own_type = type_of_tensor(own.first()?);
+    let tail = own_type.split_once("*.").map_or(own_type.as_str(), |(_, tail)| tail);
     let parts: Vec<&str> = tail.split('.').collect();
     let start = module.name.split('.').count().min(parts.len());
     for count in start..=parts.len() {
@@ -188,7 +142,7 @@ fn key_of(base: &BaseModel, module: &PairedModule) -> Option<(String, bool)> {
         let fits = |path: &str| path.strip_suffix(&key).is_some_and(|before| before.is_empty() || before.ends_with('.'));
         let matrices = base.names().filter(|tensor| base.info(tensor).is_some_and(|info| info.shape.len() > 1));
         let all: Vec<String> = matrices.filter_map(path).filter(|path| fits(path)).collect();
-        if all.iter().all(|path| kind(path) == own_kind) {
+        if all.iter().all(|path| type_of_tensor(path) == own_type) {
             return Some((key, all.len() == own.len()));
         }
     }

@@ -8,7 +8,7 @@ use super::direct::DirectFit;
 use super::layers::{FACTORS, SharedLayers, Targets, target};
 use crate::controls::{Control, Factor, draw};
 use crate::conversion::{Solver, Target, Workspace};
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::linalg::subspace::{SubspaceBasis, ThinQr};
 
 /// Random starts of each search.
@@ -23,7 +23,7 @@ impl Leading {
     /// For each of several sets of targets; every weight is factorised once for all of them.
     ///
     /// # Errors
-    /// What is wrong with a weight; [`Error::Lapack`] if a factorisation fails.
+    /// What is wrong with a weight; [`crate::Error::Lapack`] if a factorisation fails.
     pub(super) fn of(layers: &SharedLayers<'_>, sets: &[&Targets]) -> Result<Vec<Self>> {
         let mut bases: Vec<[Vec<Array2<f64>>; 2]> = sets.iter().map(|_| Default::default()).collect();
         let mut workspace = Workspace::default();
@@ -56,24 +56,20 @@ fn leading(bases: &[Array2<f64>], rank: usize) -> Result<Option<Array2<f64>>> {
     if views.iter().map(|view| view.ncols()).sum::<usize>() < rank {
         return Ok(None);
     }
-    let all = side_by_side(&views)?;
+    let all = side_by_side(&views);
     let basis =
         if all.nrows() >= all.ncols() { SubspaceBasis::of(all.view())? } else { SubspaceBasis::of(all.t())?.transposed() };
     Ok(Some(basis.left().slice(s![.., ..rank]).to_owned()))
 }
 
-fn side_by_side(views: &[ArrayView2<'_, f64>]) -> Result<Array2<f64>> {
-    concatenate(Axis(1), views).map_err(|_| Error::Shape {
-        what: "bases side by side",
-        expected: "one length".into(),
-        found: "others".into(),
-    })
+fn side_by_side(views: &[ArrayView2<'_, f64>]) -> Array2<f64> {
+    concatenate(Axis(1), views).unwrap_or_else(|_| unreachable!("the layers have one shape"))
 }
 
 /// All starts for one set of targets, the likeliest first.
 ///
 /// # Errors
-/// [`Error::Lapack`] if a QR or SVD fails.
+/// [`crate::Error::Lapack`] if a QR or SVD fails.
 pub(super) fn starts(
     layers: &SharedLayers<'_>,
     direct: &DirectFit,
@@ -84,14 +80,13 @@ pub(super) fn starts(
 ) -> Result<Vec<Start>> {
     let mut starts = Vec::new();
     for (factor, vectors) in FACTORS.into_iter().zip(&leading.0) {
-        if let (Some(vectors), Some(stack)) = (vectors, direct.stack(factor)) {
-            starts.push(Start { fixed: factor, y: stack.triangle.dot(vectors) });
+        if let Some(vectors) = vectors {
+            starts.push(Start { fixed: factor, y: direct.stack(factor).triangle.dot(vectors) });
         }
     }
     starts.push(Start { fixed: Factor::A, y: equal_shares(bases, targets, layers.rank)? });
     starts.push(Start { fixed: Factor::A, y: sum_of(bases.a, targets, Factor::A) });
-    let length = bases.a.first().map_or(0, |q| q.nrows());
-    let stream = layers.streams.first().map_or("", String::as_str);
+    let (length, stream) = (bases.a[0].nrows(), &layers.streams[0]);
     for number in 0..RANDOM_STARTS {
         starts.push(Start { fixed: Factor::A, y: draw(seed, Control::Start, stream, Factor::A, number, length, layers.rank) });
     }
@@ -100,12 +95,8 @@ pub(super) fn starts(
 
 /// `Σ_l Q_lᵀ·T_l`: the direct fit of a factor.
 fn sum_of(bases: &[Array2<f64>], targets: &Targets, factor: Factor) -> Array2<f64> {
-    let mut sum: Option<Array2<f64>> = None;
-    for (q, pair) in bases.iter().zip(targets) {
-        let part = q.dot(&target(pair, factor));
-        sum = Some(sum.map_or_else(|| part.clone(), |sum| sum + &part));
-    }
-    sum.unwrap_or_default()
+    let parts = bases.iter().zip(targets).map(|(q, pair)| q.dot(&target(pair, factor)));
+    parts.reduce(|sum, part| sum + &part).unwrap_or_else(|| unreachable!("a module has layers"))
 }
 
 /// The best Y_A if every layer had the same share of each direction, `Q_lᵀQ_l = I/N`: the leading right vectors of `Σ_l Q_lᵀ·B_l·A_l·Q'_l`, in factors.
@@ -114,7 +105,7 @@ fn equal_shares(bases: Bases<'_>, targets: &Targets, rank: usize) -> Result<Arra
         let parts: Vec<_> = bases.iter().zip(targets).map(|(q, pair)| q.dot(&target(pair, factor))).collect();
         side_by_side(&parts.iter().map(|part| part.view()).collect::<Vec<_>>())
     };
-    let (left, right) = (beside(bases.b, Factor::B)?, beside(bases.a, Factor::A)?);
+    let (left, right) = (beside(bases.b, Factor::B), beside(bases.a, Factor::A));
     let tall = |m: &Array2<f64>| m.nrows() >= m.ncols();
     let basis = if tall(&left) && tall(&right) {
         ThinQr::of(right.view())?.basis_of_product(&ThinQr::of(left.view())?)?
@@ -131,7 +122,7 @@ fn equal_shares(bases: Bases<'_>, targets: &Targets, rank: usize) -> Result<Arra
 mod tests {
     use super::super::layers::tests::{gaussian, layers_of};
     use super::*;
-    use crate::study::FactorPair;
+    use crate::inputs::FactorPair;
     use crate::terms::Convention;
 
     #[test]

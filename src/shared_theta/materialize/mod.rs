@@ -3,39 +3,24 @@
 //! For every layer `A = (W0·Θ_A)ᵀ` and `B = W0·Θ_B` are computed in f64 and rounded once; one base weight is in memory at a time. Weights
 //! that were trained in full, such as a classifier, are kept as they are.
 
+mod params;
 mod peft_config;
 
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use super::opening::{OpenedAdapter, open_base};
 use crate::checkpoint::{
     Adapter, BaseModel, FloatType, InputRecord, ModelClass, PairedLayer, PairingRules, SafetensorsWriter, TensorSpec,
     adapter_names,
 };
 use crate::error::{Error, Result, escape};
-use crate::study::{FactorPair, Progress, StoredWeight};
-use peft_config::peft_config;
-
-/// What PEFT puts before every name.
-const PEFT_PREFIX: &str = "base_model.model.";
-
-/// The options as they were given.
-#[derive(Debug, Clone)]
-pub struct MaterializeParams {
-    /// The directory of the CondLoRA.
-    pub condlora: PathBuf,
-    /// The base model, if given.
-    pub base: Option<PathBuf>,
-    /// The type A and B are stored in.
-    pub dtype: FloatType,
-    /// Take Θ_B for the one of Eq. 6 as printed.
-    pub eq6: bool,
-}
+use crate::inputs::{BaseWeight, FactorPair, Opener, Progress, StoredWeight};
+pub use params::{MaterializeConfig, MaterializeParams};
+use peft_config::{PEFT_PREFIX, peft_config};
 
 /// An opened CondLoRA: everything that can be refused without computing has been.
 #[derive(Debug)]
-pub struct Materialization {
+pub struct PreparedMaterialization {
     base: BaseModel,
     adapter: Adapter,
     layers: Vec<NamedLayer>,
@@ -71,9 +56,10 @@ pub struct MaterializedSize {
 ///
 /// # Errors
 /// Whatever is wrong with the inputs (exit codes 3 to 5); [`Error::Mismatch`] for an adapter that is no CondLoRA.
-pub fn prepare_materialization(params: &MaterializeParams) -> Result<Materialization> {
-    let name = adapter_names(std::slice::from_ref(&params.condlora))?.pop().unwrap_or_default();
-    let mut adapter = Adapter::open(&params.condlora, name)?;
+pub fn prepare_materialization(config: MaterializeConfig) -> Result<PreparedMaterialization> {
+    let MaterializeParams { condlora, base, dtype, eq6 } = config.given;
+    let name = adapter_names(std::slice::from_ref(&condlora))?.pop();
+    let adapter = Adapter::open(&condlora, name.unwrap_or_else(|| unreachable!("one directory has one name")))?;
     if adapter.condlora.is_none() {
         let error = Error::mismatch(
             &adapter.config.path,
@@ -83,11 +69,11 @@ pub fn prepare_materialization(params: &MaterializeParams) -> Result<Materializa
         );
         return Err(error.with_hint("A and B are stored in it already: there is nothing to make"));
     }
-    let base = open_base(params.base.as_deref(), &[&adapter])?;
-    adapter.lay_out(&base, params.eq6)?;
-    let opened = OpenedAdapter::pair(adapter, &base, &PairingRules::default())?;
-    let mut warnings = opened.warnings(&base);
-    let OpenedAdapter { adapter, modules } = opened;
+    let mut opener = Opener::new(base.as_deref(), PairingRules::default(), eq6);
+    let laid_out = opener.lay_out(adapter)?;
+    let opened = opener.pair(laid_out)?;
+    let mut warnings: Vec<String> = opened.named_warnings().collect();
+    let (adapter, modules, base) = (opened.adapter, opened.modules, opener.into_only_base());
     let task = adapter.config.kept.task_type.as_ref().and_then(|task| task.as_str());
     let class = ModelClass::of(&base, task);
     let mut layers = Vec::new();
@@ -103,10 +89,10 @@ pub fn prepare_materialization(params: &MaterializeParams) -> Result<Materializa
             task.unwrap_or_default(),
         ));
     }
-    Ok(Materialization { base, adapter, layers, dtype: params.dtype, warnings })
+    Ok(PreparedMaterialization { base, adapter, layers, dtype, warnings })
 }
 
-impl Materialization {
+impl PreparedMaterialization {
     /// The directories that it reads from: nothing may be written over them.
     #[must_use]
     pub fn input_dirs(&self) -> Vec<PathBuf> {
@@ -194,7 +180,7 @@ impl Materialization {
 
     /// A and B of one layer.
     fn factors(&self, layer: &NamedLayer, inputs: &mut Vec<InputRecord>) -> Result<FactorPair> {
-        let w0 = StoredWeight::read(&self.base, &layer.paired, inputs)?;
+        let w0 = StoredWeight::read(&self.base, &BaseWeight::of(&layer.paired), inputs)?;
         let factors =
             FactorPair::read(&self.adapter, &layer.paired.adapter_layer, &w0, inputs).map_err(|error| w0.explain(error))?;
         for (factor, values) in [("lora_A", &factors.a_transposed), ("lora_B", &factors.b)] {

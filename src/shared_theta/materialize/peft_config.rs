@@ -5,8 +5,10 @@ use std::collections::BTreeSet;
 
 use serde_json::{Map, Value, json};
 
-use super::PEFT_PREFIX;
 use crate::checkpoint::{Adapter, AdapterLayer};
+
+/// What PEFT puts before every name.
+pub(super) const PEFT_PREFIX: &str = "base_model.model.";
 
 /// The configuration; `layers` with their paths in the model's class, `others` the tensors that are no Θ.
 pub(super) fn peft_config(adapter: &Adapter, layers: &[(&str, &AdapterLayer)], others: &[&str]) -> Value {

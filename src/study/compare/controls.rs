@@ -5,12 +5,10 @@ use std::collections::BTreeMap;
 use ndarray::{ArrayView2, s};
 use rayon::prelude::*;
 
-use super::context::Context;
-use super::grouping::{Group, Member};
-use super::layer::{DrawnVectors, SolvedLayer};
-use super::matrices::drawn_vectors;
-use super::measured::PairMeasures;
-use super::schedule::Pass;
+use super::super::context::Context;
+use super::super::plan::{Group, Member, Pass};
+use super::super::solve::{DrawnMatrices, SolvedLayer, drawn_matrices};
+use super::pairs::{Cells, Draws, PairDraws, PairMeasures};
 use crate::controls::{Control, Factor, draw};
 use crate::error::Result;
 use crate::linalg::subspace::SubspaceBasis;
@@ -18,155 +16,168 @@ use crate::measures::{AllCka, centred};
 use crate::similarity::AllPairs;
 use crate::terms::{Convention, MatrixKind};
 
-/// One measure of all ordered pairs of layers, row by row.
-pub(super) type Cells = Vec<Option<f64>>;
-
-/// For each draw, the cells of one measure.
-pub(super) type Draws = Vec<Cells>;
-
-/// Draws of one control: by view the measures of [`PairMeasures`] for each (i, j), then for each matrix that CKA compares that one.
-pub(super) type ControlDraws = Vec<Vec<Draws>>;
-
-/// What a control depends on besides the base weights: the layers, the rank of each, and the (i, j) compared.
-type Drawn = (Vec<usize>, Vec<usize>, Vec<(usize, usize)>);
+/// What a control depends on besides the base weights.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct ControlKey {
+    /// Which of the group's layers.
+    layers: Vec<usize>,
+    /// The rank of each.
+    ranks: Vec<usize>,
+    ij: Vec<(usize, usize)>,
+}
 
 /// What is drawn once for all members with the same layers and ranks.
-#[derive(Default)]
-pub(super) struct Controls {
-    pub(super) gaussian: ControlDraws,
-    pub(super) w0: ControlDraws,
+pub(crate) struct Controls {
+    pub(crate) gaussian: ControlDraws,
+    pub(crate) w0: ControlDraws,
+}
+
+/// The draws of one control.
+pub(crate) struct ControlDraws {
+    /// By view and (i, j).
+    pub(crate) by_view: Vec<Vec<PairDraws>>,
+    /// By matrix that CKA compares.
+    pub(crate) by_cka: Vec<Draws>,
+}
+
+/// The measures of one draw, in the places of [`ControlDraws`].
+struct MeasuredDraw {
+    by_view: Vec<Vec<PairMeasures>>,
+    by_cka: Vec<Cells>,
+}
+
+impl ControlDraws {
+    /// No draw yet.
+    fn new(context: &Context<'_>, ij: usize) -> Self {
+        let of_view = || std::iter::repeat_with(PairDraws::default).take(ij).collect();
+        Self {
+            by_view: context.views.iter().map(|_| of_view()).collect(),
+            by_cka: context.by_cka.iter().map(|_| Draws::default()).collect(),
+        }
+    }
+
+    fn add(&mut self, draw: MeasuredDraw) {
+        for (draws, measures) in self.by_view.iter_mut().flatten().zip(draw.by_view.into_iter().flatten()) {
+            draws.add(measures);
+        }
+        for (draws, cells) in self.by_cka.iter_mut().zip(draw.by_cka) {
+            draws.add(cells);
+        }
+    }
 }
 
 /// The controls of a group, as far as its passes have come.
 #[derive(Default)]
-pub(super) struct GroupControls(BTreeMap<Drawn, Controls>);
+pub(crate) struct GroupControls(BTreeMap<ControlKey, Controls>);
+
+impl ControlKey {
+    fn of(context: &Context<'_>, member: &Member) -> Self {
+        let ij = context.pairs_for(member.ranks.iter().copied());
+        Self { layers: member.at.clone(), ranks: member.ranks.clone(), ij }
+    }
+}
 
 impl GroupControls {
-    fn key(context: &Context<'_>, member: &Member) -> Drawn {
-        (member.at.clone(), member.ranks.clone(), context.pairs_for(member.ranks.iter().copied()))
-    }
-
-    /// The controls that a member is held against.
-    pub(super) fn of(&self, context: &Context<'_>, member: &Member) -> Option<&Controls> {
-        self.0.get(&Self::key(context, member))
+    /// The controls that a member is compared with.
+    pub(crate) fn of(&self, context: &Context<'_>, member: &Member) -> &Controls {
+        let controls = self.0.get(&ControlKey::of(context, member));
+        controls.unwrap_or_else(|| unreachable!("the first pass of a group makes the controls of all its members"))
     }
 
     /// Adds the draws of a pass.
     ///
     /// # Errors
     /// [`crate::Error::Lapack`] if a small SVD fails.
-    pub(super) fn add(&mut self, context: &Context<'_>, group: &Group, pass: &Pass, layers: &[SolvedLayer]) -> Result<()> {
+    pub(crate) fn add(&mut self, context: &Context<'_>, group: &Group, pass: &Pass, layers: &[SolvedLayer]) -> Result<()> {
         if self.0.is_empty() {
-            self.0 = group.members.iter().map(|member| (Self::key(context, member), Controls::default())).collect();
+            let new = |ij: usize| ControlDraws::new(context, ij);
+            self.0 = group
+                .members
+                .iter()
+                .map(|member| ControlKey::of(context, member))
+                .map(|key| (key.ij.len(), key))
+                .map(|(ij, key)| (key, Controls { gaussian: new(ij), w0: new(ij) }))
+                .collect();
         }
-        let with_w0 = context.w0_draws_of(group) > 0;
-        let slots = Slots::of(context);
-        for ((at, ranks, ij), controls) in &mut self.0 {
+        let w0_draws = if context.w0_draws_of(group) > 0 { pass.draws.len() } else { 0 };
+        for (key, controls) in &mut self.0 {
+            let layers_and_ranks = || key.layers.iter().copied().zip(key.ranks.iter().copied());
+            // Collected in the order of the draws, so that sums over them do not depend on threads.
             let gaussian: Result<Vec<_>> = pass
                 .draws
                 .clone()
                 .into_par_iter()
                 .map(|number| {
-                    let drawn: Result<Vec<_>> = at
-                        .iter()
-                        .zip(ranks)
-                        .map(|(&index, &rank)| gaussian_vectors(context, group, index, number, rank))
-                        .collect();
-                    let drawn = drawn?;
-                    let bases: Vec<Vec<_>> = drawn
-                        .iter()
-                        .map(|layer| layer.iter().map(|v| v.as_ref().map(|vectors| vectors.view())).collect())
-                        .collect();
-                    slots.cells(&bases, ij)
+                    let drawn = layers_and_ranks().map(|(index, rank)| gaussian_matrices(context, group, index, number, rank));
+                    let drawn: Vec<DrawnMatrices> = drawn.collect::<Result<_>>()?;
+                    measure(context, &drawn.iter().map(ViewedLayer::of).collect::<Vec<_>>(), &key.ij)
                 })
                 .collect();
-            let w0: Result<Vec<_>> = (0..if with_w0 { pass.draws.len() } else { 0 })
+            let w0: Result<Vec<_>> = (0..w0_draws)
                 .into_par_iter()
                 .map(|number| {
-                    let bases: Vec<_> =
-                        at.iter().zip(ranks).map(|(&index, &rank)| w0_vectors(context, &layers[index], rank, number)).collect();
-                    slots.cells(&bases, ij)
+                    let drawn = layers_and_ranks().map(|(index, rank)| ViewedLayer::of_w0(context, &layers[index], rank, number));
+                    measure(context, &drawn.collect::<Vec<_>>(), &key.ij)
                 })
                 .collect();
-            let shape = slots.shape(ij.len());
-            add_by_slot(&mut controls.gaussian, gaussian?, &shape);
-            add_by_slot(&mut controls.w0, w0?, &shape);
+            gaussian?.into_iter().for_each(|draw| controls.gaussian.add(draw));
+            w0?.into_iter().for_each(|draw| controls.w0.add(draw));
         }
         Ok(())
     }
 }
 
-/// What of a layer is compared: each view's vectors, then each matrix that CKA takes whole.
-#[derive(Clone, Copy)]
-struct Slots {
-    views: usize,
-    whole: usize,
-    with_cosines: bool,
+/// What of a layer is compared in one draw, in the places of [`DrawnMatrices`].
+struct ViewedLayer<'l> {
+    by_view: Vec<Option<ArrayView2<'l, f64>>>,
+    by_cka: Vec<Option<ArrayView2<'l, f64>>>,
 }
 
-impl Slots {
-    fn of(context: &Context<'_>) -> Self {
-        Self { views: context.views.len(), whole: context.by_cka.len(), with_cosines: context.measures() }
+impl<'l> ViewedLayer<'l> {
+    fn of(drawn: &'l DrawnMatrices) -> Self {
+        let views =
+            |matrices: &'l [Option<ndarray::Array2<f64>>]| matrices.iter().map(|m| m.as_ref().map(|m| m.view())).collect();
+        Self { by_view: views(&drawn.by_view), by_cka: views(&drawn.by_cka) }
     }
 
-    /// How many measures each slot has.
-    fn shape(self, pairs: usize) -> Vec<usize> {
-        let mut shape = vec![pairs * PairMeasures::count(self.with_cosines); self.views];
-        shape.resize(self.views + self.whole, 1);
-        shape
-    }
-
-    /// All cells of every slot and measure from what there is of each layer.
-    ///
-    /// # Errors
-    /// [`crate::Error::Lapack`] if a small SVD fails.
-    fn cells(self, layers: &[Vec<Option<ArrayView2<'_, f64>>>], ij: &[(usize, usize)]) -> Result<Vec<Vec<Cells>>> {
-        let slot = |slot: usize| -> Vec<_> { layers.iter().map(|layer| layer.get(slot).copied().flatten()).collect() };
-        let count = layers.len();
-        let mut out = Vec::with_capacity(self.views + self.whole);
-        for view in 0..self.views {
-            let pairs = AllPairs::of(&slot(view));
-            let mut cells = Vec::new();
-            for &pair in ij {
-                cells.extend(PairMeasures::of(&pairs, count, pair, self.with_cosines)?.into_cells());
-            }
-            out.push(cells);
-        }
-        for whole in self.views..self.views + self.whole {
-            let all = AllCka::of(&slot(whole));
-            out.push(vec![(0..count * count).map(|cell| all.cka(cell / count, cell % count)).collect()]);
-        }
-        Ok(out)
+    /// A draw of the `w0` control at one layer; the factors themselves have no W0 in them and stay empty. So does all of a layer whose weight
+    /// could not be read (`--keep-going`).
+    fn of_w0(context: &Context<'_>, layer: &'l SolvedLayer, rank: usize, number: usize) -> Self {
+        let drawn = layer.w0_draws.get(&rank).and_then(|draws| draws.get(number));
+        let of_view = |view| {
+            let at = context.drawn_views.iter().position(|drawn| drawn == view)?;
+            drawn?.by_view[at].as_ref().map(|vectors| vectors.view())
+        };
+        let of_cka = |matrix| {
+            let at = context.drawn_by_cka.iter().position(|drawn| drawn == matrix)?;
+            drawn?.by_cka[at].as_ref().map(|matrix| matrix.view())
+        };
+        Self { by_view: context.views.iter().map(of_view).collect(), by_cka: context.by_cka.iter().map(of_cka).collect() }
     }
 }
 
-/// The vectors of one draw at one layer, for all views, then what CKA compares; the factors themselves have no W0 in them and stay empty.
-fn w0_vectors<'l>(context: &Context<'_>, layer: &'l SolvedLayer, rank: usize, number: usize) -> Vec<Option<ArrayView2<'l, f64>>> {
-    let vectors = layer.w0_draws.get(&rank).and_then(|draws| draws.get(number));
-    let at = |slot: Option<usize>| vectors?.get(slot?)?.as_ref().map(|vectors| vectors.view());
-    let of_view = |view| at(context.drawn_views.iter().position(|drawn| drawn == view));
-    let first = context.drawn_views.len();
-    let of_whole = |matrix| at(context.drawn_by_cka.iter().position(|drawn| drawn == matrix).map(|k| first + k));
-    context.views.iter().map(of_view).chain(context.by_cka.iter().map(of_whole)).collect()
-}
-
-/// Adds draw × slot × measure to slot × measure × draw.
-fn add_by_slot(to: &mut ControlDraws, draws: Vec<Vec<Vec<Cells>>>, shape: &[usize]) {
-    to.resize_with(shape.len(), Vec::new);
-    for (of_slot, measures) in to.iter_mut().zip(shape) {
-        of_slot.resize_with(*measures, Vec::new);
-    }
-    for draw in draws {
-        for (of_slot, cells) in to.iter_mut().zip(draw) {
-            for (of_measure, cells) in of_slot.iter_mut().zip(cells) {
-                of_measure.push(cells);
-            }
-        }
-    }
+/// All measures of all pairs of layers of one draw.
+///
+/// # Errors
+/// [`crate::Error::Lapack`] if a small SVD fails.
+fn measure(context: &Context<'_>, layers: &[ViewedLayer<'_>], ij: &[(usize, usize)]) -> Result<MeasuredDraw> {
+    let count = layers.len();
+    let of_view = |view: usize| -> Result<Vec<PairMeasures>> {
+        let pairs = AllPairs::of(&layers.iter().map(|layer| layer.by_view[view]).collect::<Vec<_>>());
+        ij.iter().map(|&ij| PairMeasures::of(&pairs, count, ij, context.measures())).collect()
+    };
+    let of_cka = |matrix: usize| -> Cells {
+        let all = AllCka::of(&layers.iter().map(|layer| layer.by_cka[matrix]).collect::<Vec<_>>());
+        (0..count * count).map(|cell| all.cka(cell / count, cell % count)).collect()
+    };
+    Ok(MeasuredDraw {
+        by_view: (0..context.views.len()).map(of_view).collect::<Result<_>>()?,
+        by_cka: (0..context.by_cka.len()).map(of_cka).collect(),
+    })
 }
 
 /// Gaussian matrices in place of every matrix of one layer.
-fn gaussian_vectors(context: &Context<'_>, group: &Group, index: usize, number: usize, rank: usize) -> Result<DrawnVectors> {
+fn gaussian_matrices(context: &Context<'_>, group: &Group, index: usize, number: usize, rank: usize) -> Result<DrawnMatrices> {
     let layer = &group.layers[index];
     let gaussian = |factor, length| draw(context.seed(), Control::Gaussian, &layer.stream(), factor, number, length, rank);
     let length_a = if group.convention == Convention::Paper { layer.d_in } else { layer.d_out };
@@ -175,52 +186,24 @@ fn gaussian_vectors(context: &Context<'_>, group: &Group, index: usize, number: 
     let theta_a = theta_a.as_ref().unwrap_or(&a_transposed);
     let theta_b = gaussian(Factor::B, layer.d_in);
     let wanted = context.wanted();
-    let mut vectors = drawn_vectors(&wanted, theta_a.view(), theta_b.view(), a_transposed.view())?;
-    for (slot, view) in vectors.iter_mut().zip(&context.views) {
+    let mut drawn = drawn_matrices(&wanted, theta_a.view(), theta_b.view(), a_transposed.view())?;
+    for (vectors, view) in drawn.by_view.iter_mut().zip(&context.views) {
         let of = |matrix: ArrayView2<'_, f64>| -> Result<_> {
             let basis = SubspaceBasis::of(matrix)?;
             Ok(Some(basis.left().slice(s![.., ..wanted.most_of(rank)]).to_owned()))
         };
         match view.matrix {
-            MatrixKind::LoraA => *slot = of(a_transposed.view())?,
-            MatrixKind::LoraB => *slot = of(gaussian(Factor::B, layer.d_out).view())?,
-            _ => {}
+            MatrixKind::LoraA => *vectors = of(a_transposed.view())?,
+            MatrixKind::LoraB => *vectors = of(gaussian(Factor::B, layer.d_out).view())?,
+            MatrixKind::A | MatrixKind::B | MatrixKind::BA => {}
         }
     }
-    for (slot, matrix) in vectors[context.views.len()..].iter_mut().zip(&context.by_cka) {
-        match matrix {
-            MatrixKind::LoraA => *slot = centred(a_transposed.view()).map(|whole| whole.values),
-            MatrixKind::LoraB => *slot = centred(gaussian(Factor::B, layer.d_out).view()).map(|whole| whole.values),
-            _ => {}
+    for (whole, kind) in drawn.by_cka.iter_mut().zip(&context.by_cka) {
+        match kind {
+            MatrixKind::LoraA => *whole = centred(a_transposed.view()).map(|centred| centred.values),
+            MatrixKind::LoraB => *whole = centred(gaussian(Factor::B, layer.d_out).view()).map(|centred| centred.values),
+            MatrixKind::A | MatrixKind::B | MatrixKind::BA => {}
         }
     }
-    Ok(vectors)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use ndarray::Array2;
-
-    #[test]
-    fn cells_come_row_by_row_and_draws_by_view() {
-        let e = Array2::<f64>::eye(3);
-        let of = |column: usize| vec![Some(e.slice(s![.., column..=column])), None];
-        let slots = Slots { views: 2, whole: 0, with_cosines: false };
-        let draw = slots.cells(&[of(0), of(1)], &[(1, 1)]).unwrap();
-        assert_eq!(draw[0][0], [Some(1.0), Some(0.0), Some(0.0), Some(1.0)]);
-        assert_eq!(draw[1][0], [None; 4]);
-        let mut turned = ControlDraws::new();
-        add_by_slot(&mut turned, vec![draw.clone(), draw.clone()], &slots.shape(1));
-        assert_eq!((turned.len(), turned[0].len(), turned[0][0].len()), (2, 1, 2));
-        add_by_slot(&mut turned, vec![draw], &slots.shape(1));
-        assert_eq!(turned[0][0].len(), 3);
-        let slots = Slots { views: 1, whole: 1, with_cosines: true };
-        let x = ndarray::array![[1.0], [-1.0], [0.0]] * 0.5_f64.sqrt();
-        let layer = |column: usize| vec![Some(e.slice(s![.., column..=column])), Some(x.view())];
-        let draw = slots.cells(&[layer(0), layer(1)], &[(1, 1), (1, 1)]).unwrap();
-        assert_eq!(draw.iter().map(Vec::len).collect::<Vec<_>>(), slots.shape(2));
-        // CKA of a matrix with itself.
-        assert!(draw[1][0].iter().all(|cell| (cell.unwrap() - 1.0).abs() < 1e-15));
-    }
+    Ok(drawn)
 }

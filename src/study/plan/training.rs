@@ -1,19 +1,19 @@
 //! Training logs beside the adapters: rows of `training.csv`.
 
-use super::plan::PlannedAdapter;
+use super::adapter::PlannedAdapter;
 use crate::checkpoint::{InputRecord, find_training_log, read_training_log};
 use crate::table::TrainingRow;
 
 /// The log of one adapter of a plan.
-pub(super) struct PlannedLog {
+pub(crate) struct PlannedLog {
     /// The adapter's index.
-    pub(super) adapter: usize,
-    pub(super) rows: Vec<TrainingRow>,
-    pub(super) record: InputRecord,
+    pub(crate) adapter: usize,
+    pub(crate) rows: Vec<TrainingRow>,
+    pub(crate) record: InputRecord,
 }
 
 /// Reads the logs that are there. One that is not what it should be is a warning (adapter and text): no result depends on it.
-pub(super) fn read_logs(adapters: &[PlannedAdapter]) -> (Vec<PlannedLog>, Vec<(String, String)>) {
+pub(crate) fn read_logs(adapters: &[PlannedAdapter]) -> (Vec<PlannedLog>, Vec<(String, String)>) {
     let (mut logs, mut warnings) = (Vec::new(), Vec::new());
     for (index, planned) in adapters.iter().enumerate() {
         let name = &planned.adapter.name;

@@ -11,7 +11,7 @@ use crate::error::Result;
 ///
 /// # Errors
 /// Of the failing job that comes first, whichever failed first: jobs behind a failure are not begun, those before it are finished.
-pub(super) fn run_jobs<J: Sync, T: Send>(
+pub(crate) fn run_jobs<J: Sync, T: Send>(
     jobs: &[J],
     workers: usize,
     work: impl Fn(&J, &mut Workspace) -> Result<T> + Sync,

@@ -1,0 +1,18 @@
+//! What every command begins with: adapters opened over their base models and paired with them, the modules and layers that are
+//! wanted, weights as they are stored, and how much memory may be used.
+//!
+//! `study` and `shared_theta` both stand on it and do not know each other. Nothing here computes more than a product of weights.
+
+mod memory;
+mod opening;
+mod pairing;
+mod progress;
+mod selection;
+mod stored;
+
+pub(crate) use memory::{blas_cannot_start, check_address_space, default_limit, parse_bytes, show as show_bytes};
+pub(crate) use opening::{LaidOut, OpenedAdapter, Opener, module_paths};
+pub(crate) use pairing::{BaseWeight, choose_convention, type_of_tensor};
+pub use progress::Progress;
+pub(crate) use selection::{Selection, check_ij};
+pub(crate) use stored::{FactorPair, StoredWeight};

@@ -1,0 +1,48 @@
+//! What a fit gives.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use ndarray::Array2;
+
+use crate::checkpoint::{Adapter, FloatType, InputRecord};
+use crate::table::FitRow;
+use crate::terms::Convention;
+
+/// A module's Θ, and how it does.
+#[derive(Debug, Clone)]
+pub struct FittedModule {
+    /// The module's name in the adapter.
+    pub name: String,
+    /// Its name in the checkpoint.
+    pub key: String,
+    /// The equations that make A and B of W0 and Θ.
+    pub convention: Convention,
+    /// Θ_A (in, r), or (out, r) in the `general` convention.
+    pub theta_a: Array2<f64>,
+    /// Θ_B (in, r).
+    pub theta_b: Array2<f64>,
+    /// The layers' scaling s.
+    pub scaling: f64,
+    /// Sweeps that the best search took (`--delta`).
+    pub sweeps: Option<usize>,
+    pub(super) layers: Vec<Option<u32>>,
+    /// Whether these are all layers that the base model has of it.
+    pub(super) whole: bool,
+}
+
+/// What a fit found.
+pub struct Fit {
+    /// `fit.csv`.
+    pub rows: Vec<FitRow>,
+    /// Every module that was fitted.
+    pub modules: Vec<FittedModule>,
+    /// Every header and tensor that was read, with its hash.
+    pub inputs: Vec<InputRecord>,
+    /// What the user should know of the result.
+    pub warnings: Vec<String>,
+    /// Time on the clock.
+    pub took: Duration,
+    pub(super) adapter: Arc<Adapter>,
+    pub(super) dtype: FloatType,
+}

@@ -1,0 +1,29 @@
+//! How much memory a fit takes.
+
+use super::opening::Fittable;
+use super::params::FitConfig;
+use crate::terms::Convention;
+
+/// Bytes that the fit of one module holds at the same time.
+pub(super) fn bytes_for(module: &Fittable, config: &FitConfig) -> u64 {
+    let first = module.first();
+    let length = first.d_out.max(first.d_in) as u64;
+    let (layers, sets) = (module.layers.len() as u64, config.given.null_draws as u64 + 1);
+    let square = length * length;
+    // A and B, or Θ_A and Θ_B.
+    let pair = 2 * length * first.adapter_layer.rank as u64;
+    // The stack's triangle and its factors, two sums for the expectation and a Gram matrix.
+    let stack = 9 * square;
+    // As stored, widened, by columns, and its basis.
+    let w0 = 5 * square;
+    // Of each set the right-hand side on its way through the stack, Θ, and both once more; of each layer the factors, trained and drawn.
+    let sides = pair * (4 * sets + 2 * layers);
+    let delta = if config.given.delta {
+        // A basis of every layer, for each equation, and of every set the factors, their products with the bases, and what is left.
+        let equations = if module.convention == Convention::Paper { 1 } else { 2 };
+        square * layers * equations + 3 * pair * layers * sets
+    } else {
+        0
+    };
+    size_of::<f64>() as u64 * (stack + w0 + sides + delta)
+}

@@ -1,0 +1,76 @@
+//! What a fit is asked to do.
+
+use std::path::PathBuf;
+
+use crate::checkpoint::{FloatType, NameMap};
+use crate::error::Result;
+use crate::inputs::Selection;
+use crate::terms::Convention;
+
+/// What a fit is asked to do, as given.
+#[derive(Debug, Clone)]
+pub struct FitParams {
+    /// The adapter's directory.
+    pub adapter: PathBuf,
+    /// The base model, if given.
+    pub base: Option<PathBuf>,
+    /// Renamings of parts of module paths, where adapter and base do not agree.
+    pub maps: Vec<NameMap>,
+    /// Fit the updates B·A in place of A and B.
+    pub delta: bool,
+    /// Names of the modules wanted; empty for all.
+    pub modules: Vec<String>,
+    /// Layer indices and inclusive ranges (`0..5,8`), if given.
+    pub layers: Option<String>,
+    /// The equations wanted; none to choose by shape.
+    pub convention: Option<Convention>,
+    /// How many times random targets are fitted too.
+    pub null_draws: usize,
+    /// The seed of these and of random starts.
+    pub seed: u64,
+    /// The type Θ is stored in.
+    pub dtype: FloatType,
+}
+
+impl FitParams {
+    /// An adapter, and for the rest: all modules and layers, A and B as they are stored, 20 draws.
+    #[must_use]
+    pub fn new(adapter: impl Into<PathBuf>) -> Self {
+        Self {
+            adapter: adapter.into(),
+            base: None,
+            maps: Vec::new(),
+            delta: false,
+            modules: Vec::new(),
+            layers: None,
+            convention: None,
+            null_draws: 20,
+            seed: 0,
+            dtype: FloatType::F64,
+        }
+    }
+
+    /// Checks the options.
+    ///
+    /// # Errors
+    /// [`crate::Error::Usage`] for layers that are no list of indices and ranges.
+    pub fn check(self) -> Result<FitConfig> {
+        let selection = Selection::of(&self.modules, self.layers.as_deref())?;
+        Ok(FitConfig { given: self, selection })
+    }
+}
+
+/// Valid options.
+#[derive(Debug, Clone)]
+pub struct FitConfig {
+    pub(super) given: FitParams,
+    pub(super) selection: Selection,
+}
+
+impl FitConfig {
+    /// The options behind it.
+    #[must_use]
+    pub fn params(&self) -> &FitParams {
+        &self.given
+    }
+}

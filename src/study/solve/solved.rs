@@ -1,0 +1,49 @@
+//! What is kept of a base weight once everything has been solved through it: only what will be compared, and the rows that are known already.
+
+use std::collections::BTreeMap;
+
+use ndarray::Array2;
+
+use crate::checkpoint::InputRecord;
+use crate::error::Error;
+use crate::layer_matrix::LayerMatrix;
+use crate::table::{AcrossRow, ConversionRow};
+use crate::terms::MatrixKind;
+
+/// What is kept of one base weight.
+#[derive(Default)]
+pub(crate) struct SolvedLayer {
+    /// One for each member of the pass; none where it has no such layer or fell out.
+    pub(crate) members: Vec<Option<MemberLayer>>,
+    /// By rank: what is compared of each draw of the pass.
+    pub(crate) w0_draws: BTreeMap<usize, Vec<DrawnMatrices>>,
+    /// Adapters against one another, where that was asked for.
+    pub(crate) across: Vec<AcrossRow>,
+    pub(crate) inputs: Vec<InputRecord>,
+    /// Adapters that fell out here, and why.
+    pub(crate) failed: Vec<(usize, Error)>,
+}
+
+/// What is compared of one layer in one draw of a control.
+#[derive(Default)]
+pub(crate) struct DrawnMatrices {
+    /// The vectors of each view.
+    pub(crate) by_view: Vec<Option<Array2<f64>>>,
+    /// Each matrix that CKA compares, centred.
+    pub(crate) by_cka: Vec<Option<Array2<f64>>>,
+}
+
+/// What is kept of one adapter's layer.
+pub(crate) struct MemberLayer {
+    pub(crate) conversion: ConversionRow,
+    pub(crate) matrices: BTreeMap<MatrixKind, LayerMatrix>,
+    /// The untrained adapter's; empty without `--init`.
+    pub(crate) untrained: BTreeMap<MatrixKind, LayerMatrix>,
+}
+
+impl MemberLayer {
+    /// The matrix of a kind that the study compares.
+    pub(crate) fn matrix(&self, kind: MatrixKind) -> &LayerMatrix {
+        self.matrices.get(&kind).unwrap_or_else(|| unreachable!("every matrix that the study compares is kept of every layer"))
+    }
+}
