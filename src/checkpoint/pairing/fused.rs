@@ -4,13 +4,13 @@
 //! follows from the module's name and the base's `config.json`, never from the values.
 
 use std::path::Path;
-use std::str::FromStr;
 
 use super::{Block, PairedLayer, PairedModule};
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::model_config::{AttentionHeads, ModelConfig};
 use crate::error::{Error, Result, escape};
+use crate::terms::named;
 
 /// Modules whose rows are `[q|k|v]`: GPT-2 and Qwen; timm and ViT; MPT and ModernBERT; Baichuan.
 const IN_THIRDS: [&str; 4] = ["c_attn", "qkv", "Wqkv", "W_pack"];
@@ -30,23 +30,7 @@ pub enum Split {
     Qkv,
 }
 
-impl Split {
-    /// The name used in options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Qkv => "qkv",
-        }
-    }
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "qkv" { Ok(Self::Qkv) } else { Err("expected qkv".to_owned()) }
-    }
-}
+named!(Split, "what is taken apart", { Qkv = "qkv" });
 
 /// Takes the fused modules apart and leaves the others as they are.
 ///

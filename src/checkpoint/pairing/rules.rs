@@ -4,11 +4,13 @@ use std::str::FromStr;
 
 use super::Split;
 use crate::error::{Error, Result, escape};
+use crate::terms::serde_as_text;
 
 /// How adapters are paired with their base, as far as it was asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PairingRules {
     /// Renamings, each applied to what the one before it gave.
+    #[serde(rename = "map")]
     pub maps: Vec<NameMap>,
     /// Which fused projections are taken apart.
     pub split: Option<Split>,
@@ -42,6 +44,8 @@ impl std::fmt::Display for NameMap {
         write!(f, "{}={}", self.from.join("."), self.to.join("."))
     }
 }
+
+serde_as_text!(NameMap);
 
 impl NameMap {
     /// The path renamed, if `from` stands in it.
