@@ -7,14 +7,17 @@ use crate::checkpoint::PairingRules;
 use crate::error::{Error, Result};
 use crate::terms::{Convention, MatrixKind, Side};
 
-/// The options of a study as they were given.
-#[derive(Debug, Clone)]
+/// The options of a study as they were given, and by these names in its manifest.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct AnalyzeParams {
     /// Adapter directories, or directories to search.
+    #[serde(serialize_with = "crate::terms::paths")]
     pub paths: Vec<PathBuf>,
     /// The base model, if given.
+    #[serde(serialize_with = "crate::terms::path_if_any")]
     pub base: Option<PathBuf>,
     /// How adapters and base are paired, where their names do not say.
+    #[serde(flatten)]
     pub pairing: PairingRules,
     /// Names of the modules wanted; empty for all.
     pub modules: Vec<String>,
@@ -27,12 +30,14 @@ pub struct AnalyzeParams {
     /// The singular vectors wanted.
     pub sides: Vec<Side>,
     /// The equations wanted; none to choose by shape.
+    #[serde(with = "crate::terms::or_auto")]
     pub convention: Option<Convention>,
     /// How often each control is drawn.
     pub null_draws: usize,
     /// The seed of the controls.
     pub seed: u64,
     /// An untrained adapter, or a directory of them.
+    #[serde(serialize_with = "crate::terms::path_if_any")]
     pub init: Option<PathBuf>,
     /// Singular values below this share of the largest count as zero.
     pub rcond: Option<f64>,
@@ -49,8 +54,10 @@ pub struct AnalyzeParams {
     /// Bytes that may be used; none for 80 % of what is available.
     pub memory_limit: Option<u64>,
     /// Bytes of these that are kept for what is done with the tables, figures say.
+    #[serde(skip)]
     pub set_aside: u64,
     /// As many more for each module of the adapter that has most.
+    #[serde(skip)]
     pub set_aside_for_module: u64,
     /// The part of the adapters that is analysed; none for all.
     pub shard: Option<Shard>,

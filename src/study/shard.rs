@@ -10,6 +10,7 @@ use std::str::FromStr;
 use super::params::AnalyzeParams;
 use super::plan::{Plan, PlannedAdapter};
 use crate::checkpoint::FoundAdapter;
+use crate::terms::serde_as_text;
 
 /// Part `number` of `of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -42,6 +43,8 @@ impl fmt::Display for Shard {
         write!(f, "{}/{}", self.number, self.of)
     }
 }
+
+serde_as_text!(Shard);
 
 /// All adapters of a study, whichever of them this run analyses.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -21,11 +21,13 @@ use peft_config::peft_config;
 const PEFT_PREFIX: &str = "base_model.model.";
 
 /// The options as they were given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct MaterializeParams {
     /// The directory of the CondLoRA.
+    #[serde(serialize_with = "crate::terms::path")]
     pub condlora: PathBuf,
     /// The base model, if given.
+    #[serde(serialize_with = "crate::terms::path_if_any")]
     pub base: Option<PathBuf>,
     /// The type A and B are stored in.
     pub dtype: FloatType,
