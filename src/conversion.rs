@@ -138,6 +138,7 @@ pub(crate) fn columns_together(length: usize) -> usize {
 
 #[cfg(test)]
 mod tests {
+    use super::equation::is_reliable;
     use super::*;
     use crate::linalg::condition::{reciprocal_condition, starting_columns};
     use crate::linalg::least_squares::LeastSquares;
@@ -146,7 +147,6 @@ mod tests {
     use crate::linalg::panel::Panel;
     use crate::linalg::perturbation::noise;
     use crate::linalg::random::normal_stream;
-    use super::equation::is_reliable;
     use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
     use crate::terms::Method;
     use ndarray::{Array2, ArrayView2, array};

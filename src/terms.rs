@@ -2,8 +2,9 @@
 //!
 //! Nothing here computes or reads anything.
 
-use std::fmt;
-use std::str::FromStr;
+mod by_name;
+
+pub(crate) use by_name::{Named, named, or_auto, path, path_if_any, paths, serde_as_text};
 
 /// A matrix whose subspaces are compared across layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -20,19 +21,9 @@ pub enum MatrixKind {
     LoraB,
 }
 
-impl MatrixKind {
-    /// The name used in tables, file names and options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::B => "B",
-            Self::BA => "BA",
-            Self::LoraA => "lora_A",
-            Self::LoraB => "lora_B",
-        }
-    }
+named!(MatrixKind, "a matrix", { A = "A", B = "B", BA = "BA", LoraA = "lora_A", LoraB = "lora_B" });
 
+impl MatrixKind {
     /// Whether this is a trained factor itself rather than a conversion matrix.
     #[must_use]
     pub fn is_factor(self) -> bool {
@@ -49,16 +40,7 @@ pub enum Side {
     Right,
 }
 
-impl Side {
-    /// The name used in tables, file names and options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Left => "left",
-            Self::Right => "right",
-        }
-    }
-}
+named!(Side, "a side", { Left = "left", Right = "right" });
 
 /// A measure of similarity beyond φ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -73,20 +55,11 @@ pub enum Measure {
     Cka,
 }
 
+named!(Measure, "a measure", { CosMax = "cos_max", CosMean = "cos_mean", CosMin = "cos_min", Cka = "cka" });
+
 impl Measure {
     /// Those of principal angles.
     pub const COSINES: [Self; 3] = [Self::CosMax, Self::CosMean, Self::CosMin];
-
-    /// The name used in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::CosMax => "cos_max",
-            Self::CosMean => "cos_mean",
-            Self::CosMin => "cos_min",
-            Self::Cka => "cka",
-        }
-    }
 }
 
 /// Which equations define the conversion matrices of a module.
@@ -98,16 +71,7 @@ pub enum Convention {
     General,
 }
 
-impl Convention {
-    /// The name used in tables and options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Paper => "paper",
-            Self::General => "general",
-        }
-    }
-}
+named!(Convention, "a convention", { Paper = "paper", General = "general" });
 
 /// A matrix of an adapter's update in one layer, without W0.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -120,20 +84,9 @@ pub enum UpdateMatrix {
     Delta,
 }
 
+named!(UpdateMatrix, "a matrix of the update", { A = "A", B = "B", Delta = "delta" });
+
 impl UpdateMatrix {
-    /// All three, in table order.
-    pub const ALL: [Self; 3] = [Self::A, Self::B, Self::Delta];
-
-    /// The name used in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::A => "A",
-            Self::B => "B",
-            Self::Delta => "delta",
-        }
-    }
-
     /// The side whose singular vectors are compared.
     #[must_use]
     pub fn side(self) -> Side {
@@ -153,17 +106,7 @@ pub enum CondloraConvention {
     Eq6,
 }
 
-impl CondloraConvention {
-    /// The name used in configurations.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Paper => "paper",
-            Self::General => "general",
-            Self::Eq6 => "eq6",
-        }
-    }
-}
+named!(CondloraConvention, "a CondLoRA convention", { Paper = "paper", General = "general", Eq6 = "eq6" });
 
 /// How far a number can be trusted; the first that applies, from worst to best. One exception: where there are no such vectors (`rank`), that is
 /// said before `unreliable` and `singular`, as there is no number to trust.
@@ -185,21 +128,9 @@ pub enum Status {
     Ok,
 }
 
-impl Status {
-    /// The name used in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Skipped => "skipped",
-            Self::Zero => "zero",
-            Self::Unreliable => "unreliable",
-            Self::Singular => "singular",
-            Self::Rank => "rank",
-            Self::LowConfidence => "low_confidence",
-            Self::Ok => "ok",
-        }
-    }
+named!(Status, "a status", { Skipped = "skipped", Zero = "zero", Unreliable = "unreliable", Singular = "singular", Rank = "rank", LowConfidence = "low_confidence", Ok = "ok" });
 
+impl Status {
     /// The worse of two: the one that comes first in the order of SPEC section 3.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
@@ -218,54 +149,7 @@ pub enum Method {
     LeastSquares,
 }
 
-impl Method {
-    /// The name used in tables.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Lu => "lu",
-            Self::LuRefined => "lu_refined",
-            Self::LeastSquares => "least_squares",
-        }
-    }
-}
-
-macro_rules! text_form {
-    ($type:ty, $what:literal, [$($variant:expr),+]) => {
-        impl fmt::Display for $type {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.pad(self.name())
-            }
-        }
-        impl FromStr for $type {
-            type Err = String;
-            fn from_str(text: &str) -> Result<Self, String> {
-                let all = [$($variant),+];
-                all.into_iter().find(|v| v.name() == text).ok_or_else(|| {
-                    let names: Vec<_> = all.iter().map(|v| v.name()).collect();
-                    format!("{} must be one of {}", $what, names.join(", "))
-                })
-            }
-        }
-    };
-}
-
-text_form!(MatrixKind, "a matrix", [MatrixKind::A, MatrixKind::B, MatrixKind::BA, MatrixKind::LoraA, MatrixKind::LoraB]);
-text_form!(Side, "a side", [Side::Left, Side::Right]);
-text_form!(Measure, "a measure", [Measure::CosMax, Measure::CosMean, Measure::CosMin, Measure::Cka]);
-text_form!(Convention, "a convention", [Convention::Paper, Convention::General]);
-text_form!(UpdateMatrix, "a matrix of the update", [UpdateMatrix::A, UpdateMatrix::B, UpdateMatrix::Delta]);
-text_form!(
-    CondloraConvention,
-    "a CondLoRA convention",
-    [CondloraConvention::Paper, CondloraConvention::General, CondloraConvention::Eq6]
-);
-text_form!(Method, "a method", [Method::Lu, Method::LuRefined, Method::LeastSquares]);
-text_form!(
-    Status,
-    "a status",
-    [Status::Skipped, Status::Zero, Status::Unreliable, Status::Singular, Status::Rank, Status::LowConfidence, Status::Ok]
-);
+named!(Method, "a method", { Lu = "lu", LuRefined = "lu_refined", LeastSquares = "least_squares" });
 
 #[cfg(test)]
 mod tests {

@@ -110,5 +110,5 @@ fn only_what_is_asked_for_is_written() {
     assert_eq!(manifest["options"]["formats"], serde_json::json!(["parquet"]));
     assert_eq!(manifest["outputs"].as_object().unwrap().len(), 5);
     let refused = Run::of(analyze(["x", "--formats", "arrow"]).output().unwrap()).exits(2);
-    assert!(refused.stderr.contains("expected csv, parquet or npy"), "{}", refused.stderr);
+    assert!(refused.stderr.contains("possible values: csv, parquet, npy"), "{}", refused.stderr);
 }

@@ -485,7 +485,7 @@ fn layouts_that_cannot_be_taken_apart_are_refused_by_name() {
     split("transformer.h.0.attn.c_attn", 30, "{}").exits(5).says("30 rows and 12 columns");
     let nothing = split("model.layers.0.self_attn.q_proj", 12, "{}").exits(2);
     nothing.says("error: --split qkv: no module is a fused projection").says("the first module here is `q_proj`");
-    analyse(root, &["--split", "gate_up"]).exits(2).says("expected qkv");
+    analyse(root, &["--split", "gate_up"]).exits(2).says("possible values: qkv");
     // Without --split they are weights like any other.
     split("transformer.h.0.self_attention.query_key_value", 36, "{}");
     analyse(root, &[]).exits(0);

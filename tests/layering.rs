@@ -11,10 +11,7 @@ use regex::Regex;
 /// `checkpoint` and the mathematics do not know each other, and figures see rows only.
 const MAY_IMPORT: [(&str, &str); 22] = [
     ("main", "cli"),
-    (
-        "cli",
-        "shared_theta study inputs report results output figure verdict table checkpoint controls linalg record terms error",
-    ),
+    ("cli", "shared_theta study inputs report results output figure verdict table checkpoint controls linalg record terms error"),
     ("report", "figure verdict output table record terms error"),
     ("results", "output table record terms error"),
     ("figure", "table terms error"),

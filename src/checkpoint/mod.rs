@@ -55,7 +55,6 @@ pub use files::weights::WeightsFile;
 pub use keys::ModuleKey;
 pub use pairing::{Block, NameMap, PairedLayer, PairedModule, PairingRules, Split, base_name_warning, pair_with_base};
 
-
 #[cfg(test)]
 mod tests {
     use std::path::Path;

@@ -1,71 +1,71 @@
 //! `condlora compare`: two adapters of one base, layer by layer.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
 use clap::Args;
-use rayon::ThreadPool;
+use serde::Serialize;
 
-use super::analyze::{parse_pair, plain};
-use super::drawing::{FormatArgs, add_to_manifest};
-use super::progress::Reporter;
-use super::terminal::Terminal;
-use super::{Global, Outcome, averages};
+use super::analyze::parse_pair;
+use super::averages;
+use super::drawing::FormatArgs;
+use super::session::{Outcome, Session};
 use crate::checkpoint::NameMap;
-use crate::error::{Result, show_path};
-use crate::figure::{FigureOptions, draw_comparison};
-use crate::linalg::lapack::blas_description;
-use crate::output::{Manifest, OutputDir};
-use crate::shared_theta::{CompareConfig, CompareParams, prepare_comparison};
+use crate::error::Result;
+use crate::figure::{Dpi, FigureFormat, draw_comparison};
+use crate::output::OutputDir;
+use crate::shared_theta::{CompareParams, prepare_comparison};
 use crate::table::json::rows_json;
 use crate::table::{TableFormat, write_table};
+use crate::terms::path;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   # A LoRA and the CondLoRA trained on the same task (the paper's Table 3)
   condlora compare adapters/sst2 condlora/sst2 -o table3
-  # Two seeds, by all vectors and by the first alone
+  # Two seeds, with all vectors and with the first alone
   condlora compare runs/seed0 runs/seed1 --base models/roberta-base \\
       --modules value --ij 8,8 --ij 1,1 -o seeds")]
 pub(super) struct CompareArgs {
-    /// An adapter's directory, LoRA or CondLoRA
+    /// Adapter directory, LoRA or CondLoRA
     #[arg(value_name = "LEFT")]
     left: PathBuf,
-    /// The directory of another adapter of the same base model
+    /// Directory of another adapter of the same base model
     #[arg(value_name = "RIGHT")]
     right: PathBuf,
-    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one that both adapters name]
+    /// Base model: a directory, a weight file or index, or a name in the Hugging Face cache [default: the one that both adapters name]
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
-    /// Where a module's dotted path has FROM, the base has TO; repeatable, one after the other
+    /// Replace FROM by TO in module paths when looking for the base weight; repeat to apply several, in order
     #[arg(long, value_name = "FROM=TO", help_heading = "Adapter and base")]
     map: Vec<NameMap>,
-    /// Where compare.csv, the figures and the manifest go
+    /// Directory for compare.csv, the figures and the manifest
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
 
-    /// Only these modules, by name
+    /// Only these modules
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
     modules: Vec<String>,
-    /// Only these layers: 0-based indices and inclusive ranges (0..5,8)
+    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8
     #[arg(long, value_name = "LIST", help_heading = "What is compared")]
     layers: Option<String>,
-    /// Numbers of singular vectors, of LEFT and of RIGHT; repeatable [default: the smaller rank]
+    /// Numbers of singular vectors of LEFT and RIGHT to compare; repeatable [default: the smaller rank]
     #[arg(long, value_name = "I,J", value_parser = parse_pair, help_heading = "What is compared")]
     ij: Vec<(usize, usize)>,
     /// Read CondLoRA checkpoints by Eq. 6 as printed: B = W0ᵀ·Θ_B
     #[arg(long, help_heading = "Adapter and base")]
     eq6: bool,
 
-    /// How often a Gaussian Θ is drawn where a side is a CondLoRA
+    /// Number of Gaussian Θ drawn as the control where a side is a CondLoRA
     #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls")]
     null_draws: usize,
-    /// Seed of the draws
+    /// Seed of the random draws
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls")]
     seed: u64,
 
     #[command(flatten)]
     drawing: FormatArgs,
-    /// Replace OUT if condlora made it
+    /// Replace OUT if condlora wrote it
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
 }
@@ -87,76 +87,50 @@ impl CompareArgs {
     }
 }
 
+/// The options as they were resolved, as the manifest keeps them.
+#[derive(Serialize)]
+struct Options<'a> {
+    command: &'static str,
+    #[serde(flatten)]
+    params: &'a CompareParams,
+    #[serde(serialize_with = "path")]
+    out: &'a Path,
+    figures: &'a [FigureFormat],
+    dpi: Dpi,
+}
+
 /// Runs the command.
-pub(super) fn run(
-    args: &CompareArgs,
-    global: &Global,
-    command_line: Vec<String>,
-    pool: &ThreadPool,
-    terminal: &Terminal,
-) -> Result<Outcome> {
+pub(super) fn run(args: &CompareArgs, session: &Session) -> Result<Outcome> {
+    let (pool, terminal) = (&session.pool, &session.terminal);
     let config = args.params().check()?;
     let drawing = args.drawing.options()?;
     let prepared = prepare_comparison(config.clone())?;
     let warnings = prepared.warnings().to_vec();
-    for warning in &warnings {
-        terminal.warning(warning);
-    }
+    terminal.warnings(&warnings);
     let mut protected = prepared.input_dirs();
     protected.extend([args.left.clone(), args.right.clone()]);
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
-    let started = std::time::Instant::now();
-    let reporter = Reporter::new(global.progress, global.quiet, "layers");
-    let comparison = pool.install(|| prepared.run_with(&reporter));
-    reporter.finish();
-    let comparison = comparison?;
+    let started = Instant::now();
+    let comparison = session.compute("layers", |progress| prepared.run_with(progress))?;
     let analysis = started.elapsed();
 
-    let writing = std::time::Instant::now();
+    let writing = Instant::now();
     write_table(&mut out, &comparison.rows, &[TableFormat::Csv])?;
     for figure in pool.install(|| draw_comparison(&comparison.rows, &drawing))? {
         out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
     }
     let writing = writing.elapsed();
 
-    let mut manifest = Manifest::new(command_line);
-    manifest.options = options_json(args, &config, &drawing);
-    manifest.seed = Some(args.seed);
-    manifest.threads = pool.current_num_threads();
-    manifest.inputs = comparison.inputs.clone();
-    manifest.warnings = warnings;
-    manifest.libraries.insert("openblas".into(), blas_description());
-    for (stage, took) in [("analysis", analysis), ("tables and figures", writing)] {
-        manifest.add_timing(stage, took);
-        terminal.detail(&format!("{stage}: {:.1} ms", took.as_secs_f64() * 1e3));
-    }
+    let options =
+        Options { command: "compare", params: config.params(), out: &args.out, figures: &drawing.formats, dpi: drawing.dpi };
+    let mut manifest = session.manifest(&options, Some(args.seed), comparison.inputs.clone(), warnings);
+    session.took(&mut manifest, "analysis", analysis, "");
+    session.took(&mut manifest, "tables and figures", writing, "");
     let written = out.commit(&manifest)?;
 
     let rows = &comparison.averages;
-    let shown = terminal.data(&if global.json { rows_json(rows) } else { averages::text(rows, terminal) });
-    terminal.note(&format!("results in {}", show_path(&written)));
-    shown?;
+    let text = if session.json() { rows_json(rows) } else { averages::text(rows, terminal) };
+    session.close(&text, &[("results in", &written)])?;
     Ok(Outcome::Done)
-}
-
-/// The options as they were resolved, for the manifest.
-fn options_json(args: &CompareArgs, config: &CompareConfig, drawing: &FigureOptions) -> serde_json::Value {
-    let given = config.params();
-    let mut options = serde_json::json!({
-        "command": "compare",
-        "left": plain(&given.left),
-        "right": plain(&given.right),
-        "base": given.base.as_deref().map(plain),
-        "out": plain(&args.out),
-        "map": given.maps.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        "modules": given.modules,
-        "layers": given.layers,
-        "ij": given.ij,
-        "null_draws": given.null_draws,
-        "seed": given.seed,
-        "eq6": given.eq6,
-    });
-    add_to_manifest(&mut options, drawing, false);
-    options
 }

@@ -3,8 +3,8 @@
 use clap::Args;
 use clap_complete::Shell;
 
-use super::terminal::Terminal;
-use super::{Outcome, manual};
+use super::manual;
+use super::session::{Outcome, Session};
 use crate::error::Result;
 
 #[derive(Debug, Args)]
@@ -17,7 +17,7 @@ use crate::error::Result;
   condlora completions zsh > ~/.zfunc/_condlora   # a directory of your fpath
   condlora completions fish > ~/.config/fish/completions/condlora.fish")]
 pub(super) struct CompletionsArgs {
-    /// The shell
+    /// Shell that will read the script
     #[arg(value_name = "SHELL")]
     shell: Shell,
 }
@@ -25,9 +25,9 @@ pub(super) struct CompletionsArgs {
 /// Runs the command.
 ///
 /// # Errors
-/// Those of [`Terminal::data`].
-pub(super) fn run(args: &CompletionsArgs, terminal: &Terminal) -> Result<Outcome> {
-    terminal.data(&script(args.shell))?;
+/// Those of [`super::terminal::Terminal::data`].
+pub(super) fn run(args: &CompletionsArgs, session: &Session) -> Result<Outcome> {
+    session.terminal.data(&script(args.shell))?;
     Ok(Outcome::Done)
 }
 

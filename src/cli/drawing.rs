@@ -4,6 +4,7 @@ use std::path::PathBuf;
 
 use clap::Args;
 
+use super::choice::{any, any_or_none};
 use crate::error::{Error, Result};
 use crate::figure::{
     CellOrder, ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureOptions, draw_study_in_turn,
@@ -15,10 +16,10 @@ use crate::table::Tables;
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Output")]
 pub(super) struct FormatArgs {
-    /// Figure formats: svg, png, pdf, or none
-    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "svg,png", value_parser = parse_format)]
+    /// Figure formats, or none
+    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "svg,png", value_parser = any_or_none::<FigureFormat>())]
     figures: Vec<Option<FigureFormat>>,
-    /// Pixels to an inch of a PNG; its size in print is the same at every one
+    /// Pixels per inch of PNGs; their size in print stays the same
     #[arg(long, value_name = "N", default_value_t = Dpi::default())]
     dpi: Dpi,
 }
@@ -28,33 +29,18 @@ pub(super) struct FormatArgs {
 pub(super) struct DrawingArgs {
     #[command(flatten)]
     formats: FormatArgs,
-    /// Where the figures go [default: OUT/figures]
+    /// Directory for the figures [default: OUT/figures]
     #[arg(long, value_name = "DIR")]
     pub(super) figures_dir: Option<PathBuf>,
-    /// What heatmap colours span: 0 to 1 as in the paper, or to the largest value beside the diagonal
-    #[arg(long, value_name = "paper|data", default_value = "paper")]
+    /// Colour scale of heatmaps: 0 to 1 as in the paper, or up to the largest off-diagonal value in the data
+    #[arg(long, value_name = "SCALE", default_value = "paper", value_parser = any::<ColourScale>())]
     scale: ColourScale,
-    /// Heatmap colours: viridis, magma, or greys for print
-    #[arg(long, value_name = "MAP", default_value = "viridis")]
+    /// Colours of heatmaps; greys is for print without colour
+    #[arg(long, value_name = "MAP", default_value = "viridis", value_parser = any::<ColourMap>())]
     colours: ColourMap,
-    /// Heatmap rows and columns: by layer (adapters by name), or alike ones together, with the tree
-    #[arg(long, value_name = "layer|similarity", default_value = "layer")]
+    /// Order of heatmap rows and columns: by layer (adapters by name), or clustered by similarity, with the tree
+    #[arg(long, value_name = "ORDER", default_value = "layer", value_parser = any::<CellOrder>())]
     order: CellOrder,
-}
-
-fn parse_format(text: &str) -> Result<Option<FigureFormat>, String> {
-    if text == "none" { Ok(None) } else { text.parse().map(Some).map_err(|error| format!("{error}, or none")) }
-}
-
-/// Options of drawing as the manifest keeps them.
-pub(super) fn add_to_manifest(options: &mut serde_json::Value, drawing: &FigureOptions, heatmaps: bool) {
-    options["figures"] = drawing.formats.iter().map(|format| format.name()).collect();
-    options["dpi"] = drawing.dpi.get().into();
-    if heatmaps {
-        options["scale"] = drawing.scale.name().into();
-        options["colours"] = drawing.colours.name().into();
-        options["order"] = drawing.order.name().into();
-    }
 }
 
 impl FormatArgs {

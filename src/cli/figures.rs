@@ -3,76 +3,94 @@
 use std::path::{Component, Path, PathBuf};
 
 use clap::Args;
-use rayon::ThreadPool;
+use serde::Serialize;
 
-use super::analyze::plain;
-use super::drawing::{DrawingArgs, add_to_manifest};
+use super::drawing::DrawingArgs;
+use super::session::{Outcome, Session};
 use super::terminal::Terminal;
-use super::{Global, Outcome};
 use crate::error::{Error, Result, escape, show_path};
 use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study};
 use crate::output::{Manifest, write_files_atomically};
 use crate::table::SavedResults;
+use crate::terms::{path, path_if_any};
 
 /// Where figures go if nothing else is said.
 const FOLDER: &str = "figures";
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  # Colours that span the values beside the diagonal
+  # Colours that span the off-diagonal values
   condlora figures results --scale data
   # The paper's Figure 1 of one module, and what compare wrote
   condlora figures results --paper --modules value --figures-dir paper/
   condlora figures compared --figures svg")]
 pub(super) struct FiguresArgs {
-    /// What analyze, merge, compare or fit wrote
+    /// Output of analyze, merge, compare or fit
     #[arg(value_name = "OUT")]
     results: PathBuf,
-    /// Only these modules, by name; an overview shows these alone
+    /// Only these modules, in overviews too
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is drawn")]
     modules: Vec<String>,
-    /// Only these adapters, by name
+    /// Only these adapters
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is drawn")]
     adapters: Vec<String>,
-    /// The paper's Figure 1 and nothing else: Θ_A beside Θ_B of each module on one scale, its caption on stdout too
+    /// Only the paper's Figure 1: Θ_A and Θ_B of each module on one colour scale, with a caption on stdout
     #[arg(long, help_heading = "What is drawn")]
     paper: bool,
     #[command(flatten)]
     drawing: DrawingArgs,
 }
 
+/// The options as they were resolved, as the manifest keeps them.
+#[derive(Serialize)]
+struct Options<'a> {
+    command: &'static str,
+    #[serde(serialize_with = "path")]
+    results: &'a Path,
+    modules: &'a [String],
+    adapters: &'a [String],
+    paper: bool,
+    #[serde(serialize_with = "path_if_any")]
+    figures_dir: &'a Option<PathBuf>,
+    #[serde(flatten)]
+    drawing: &'a FigureOptions,
+}
+
 /// Runs the command.
-pub(super) fn run(
-    args: &FiguresArgs,
-    global: &Global,
-    command_line: Vec<String>,
-    pool: &ThreadPool,
-    terminal: &Terminal,
-) -> Result<Outcome> {
+pub(super) fn run(args: &FiguresArgs, session: &Session) -> Result<Outcome> {
+    let terminal = &session.terminal;
     let options = args.drawing.options()?;
     if options.formats.is_empty() {
         return Err(Error::usage("--figures none: nothing to draw"));
     }
     let results = read(args, terminal)?;
     let started = std::time::Instant::now();
-    let drawn = pool.install(|| if args.paper { draw_captioned(&results, &options) } else { draw(&results, &options) })?;
+    let drawn =
+        session.pool.install(|| if args.paper { draw_captioned(&results, &options) } else { draw(&results, &options) })?;
     let Drawn { figures, captions } = drawn;
     if figures.is_empty() {
         let what = if args.paper { "pairs of layers for Θ_A or Θ_B" } else { "anything that a figure shows" };
         return Err(Error::missing(&args.results, format!("has no table with {what}")));
     }
     terminal.detail(&format!("{} figures: {:.1} ms", figures.len(), started.elapsed().as_secs_f64() * 1e3));
-    let paths = write(args, &results, &figures, &manifest_of(args, &options, command_line))?;
-    terminal.data(&if global.json { json(&figures, &captions, &paths) } else { lines(&captions, &paths) })?;
+    let recorded = Options {
+        command: "figures",
+        results: &args.results,
+        modules: &args.modules,
+        adapters: &args.adapters,
+        paper: args.paper,
+        figures_dir: &args.drawing.figures_dir,
+        drawing: &options,
+    };
+    let paths = write(args, &results, &figures, &session.record(&recorded))?;
+    terminal.data(&if session.json() { json(&figures, &captions, &paths) } else { lines(&captions, &paths) })?;
     Ok(Outcome::Done)
 }
 
 /// The results, without what was not asked for.
 fn read(args: &FiguresArgs, terminal: &Terminal) -> Result<SavedResults> {
     let mut results = SavedResults::read(&args.results)?;
-    for warning in &results.warnings {
-        terminal.warning(warning);
-    }
+    terminal.warnings(&results.warnings);
     for (option, asked, there) in
         [("--modules", &args.modules, results.modules()), ("--adapters", &args.adapters, results.adapters())]
     {
@@ -130,20 +148,6 @@ fn draw_captioned(results: &SavedResults, options: &FigureOptions) -> Result<Dra
     Ok(drawn)
 }
 
-fn manifest_of(args: &FiguresArgs, options: &FigureOptions, command_line: Vec<String>) -> Manifest {
-    let mut manifest = Manifest::new(command_line);
-    manifest.options = serde_json::json!({
-        "command": "figures",
-        "results": plain(&args.results),
-        "modules": args.modules,
-        "adapters": args.adapters,
-        "paper": args.paper,
-        "figures_dir": args.drawing.figures_dir.as_deref().map(plain),
-    });
-    add_to_manifest(&mut manifest.options, options, true);
-    manifest
-}
-
 /// Writes the figures, and last the manifest if it answers for the folder that they are in; returns their paths.
 fn write(args: &FiguresArgs, results: &SavedResults, figures: &[DrawnFigure], run: &Manifest) -> Result<Vec<PathBuf>> {
     let dir = args.drawing.figures_dir.clone().unwrap_or_else(|| args.results.join(FOLDER));
@@ -195,7 +199,7 @@ fn lines(captions: &[Option<String>], paths: &[PathBuf]) -> String {
 fn json(figures: &[DrawnFigure], captions: &[Option<String>], paths: &[PathBuf]) -> String {
     let one = |((figure, caption), path): ((&DrawnFigure, &Option<String>), &PathBuf)| {
         serde_json::json!({
-            "file": plain(path),
+            "file": path.to_string_lossy(),
             "figure": figure.kind.name(),
             "adapter": (!figure.adapter.is_empty()).then_some(&figure.adapter),
             "module": figure.kind.module(),

@@ -1,82 +1,76 @@
 //! `condlora fit`: one shared Θ per module of a trained LoRA, written as a CondLoRA checkpoint.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::{io, time::Instant};
 
-use clap::{Args, ValueEnum};
-use rayon::ThreadPool;
+use clap::Args;
+use serde::Serialize;
 
-use super::analyze::{ConventionChoice, adapter_record, plain};
-use super::drawing::{FormatArgs, add_to_manifest};
-use super::progress::Reporter;
-use super::terminal::Terminal;
-use super::{Global, Outcome, fit_summary};
+use super::analyze::adapter_record;
+use super::choice::{auto_or, one_of};
+use super::drawing::FormatArgs;
+use super::fit_summary;
+use super::session::{Outcome, Session};
 use crate::checkpoint::{FloatType, NameMap, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
-use crate::error::{Result, escape, show_path};
-use crate::figure::{FigureContext, FigureOptions, draw_fit};
-use crate::linalg::lapack::blas_description;
-use crate::output::{Manifest, OutputDir};
+use crate::error::{Result, escape};
+use crate::figure::{Dpi, FigureContext, FigureFormat, draw_fit};
+use crate::output::OutputDir;
 use crate::shared_theta::{FitParams, prepare_fit};
 use crate::table::{TableFormat, rows_json, write_table};
-use crate::terms::Convention;
+use crate::terms::{Convention, path};
+
+/// The types that keep what was fitted.
+const KEEPING: [FloatType; 2] = [FloatType::F64, FloatType::F32];
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  # The Θ that come nearest to A and B as they are stored
+  # The Θ that fit A and B best, as they are stored
   condlora fit adapters/sst2 --base models/roberta-base -o fitted
-  # Those that come nearest to the updates B·A, whatever the basis of A and B
+  # The Θ that fit the updates B·A best, whatever the basis of A and B
   condlora fit adapters/sst2 --base models/roberta-base --delta -o by-updates")]
 pub(super) struct FitArgs {
-    /// The adapter's directory
+    /// Adapter directory
     #[arg(value_name = "ADAPTER")]
     adapter: PathBuf,
-    /// The directory of the CondLoRA checkpoint and fit.csv
+    /// Directory for the CondLoRA checkpoint, fit.csv and the figures
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
-    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the adapter names]
+    /// Base model: a directory, a weight file or index, or a name in the Hugging Face cache [default: the one the adapter names]
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
-    /// Where a module's dotted path has FROM, the base has TO; repeatable, one after the other
+    /// Replace FROM by TO in module paths when looking for the base weight; repeat to apply several, in order
     #[arg(long, value_name = "FROM=TO", help_heading = "Adapter and base")]
     map: Vec<NameMap>,
 
-    /// Fit the updates B·A, which do not know the basis of A and B, in place of A and B as stored
+    /// Fit the updates B·A, which do not depend on the basis of A and B, instead of A and B as stored
     #[arg(long, help_heading = "What is fitted")]
     delta: bool,
-    /// Only these modules, by name
+    /// Only these modules
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is fitted")]
     modules: Vec<String>,
-    /// Only these layers: 0-based indices and inclusive ranges (0..5,8)
+    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8
     #[arg(long, value_name = "LIST", help_heading = "What is fitted")]
     layers: Option<String>,
-    /// The equations: the paper's need square weights; auto uses `general` where one is not
-    #[arg(long, default_value = "auto", help_heading = "What is fitted")]
-    convention: ConventionChoice,
+    /// Equations: the paper's need square weights; auto uses general where a weight is not square
+    #[arg(long, value_name = "CONVENTION", default_value = "auto", value_parser = auto_or::<Convention>(), help_heading = "What is fitted")]
+    // By its whole path: clap reads a plain `Option` as an option that need not be given, and this one is `auto` then.
+    convention: std::option::Option<Convention>,
 
-    /// How many times Gaussian targets of the same norms are fitted too
+    /// Number of random targets with the same norms that are fitted as the control
     #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls")]
     null_draws: usize,
-    /// Seed of these and of random starts
+    /// Seed of the random targets and starts
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls")]
     seed: u64,
 
-    /// The type that Θ is stored in
-    #[arg(long, value_name = "TYPE", default_value = "F64", ignore_case = true, help_heading = "Output")]
-    dtype: Stored,
+    /// Data type in which Θ is stored
+    #[arg(long, value_name = "TYPE", default_value = "F64", value_parser = one_of(&KEEPING), ignore_case = true, help_heading = "Output")]
+    dtype: FloatType,
     #[command(flatten)]
     drawing: FormatArgs,
-    /// Replace OUT if condlora made it
+    /// Replace OUT if condlora wrote it
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
-}
-
-/// A stored type that keeps what was fitted.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Stored {
-    #[value(name = "F64")]
-    F64,
-    #[value(name = "F32")]
-    F32,
 }
 
 impl FitArgs {
@@ -88,53 +82,35 @@ impl FitArgs {
             delta: self.delta,
             modules: self.modules.clone(),
             layers: self.layers.clone(),
-            convention: self.convention.wanted(),
+            convention: self.convention,
             null_draws: self.null_draws,
             seed: self.seed,
-            dtype: match self.dtype {
-                Stored::F64 => FloatType::F64,
-                Stored::F32 => FloatType::F32,
-            },
+            dtype: self.dtype,
         }
-    }
-
-    fn options_json(&self, params: &FitParams, drawing: &FigureOptions) -> serde_json::Value {
-        let mut options = serde_json::json!({
-            "command": "fit",
-            "adapter": plain(&params.adapter),
-            "base": params.base.as_deref().map(plain),
-            "out": plain(&self.out),
-            "map": params.maps.iter().map(ToString::to_string).collect::<Vec<_>>(),
-            "delta": params.delta,
-            "modules": params.modules,
-            "layers": params.layers,
-            "convention": params.convention.map_or("auto", Convention::name),
-            "null_draws": params.null_draws,
-            "seed": params.seed,
-            "dtype": params.dtype.name(),
-        });
-        add_to_manifest(&mut options, drawing, false);
-        options
     }
 }
 
+/// The options as they were resolved, as the manifest keeps them.
+#[derive(Serialize)]
+struct Options<'a> {
+    command: &'static str,
+    #[serde(flatten)]
+    params: &'a FitParams,
+    #[serde(serialize_with = "path")]
+    out: &'a Path,
+    figures: &'a [FigureFormat],
+    dpi: Dpi,
+}
+
 /// Runs the command.
-pub(super) fn run(
-    args: &FitArgs,
-    global: &Global,
-    command_line: Vec<String>,
-    pool: &ThreadPool,
-    terminal: &Terminal,
-) -> Result<Outcome> {
+pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
+    let (pool, terminal) = (&session.pool, &session.terminal);
     let params = args.params();
     let drawing = args.drawing.options()?;
-    let options = args.options_json(&params, &drawing);
-    let config = params.check()?;
+    let config = params.clone().check()?;
     let prepared = pool.install(|| prepare_fit(config))?;
     let mut warnings = prepared.warnings().to_vec();
-    for warning in &warnings {
-        terminal.warning(warning);
-    }
+    terminal.warnings(&warnings);
     for (module, why) in prepared.skipped() {
         let line = format!("module `{}` skipped: {why}", escape(module));
         terminal.skipped(&line, None);
@@ -144,13 +120,8 @@ pub(super) fn run(
     protected.push(args.adapter.clone());
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
-    let reporter = Reporter::new(global.progress, global.quiet, "fits");
-    let fit = pool.install(|| prepared.run_with(&reporter));
-    reporter.finish();
-    let fit = fit?;
-    for warning in &fit.warnings {
-        terminal.warning(warning);
-    }
+    let fit = session.compute("fits", |progress| prepared.run_with(progress))?;
+    terminal.warnings(&fit.warnings);
     warnings.extend(fit.warnings.iter().cloned());
 
     let writing = Instant::now();
@@ -172,25 +143,17 @@ pub(super) fn run(
     })
     .map_err(|error| refused.unwrap_or(error))?;
 
-    let mut manifest = Manifest::new(command_line);
-    manifest.options = options;
-    manifest.seed = Some(args.seed);
-    manifest.threads = pool.current_num_threads();
+    let options = Options { command: "fit", params: &params, out: &args.out, figures: &drawing.formats, dpi: drawing.dpi };
+    let mut manifest = session.manifest(&options, Some(args.seed), inputs, warnings);
     manifest.adapters = vec![adapter_record(&prepared.analysed())];
-    manifest.inputs = inputs;
-    manifest.warnings = warnings;
-    manifest.libraries.insert("openblas".into(), blas_description());
-    manifest.add_timing("fit", fit.took);
-    manifest.add_timing("writing", writing.elapsed());
+    session.took(&mut manifest, "fit", fit.took, "");
+    session.took(&mut manifest, "writing", writing.elapsed(), "");
     let written = out.commit(&manifest)?;
 
     for (module, sweeps) in fit.modules.iter().filter_map(|module| Some((&module.name, module.sweeps?))) {
         terminal.detail(&format!("module `{}`: {sweeps} sweeps", escape(module)));
     }
-    terminal.detail(&format!("fit: {:.1} ms", fit.took.as_secs_f64() * 1e3));
-    let text = if global.json { rows_json(&fit.rows) } else { fit_summary::text(prepared.adapter_name(), &fit, terminal) };
-    let shown = terminal.data(&text);
-    terminal.note(&format!("CondLoRA checkpoint and fit.csv in {}", show_path(&written)));
-    shown?;
+    let text = if session.json() { rows_json(&fit.rows) } else { fit_summary::text(prepared.adapter_name(), &fit, terminal) };
+    session.close(&text, &[("CondLoRA checkpoint and fit.csv in", &written)])?;
     Ok(if prepared.skipped().is_empty() { Outcome::Done } else { Outcome::Skipped })
 }

@@ -7,8 +7,8 @@ use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table};
 
 use super::pairing::PairingArgs;
+use super::session::{Outcome, Session};
 use super::terminal::Terminal;
-use super::{Global, Outcome};
 use crate::error::{Result, escape};
 use crate::study::{InspectParams, InspectedAdapter, InspectedModule, Inspection, Parameters, inspect};
 
@@ -18,15 +18,15 @@ const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
-  # Which modules and layers, and which weights of the base they belong to
+  # Which modules and layers there are, and their weights in the base model
   condlora inspect adapters/sst2 --base models/roberta-base
-  # Of many: those that analyze would refuse, and why
+  # Of many adapters, those that analyze would refuse, and why
   condlora inspect runs/ --json | jq '.adapters[] | select(.refused)'")]
 pub(super) struct InspectArgs {
-    /// Adapter directories, LoRA files of kohya's, or directories to search for these
+    /// Adapter directories, kohya LoRA files, or directories to search for adapters
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
-    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the adapter names, if it is here]
+    /// Base model: a directory, a weight file or index, or a name in the Hugging Face cache [default: the one the adapter names, if it is on this machine]
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
     #[command(flatten)]
@@ -37,11 +37,12 @@ pub(super) struct InspectArgs {
 }
 
 /// Runs the command.
-pub(super) fn run(args: &InspectArgs, global: &Global, terminal: &Terminal) -> Result<Outcome> {
+pub(super) fn run(args: &InspectArgs, session: &Session) -> Result<Outcome> {
     let params =
         InspectParams { paths: args.paths.clone(), base: args.base.clone(), pairing: args.pairing.rules(), eq6: args.eq6 };
     let inspection = inspect(&params)?;
-    terminal.data(&if global.json { json(&inspection) } else { text(&inspection, terminal) })?;
+    let terminal = &session.terminal;
+    terminal.data(&if session.json() { json(&inspection) } else { text(&inspection, terminal) })?;
     Ok(if inspection.refused == 0 { Outcome::Done } else { Outcome::Skipped })
 }
 

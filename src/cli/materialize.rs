@@ -1,18 +1,18 @@
 //! `condlora materialize`: a LoRA adapter made of a CondLoRA, as PEFT loads it.
 
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use clap::{Args, ValueEnum};
+use clap::Args;
+use serde::Serialize;
 
-use super::analyze::plain;
-use super::progress::Reporter;
-use super::terminal::Terminal;
-use super::{Global, Outcome};
+use super::choice::any;
+use super::session::{Outcome, Session};
 use crate::checkpoint::{FloatType, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
-use crate::error::{Result, escape, show_path};
-use crate::output::{Manifest, OutputDir};
+use crate::error::{Result, escape};
+use crate::output::OutputDir;
 use crate::shared_theta::{MaterializeParams, MaterializedSize, prepare_materialization};
+use crate::terms::path;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -21,59 +21,42 @@ use crate::shared_theta::{MaterializeParams, MaterializedSize, prepare_materiali
   # In half the size
   condlora materialize condlora/sst2 --dtype BF16 -o sst2-bf16")]
 pub(super) struct MaterializeArgs {
-    /// The CondLoRA's directory
+    /// CondLoRA directory
     #[arg(value_name = "CONDLORA")]
     condlora: PathBuf,
-    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the CondLoRA names]
+    /// Base model: a directory, a weight file or index, or a name in the Hugging Face cache [default: the one the CondLoRA names]
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
-    /// The directory of the LoRA adapter that is made
+    /// Directory for the LoRA adapter
     #[arg(short, long, value_name = "OUT")]
     out: PathBuf,
-    /// The type that A and B are stored in
-    #[arg(long, value_name = "TYPE", default_value = "F32", ignore_case = true, help_heading = "Output")]
-    dtype: Stored,
+    /// Data type in which A and B are stored
+    #[arg(long, value_name = "TYPE", default_value = "F32", value_parser = any::<FloatType>(), ignore_case = true, help_heading = "Output")]
+    dtype: FloatType,
     /// Read the CondLoRA by Eq. 6 as printed: B = W0ᵀ·Θ_B
     #[arg(long, help_heading = "Adapter and base")]
     eq6: bool,
-    /// Replace OUT if condlora made it
+    /// Replace OUT if condlora wrote it
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
 }
 
-/// A stored type.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-enum Stored {
-    #[value(name = "F32")]
-    F32,
-    #[value(name = "F16")]
-    F16,
-    #[value(name = "BF16")]
-    BF16,
-    #[value(name = "F64")]
-    F64,
-}
-
-impl Stored {
-    fn float(self) -> FloatType {
-        match self {
-            Self::F32 => FloatType::F32,
-            Self::F16 => FloatType::F16,
-            Self::BF16 => FloatType::BF16,
-            Self::F64 => FloatType::F64,
-        }
-    }
+/// The options as they were resolved, as the manifest keeps them.
+#[derive(Serialize)]
+struct Options<'a> {
+    command: &'static str,
+    #[serde(flatten)]
+    params: &'a MaterializeParams,
+    #[serde(serialize_with = "path")]
+    out: &'a Path,
 }
 
 /// Runs the command.
-pub(super) fn run(args: &MaterializeArgs, global: &Global, command_line: Vec<String>, terminal: &Terminal) -> Result<Outcome> {
-    let params =
-        MaterializeParams { condlora: args.condlora.clone(), base: args.base.clone(), dtype: args.dtype.float(), eq6: args.eq6 };
+pub(super) fn run(args: &MaterializeArgs, session: &Session) -> Result<Outcome> {
+    let params = MaterializeParams { condlora: args.condlora.clone(), base: args.base.clone(), dtype: args.dtype, eq6: args.eq6 };
     let prepared = prepare_materialization(params.clone().check()?)?;
     let warnings = prepared.warnings().to_vec();
-    for warning in &warnings {
-        terminal.warning(warning);
-    }
+    session.terminal.warnings(&warnings);
     let mut protected = prepared.input_dirs();
     protected.push(args.condlora.clone());
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
@@ -81,7 +64,7 @@ pub(super) fn run(args: &MaterializeArgs, global: &Global, command_line: Vec<Str
 
     let started = std::time::Instant::now();
     out.write(CONFIG_FILE, &prepared.config_json())?;
-    let reporter = Reporter::new(global.progress, global.quiet, "layers");
+    let reporter = session.reporter("layers");
     let (mut inputs, mut failed) = (Vec::new(), None);
     let written = out.stream(WEIGHTS_FILE, |file| match prepared.write_weights(file, &mut inputs, &reporter) {
         Ok(written) => written,
@@ -96,24 +79,15 @@ pub(super) fn run(args: &MaterializeArgs, global: &Global, command_line: Vec<Str
     }
     written?;
 
-    let mut manifest = Manifest::new(command_line);
-    manifest.options = serde_json::json!({
-        "command": "materialize",
-        "condlora": plain(&args.condlora),
-        "base": args.base.as_deref().map(plain),
-        "out": plain(&args.out),
-        "dtype": params.dtype.name(),
-        "eq6": args.eq6,
-    });
+    let mut manifest = session.record(&Options { command: "materialize", params: &params, out: &args.out });
     manifest.inputs = inputs;
     manifest.warnings = warnings;
-    manifest.add_timing("materialize", started.elapsed());
+    session.took(&mut manifest, "materialize", started.elapsed(), "");
     let made = out.commit(&manifest)?;
 
     let size = prepared.size();
-    let shown = terminal.data(&if global.json { json(&size, params.dtype) } else { text(&size, params.dtype) });
-    terminal.note(&format!("LoRA adapter in {}", show_path(&made)));
-    shown?;
+    let text = if session.json() { json(&size, params.dtype) } else { text(&size, params.dtype) };
+    session.close(&text, &[("LoRA adapter in", &made)])?;
     Ok(Outcome::Done)
 }
 

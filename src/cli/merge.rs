@@ -1,23 +1,23 @@
 //! `condlora merge`: the shards of a study put together, as if one run had made them.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use clap::Args;
-use rayon::ThreadPool;
+use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
-use super::analyze::{NO_BEARING, params_of};
-use super::drawing::{DrawingArgs, add_to_manifest};
-use super::progress::Reporter;
-use super::terminal::Terminal;
-use super::{Global, Outcome, summary};
+use super::drawing::DrawingArgs;
+use super::session::{Outcome, Session};
+use super::summary;
 use crate::error::{Error, Result, escape};
+use crate::figure::FigureOptions;
 use crate::inputs::parse_bytes;
-use crate::linalg::lapack::blas_description;
-use crate::output::{Manifest, OutputDir, only_base_name};
+use crate::output::{OutputDir, only_base_name};
 use crate::record::InputRecord;
 use crate::report::{REPORT_FILE, report_html};
-use crate::study::{AnalyzeConfig, prepare_across};
+use crate::study::{AnalyzeConfig, AnalyzeParams, prepare_across};
 use crate::table::{AcrossRow, Shards, summary_json, write_study};
+use crate::terms::{path, path_if_any, paths};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -27,16 +27,16 @@ use crate::table::{AcrossRow, Shards, summary_json, write_study};
           --shard $k/3 -o parts/$k --figures none
   done
   condlora merge parts/* -o merged
-  # Also adapter by adapter: reads the adapters again
+  # Also compare across adapters, which are read again
   condlora merge parts/* --across -o across")]
 pub(super) struct MergeArgs {
-    /// What analyze --shard wrote: all shards of one study, in any order
+    /// Outputs of analyze --shard: all shards of one study, in any order
     #[arg(required = true, value_name = "SHARD")]
     shards: Vec<PathBuf>,
-    /// Where the tables, figures and manifest go
+    /// Directory for the tables, figures and manifest
     #[arg(short, long, value_name = "OUT", default_value = "condlora-results")]
     out: PathBuf,
-    /// Also compare the same layer of different adapters, from the adapters and base models that the shards were made from
+    /// Also compare each layer across adapters; reads the adapters and base models of the shards again
     #[arg(long, help_heading = "What is compared")]
     across: bool,
     /// Memory that --across may use, as in 8G [default: 80% of what is available]
@@ -44,30 +44,45 @@ pub(super) struct MergeArgs {
     memory_limit: Option<u64>,
     #[command(flatten)]
     drawing: DrawingArgs,
-    /// Replace OUT if condlora made it
+    /// Replace OUT if condlora wrote it
     #[arg(long, help_heading = "Output")]
     overwrite: bool,
 }
 
+/// The options as they were resolved, as the manifest keeps them.
+#[derive(Serialize)]
+struct Options<'a> {
+    command: &'static str,
+    #[serde(serialize_with = "paths")]
+    shards: &'a [PathBuf],
+    #[serde(serialize_with = "path")]
+    out: &'a Path,
+    across: bool,
+    memory_limit: Option<u64>,
+    #[serde(serialize_with = "path_if_any")]
+    figures_dir: &'a Option<PathBuf>,
+    #[serde(flatten)]
+    drawing: &'a FigureOptions,
+    /// Those of the shards.
+    analyze: &'a Value,
+}
+
+/// Options in which the shards of one study may differ: they change no row.
+const NO_BEARING: [&str; 11] =
+    ["out", "shard", "keep_going", "memory_limit", "figures", "figures_dir", "dpi", "scale", "colours", "order", "strict"];
+
 /// Runs the command.
-pub(super) fn run(
-    args: &MergeArgs,
-    global: &Global,
-    command_line: Vec<String>,
-    pool: &ThreadPool,
-    terminal: &Terminal,
-) -> Result<Outcome> {
+pub(super) fn run(args: &MergeArgs, session: &Session) -> Result<Outcome> {
+    let (pool, terminal) = (&session.pool, &session.terminal);
     let drawing = args.drawing.options()?;
     let started = std::time::Instant::now();
     let mut shards = Shards::read(&args.shards, &NO_BEARING)?;
-    for warning in &shards.warnings {
-        terminal.warning(warning);
-    }
+    terminal.warnings(&shards.warnings);
     let mut protected = args.shards.clone();
     protected.extend(shards.adapters.iter().flat_map(|adapter| [PathBuf::from(&adapter.path), PathBuf::from(&adapter.base)]));
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
     if args.across {
-        let (rows, read) = compare_across(args, &shards, global, pool)?;
+        let (rows, read) = compare_across(args, &shards, session)?;
         shards.tables.across = Some(rows);
         shards.inputs.extend(read);
         shards.inputs.sort();
@@ -76,25 +91,20 @@ pub(super) fn run(
     write_study(&mut out, &shards.tables, &shards.formats)?;
     let elsewhere = pool.install(|| args.drawing.draw(&shards.tables, only_base_name(&shards.adapters), &mut out))?;
 
-    let mut manifest = Manifest::new(command_line);
-    manifest.options = serde_json::json!({
-        "command": "merge",
-        "shards": args.shards.iter().map(|dir| dir.to_string_lossy()).collect::<Vec<_>>(),
-        "out": args.out.to_string_lossy(),
-        "across": args.across,
-        "memory_limit": args.memory_limit,
-        "figures_dir": args.drawing.figures_dir.as_deref().map(|dir| dir.to_string_lossy()),
-        "analyze": shards.options,
-    });
-    add_to_manifest(&mut manifest.options, &drawing, true);
-    manifest.seed = shards.seed;
-    manifest.threads = pool.current_num_threads();
-    manifest.inputs = shards.inputs;
+    let options = Options {
+        command: "merge",
+        shards: &args.shards,
+        out: &args.out,
+        across: args.across,
+        memory_limit: args.memory_limit,
+        figures_dir: &args.drawing.figures_dir,
+        drawing: &drawing,
+        analyze: &shards.options,
+    };
+    let mut manifest = session.manifest(&options, shards.seed, shards.inputs, shards.warnings);
     manifest.adapters = shards.adapters;
     manifest.skipped = shards.skipped;
     manifest.merged_from = shards.sources;
-    manifest.warnings = shards.warnings;
-    manifest.libraries.insert("openblas".into(), blas_description());
     manifest.add_timing("merge", started.elapsed());
     let outcome = if manifest.skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
     out.write(REPORT_FILE, &report_html(&shards.tables, &manifest)?)?;
@@ -102,24 +112,17 @@ pub(super) fn run(
     let written = out.commit(&manifest)?;
 
     let rows = &shards.tables.summary;
-    let shown = terminal.data(&if global.json { summary_json(rows) } else { summary::text(rows, terminal) });
-    terminal.note(&format!("results in {}", crate::error::show_path(&written)));
-    terminal.note(&format!("report: {}", crate::error::show_path(&written.join(REPORT_FILE))));
-    shown?;
+    let text = if session.json() { summary_json(rows) } else { summary::text(rows, terminal) };
+    session.close(&text, &[("results in", &written), ("report:", &written.join(REPORT_FILE))])?;
     Ok(outcome)
 }
 
 /// The rows of `across.csv` and what was read for them, which must be what the shards read.
-fn compare_across(
-    args: &MergeArgs,
-    shards: &Shards,
-    global: &Global,
-    pool: &ThreadPool,
-) -> Result<(Vec<AcrossRow>, Vec<InputRecord>)> {
+fn compare_across(args: &MergeArgs, shards: &Shards, session: &Session) -> Result<(Vec<AcrossRow>, Vec<InputRecord>)> {
     const HINT: &str =
         "merge --across reads the adapters and base models anew: run it where analyze ran, with the files as they were";
     let config = study_of(args, shards)?;
-    let prepared = pool.install(|| prepare_across(config.clone())).map_err(|error| error.with_hint(HINT))?;
+    let prepared = session.pool.install(|| prepare_across(config.clone())).map_err(|error| error.with_hint(HINT))?;
     let whole = shards.sources.first().map(|source| (source.shard.adapters, source.shard.names_blake3.as_str()));
     if whole != prepared.whole().map(|whole| (whole.adapters, whole.names_hash.as_str())) {
         let found = prepared.whole().map_or(0, |whole| whole.adapters);
@@ -127,10 +130,7 @@ fn compare_across(
         let first = config.params().paths.first().cloned().unwrap_or_default();
         return Err(Error::mismatch(&first, "adapters to compare", expected, format!("{found} of other names")).with_hint(HINT));
     }
-    let reporter = Reporter::new(global.progress, global.quiet, "base weights");
-    let study = pool.install(|| prepared.run_with(&reporter));
-    reporter.finish();
-    let study = study.map_err(|error| error.with_hint(HINT))?;
+    let study = session.compute("base weights", |progress| prepared.run_with(progress)).map_err(|error| error.with_hint(HINT))?;
     let known: std::collections::BTreeMap<(&str, Option<&str>), &str> =
         shards.inputs.iter().map(|i| ((i.file.as_str(), i.tensor.as_deref()), i.blake3.as_str())).collect();
     for input in &study.inputs {
@@ -146,8 +146,9 @@ fn compare_across(
 /// The study that the shards are parts of, as far as its adapters are compared with one another.
 fn study_of(args: &MergeArgs, shards: &Shards) -> Result<AnalyzeConfig> {
     let first = shards.sources.first().map(|source| PathBuf::from(&source.path)).unwrap_or_default();
-    let mut params = params_of(&shards.options)
-        .ok_or_else(|| Error::malformed(&first.join("manifest.json"), "options", "those of analyze", "others"))?;
+    let mut params = AnalyzeParams::deserialize(&shards.options).map_err(|error| {
+        Error::malformed(&first.join("manifest.json"), "options", "those of analyze", escape(&error.to_string()))
+    })?;
     params.across = true;
     params.measures = false;
     params.grid = Vec::new();

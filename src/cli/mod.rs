@@ -5,6 +5,7 @@
 mod aligned;
 mod analyze;
 mod averages;
+mod choice;
 mod compare;
 mod completions;
 mod digest;
@@ -19,6 +20,7 @@ mod materialize;
 mod merge;
 mod pairing;
 mod progress;
+mod session;
 mod signals;
 mod summary;
 mod terminal;
@@ -27,21 +29,12 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand};
+use clap::{FromArgMatches, Parser, Subcommand};
 
-use crate::error::{Error, Result, escape, in_words};
-use crate::inputs::{blas_cannot_start, check_address_space};
-use crate::linalg::lapack::use_one_blas_thread;
+use crate::error::Result;
+use crate::inputs::blas_cannot_start;
+use session::{Global, Outcome, Session};
 use terminal::{ColorChoice, Terminal};
-
-/// How a command ended that did not fail.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Outcome {
-    /// Everything was done.
-    Done,
-    /// Adapters were passed over, each named.
-    Skipped,
-}
 
 /// The exit code for a mistake of ours.
 const BUG: u8 = 70;
@@ -50,16 +43,17 @@ const BUG: u8 = 70;
 #[command(
     name = "condlora",
     version,
-    about = "Conversion matrices of LoRA adapters: how similar they are across layers, and how much of that is chance or the base model",
-    long_about = "Conversion matrices of LoRA adapters: how similar they are across layers, and how much of that is chance or the base model.
+    about = "Measure how similar a LoRA adapter's layers are, and how much of that is chance or comes from the base model",
+    long_about = "Measure how similar a LoRA adapter's layers are, and how much of that is chance or comes from the base model.
 
-Reproduces and goes beyond Kim et al. 2024, \"A Single Linear Layer Yields Task-Adapted Low-Rank Matrices\" (arXiv 2403.14946).",
+For each layer, condlora computes the conversion matrix Θ with W0·Θ = factor, and compares the subspaces of all pairs of layers. The method is that of \
+Kim et al. 2024, \"A Single Linear Layer Yields Task-Adapted Low-Rank Matrices\" (arXiv 2403.14946).",
     after_help = "Examples:
-  # What is there, and does it fit together?
+  # Which adapters are there, and do they fit the base model?
   condlora inspect adapters/ --base models/roberta-base
-  # How similar are the conversion matrices of its layers?
+  # How similar are the layers of an adapter?
   condlora analyze adapters/sst2 --base models/roberta-base -o results
-  # All options of a command, what it writes and how it ends
+  # All options of a command, the files it writes and its exit codes
   condlora help analyze",
     max_term_width = 100
 )]
@@ -70,83 +64,101 @@ struct Cli {
     command: Command,
 }
 
-#[derive(Debug, Args)]
-#[command(next_help_heading = "Global options")]
-struct Global {
-    /// Number of threads [default: one for each core]
-    #[arg(long, global = true, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    threads: Option<u16>,
-    /// Say what is done, and how long each stage took
-    #[arg(short, long, global = true, conflicts_with = "quiet")]
-    verbose: bool,
-    /// No warnings on stderr (they still stand in the manifest)
-    #[arg(short, long, global = true)]
-    quiet: bool,
-    /// Print JSON on stdout instead of a table
-    #[arg(long, global = true, action = ArgAction::SetTrue)]
-    json: bool,
-    /// Colour in what is printed
-    #[arg(long, global = true, value_name = "WHEN", default_value = "auto", hide_possible_values = false)]
-    color: ColorChoice,
-    /// Progress on stderr: a bar on a terminal, plain lines, or nothing
-    #[arg(long, global = true, value_name = "HOW", default_value = "auto")]
-    progress: progress::Style,
-}
-
 #[derive(Debug, Subcommand)]
 enum Command {
-    /// Solve for the conversion matrices of LoRA adapters and compare them across layers
+    /// Compute the conversion matrices of LoRA adapters and compare them across layers
     Analyze(Box<analyze::AnalyzeArgs>),
-    /// Show adapters, their pairing and what would be refused, from headers alone
+    /// Show adapters, their base weights and what analyze would refuse, reading headers only
     Inspect(Box<inspect::InspectArgs>),
-    /// Compare two adapters of one base layer by layer: A, B and the update of LoRA or CondLoRA
+    /// Compare two adapters of one base model layer by layer, LoRA or CondLoRA: A, B and the update
     Compare(Box<compare::CompareArgs>),
-    /// Fit one shared Θ per module to a trained LoRA, and say whether it does better than chance
+    /// Fit one shared Θ per module to a trained LoRA, and test whether it fits better than chance
     Fit(fit::FitArgs),
-    /// Make a LoRA adapter that PEFT loads of a CondLoRA
+    /// Turn a CondLoRA into a LoRA adapter that PEFT can load
     Materialize(materialize::MaterializeArgs),
-    /// Put the shards of a study together, as if one run had made them
+    /// Combine the shards of a study into what one run would have written
     Merge(Box<merge::MergeArgs>),
-    /// Draw figures again from the tables of results, with other options and without recomputing
+    /// Draw the figures of earlier results again, with other options and without recomputing
     Figures(figures::FiguresArgs),
-    /// Print what a shell needs to complete commands and options
+    /// Print the script with which a shell completes commands and options
     Completions(completions::CompletionsArgs),
-    /// Make man pages
+    /// Print the main man page, or write all pages into a directory
     Man(man::ManArgs),
 }
 
+impl Command {
+    fn run(&self, session: &Session) -> Result<Outcome> {
+        match self {
+            Self::Analyze(args) => analyze::run(args, session),
+            Self::Inspect(args) => inspect::run(args, session),
+            Self::Compare(args) => compare::run(args, session),
+            Self::Fit(args) => fit::run(args, session),
+            Self::Materialize(args) => materialize::run(args, session),
+            Self::Merge(args) => merge::run(args, session),
+            Self::Figures(args) => figures::run(args, session),
+            Self::Completions(args) => completions::run(args, session),
+            Self::Man(args) => man::run(args, session),
+        }
+    }
+}
+
 /// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
+///
+/// Arguments that are understood become a [`Session`], in which one command runs. Every way to end comes back here as a code, so
+/// that nothing below leaves the process in the middle of its work: a command returns, an error is printed with its hint, and a panic,
+/// which is always a mistake of ours, is caught and reported as one. Signals alone end the process elsewhere ([`signals`]).
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    // Asked first: what the program does changes the answer.
-    let hangs_at_exit = blas_cannot_start();
-    let code = answer(arguments);
-    if hangs_at_exit {
-        // Without the exit handlers, of which OpenBLAS's would wait for its threads. All that was written has been flushed.
+    // Whether OpenBLAS could start its threads under this limit on memory. Asked before anything else, because what the program
+    // takes for itself changes the answer.
+    let blas_hangs_at_exit = blas_cannot_start();
+    let arguments: Vec<OsString> = arguments.into_iter().collect();
+    let code = match parse(&arguments) {
+        Err(instead) => answer_without_a_command(&instead),
+        Ok(Cli { global, command }) => {
+            let terminal = Terminal::new(global.color, global.quiet, global.verbose);
+            let ended = caught(|| command.run(&Session::start(global, &arguments, terminal)?));
+            exit_code(ended, &terminal)
+        }
+    };
+    if blas_hangs_at_exit {
+        // OpenBLAS's exit handler would wait forever for threads that never started. All that was written has been flushed.
         signal_hook::low_level::exit(code.into());
     }
     ExitCode::from(code)
 }
 
-/// Does what the arguments ask for; gives the exit code.
-fn answer(arguments: impl IntoIterator<Item = OsString>) -> u8 {
-    let arguments: Vec<OsString> = arguments.into_iter().collect();
-    let cli = match parse(&arguments) {
-        Ok(cli) => cli,
-        Err(error) => {
-            // Help and version come this way too.
-            return match terminal::written(error.print()) {
-                Err(lost) if !error.use_stderr() => {
-                    Terminal::new(ColorChoice::Auto, false, false).error(&lost);
-                    lost.exit_code()
-                }
-                _ => u8::try_from(error.exit_code()).unwrap_or(2),
-            };
+/// The arguments, checked one by one.
+fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
+    let mut command = manual::command();
+    let matches = command.try_get_matches_from_mut(arguments)?;
+    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
+}
+
+/// Prints what is to be said instead of running a command: the help and the version, which are data on stdout, or what is wrong with
+/// the arguments.
+fn answer_without_a_command(said: &clap::Error) -> u8 {
+    match terminal::written(said.print()) {
+        Err(lost) if !said.use_stderr() => {
+            Terminal::new(ColorChoice::Auto, false, false).error(&lost);
+            lost.exit_code()
         }
-    };
-    let terminal = Terminal::new(cli.global.color, cli.global.quiet, cli.global.verbose);
+        _ => u8::try_from(said.exit_code()).unwrap_or(2),
+    }
+}
+
+/// How a command ended; the message of a panic if it did not return.
+fn caught(command: impl FnOnce() -> Result<Outcome>) -> Result<Result<Outcome>, String> {
+    // The panic is told in our own words, by `exit_code`.
     std::panic::set_hook(Box::new(|_| {}));
-    let done = catch_unwind(AssertUnwindSafe(|| execute(&cli, &arguments, &terminal)));
-    match done {
+    catch_unwind(AssertUnwindSafe(command)).map_err(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
+        text.unwrap_or("a panic without a message").to_owned()
+    })
+}
+
+/// The exit code of how a command ended, once what went wrong has been said.
+fn exit_code(ended: Result<Result<Outcome>, String>, terminal: &Terminal) -> u8 {
+    match ended {
         Ok(Ok(Outcome::Done)) => 0,
         Ok(Ok(Outcome::Skipped)) => 1,
         Ok(Err(error)) => {
@@ -154,46 +166,9 @@ fn answer(arguments: impl IntoIterator<Item = OsString>) -> u8 {
             error.exit_code()
         }
         Err(panic) => {
-            let text = panic.downcast_ref::<String>().map(String::as_str).or_else(|| panic.downcast_ref::<&str>().copied());
-            terminal.bug(text.unwrap_or("a panic without a message"));
+            terminal.bug(&panic);
             BUG
         }
-    }
-}
-
-/// The arguments, checked one by one.
-fn parse(arguments: &[OsString]) -> std::result::Result<Cli, clap::Error> {
-    let mut command = manual::command();
-    let matches = command.try_get_matches_from_mut(arguments)?;
-    Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
-}
-
-fn execute(cli: &Cli, arguments: &[OsString], terminal: &Terminal) -> Result<Outcome> {
-    let threads = cli.global.threads.map_or_else(|| std::thread::available_parallelism().map_or(1, usize::from), usize::from);
-    check_address_space(threads)?;
-    use_one_blas_thread();
-    signals::watch()?;
-    let mut pool = rayon::ThreadPoolBuilder::new().thread_name(|index| format!("condlora-{index}"));
-    if let Some(threads) = cli.global.threads {
-        pool = pool.num_threads(usize::from(threads));
-    }
-    let pool = pool.build().map_err(|error| Error::Resource {
-        what: "the threads could not be started".into(),
-        expected: "a number that the system allows".into(),
-        found: in_words(&error),
-        hint: Some("use fewer with --threads".into()),
-    })?;
-    let command_line: Vec<String> = arguments.iter().map(|a| escape(&a.to_string_lossy())).collect();
-    match &cli.command {
-        Command::Analyze(args) => analyze::run(args, &cli.global, command_line, &pool, terminal),
-        Command::Inspect(args) => inspect::run(args, &cli.global, terminal),
-        Command::Compare(args) => compare::run(args, &cli.global, command_line, &pool, terminal),
-        Command::Fit(args) => fit::run(args, &cli.global, command_line, &pool, terminal),
-        Command::Materialize(args) => materialize::run(args, &cli.global, command_line, terminal),
-        Command::Merge(args) => merge::run(args, &cli.global, command_line, &pool, terminal),
-        Command::Figures(args) => figures::run(args, &cli.global, command_line, &pool, terminal),
-        Command::Completions(args) => completions::run(args, terminal),
-        Command::Man(args) => man::run(args, terminal),
     }
 }
 

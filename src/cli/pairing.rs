@@ -2,15 +2,16 @@
 
 use clap::Args;
 
+use super::choice::any;
 use crate::checkpoint::{NameMap, PairingRules, Split};
 
 #[derive(Debug, Args)]
 pub(super) struct PairingArgs {
-    /// Where a module's dotted path has FROM, the base has TO; repeatable, one after the other
+    /// Replace FROM by TO in module paths when looking for the base weight; repeat to apply several, in order
     #[arg(long, value_name = "FROM=TO", help_heading = "Adapter and base")]
     map: Vec<NameMap>,
-    /// Take fused projections apart: c_attn becomes c_attn.q, c_attn.k and c_attn.v
-    #[arg(long, value_name = "qkv", help_heading = "Adapter and base")]
+    /// Split fused projections: c_attn into c_attn.q, c_attn.k and c_attn.v
+    #[arg(long, value_name = "PARTS", value_parser = any::<Split>(), help_heading = "Adapter and base")]
     split: Option<Split>,
 }
 

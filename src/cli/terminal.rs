@@ -4,20 +4,9 @@ use std::io::{self, IsTerminal, Write};
 use std::path::Path;
 
 use anstyle::{AnsiColor, Style};
-use clap::ValueEnum;
+pub(super) use clap::ColorChoice;
 
 use crate::error::{Error, Result, escape, in_words};
-
-/// When to use colour.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub(super) enum ColorChoice {
-    /// On a terminal, unless NO_COLOR is set
-    Auto,
-    /// Always
-    Always,
-    /// Never
-    Never,
-}
 
 /// The two output streams and how much is said on them.
 #[derive(Debug, Clone, Copy)]
@@ -116,6 +105,11 @@ impl Terminal {
         if !self.quiet {
             self.line(WARNING, "warning", text);
         }
+    }
+
+    /// Each as [`Terminal::warning`] says it.
+    pub(super) fn warnings(&self, all: &[String]) {
+        all.iter().for_each(|text| self.warning(text));
     }
 
     /// An adapter that was passed over: said also when quiet, as the exit code speaks of it.

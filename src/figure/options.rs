@@ -3,6 +3,8 @@
 use std::fmt;
 use std::str::FromStr;
 
+use crate::terms::named;
+
 /// A file format for figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FigureFormat {
@@ -15,38 +17,7 @@ pub enum FigureFormat {
     Pdf,
 }
 
-impl FigureFormat {
-    /// Those that this build draws.
-    pub const ALL: &'static [Self] = &[
-        Self::Svg,
-        Self::Png,
-        #[cfg(feature = "pdf")]
-        Self::Pdf,
-    ];
-
-    /// The name used in options, and the file name's extension.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Svg => "svg",
-            Self::Png => "png",
-            #[cfg(feature = "pdf")]
-            Self::Pdf => "pdf",
-        }
-    }
-}
-
-impl FromStr for FigureFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.iter().copied().find(|format| format.name() == text);
-        known.ok_or_else(|| match text {
-            "pdf" => "this condlora was built without the feature `pdf`".to_owned(),
-            _ => format!("a figure format must be one of {}", names(Self::ALL, |format| format.name())),
-        })
-    }
-}
+named!(FigureFormat, "a figure format", { Svg = "svg", Png = "png", Pdf = "pdf" if "pdf" });
 
 /// What a heatmap's colours span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -58,26 +29,7 @@ pub enum ColourScale {
     Data,
 }
 
-impl ColourScale {
-    /// The name used in options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Paper => "paper",
-            Self::Data => "data",
-        }
-    }
-}
-
-impl FromStr for ColourScale {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Paper, Self::Data];
-        let known = all.into_iter().find(|scale| scale.name() == text);
-        known.ok_or_else(|| format!("a colour scale must be one of {}", names(&all, |scale| scale.name())))
-    }
-}
+named!(ColourScale, "a colour scale", { Paper = "paper", Data = "data" });
 
 /// The colours of φ: 256 steps of even lightness. Signed quantities have blue to red whatever this is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -91,29 +43,7 @@ pub enum ColourMap {
     Greys,
 }
 
-impl ColourMap {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Viridis, Self::Magma, Self::Greys];
-
-    /// The name used in options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Viridis => "viridis",
-            Self::Magma => "magma",
-            Self::Greys => "greys",
-        }
-    }
-}
-
-impl FromStr for ColourMap {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let known = Self::ALL.into_iter().find(|map| map.name() == text);
-        known.ok_or_else(|| format!("a colour map must be one of {}", names(&Self::ALL, |map| map.name())))
-    }
-}
+named!(ColourMap, "a colour map", { Viridis = "viridis", Magma = "magma", Greys = "greys" });
 
 /// In which order a heatmap has its rows and columns.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
@@ -125,29 +55,10 @@ pub enum CellOrder {
     Similarity,
 }
 
-impl CellOrder {
-    /// The name used in options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Layer => "layer",
-            Self::Similarity => "similarity",
-        }
-    }
-}
-
-impl FromStr for CellOrder {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let all = [Self::Layer, Self::Similarity];
-        let known = all.into_iter().find(|order| order.name() == text);
-        known.ok_or_else(|| format!("an order must be one of {}", names(&all, |order| order.name())))
-    }
-}
+named!(CellOrder, "an order", { Layer = "layer", Similarity = "similarity" });
 
 /// Pixels to an inch of a bitmap.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, serde::Serialize)]
 pub struct Dpi(u16);
 
 impl Dpi {
@@ -189,9 +100,10 @@ impl FromStr for Dpi {
 }
 
 /// How figures are drawn.
-#[derive(Debug, Clone, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default, serde::Serialize)]
 pub struct FigureOptions {
     /// Every figure is drawn in each of these; none draws nothing.
+    #[serde(rename = "figures")]
     pub formats: Vec<FigureFormat>,
     /// The bitmaps' resolution. They have the same size in print at every one.
     pub dpi: Dpi,
@@ -203,39 +115,10 @@ pub struct FigureOptions {
     pub order: CellOrder,
 }
 
-impl fmt::Display for FigureFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl fmt::Display for ColourScale {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl fmt::Display for ColourMap {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl fmt::Display for CellOrder {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
 impl fmt::Display for Dpi {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         fmt::Display::fmt(&self.0, f)
     }
-}
-
-/// `a, b, c`.
-fn names<T: Copy>(all: &[T], name: impl Fn(T) -> &'static str) -> String {
-    all.iter().map(|one| name(*one)).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -245,15 +128,15 @@ mod tests {
     #[test]
     fn options_are_read_and_written_by_name() {
         for format in FigureFormat::ALL {
-            assert_eq!(format.to_string().parse(), Ok(*format));
+            assert_eq!(format.to_string().parse(), Ok(format));
         }
-        for scale in [ColourScale::Paper, ColourScale::Data] {
+        for scale in ColourScale::ALL {
             assert_eq!(scale.to_string().parse(), Ok(scale));
         }
         for map in ColourMap::ALL {
             assert_eq!(map.to_string().parse(), Ok(map));
         }
-        for order in [CellOrder::Layer, CellOrder::Similarity] {
+        for order in CellOrder::ALL {
             assert_eq!(order.to_string().parse(), Ok(order));
         }
         assert!("name".parse::<CellOrder>().is_err());

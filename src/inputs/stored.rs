@@ -6,9 +6,9 @@ use ndarray::{Array2, s};
 
 use super::pairing::BaseWeight;
 use crate::checkpoint::{Adapter, AdapterLayer, BaseModel, PairedLayer, RawTensor};
-use crate::record::InputRecord;
 use crate::conversion::{Equation, Target, WeightRows, factor_of, shared_equations};
 use crate::error::{Error, Result, escape};
+use crate::record::InputRecord;
 use crate::terms::CondloraConvention;
 
 /// A base weight W0 as it is stored, widened only where and when its rows are asked for; of a fused weight, the rows of one part.

@@ -13,6 +13,7 @@ mod listing;
 mod maps;
 mod provenance;
 mod text;
+#[path = "../verdict.rs"]
 mod verdict;
 
 use std::collections::BTreeSet;

@@ -19,9 +19,9 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::record::InputRecord;
 use crate::error::{Error, Result, escape};
 use crate::inputs::{Progress, default_limit};
+use crate::record::InputRecord;
 use crate::table::{AcrossRow, Tables};
 use compare::{GroupControls, compare_pass};
 use context::Context;

@@ -9,14 +9,17 @@ use crate::inputs::{Selection, check_ij};
 use crate::terms::{Convention, MatrixKind, Side};
 
 /// The options of a study. [`Self::check`] puts lists into the order of the tables and drops what is in them twice, so those of an
-/// [`AnalyzeConfig`] can differ from those given.
-#[derive(Debug, Clone)]
+/// [`AnalyzeConfig`] can differ from those given. They stand by these names in a study's manifest.
+#[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct AnalyzeParams {
     /// Adapter directories, or directories to search.
+    #[serde(serialize_with = "crate::terms::paths")]
     pub paths: Vec<PathBuf>,
     /// The base model, if given.
+    #[serde(serialize_with = "crate::terms::path_if_any")]
     pub base: Option<PathBuf>,
     /// How adapters and base are paired, where their names do not say.
+    #[serde(flatten)]
     pub pairing: PairingRules,
     /// Names of the modules wanted; empty for all.
     pub modules: Vec<String>,
@@ -29,12 +32,14 @@ pub struct AnalyzeParams {
     /// The singular vectors wanted.
     pub sides: Vec<Side>,
     /// The equations wanted; none to choose by shape.
+    #[serde(with = "crate::terms::or_auto")]
     pub convention: Option<Convention>,
     /// How often each control is drawn.
     pub null_draws: usize,
     /// The seed of the controls.
     pub seed: u64,
     /// An untrained adapter, or a directory of them.
+    #[serde(serialize_with = "crate::terms::path_if_any")]
     pub init: Option<PathBuf>,
     /// Singular values below this share of the largest count as zero.
     pub rcond: Option<f64>,

@@ -9,8 +9,8 @@ use crate::conversion::columns_together;
 use crate::error::{Error, Result};
 use crate::inputs::show_bytes;
 use crate::linalg::perturbation::SAMPLES;
-use crate::table::{AcrossRow, ConversionRow, GridRow, MeasureRow, SimilarityRow, SummaryRow};
 use crate::record::InputRecord;
+use crate::table::{AcrossRow, ConversionRow, GridRow, MeasureRow, SimilarityRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Side};
 
 /// What the program needs before it has read anything, OpenBLAS and the threads' stacks included.

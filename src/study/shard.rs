@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::checkpoint::FoundAdapter;
+use crate::terms::serde_as_text;
 
 /// Part `number` of `of`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -39,6 +40,8 @@ impl fmt::Display for Shard {
         write!(f, "{}/{}", self.number, self.of)
     }
 }
+
+serde_as_text!(Shard);
 
 /// All adapters of a study, whichever of them this run analyses.
 #[derive(Debug, Clone, PartialEq, Eq)]

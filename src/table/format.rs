@@ -1,7 +1,6 @@
 //! The formats that tables are written in.
 
-use std::fmt;
-use std::str::FromStr;
+use crate::terms::named;
 
 /// How tables are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -14,32 +13,4 @@ pub enum TableFormat {
     Npy,
 }
 
-impl TableFormat {
-    /// All of them.
-    pub const ALL: [Self; 3] = [Self::Csv, Self::Parquet, Self::Npy];
-
-    /// The name used in options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Csv => "csv",
-            Self::Parquet => "parquet",
-            Self::Npy => "npy",
-        }
-    }
-}
-
-impl fmt::Display for TableFormat {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(self.name())
-    }
-}
-
-impl FromStr for TableFormat {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let found = Self::ALL.into_iter().find(|format| format.name() == text);
-        found.ok_or_else(|| "expected csv, parquet or npy".to_owned())
-    }
-}
+named!(TableFormat, "a table format", { Csv = "csv", Parquet = "parquet", Npy = "npy" });

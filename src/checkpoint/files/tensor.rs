@@ -9,6 +9,7 @@ pub use safetensors::Dtype;
 
 use crate::error::{Error, Result, escape};
 use crate::record::InputRecord;
+use crate::terms::named;
 
 /// What a header says about one tensor.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,6 +51,8 @@ pub enum FloatType {
     F64,
 }
 
+named!(FloatType, "a stored type", { F32 = "F32", F16 = "F16", BF16 = "BF16", F64 = "F64" });
+
 impl FloatType {
     /// The float type of a dtype, or `None` for integers and for floats of 8 bits and fewer.
     #[must_use]
@@ -60,17 +63,6 @@ impl FloatType {
             Dtype::BF16 => Some(Self::BF16),
             Dtype::F64 => Some(Self::F64),
             _ => None,
-        }
-    }
-
-    /// The name the format uses.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::F32 => "F32",
-            Self::F16 => "F16",
-            Self::BF16 => "BF16",
-            Self::F64 => "F64",
         }
     }
 

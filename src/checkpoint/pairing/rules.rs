@@ -3,11 +3,13 @@
 use std::str::FromStr;
 
 use crate::error::{Error, Result, escape};
+use crate::terms::{named, serde_as_text};
 
 /// How adapters are paired with their base, as far as it was asked for.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PairingRules {
     /// Renamings, each applied to what the one before it gave.
+    #[serde(rename = "map")]
     pub maps: Vec<NameMap>,
     /// Which fused projections are split.
     pub split: Option<Split>,
@@ -20,23 +22,7 @@ pub enum Split {
     Qkv,
 }
 
-impl Split {
-    /// The name used in options.
-    #[must_use]
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Qkv => "qkv",
-        }
-    }
-}
-
-impl FromStr for Split {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "qkv" { Ok(Self::Qkv) } else { Err("expected qkv".to_owned()) }
-    }
-}
+named!(Split, "what is split", { Qkv = "qkv" });
 
 /// A renaming of module paths: the first occurrence of the dotted segments `from` becomes `to`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -66,6 +52,8 @@ impl std::fmt::Display for NameMap {
         write!(f, "{}={}", self.from.join("."), self.to.join("."))
     }
 }
+
+serde_as_text!(NameMap);
 
 impl NameMap {
     /// The path renamed, if `from` occurs in it.

@@ -2,35 +2,35 @@
 
 use std::path::PathBuf;
 
-use clap::builder::{PossibleValuesParser, TypedValueParser};
-use clap::{Args, ValueEnum};
+use clap::Args;
 
+use crate::cli::choice::{any, auto_or};
 use crate::cli::drawing::DrawingArgs;
 use crate::cli::pairing::PairingArgs;
 use crate::inputs::parse_bytes;
 use crate::study::{AnalyzeParams, Shard};
 use crate::table::TableFormat;
-use crate::terms::{Convention, MatrixKind, Side};
+use crate::terms::{Convention, MatrixKind, Side, named};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
   # One adapter, on the base model that it names
   condlora analyze adapters/sst2
-  # All adapters below a folder, beside what they were before training
+  # All adapters in a folder, compared with their state before training
   condlora analyze runs/ --base models/roberta-base --init init/ -o results
-  # One module, by more numbers of vectors and from both sides
+  # One module, with two numbers of vectors and on both sides
   condlora analyze adapters/sst2 --base models/roberta-base --modules value \\
       --ij 8,8 --ij 4,8 --side both -o value
   # The numbers as JSON, without figures
   condlora analyze adapters/sst2 --json --figures none -o numbers > summary.json")]
 pub(in crate::cli) struct AnalyzeArgs {
-    /// Adapter directories, LoRA files of kohya's, or directories to search for these
+    /// Adapter directories, kohya LoRA files, or directories to search for adapters
     #[arg(required = true, value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
-    /// Base model: its directory, its weight file or index, or its name in the Hugging Face cache [default: the one the adapter names]
+    /// Base model: a directory, a weight file or index, or a name in the Hugging Face cache [default: the one the adapter names]
     #[arg(long, value_name = "DIR|FILE|HUB_ID")]
     base: Option<PathBuf>,
-    /// Where the tables, figures and manifest go
+    /// Directory for the tables, figures and manifest
     #[arg(short, long, value_name = "OUT", default_value = "condlora-results")]
     pub(super) out: PathBuf,
 
@@ -40,101 +40,80 @@ pub(in crate::cli) struct AnalyzeArgs {
     #[arg(long, help_heading = "Adapter and base")]
     eq6: bool,
 
-    /// Only these modules, by name
+    /// Only these modules
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
     modules: Vec<String>,
-    /// Only these layers: 0-based indices and inclusive ranges (0..5,8)
+    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8
     #[arg(long, value_name = "LIST", help_heading = "What is compared")]
     layers: Option<String>,
     /// Conversion matrices A, B and BA, or the factors lora_A and lora_B themselves
-    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "A,B,BA", value_parser = matrix_names(), help_heading = "What is compared")]
+    #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "A,B,BA", value_parser = any::<MatrixKind>(), help_heading = "What is compared")]
     matrices: Vec<MatrixKind>,
-    /// Numbers of singular vectors; repeatable [default: r,r with the module's smallest rank]
+    /// Numbers of singular vectors to compare; repeatable [default: r,r with the module's smallest rank]
     #[arg(long, value_name = "I,J", value_parser = parse_pair, help_heading = "What is compared")]
     ij: Vec<(usize, usize)>,
-    /// Which singular vectors
-    #[arg(long, default_value = "left", help_heading = "What is compared")]
+    /// Which singular vectors to compare
+    #[arg(long, value_name = "SIDE", default_value = "left", value_parser = any::<Sides>(), help_heading = "What is compared")]
     side: Sides,
-    /// The equations: the paper's need square weights; auto uses `general` where one is not
-    #[arg(long, default_value = "auto", help_heading = "What is compared")]
-    convention: ConventionChoice,
-    /// Also compare the same layer of different adapters: across.csv and its heatmaps
+    /// Equations: the paper's need square weights; auto uses general where a weight is not square
+    #[arg(long, value_name = "CONVENTION", default_value = "auto", value_parser = auto_or::<Convention>(), help_heading = "What is compared")]
+    // By its whole path: clap reads a plain `Option` as an option that need not be given, and this one is `auto` then.
+    convention: std::option::Option<Convention>,
+    /// Also compare each layer across adapters: across.csv and its heatmaps
     #[arg(long, help_heading = "What is compared")]
     across: bool,
-    /// Also measure by principal angles and CKA: measures.csv
+    /// Also compute principal angles and CKA: measures.csv
     #[arg(long, help_heading = "What is compared")]
     measures: bool,
-    /// Also compare two layers by every number of vectors up to their ranks: grid.csv and its figure; repeatable
+    /// Also compare layers A and B for all numbers of vectors up to their ranks: grid.csv and its figure; repeatable
     #[arg(long, value_name = "A,B", value_parser = parse_layers, help_heading = "What is compared")]
     grid: Vec<(u32, u32)>,
 
-    /// How often each control is drawn
+    /// Number of random draws for each control
     #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls and numerics")]
     null_draws: usize,
-    /// Seed of the controls
+    /// Seed of the random draws
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls and numerics")]
     pub(super) seed: u64,
-    /// An untrained adapter for the init control, or a directory with one for each adapter's name
+    /// Untrained adapter for the init control, or a directory that has one for each adapter under its name
     #[arg(long, value_name = "DIR", help_heading = "Controls and numerics")]
     init: Option<PathBuf>,
-    /// Solve by SVD and take singular values of W0 below X times the largest for zero
+    /// Solve by SVD, treating singular values of W0 below X times the largest as zero
     #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Controls and numerics")]
     rcond: Option<f64>,
 
-    /// Memory that may be used, as in 8G; more adapters at a time are quicker [default: 80% of what is available]
+    /// Memory that may be used, as in 8G; with more, more adapters are analysed at once [default: 80% of what is available]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Running")]
     memory_limit: Option<u64>,
-    /// Pass over adapters that cannot be analysed, name each, and exit with 1
+    /// Skip adapters that cannot be analysed, name them, and exit with code 1
     #[arg(long, help_heading = "Running")]
     keep_going: bool,
-    /// Only every N-th adapter, from the K-th on: one of N runs, on as many machines, for condlora merge
+    /// Analyse shard K of N (every N-th adapter); combine the shards with `condlora merge`
     #[arg(long, value_name = "K/N", help_heading = "Running")]
     shard: Option<Shard>,
 
-    /// Table formats: csv, parquet, and npy for the φ matrices
-    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "csv", help_heading = "Output")]
+    /// Table formats; npy holds the φ matrices
+    #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "csv", value_parser = any::<TableFormat>(), help_heading = "Output")]
     formats: Vec<TableFormat>,
     #[command(flatten)]
     pub(super) drawing: DrawingArgs,
-    /// Replace OUT if condlora made it
+    /// Replace OUT if condlora wrote it
     #[arg(long, help_heading = "Output")]
     pub(super) overwrite: bool,
-    /// Write nothing and exit with 6 unless every status is ok
+    /// Write nothing and exit with code 6 unless every status is ok
     #[arg(long, help_heading = "Output")]
     pub(super) strict: bool,
 }
 
 /// Which sides to compare.
-#[derive(Debug, Clone, Copy, ValueEnum)]
+#[derive(Debug, Clone, Copy)]
 enum Sides {
     Left,
     Right,
     Both,
 }
 
-/// Which equations to use.
-#[derive(Debug, Clone, Copy, ValueEnum)]
-pub(in crate::cli) enum ConventionChoice {
-    Auto,
-    Paper,
-    General,
-}
-
-impl ConventionChoice {
-    /// The convention asked for; none to choose by shape.
-    pub(in crate::cli) fn wanted(self) -> Option<Convention> {
-        match self {
-            Self::Auto => None,
-            Self::Paper => Some(Convention::Paper),
-            Self::General => Some(Convention::General),
-        }
-    }
-}
-
-/// The matrices by name; completion knows them too.
-fn matrix_names() -> impl TypedValueParser<Value = MatrixKind> {
-    PossibleValuesParser::new(["A", "B", "BA", "lora_A", "lora_B"]).try_map(|name| name.parse::<MatrixKind>())
-}
+named!(Sides, "a side", { Left = "left", Right = "right", Both = "both" });
 
 pub(in crate::cli) fn parse_pair(text: &str) -> Result<(usize, usize), String> {
     let wrong = || "expected two numbers, as in 8,8".to_owned();
@@ -164,7 +143,7 @@ impl AnalyzeArgs {
                 Sides::Right => vec![Side::Right],
                 Sides::Both => vec![Side::Left, Side::Right],
             },
-            convention: self.convention.wanted(),
+            convention: self.convention,
             null_draws: self.null_draws,
             seed: self.seed,
             init: self.init.clone(),

@@ -1,44 +1,59 @@
 //! `condlora analyze`: the study, its tables and its figures.
 
 mod args;
-mod options;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
 
-use rayon::ThreadPool;
+use serde::Serialize;
 
-pub(super) use self::args::{AnalyzeArgs, ConventionChoice, parse_pair};
-use self::options::options_json;
-pub(super) use self::options::{NO_BEARING, params_of, plain};
-use super::progress::Reporter;
+pub(super) use self::args::{AnalyzeArgs, parse_pair};
+use super::session::Outcome;
+use super::session::Session;
+use super::summary;
 use super::terminal::Terminal;
-use super::{Global, Outcome, summary};
 use crate::error::{Error, Result};
-use crate::linalg::lapack::blas_description;
-use crate::output::{AdapterRecord, Manifest, OutputDir, ShardRecord, only_base_name};
+use crate::figure::FigureOptions;
+use crate::output::{AdapterRecord, OutputDir, ShardRecord, only_base_name};
 use crate::report::{REPORT_FILE, report_html};
-use crate::study::{Analysed, Division, Prepared, Shard, Study, Whole, prepare};
+use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Whole, prepare};
 use crate::table::{TableFormat, Tables, summary_json, write_study};
-use crate::terms::Status;
+use crate::terms::{Status, path, path_if_any};
+
+/// The options as they were resolved, as the manifest keeps them. `merge` reads those of the study again.
+#[derive(Serialize)]
+struct Options<'a> {
+    command: &'static str,
+    #[serde(flatten)]
+    params: &'a AnalyzeParams,
+    #[serde(serialize_with = "path")]
+    out: &'a Path,
+    formats: Vec<TableFormat>,
+    #[serde(serialize_with = "path_if_any")]
+    figures_dir: &'a Option<PathBuf>,
+    #[serde(flatten)]
+    drawing: &'a FigureOptions,
+    strict: bool,
+}
+
+impl<'a> Options<'a> {
+    fn new(args: &'a AnalyzeArgs, params: &'a AnalyzeParams, drawing: &'a FigureOptions) -> Self {
+        let (formats, figures_dir) = (args.table_formats(), &args.drawing.figures_dir);
+        Self { command: "analyze", params, out: &args.out, formats, figures_dir, drawing, strict: args.strict }
+    }
+}
 
 /// Runs the command.
-pub(super) fn run(
-    args: &AnalyzeArgs,
-    global: &Global,
-    command_line: Vec<String>,
-    pool: &ThreadPool,
-    terminal: &Terminal,
-) -> Result<Outcome> {
+pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
+    let (pool, terminal) = (&session.pool, &session.terminal);
+    let drawing = args.drawing.options()?;
     let config = args.params().check()?;
-    let options = options_json(args, config.params())?;
     if let (Some(shard), [TableFormat::Npy]) = (config.params().shard, &args.table_formats()[..]) {
         return Err(Error::usage(format!("--shard {shard} with --formats npy alone: shards are merged from csv or parquet")));
     }
     let prepared = pool.install(|| prepare(config.clone()))?;
     let mut warnings = prepared.warnings();
-    for warning in &warnings {
-        terminal.warning(warning);
-    }
+    terminal.warnings(&warnings);
     let shard = config.params().shard.zip(prepared.whole()).map(|(shard, whole)| shard_record(shard, whole));
     let mut passed_over = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
@@ -51,55 +66,42 @@ pub(super) fn run(
     protected.extend(args.paths.iter().cloned());
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
-    let reporter = Reporter::new(global.progress, global.quiet, "base weights");
-    let study = pool.install(|| prepared.run_with(&reporter));
-    reporter.finish();
-    let study = study?;
+    let study = session.compute("base weights", |progress| prepared.run_with(progress))?;
     skipped.extend(say_skipped(&study.skipped, terminal));
     passed_over.extend(study.skipped.iter().cloned());
     if args.strict {
         refuse_doubt(&study.tables, &args.out)?;
     }
 
-    let writing = std::time::Instant::now();
+    let writing = Instant::now();
     write_study(&mut out, &study.tables, &args.table_formats())?;
     let adapters: Vec<AdapterRecord> = study.adapters.iter().map(adapter_record).collect();
     let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&adapters), &mut out))?;
-    let drawing = writing.elapsed();
+    let writing = writing.elapsed();
 
-    let mut manifest = Manifest::new(command_line);
-    manifest.options = options;
-    manifest.seed = Some(args.seed);
-    manifest.threads = pool.current_num_threads();
+    let outcome = if skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
+    warnings.append(&mut skipped);
+    let options = Options::new(args, config.params(), &drawing);
+    let mut manifest = session.manifest(&options, Some(args.seed), study.inputs.clone(), warnings);
     manifest.shard = shard;
     manifest.adapters = adapters;
     manifest.skipped = passed_over.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
-    manifest.inputs = study.inputs.clone();
     manifest.bytes_read = Some(study.bytes_read);
-    let outcome = if skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
-    warnings.append(&mut skipped);
-    manifest.warnings = warnings;
-    manifest.libraries.insert("openblas".into(), blas_description());
     for (stage, took) in &study.timings {
-        manifest.add_timing(*stage, *took);
+        let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
+        session.took(&mut manifest, stage, *took, scope);
     }
-    manifest.add_timing("tables and figures", drawing);
-    let reporting = std::time::Instant::now();
+    session.took(&mut manifest, "tables and figures", writing, "");
+    let reporting = Instant::now();
     out.write(REPORT_FILE, &report_html(&study.tables, &manifest)?)?;
-    manifest.add_timing("report", reporting.elapsed());
+    session.took(&mut manifest, "report", reporting.elapsed(), "");
     elsewhere.write()?;
     let written = out.commit(&manifest)?;
 
-    let shown = show(&study, global.json, terminal);
-    for (stage, took) in &study.timings {
-        let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
-        terminal.detail(&format!("{stage}: {:.1} ms{scope}", took.as_secs_f64() * 1e3));
-    }
-    terminal.detail(&format!("tables and figures: {:.1} ms", drawing.as_secs_f64() * 1e3));
     terminal.detail(&format!("weight files: {} bytes read of {}", study.bytes_read, study.bytes_held));
-    terminal.note(&format!("results in {}", crate::error::show_path(&written)));
-    terminal.note(&format!("report: {}", crate::error::show_path(&written.join(REPORT_FILE))));
-    shown?;
+    let rows = &study.tables.summary;
+    let text = if session.json() { summary_json(rows) } else { summary::text(rows, terminal) };
+    session.close(&text, &[("results in", &written), ("report:", &written.join(REPORT_FILE))])?;
     Ok(outcome)
 }
 
@@ -125,11 +127,6 @@ pub(super) fn adapter_record(analysed: &Analysed) -> AdapterRecord {
 
 fn shard_record(shard: Shard, whole: &Whole) -> ShardRecord {
     ShardRecord { number: shard.number, of: shard.of, adapters: whole.adapters, names_blake3: whole.names_hash.clone() }
-}
-
-fn show(study: &Study, json: bool, terminal: &Terminal) -> Result<()> {
-    let rows = &study.tables.summary;
-    terminal.data(&if json { summary_json(rows) } else { summary::text(rows, terminal) })
 }
 
 /// `--strict`: a base weight that the adapter's initialisation rewrote is not the one that was trained on.
@@ -168,5 +165,34 @@ fn refuse_doubt(tables: &Tables, out: &Path) -> Result<()> {
             format!("{status} ({} rows are not ok)", all.len()),
         )
         .with_hint("nothing was written; run without --strict to see the rows")),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::*;
+
+    #[derive(Debug, Parser)]
+    struct Line {
+        #[command(flatten)]
+        analyze: AnalyzeArgs,
+    }
+
+    #[test]
+    fn options_come_back_from_the_manifest() {
+        let every = "analyze a b/c --base base --map a.b=c --map d= --split qkv -o out --modules query,value --layers 0..5,8 --matrices BA,lora_A --ij 8,8 --ij 1,2 \
+                     --side both --convention general --null-draws 3 --seed 18446744073709551615 --init i --rcond 1e-9 --eq6 --measures --grid 0,5 --grid 3,3 --keep-going \
+                     --memory-limit 8G --shard 2/3";
+        for line in ["analyze x", "analyze x --across", every] {
+            let args = Line::parse_from(line.split_whitespace()).analyze;
+            let given = args.params().check().unwrap().params().clone();
+            let text = serde_json::to_string(&Options::new(&args, &given, &FigureOptions::default())).unwrap();
+            let back: AnalyzeParams = serde_json::from_str(&text).unwrap();
+            assert_eq!(format!("{back:?}"), format!("{given:?}"));
+        }
+        assert!(serde_json::from_str::<AnalyzeParams>("null").is_err());
+        assert!(serde_json::from_str::<AnalyzeParams>(r#"{"paths": ["x"], "matrices": ["C"]}"#).is_err());
     }
 }

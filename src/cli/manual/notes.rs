@@ -1,35 +1,35 @@
-//! How commands end, what they write and what they heed.
+//! How commands end, what they write and which environment variables they read.
 
 /// A term and what it means.
 pub(super) type Entry = (&'static str, &'static str);
 
-/// What the program heeds beside its arguments.
+/// The environment variables that the program reads.
 pub(super) const ENVIRONMENT: [Entry; 6] = [
-    ("HF_HUB_CACHE", "the Hugging Face cache: base models by name"),
-    ("HF_HOME", "its parent, where HF_HUB_CACHE is unset"),
-    ("XDG_CACHE_HOME", "that one's parent, where HF_HOME is unset [~/.cache]"),
-    ("NO_COLOR", "if not empty, no colour unless --color always"),
+    ("HF_HUB_CACHE", "the Hugging Face cache, where base models are looked up by name"),
+    ("HF_HOME", "its parent directory, used if HF_HUB_CACHE is not set"),
+    ("XDG_CACHE_HOME", "the parent of that one, used if HF_HOME is not set [~/.cache]"),
+    ("NO_COLOR", "no colour if set and not empty, unless --color always"),
     ("TERM", "no colour if it is dumb"),
-    ("RAYON_NUM_THREADS", "number of threads, where --threads is not given"),
+    ("RAYON_NUM_THREADS", "number of threads, if --threads is not given"),
 ];
 
 const MANIFEST: Entry = ("manifest.json", "versions, options, seed, hashes, timings");
-const DONE: Entry = ("0", "done");
-const USAGE: Entry = ("2", "wrong usage");
+const FINISHED: Entry = ("0", "finished");
+const USAGE: Entry = ("2", "the command line is wrong");
 const OUTPUT: Entry = ("7", "the output cannot be written, or exists without --overwrite");
 const BUG: Entry = ("70", "a bug in condlora");
 
-/// How a command can end (SPEC section 4); all there is for one that is not known here.
+/// How a command can end (SPEC section 4); for the program itself, all that there is.
 pub(super) fn exit_codes(command: &str) -> Vec<Entry> {
     let skipped = match command {
-        "analyze" => Some("done, but adapters were passed over (--keep-going), each named"),
-        "inspect" => Some("done, and analyze would refuse an adapter"),
-        "fit" => Some("done, but modules were passed over, each named"),
-        "merge" => Some("done, but the shards had passed adapters over, each named"),
+        "analyze" => Some("finished, but adapters were skipped (--keep-going; each is named)"),
+        "inspect" => Some("finished, and analyze would refuse an adapter"),
+        "fit" => Some("finished, but modules were skipped (each is named)"),
+        "merge" => Some("finished, but the shards had skipped adapters (each is named)"),
         "compare" | "materialize" | "figures" => None,
-        "completions" => return vec![DONE, USAGE],
-        "man" => return vec![DONE, USAGE, ("7", "a page cannot be written")],
-        _ => Some("done, with something passed over that is named"),
+        "completions" => return vec![FINISHED, USAGE],
+        "man" => return vec![FINISHED, USAGE, ("7", "a page cannot be written")],
+        _ => Some("finished, but adapters or modules were skipped (each is named)"),
     };
     let numerical = match command {
         "analyze" | "condlora" => Some("refused on numerical grounds: NaN or Inf in a weight, or --strict"),
@@ -38,55 +38,60 @@ pub(super) fn exit_codes(command: &str) -> Vec<Entry> {
     };
     let writes = command != "inspect";
     [
-        Some(DONE),
+        Some(FINISHED),
         skipped.map(|meaning| ("1", meaning)),
         Some(USAGE),
-        Some(("3", "an input is missing or unreadable")),
+        Some(("3", "an input is missing or cannot be read")),
         Some(("4", "an input file is malformed")),
         Some(("5", "inputs do not fit together, or use something unsupported")),
         numerical.map(|meaning| ("6", meaning)),
         writes.then_some(OUTPUT),
         Some(("8", "a resource limit would be exceeded")),
         Some(BUG),
-        Some(("130, 143", "interrupted (SIGINT, SIGTERM): nothing half-written is left")),
+        Some(("130, 143", "interrupted (SIGINT, SIGTERM); no partial output is left")),
     ]
     .into_iter()
     .flatten()
     .collect()
 }
 
-/// What is in a command's output directory.
+/// What is in a command's output directory. `tests/manual.rs` holds each list against what the command writes.
 pub(super) fn files(command: &str) -> Vec<Entry> {
     match command {
         "analyze" => vec![
             ("report.html", "the study on one page: verdicts, tables, heatmaps"),
-            ("summary.csv", "means over pairs of layers, with controls: as printed"),
+            ("summary.csv", "mean φ over pairs of layers, with controls, as printed"),
             ("similarity.csv", "φ of every pair of layers, its bound, controls, status"),
             ("conversion.csv", "every layer: shapes, rank, condition of W0, residuals"),
             ("spectrum.csv", "singular values of the conversion matrices"),
-            ("across.csv", "with --across: φ of the same layer of different adapters"),
+            ("across.csv", "with --across: φ of each layer across adapters"),
             ("measures.csv", "with --measures: principal angles and CKA"),
-            ("grid.csv", "with --grid: φ of two layers by every number of vectors"),
-            ("training.csv", "the training log beside an adapter, where there is one"),
-            ("matrices/", "φ as a matrix, one file each"),
+            ("grid.csv", "with --grid: φ of two layers for all numbers of vectors"),
+            ("training.csv", "the training logs that lie beside adapters"),
+            ("matrices/", "φ as a matrix, one file for each module and matrix"),
+            ("*.parquet", "with --formats parquet: the tables"),
+            ("npy/", "with --formats npy: the φ matrices, for NumPy"),
             ("figures/", "heatmaps and an overview for each adapter"),
             MANIFEST,
         ],
-        "merge" => vec![("all of analyze's", "byte for byte as one run gives them, but for manifest.json")],
-        "compare" => vec![
-            ("compare.csv", "φ of every layer, with its control"),
-            ("figures/", "φ by layer, a picture for each module"),
-            MANIFEST,
-        ],
+        "merge" => vec![("as analyze", "the same bytes as from one run, except manifest.json")],
+        "compare" => {
+            vec![("compare.csv", "φ of every layer, with its control"), ("figures/", "φ by layer, one for each module"), MANIFEST]
+        }
         "fit" => vec![
             ("adapter_model.safetensors", "Θ_A and Θ_B of each module"),
             ("adapter_config.json", "as the authors' code writes it for a CondLoRA"),
-            ("fit.csv", "what Θ leaves of each layer and of all; by chance"),
+            ("fit.csv", "residuals by layer and in all, beside those of chance"),
+            ("figures/", "residuals by layer, one for each module"),
             MANIFEST,
         ],
         "materialize" => {
             vec![("adapter_model.safetensors", "A and B of each layer"), ("adapter_config.json", "for PEFT"), MANIFEST]
         }
+        "figures" => vec![
+            ("figures/", "the figures, if --figures-dir does not name another place"),
+            ("manifest.json", "of the results, with the new figures' hashes"),
+        ],
         _ => Vec::new(),
     }
 }

@@ -8,12 +8,12 @@ use super::matching::{LayerPair, ModulePair};
 use super::params::CompareConfig;
 use super::vectors::UpdateVectors;
 use crate::checkpoint::{BaseModel, FactorSource};
-use crate::record::InputRecord;
 use crate::controls::{Control, Factor, draw};
 use crate::conversion::{Equation, WeightRows, columns_together, factor_of, shared_equations};
 use crate::error::Result;
 use crate::inputs::{BaseWeight, FactorPair, OpenedAdapter, StoredWeight};
 use crate::layer_matrix::{PairValue, cell_status, has_phi};
+use crate::record::InputRecord;
 use crate::similarity::{AllPairs, expected_by_chance};
 use crate::terms::{CondloraConvention, Side, Status, UpdateMatrix};
 

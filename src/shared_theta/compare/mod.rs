@@ -14,9 +14,9 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use crate::checkpoint::{Adapter, BaseModel, PairingRules, adapter_names};
-use crate::record::InputRecord;
 use crate::error::{Error, Result, show_path};
 use crate::inputs::{OpenedAdapter, Opener, Progress, module_paths};
+use crate::record::InputRecord;
 use crate::table::{CompareAverageRow, CompareRow};
 use layer::compare_layer;
 use matching::{ModulePair, match_modules};

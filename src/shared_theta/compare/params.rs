@@ -7,15 +7,19 @@ use crate::error::Result;
 use crate::inputs::{Selection, check_ij};
 
 /// The options of a comparison as they were given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct CompareParams {
     /// The directory of one adapter.
+    #[serde(serialize_with = "crate::terms::path")]
     pub left: PathBuf,
     /// The directory of the other.
+    #[serde(serialize_with = "crate::terms::path")]
     pub right: PathBuf,
     /// The base model, if given.
+    #[serde(serialize_with = "crate::terms::path_if_any")]
     pub base: Option<PathBuf>,
     /// Renamings of module paths, where an adapter and the base name them otherwise.
+    #[serde(rename = "map")]
     pub maps: Vec<NameMap>,
     /// Names of the modules wanted; empty for all.
     pub modules: Vec<String>,

@@ -9,8 +9,8 @@ use super::fitted::{Fit, FittedModule};
 use crate::checkpoint::config::CONDITIONAL;
 use crate::checkpoint::keys::{TensorKey, parse_tensor_name};
 use crate::checkpoint::{SafetensorsWriter, TensorSpec};
-use crate::record::InputRecord;
 use crate::error::Result;
+use crate::record::InputRecord;
 use crate::terms::Convention;
 
 /// What every name that belongs to an update has in it, whatever the kind of adapter.

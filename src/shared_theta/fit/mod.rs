@@ -22,9 +22,9 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::record::InputRecord;
 use crate::error::{Error, Result};
 use crate::inputs::{Progress, default_limit, show_bytes};
+use crate::record::InputRecord;
 use crate::study::Analysed;
 pub use fitted::{Fit, FittedModule};
 use memory::bytes_for;

@@ -11,11 +11,11 @@ use super::opening::{Fittable, Opened};
 use super::params::FitParams;
 use super::score::{Scores, Squares};
 use super::starts::{Leading, starts};
-use crate::record::InputRecord;
 use crate::controls::Factor;
 use crate::error::{Result, escape};
 use crate::inputs::{BaseWeight, FactorPair, Progress, StoredWeight};
 use crate::linalg::subspace::ThinQr;
+use crate::record::InputRecord;
 use crate::table::FitRow;
 use crate::terms::{Convention, Status, UpdateMatrix};
 

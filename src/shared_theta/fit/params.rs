@@ -8,13 +8,16 @@ use crate::inputs::Selection;
 use crate::terms::Convention;
 
 /// What a fit is asked to do, as given.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct FitParams {
     /// The adapter's directory.
+    #[serde(serialize_with = "crate::terms::path")]
     pub adapter: PathBuf,
     /// The base model, if given.
+    #[serde(serialize_with = "crate::terms::path_if_any")]
     pub base: Option<PathBuf>,
     /// Renamings of parts of module paths, where adapter and base do not agree.
+    #[serde(rename = "map")]
     pub maps: Vec<NameMap>,
     /// Fit the updates B·A in place of A and B.
     pub delta: bool,
@@ -23,6 +26,7 @@ pub struct FitParams {
     /// Layer indices and inclusive ranges (`0..5,8`), if given.
     pub layers: Option<String>,
     /// The equations wanted; none to choose by shape.
+    #[serde(with = "crate::terms::or_auto")]
     pub convention: Option<Convention>,
     /// How many times random targets are fitted too.
     pub null_draws: usize,

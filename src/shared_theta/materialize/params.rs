@@ -6,11 +6,13 @@ use crate::checkpoint::FloatType;
 use crate::error::Result;
 
 /// What a CondLoRA is made into.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, serde::Serialize)]
 pub struct MaterializeParams {
     /// The directory of the CondLoRA.
+    #[serde(serialize_with = "crate::terms::path")]
     pub condlora: PathBuf,
     /// The base model, if given.
+    #[serde(serialize_with = "crate::terms::path_if_any")]
     pub base: Option<PathBuf>,
     /// The type A and B are stored in.
     pub dtype: FloatType,

@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use ndarray::Array2;
 
-use crate::record::InputRecord;
 use crate::error::Error;
 use crate::layer_matrix::LayerMatrix;
+use crate::record::InputRecord;
 use crate::table::{AcrossRow, ConversionRow};
 use crate::terms::MatrixKind;
 
