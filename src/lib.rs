@@ -63,6 +63,7 @@ pub mod figure;
 pub mod linalg;
 pub mod measures;
 pub mod report;
+pub mod results;
 pub mod shared_theta;
 pub mod similarity;
 pub mod study;

@@ -9,7 +9,7 @@ use std::fs;
 use std::path::Path;
 
 use condlora::figure::{ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_fit, draw_study};
-use condlora::table::SavedResults;
+use condlora::results::SavedResults;
 use proptest::prelude::*;
 use shared::checkpoint::{PLAIN, square_layers, write_adapter, write_base};
 use shared::program::{Run, files, program, run_in};

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
 
+use condlora::results::write_study;
 use condlora::table::columns::Row;
 use condlora::table::csv::read_rows;
 use condlora::table::manifest::is_our_output;
 use condlora::table::{
     ConversionRow, Manifest, OutputDir, SimilarityRow, SpectrumRow, SummaryRow, TableFormat, Tables, remove_temporaries,
-    write_study,
 };
 use condlora::terms::{Convention, MatrixKind, Method, Side, Status};
 

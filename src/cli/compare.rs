@@ -14,9 +14,10 @@ use crate::checkpoint::NameMap;
 use crate::error::{Result, show_path};
 use crate::figure::{FigureOptions, draw_comparison};
 use crate::linalg::lapack::blas_description;
+use crate::results::write_table;
 use crate::shared_theta::{CompareConfig, CompareParams, prepare_comparison};
 use crate::table::json::rows_json;
-use crate::table::{Manifest, OutputDir, TableFormat, write_table};
+use crate::table::{Manifest, OutputDir, TableFormat};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

@@ -11,7 +11,8 @@ use super::terminal::Terminal;
 use super::{Global, Outcome};
 use crate::error::{Error, Result, escape, show_path};
 use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study};
-use crate::table::{Manifest, SavedResults, write_files_atomically};
+use crate::results::SavedResults;
+use crate::table::{Manifest, write_files_atomically};
 
 /// Where figures go if nothing else is said.
 const FOLDER: &str = "figures";

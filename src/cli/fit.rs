@@ -15,8 +15,9 @@ use crate::checkpoint::{FloatType, NameMap, adapter::WEIGHTS_FILE, config::CONFI
 use crate::error::{Result, escape, show_path};
 use crate::figure::{FigureContext, FigureOptions, draw_fit};
 use crate::linalg::lapack::blas_description;
+use crate::results::write_table;
 use crate::shared_theta::{FitParams, prepare_fit};
-use crate::table::{Manifest, OutputDir, TableFormat, rows_json, write_table};
+use crate::table::{Manifest, OutputDir, TableFormat, rows_json};
 use crate::terms::Convention;
 
 #[derive(Debug, Args)]

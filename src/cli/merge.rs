@@ -13,8 +13,9 @@ use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result, escape};
 use crate::linalg::lapack::blas_description;
 use crate::report::{REPORT_FILE, report_html};
+use crate::results::{Shards, write_study};
 use crate::study::{AnalyzeConfig, parse_bytes, prepare_across};
-use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, Shards, only_base_name, summary_json, write_study};
+use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, only_base_name, summary_json};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:

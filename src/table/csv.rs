@@ -110,7 +110,7 @@ pub fn read_rows_from<R: Row>(path: &Path, input: impl io::Read) -> Result<Vec<R
 }
 
 /// As [`read_rows_from`]: hands out each row with the number of the line that it begins in.
-pub(super) fn each_row<R: Row>(path: &Path, input: impl io::Read, mut take: impl FnMut(u64, R)) -> Result<()> {
+pub(crate) fn each_row<R: Row>(path: &Path, input: impl io::Read, mut take: impl FnMut(u64, R)) -> Result<()> {
     let mut reader = csv::Reader::from_reader(io::BufReader::new(input));
     let header = reader.headers().map_err(|error| bad_csv(path, error))?.clone();
     let mut positions = Vec::with_capacity(R::COLUMNS.len());

@@ -12,16 +12,12 @@ pub mod format;
 mod gather;
 pub mod json;
 pub mod manifest;
-mod npy;
 pub mod output;
 pub mod parquet;
 pub mod phi_matrix;
 pub mod rows;
-pub mod saved;
-pub mod shards;
 mod sync;
 mod temporaries;
-pub mod write;
 
 pub use atomic_file::{write_file_atomically, write_files_atomically};
 pub use format::TableFormat;
@@ -34,9 +30,6 @@ pub use rows::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
     Tables, TrainingRow,
 };
-pub use saved::SavedResults;
-pub use shards::Shards;
 pub use temporaries::remove_temporaries;
-pub use write::{write_study, write_table};
 
 use crate::error::in_words;

@@ -16,10 +16,9 @@ use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
 use crate::report::{REPORT_FILE, report_html};
+use crate::results::write_study;
 use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Study, Whole, prepare};
-use crate::table::{
-    AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json, write_study,
-};
+use crate::table::{AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json};
 use crate::terms::Status;
 
 /// Runs the command.

@@ -3,19 +3,16 @@
 //! Whatever is wrong with a table is told with its file, line and column. What is read is bounded by what is there: a grid of layers
 //! is as large as the rows that fill it.
 
-mod checks;
-mod file;
-mod manifest;
-
 use std::collections::BTreeSet;
 use std::path::Path;
 
-pub use self::manifest::SavedManifest;
-use super::columns::Row;
-use super::manifest::{MANIFEST_FILE, only_base_name};
-use super::rows::{CompareRow, ConversionRow, FitRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+use super::checks;
+use super::file::TableFile;
+use super::manifest::SavedManifest;
 use crate::error::{Error, Result};
-use file::TableFile;
+use crate::table::columns::Row;
+use crate::table::manifest::{MANIFEST_FILE, only_base_name};
+use crate::table::rows::{CompareRow, ConversionRow, FitRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
 
 /// What `analyze`, `merge`, `compare` or `fit` left in a directory.
 #[derive(Debug, Clone, Default)]

@@ -7,9 +7,8 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::super::in_words;
-use super::super::manifest::{AdapterRecord, MANIFEST_FILE, Manifest, is_our_output};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, in_words};
+use crate::table::manifest::{AdapterRecord, MANIFEST_FILE, Manifest, is_our_output};
 
 /// A manifest that was read back.
 #[derive(Debug, Clone)]

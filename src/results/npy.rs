@@ -6,10 +6,10 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::file_name::matrix_path;
-use super::output::OutputDir;
-use super::phi_matrix::PhiMatrix;
 use crate::error::Result;
+use crate::table::file_name::matrix_path;
+use crate::table::output::OutputDir;
+use crate::table::phi_matrix::PhiMatrix;
 use crate::terms::{MatrixKind, Side};
 
 /// The folder of all files of this kind.

@@ -4,10 +4,10 @@ use std::fs::File;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::super::columns::Row;
-use super::super::format::TableFormat;
-use super::super::{csv, in_words, parquet};
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, in_words};
+use crate::table::columns::Row;
+use crate::table::format::TableFormat;
+use crate::table::{csv, parquet};
 
 /// A table as it was read.
 #[derive(Debug)]

@@ -4,10 +4,10 @@ use std::collections::hash_map::Entry;
 use std::collections::{BTreeSet, HashMap, HashSet};
 use std::hash::Hash;
 
-use super::super::columns::Row;
-use super::super::rows::{AcrossRow, CompareRow, ConversionRow, FitRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow};
 use super::file::TableFile;
 use crate::error::{Error, Result, escape};
+use crate::table::columns::Row;
+use crate::table::rows::{AcrossRow, CompareRow, ConversionRow, FitRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow};
 
 /// Rounding may carry φ this far beyond its ends.
 const SLACK: f64 = 1e-9;

@@ -11,12 +11,12 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::columns::Row;
-use super::format::TableFormat;
-use super::manifest::{AdapterRecord, Host, InputRecord, MANIFEST_FILE, MergedFrom, ShardRecord, is_our_output};
-use super::rows::{GridRow, MeasureRow, Tables, TrainingRow};
-use super::{csv, in_words, parquet};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, in_words};
+use crate::table::columns::Row;
+use crate::table::format::TableFormat;
+use crate::table::manifest::{AdapterRecord, Host, InputRecord, MANIFEST_FILE, MergedFrom, ShardRecord, is_our_output};
+use crate::table::rows::{GridRow, MeasureRow, Tables, TrainingRow};
+use crate::table::{csv, parquet};
 
 /// Shards that fit together, and their rows.
 #[derive(Debug)]

@@ -1,13 +1,14 @@
 //! The tables of a study, written to an output directory in the formats asked for.
 
-use super::columns::Row;
-use super::file_name::matrix_path;
-use super::format::TableFormat;
-use super::output::OutputDir;
-use super::phi_matrix::phi_matrices;
-use super::rows::Tables;
-use super::{csv, npy, parquet};
+use super::npy;
 use crate::error::Result;
+use crate::table::columns::Row;
+use crate::table::file_name::matrix_path;
+use crate::table::format::TableFormat;
+use crate::table::output::OutputDir;
+use crate::table::phi_matrix::phi_matrices;
+use crate::table::rows::Tables;
+use crate::table::{csv, parquet};
 
 /// Writes `summary`, `similarity`, `conversion`, `spectrum`, and `across`, `measures`, `grid` and `training` (where they are there) in each of the
 /// formats that hold tables, and the φ matrices in `matrices/` (CSV) and `npy/`.
