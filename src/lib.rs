@@ -62,6 +62,7 @@ pub mod error;
 pub mod figure;
 pub mod linalg;
 pub mod measures;
+pub mod record;
 pub mod report;
 pub mod results;
 pub mod shared_theta;

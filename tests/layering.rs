@@ -9,7 +9,7 @@ use regex::Regex;
 
 /// Each module and what it may import. Data flows from the checkpoint to the rows and from there to tables and figures;
 /// `checkpoint` and the mathematics do not know each other, and figures see rows only.
-const MAY_IMPORT: [(&str, &[&str]); 16] = [
+const MAY_IMPORT: [(&str, &[&str]); 17] = [
     ("main", &["cli"]),
     (
         "cli",
@@ -18,6 +18,7 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
             "study",
             "report",
             "results",
+            "record",
             "figure",
             "table",
             "checkpoint",
@@ -29,18 +30,22 @@ const MAY_IMPORT: [(&str, &[&str]); 16] = [
             "error",
         ],
     ),
-    ("shared_theta", &["study", "table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"]),
-    ("study", &["table", "checkpoint", "controls", "conversion", "measures", "similarity", "linalg", "terms", "error"]),
-    ("report", &["figure", "table", "terms", "error"]),
+    (
+        "shared_theta",
+        &["study", "record", "table", "checkpoint", "controls", "conversion", "similarity", "linalg", "terms", "error"],
+    ),
+    ("study", &["table", "record", "checkpoint", "controls", "conversion", "measures", "similarity", "linalg", "terms", "error"]),
+    ("report", &["figure", "record", "table", "terms", "error"]),
     ("figure", &["table", "terms", "error"]),
-    ("results", &["table", "terms", "error"]),
-    ("table", &["terms", "error"]),
+    ("results", &["table", "record", "terms", "error"]),
+    ("table", &["record", "terms", "error"]),
     ("checkpoint", &["terms", "error"]),
     ("controls", &["conversion", "similarity", "linalg", "terms", "error"]),
     ("conversion", &["linalg", "terms", "error"]),
     ("measures", &["similarity", "linalg", "terms", "error"]),
     ("similarity", &["linalg", "terms", "error"]),
     ("linalg", &["terms", "error"]),
+    ("record", &[]),
     ("terms", &[]),
     ("error", &[]),
 ];

@@ -7,9 +7,10 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use condlora::record::AdapterRecord;
 use condlora::report::report_html;
 use condlora::table::csv::read_rows;
-use condlora::table::{AdapterRecord, ConversionRow, Manifest, SimilarityRow, SummaryRow, Tables};
+use condlora::table::{ConversionRow, Manifest, SimilarityRow, SummaryRow, Tables};
 use condlora::{Convention, MatrixKind, Method, Side, Status};
 use regex::Regex;
 use serde_json::json;

@@ -17,7 +17,7 @@ use crate::linalg::lapack::blas_description;
 use crate::results::write_table;
 use crate::shared_theta::{CompareConfig, CompareParams, prepare_comparison};
 use crate::table::json::rows_json;
-use crate::table::{Manifest, OutputDir, TableFormat};
+use crate::table::{Manifest, OutputDir};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -114,7 +114,7 @@ pub(super) fn run(
     let analysis = started.elapsed();
 
     let writing = std::time::Instant::now();
-    write_table(&mut out, &comparison.rows, &[TableFormat::Csv])?;
+    write_table(&mut out, &comparison.rows)?;
     for figure in pool.install(|| draw_comparison(&comparison.rows, &drawing))? {
         out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
     }

@@ -6,7 +6,7 @@ use std::{io, time::Instant};
 use clap::{Args, ValueEnum};
 use rayon::ThreadPool;
 
-use super::analyze::{ConventionChoice, adapter_record, plain};
+use super::analyze::{ConventionChoice, plain};
 use super::drawing::{FormatArgs, add_to_manifest};
 use super::progress::Reporter;
 use super::terminal::Terminal;
@@ -17,7 +17,7 @@ use crate::figure::{FigureContext, FigureOptions, draw_fit};
 use crate::linalg::lapack::blas_description;
 use crate::results::write_table;
 use crate::shared_theta::{FitParams, prepare_fit};
-use crate::table::{Manifest, OutputDir, TableFormat, rows_json};
+use crate::table::{Manifest, OutputDir, rows_json};
 use crate::terms::Convention;
 
 #[derive(Debug, Args)]
@@ -155,7 +155,7 @@ pub(super) fn run(
 
     let writing = Instant::now();
     out.require_room(fit.bytes())?;
-    write_table(&mut out, &fit.rows, &[TableFormat::Csv])?;
+    write_table(&mut out, &fit.rows)?;
     let context = FigureContext { base_name: None, adapter: Some(prepared.adapter_name()) };
     for figure in pool.install(|| draw_fit(&fit.rows, &context, &drawing))? {
         out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
@@ -176,7 +176,7 @@ pub(super) fn run(
     manifest.options = options;
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
-    manifest.adapters = vec![adapter_record(&prepared.analysed())];
+    manifest.adapters = vec![prepared.analysed()];
     manifest.inputs = inputs.iter().map(input_record).collect();
     manifest.warnings = warnings;
     manifest.libraries.insert("openblas".into(), blas_description());

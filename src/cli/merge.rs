@@ -12,10 +12,11 @@ use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result, escape};
 use crate::linalg::lapack::blas_description;
+use crate::record::{ShardRecord, only_base_name};
 use crate::report::{REPORT_FILE, report_html};
-use crate::results::{Shards, write_study};
+use crate::results::{MergedStudy, write_study};
 use crate::study::{AnalyzeConfig, parse_bytes, prepare_across};
-use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, only_base_name, summary_json};
+use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, summary_json};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -57,7 +58,7 @@ pub(super) fn run(
 ) -> Result<Outcome> {
     let drawing = args.drawing.options()?;
     let started = std::time::Instant::now();
-    let mut shards = Shards::read(&args.shards, &NO_BEARING)?;
+    let mut shards = MergedStudy::read(&args.shards, &NO_BEARING)?;
     for warning in &shards.warnings {
         terminal.warning(warning);
     }
@@ -110,7 +111,7 @@ pub(super) fn run(
 /// The rows of `across.csv` and what was read for them, which must be what the shards read.
 fn compare_across(
     args: &MergeArgs,
-    shards: &Shards,
+    shards: &MergedStudy,
     global: &Global,
     pool: &ThreadPool,
 ) -> Result<(Vec<AcrossRow>, Vec<InputRecord>)> {
@@ -118,12 +119,14 @@ fn compare_across(
         "merge --across reads the adapters and base models anew: run it where analyze ran, with the files as they were";
     let config = study_of(args, shards)?;
     let prepared = pool.install(|| prepare_across(&config)).map_err(|error| error.with_hint(HINT))?;
-    let whole = shards.sources.first().map(|source| (source.shard.adapters, source.shard.names_blake3.as_str()));
-    if whole != prepared.whole().map(|whole| (whole.adapters, whole.names_hash.as_str())) {
-        let found = prepared.whole().map_or(0, |whole| whole.adapters);
-        let expected = format!("the {} that the shards were made of", whole.map_or(0, |whole| whole.0));
+    let whole = |shard: &ShardRecord| (shard.names_blake3.clone(), shard.adapters);
+    let expected = shards.sources.first().map(|source| whole(&source.shard)).unwrap_or_default();
+    let found = prepared.shard().map(whole).unwrap_or_default();
+    if expected != found {
+        let expected = format!("the {} that the shards were made of", expected.1);
+        let found = format!("{} of other names", found.1);
         let first = config.params().paths.first().cloned().unwrap_or_default();
-        return Err(Error::mismatch(&first, "adapters to compare", expected, format!("{found} of other names")).with_hint(HINT));
+        return Err(Error::mismatch(&first, "adapters to compare", expected, found).with_hint(HINT));
     }
     let reporter = Reporter::new(global.progress, global.quiet, "base weights");
     let study = pool.install(|| prepared.run(&reporter));
@@ -143,7 +146,7 @@ fn compare_across(
 }
 
 /// The study that the shards are parts of, as far as its adapters are compared with one another.
-fn study_of(args: &MergeArgs, shards: &Shards) -> Result<AnalyzeConfig> {
+fn study_of(args: &MergeArgs, shards: &MergedStudy) -> Result<AnalyzeConfig> {
     let first = shards.sources.first().map(|source| PathBuf::from(&source.path)).unwrap_or_default();
     let mut params = params_of(&shards.options)
         .ok_or_else(|| Error::malformed(&first.join("manifest.json"), "options", "those of analyze", "others"))?;

@@ -31,7 +31,8 @@ pub(crate) use self::verdict::SIGNIFICANT;
 use crate::error::{Error, Result};
 use crate::figure::FigureContext;
 use crate::figure::embedded::cell_colours;
-use crate::table::{Manifest, Tables, only_base_name};
+use crate::record::only_base_name;
+use crate::table::{Manifest, Tables};
 
 /// The page's name in an output directory.
 pub const REPORT_FILE: &str = "report.html";

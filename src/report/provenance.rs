@@ -132,7 +132,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::table::AdapterRecord;
+    use crate::record::AdapterRecord;
 
     fn manifest() -> Manifest {
         let mut manifest = Manifest::new(vec!["condlora".into()]);

@@ -1,85 +1,83 @@
-//! One table's file with the places of its rows, so that whatever is wrong with a row can be told where it is.
+//! A table's file, read against the hash that its manifest has of it: a table is drawn or merged as it was written, or not at all.
 
+use std::collections::BTreeMap;
 use std::fs::File;
-use std::io;
-use std::path::{Path, PathBuf};
+use std::io::{self, Read};
+use std::path::Path;
 
-use crate::error::{Error, Result, in_words};
-use crate::table::columns::Row;
-use crate::table::format::TableFormat;
-use crate::table::{csv, parquet};
+use crate::error::{Error, Result, escape, in_words};
+use crate::table::Tables;
+use crate::table::any_table::Slot;
+use crate::table::manifest::MANIFEST_FILE;
 
-/// A table as it was read.
-#[derive(Debug)]
-pub(super) struct TableFile<R> {
-    pub(super) path: PathBuf,
-    /// Its name in the directory.
-    pub(super) name: String,
-    /// BLAKE3 of its bytes, in hex.
-    pub(super) hash: String,
-    pub(super) rows: Vec<R>,
-    /// Of each row: the line of a CSV that it begins in; nothing for Parquet, whose rows count from 1.
-    lines: Vec<u64>,
-}
+/// BLAKE3 of each file that a run wrote, in hex, by its name: as a manifest lists them.
+pub(super) type Outputs = BTreeMap<String, String>;
 
-impl<R: Row> TableFile<R> {
-    /// Reads `TABLE.csv`, or else `TABLE.parquet`; none where neither is there.
-    pub(super) fn read(dir: &Path) -> Result<Option<Self>> {
-        for format in [TableFormat::Csv, TableFormat::Parquet] {
-            let name = format!("{}.{format}", R::TABLE);
-            let path = dir.join(&name);
-            match std::fs::metadata(&path) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound && path.symlink_metadata().is_err() => continue,
-                Err(error) => return Err(Error::missing(&path, in_words(&error))),
-                // A FIFO would block, and a device need not end.
-                Ok(found) if !found.is_file() => return Err(Error::missing(&path, "is no regular file")),
-                Ok(_) => return Self::open(path, name, format).map(Some),
-            }
+/// Adds the rows of a study's tables to `tables`. Returns whether there are any.
+///
+/// # Errors
+/// Those of [`read_table`], and [`Error::Missing`] for a table that is always written beside those that are there.
+pub(super) fn read_tables(dir: &Path, outputs: &Outputs, tables: &mut Tables) -> Result<bool> {
+    let (mut found, mut absent) = (false, None);
+    for slot in tables.each_mut() {
+        if read_table(dir, outputs, slot)? {
+            found = true;
+        } else if slot.is_required() {
+            absent = absent.or(Some(slot.name()));
         }
-        Ok(None)
     }
-
-    fn open(path: PathBuf, name: String, format: TableFormat) -> Result<Self> {
-        let hash = File::open(&path).and_then(|mut file| {
-            let mut hash = blake3::Hasher::new();
-            io::copy(&mut file, &mut hash)?;
-            Ok(hash.finalize().to_hex().to_string())
-        });
-        let hash = hash.map_err(|error| Error::missing(&path, in_words(&error)))?;
-        let (mut rows, mut lines) = (Vec::new(), Vec::new());
-        if format == TableFormat::Csv {
-            let file = File::open(&path).map_err(|error| Error::missing(&path, in_words(&error)))?;
-            csv::each_row(&path, file, |line, row| {
-                rows.push(row);
-                lines.push(line);
-            })?;
-        } else {
-            rows = parquet::read_rows(&path)?;
-        }
-        Ok(Self { path, name, hash, rows, lines })
-    }
-
-    /// Where a row stands: `line 7`, or `row 6` of a Parquet file.
-    pub(super) fn place(&self, index: usize) -> String {
-        self.lines.get(index).map_or_else(|| format!("row {}", index + 1), |line| format!("line {line}"))
-    }
-
-    /// Something is wrong with a row.
-    pub(super) fn error(&self, index: usize, what: &str, expected: impl Into<String>, found: impl Into<String>) -> Error {
-        Error::malformed(&self.path, format!("{}{what}", self.place(index)), expected, found)
+    match absent.filter(|_| found) {
+        Some(name) => Err(Error::missing(&dir.join(format!("{name}.csv")), "does not exist, though other tables of a study do")),
+        None => Ok(found),
     }
 }
 
-#[cfg(test)]
-impl<R: Row> TableFile<R> {
-    /// A table that is in no file.
-    pub(super) fn of(text: &str) -> Result<Self> {
-        let (mut rows, mut lines) = (Vec::new(), Vec::new());
-        let name = format!("{}.csv", R::TABLE);
-        csv::each_row(Path::new(&name), text.as_bytes(), |line, row| {
-            rows.push(row);
-            lines.push(line);
-        })?;
-        Ok(Self { path: PathBuf::from(&name), name, hash: String::new(), rows, lines })
+/// Adds the rows of `TABLE.csv` to a table, if the manifest lists it. Returns whether it does.
+///
+/// # Errors
+/// [`Error::Missing`] if it cannot be read; [`Error::Malformed`] if its hash is another than the manifest's, if it is there though the
+/// manifest does not list it, or if it is no such table.
+pub(super) fn read_table(dir: &Path, outputs: &Outputs, table: &mut dyn Slot) -> Result<bool> {
+    let name = format!("{}.csv", table.name());
+    let path = dir.join(&name);
+    let Some(expected) = outputs.get(&name) else {
+        return match path.symlink_metadata() {
+            Err(_) => Ok(false),
+            Ok(_) => Err(Error::malformed(&path, "table", format!("one that {MANIFEST_FILE} lists"), "one that it does not")),
+        };
+    };
+    let file = match std::fs::metadata(&path) {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            return Err(Error::missing(&path, format!("does not exist, but {MANIFEST_FILE} lists it")));
+        }
+        // A FIFO would block, and a device need not end.
+        Ok(found) if !found.is_file() => return Err(Error::missing(&path, "is no regular file")),
+        Ok(_) => File::open(&path),
+        Err(error) => Err(error),
+    };
+    let unreadable = |error: io::Error| Error::missing(&path, in_words(&error));
+    let mut file = Hashing { file: file.map_err(unreadable)?, hash: blake3::Hasher::new() };
+    let parsed = table.fill().read_csv(&path, &mut file);
+    // A refusal leaves the rest unread; that the file is another is the better reason.
+    io::copy(&mut file, &mut io::sink()).map_err(unreadable)?;
+    let found = file.hash.finalize().to_hex();
+    if found.as_str() != expected {
+        let expected = format!("BLAKE3 {} as in {MANIFEST_FILE}", escape(expected));
+        return Err(Error::malformed(&path, "contents", expected, found.to_string()));
+    }
+    parsed.map(|()| true)
+}
+
+/// A file, and the hash of what was read of it.
+struct Hashing {
+    file: File,
+    hash: blake3::Hasher,
+}
+
+impl Read for Hashing {
+    fn read(&mut self, into: &mut [u8]) -> io::Result<usize> {
+        let read = self.file.read(into)?;
+        self.hash.update(&into[..read]);
+        Ok(read)
     }
 }

@@ -11,6 +11,6 @@ mod read;
 mod write;
 
 pub use manifest::SavedManifest;
-pub use merge::Shards;
+pub use merge::MergedStudy;
 pub use read::SavedResults;
 pub use write::{write_study, write_table};

@@ -1,21 +1,21 @@
-//! Results read back from their directory, to be shown again: tables, checked for what drawing takes for granted, and the manifest.
-//!
-//! Whatever is wrong with a table is told with its file, line and column. What is read is bounded by what is there: a grid of layers
-//! is as large as the rows that fill it.
+//! Results read back from their directory, to be drawn again: the tables as they were written, and the manifest that vouches for them.
 
 use std::collections::BTreeSet;
 use std::path::Path;
 
-use super::checks;
-use super::file::TableFile;
+use super::checks::refuse_huge_squares;
+use super::file::{read_table, read_tables};
 use super::manifest::SavedManifest;
 use crate::error::{Error, Result};
-use crate::table::columns::Row;
-use crate::table::manifest::{MANIFEST_FILE, only_base_name};
-use crate::table::rows::{CompareRow, ConversionRow, FitRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables};
+use crate::record::only_base_name;
+use crate::table::any_table::Slot;
+use crate::table::{CompareRow, FitRow, Tables};
+
+/// What to do about a table that is not as it was written.
+const HINT: &str = "run the command that wrote it again; to leave something out of figures, use --modules or --adapters";
 
 /// What `analyze`, `merge`, `compare` or `fit` left in a directory.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone)]
 pub struct SavedResults {
     /// The tables of `analyze` and `merge`; none where there are none.
     pub study: Option<Tables>,
@@ -23,83 +23,42 @@ pub struct SavedResults {
     pub compare: Option<Vec<CompareRow>>,
     /// `fit.csv`.
     pub fit: Option<Vec<FitRow>>,
-    /// `manifest.json`; none where there is none, and the tables have to be taken as they are.
-    pub manifest: Option<SavedManifest>,
-    /// What the user should know: tables that are not those that the manifest has the hash of.
-    pub warnings: Vec<String>,
+    /// `manifest.json`.
+    pub manifest: SavedManifest,
 }
 
 impl SavedResults {
-    /// Reads every table that a figure is drawn from, as CSV or, where there is none, as Parquet.
+    /// Reads every table that the manifest lists.
     ///
     /// # Errors
-    /// [`Error::Missing`] if there is no table or one cannot be read, [`Error::Malformed`] for one that is not as it is written.
+    /// [`Error::Missing`] if there is no manifest or no table, or one cannot be read; [`Error::Malformed`] for one that is not as it was
+    /// written; [`Error::Resource`] for one whose heatmap would be far larger than it is.
     pub fn read(dir: &Path) -> Result<Self> {
-        if !dir.is_dir() {
-            return Err(Error::missing(dir, "is no directory; expected what analyze, merge, compare or fit wrote"));
+        let manifest = SavedManifest::read(dir)?;
+        let (mut tables, mut compare, mut fit) = (Tables::default(), None::<Vec<CompareRow>>, None::<Vec<FitRow>>);
+        let found = read_tables(dir, manifest.outputs(), &mut tables).and_then(|found| {
+            read_table(dir, manifest.outputs(), &mut compare)?;
+            read_table(dir, manifest.outputs(), &mut fit)?;
+            Ok(found)
+        });
+        let study = found.map_err(|error| error.with_hint(HINT))?.then_some(tables);
+        if study.is_none() && compare.is_none() && fit.is_none() {
+            return Err(Error::missing(dir, "holds no table of condlora; expected summary.csv, compare.csv or fit.csv"));
         }
-        let mut read = Self { manifest: SavedManifest::read(dir)?, ..Self::default() };
-        if let (Some(summary), similarity) = (read.table::<SummaryRow>(dir)?, read.table::<SimilarityRow>(dir)?) {
-            checks::summary(&summary)?;
-            let similarity = similarity.ok_or_else(|| absent::<SimilarityRow>(dir))?;
-            checks::similarity(&similarity)?;
-            checks::belong_together(&summary, &similarity)?;
-            let conversion = read.table::<ConversionRow>(dir)?.ok_or_else(|| absent::<ConversionRow>(dir))?;
-            checks::conversion(&conversion)?;
-            let spectrum = read.table::<SpectrumRow>(dir)?.ok_or_else(|| absent::<SpectrumRow>(dir))?;
-            checks::spectrum(&spectrum)?;
-            let training = read.table(dir)?.map(|training| training.rows);
-            let across = read.table(dir)?;
-            across.as_ref().map_or(Ok(()), checks::across)?;
-            let grid = read.table(dir)?;
-            grid.as_ref().map_or(Ok(()), checks::grid)?;
-            read.study = Some(Tables {
-                summary: summary.rows,
-                similarity: similarity.rows,
-                conversion: conversion.rows,
-                spectrum: spectrum.rows,
-                across: across.map(|across| across.rows),
-                measures: None,
-                grid: grid.map(|grid: TableFile<GridRow>| grid.rows),
-                training,
-            });
-        } else if dir.join(format!("{}.csv", SimilarityRow::TABLE)).exists() {
-            return Err(absent::<SummaryRow>(dir));
-        }
-        let compare = read.table(dir)?;
-        compare.as_ref().map_or(Ok(()), checks::compare)?;
-        read.compare = compare.map(|compare| compare.rows);
-        let fit = read.table(dir)?;
-        fit.as_ref().map_or(Ok(()), checks::fit)?;
-        read.fit = fit.map(|fit| fit.rows);
-        if read.study.is_none() && read.compare.is_none() && read.fit.is_none() {
-            let what = "holds no table of condlora; expected summary.csv (or .parquet), compare.csv or fit.csv";
-            return Err(Error::missing(dir, what));
-        }
-        Ok(read)
-    }
-
-    fn table<R: Row>(&mut self, dir: &Path) -> Result<Option<TableFile<R>>> {
-        let Some(table) = TableFile::read(dir)? else { return Ok(None) };
-        if let Some(manifest) = &self.manifest
-            && !manifest.answers_for(&table.name, &table.hash)
-        {
-            let path = crate::error::show_path(&table.path);
-            self.warnings.push(format!("{path}: is not as it was written ({MANIFEST_FILE} has another hash)"));
-        }
-        Ok(Some(table))
+        study.as_ref().map_or(Ok(()), |tables| refuse_huge_squares(dir, tables))?;
+        Ok(Self { study, compare, fit, manifest })
     }
 
     /// The base model's name, where all adapters have the same.
     #[must_use]
     pub fn base_name(&self) -> Option<&str> {
-        only_base_name(&self.manifest.as_ref()?.adapters)
+        only_base_name(&self.manifest.adapters)
     }
 
     /// The adapter's name, where the results are of one.
     #[must_use]
     pub fn adapter(&self) -> Option<&str> {
-        match &self.manifest.as_ref()?.adapters[..] {
+        match &self.manifest.adapters[..] {
             [only] => Some(&only.name),
             _ => None,
         }
@@ -124,39 +83,17 @@ impl SavedResults {
 
     /// Leaves out every row of another module.
     pub fn keep_modules(&mut self, names: &[String]) {
-        let kept = |module: &String| names.contains(module);
-        if let Some(tables) = &mut self.study {
-            tables.summary.retain(|row| kept(&row.module));
-            tables.similarity.retain(|row| kept(&row.module));
-            tables.conversion.retain(|row| kept(&row.module));
-            tables.spectrum.retain(|row| kept(&row.module));
-            tables.across.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.module)));
-            tables.grid.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.module)));
+        let study = self.study.iter_mut().flat_map(Tables::each_mut).filter_map(Slot::table_mut);
+        for table in study.chain(self.compare.table_mut()).chain(self.fit.table_mut()) {
+            table.keep(&["module"], names);
         }
-        self.compare.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.module)));
-        self.fit.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.module)));
     }
 
     /// Leaves out every row of another adapter of a study.
     pub fn keep_adapters(&mut self, names: &[String]) {
-        let kept = |adapter: &String| names.contains(adapter);
-        if let Some(tables) = &mut self.study {
-            tables.summary.retain(|row| kept(&row.adapter));
-            tables.similarity.retain(|row| kept(&row.adapter));
-            tables.conversion.retain(|row| kept(&row.adapter));
-            tables.spectrum.retain(|row| kept(&row.adapter));
-            tables.training.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.adapter)));
-            tables.across.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.adapter_a) && kept(&row.adapter_b)));
-            tables.grid.iter_mut().for_each(|rows| rows.retain(|row| kept(&row.adapter)));
+        for table in self.study.iter_mut().flat_map(Tables::each_mut).filter_map(Slot::table_mut) {
+            table.keep(&["adapter", "adapter_a", "adapter_b"], names);
         }
-        if let Some(manifest) = &mut self.manifest {
-            manifest.adapters.retain(|adapter| kept(&adapter.name));
-        }
+        self.manifest.adapters.retain(|adapter| names.contains(&adapter.name));
     }
-}
-
-/// A table is missing that is always written beside those that are there.
-fn absent<R: Row>(dir: &Path) -> Error {
-    Error::missing(&dir.join(format!("{}.csv", R::TABLE)), "does not exist, nor as Parquet")
-        .with_hint("analyze writes it beside the other tables of a study")
 }

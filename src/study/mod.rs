@@ -33,7 +33,7 @@ use rayon::prelude::*;
 pub use inspect::{InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection, Parameters, Refusal, inspect};
 pub use memory::parse_bytes;
 pub use params::{AnalyzeConfig, AnalyzeParams};
-pub use shard::{Shard, Whole};
+pub use shard::Shard;
 // What the commands on CondLoRA share with the analysis.
 pub(crate) use layer::columns_together;
 pub(crate) use layer_matrix::{LayerMatrix, Seen, cell_status, has_phi};
@@ -43,6 +43,7 @@ pub(crate) use stored::{FactorPair, StoredWeight};
 
 use crate::checkpoint::InputRecord;
 use crate::error::{Error, Result, escape};
+use crate::record::{AdapterRecord, ShardRecord};
 use crate::table::{AcrossRow, Tables};
 use context::Context;
 use drawn::GroupControls;
@@ -69,22 +70,9 @@ pub struct Study {
     /// Bytes that may be used beside the tables, for figures say.
     pub memory_left: u64,
     /// The adapters analysed, by name, and what each was held against.
-    pub adapters: Vec<Analysed>,
+    pub adapters: Vec<AdapterRecord>,
     /// Adapters that were passed over while they were read, by name, and why (`--keep-going`).
     pub skipped: Vec<(String, Error)>,
-}
-
-/// An adapter of a study, and its base model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Analysed {
-    /// The adapter's name in the tables.
-    pub name: String,
-    /// Its directory.
-    pub dir: PathBuf,
-    /// The base model's directory or file, links resolved.
-    pub base: PathBuf,
-    /// What the base model is called.
-    pub base_name: String,
 }
 
 /// Opened and checked inputs: everything that can be refused without computing has been.
@@ -178,21 +166,16 @@ impl Prepared<'_> {
         self.plan.adapters.iter().filter_map(|a| Some((a.adapter.name.as_str(), a.adapter.config.rewritten_base()?))).collect()
     }
 
-    /// All adapters, of which those of a shard are a part.
+    /// The part of the adapters that this study has.
     #[must_use]
-    pub fn whole(&self) -> Option<&Whole> {
-        self.plan.whole.as_ref()
+    pub fn shard(&self) -> Option<&ShardRecord> {
+        self.plan.shard.as_ref()
     }
 
-    fn analysed(&self, adapter: usize) -> Analysed {
+    fn analysed(&self, adapter: usize) -> AdapterRecord {
         let planned = &self.plan.adapters[adapter];
         let base = &self.plan.bases[planned.base];
-        Analysed {
-            name: planned.adapter.name.clone(),
-            dir: planned.adapter.dir.clone(),
-            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
-            base_name: base.display_name().to_owned(),
-        }
+        AdapterRecord::new(&planned.adapter.name, &planned.adapter.dir, base.path(), base.display_name())
     }
 
     /// How the work was divided so that it fits into memory.
@@ -232,31 +215,11 @@ impl Prepared<'_> {
         if let Some((_, error)) = skipped.first().filter(|_| none_left) {
             return Err(error.clone());
         }
-        let mut tables = Tables::default();
-        tables.similarity.reserve_exact(members.values().map(|member| member.similarity.len()).sum());
-        tables.conversion.reserve_exact(members.values().map(|member| member.conversion.len()).sum());
-        if context.measures() {
-            let rows = members.values().map(|member| member.measures.as_ref().map_or(0, Vec::len)).sum();
-            tables.measures = Some(Vec::with_capacity(rows));
-        }
-        if !self.config.params().grid.is_empty() {
-            tables.grid = Some(Vec::new());
-        }
+        let grid = (!self.config.params().grid.is_empty()).then(Vec::new);
+        let mut tables = Tables { measures: context.measures().then(Vec::new), grid, ..Tables::default() };
         // Adapters are in the order of their names and modules within each, whatever the grouping was.
-        for ((adapter, _), member) in members {
-            if !failed.contains_key(&adapter) {
-                tables.summary.extend(member.summary);
-                tables.similarity.extend(member.similarity);
-                tables.conversion.extend(member.conversion);
-                tables.spectrum.extend(member.spectrum);
-                if let (Some(all), Some(rows)) = (&mut tables.measures, member.measures) {
-                    all.extend(rows);
-                }
-                if let (Some(all), Some(rows)) = (&mut tables.grid, member.grid) {
-                    all.extend(rows);
-                }
-            }
-        }
+        let left = members.into_iter().filter(|((adapter, _), _)| !failed.contains_key(adapter));
+        tables.append(left.map(|(_, member)| member).collect());
         if context.across() {
             let gone = |name: &String| skipped.iter().any(|(skipped, _)| skipped == name);
             let rows = across.into_values().flatten();

@@ -7,13 +7,14 @@ use std::path::{Path, PathBuf};
 use super::by_number::refuse_missing_layers;
 use super::grouping::{Group, choose_convention, group};
 use super::params::{AnalyzeConfig, AnalyzeParams};
-use super::shard::{Others, Whole, divide};
+use super::shard::{Others, divide, record};
 use super::training::{PlannedLog, read_logs};
 use crate::checkpoint::{
     Adapter, AdapterLayer, BaseModel, FoundAdapter, InputRecord, PairedModule, base_name_warning, find_adapters, find_base,
     match_init, pair_with_base,
 };
 use crate::error::{Error, Result, escape};
+use crate::record::ShardRecord;
 
 /// Everything opened and matched, nothing read yet.
 #[derive(Default)]
@@ -27,8 +28,8 @@ pub(super) struct Plan {
     pub(super) warnings: Vec<(String, String)>,
     /// Adapters that were passed over, and why (`--keep-going`).
     pub(super) skipped: Vec<(String, Error)>,
-    /// The adapters that this run's are some or all of.
-    pub(super) whole: Option<Whole>,
+    /// Which part this run's adapters are of all.
+    pub(super) shard: Option<ShardRecord>,
 }
 
 /// An adapter with the modules that are wanted of it.
@@ -47,7 +48,7 @@ impl Plan {
         let names: Vec<String> = found.iter().map(|f| f.name.clone()).collect();
         let init_dirs = given.init.as_deref().map(|root| match_init(root, &names)).transpose()?;
 
-        let mut plan = Self { whole: Some(Whole::of(&names)), ..Self::default() };
+        let mut plan = Self { shard: Some(record(given.shard, &names)), ..Self::default() };
         let mut known_bases: BTreeMap<PathBuf, usize> = BTreeMap::new();
         let (own, others) = divide(found, given.shard);
         let mut others = Others::new(others, given);

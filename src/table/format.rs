@@ -1,4 +1,4 @@
-//! The formats that tables are written in.
+//! The formats that tables are written in: CSV always, the others for whoever wants them.
 
 use std::fmt;
 use std::str::FromStr;
@@ -6,7 +6,7 @@ use std::str::FromStr;
 /// How tables are written.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum TableFormat {
-    /// Every table as `TABLE.csv`, and the φ matrices in `matrices/`.
+    /// Every table as `TABLE.csv`, and the φ matrices in `matrices/`: what we read ourselves, and so always written.
     Csv,
     /// Every table as `TABLE.parquet`.
     Parquet,

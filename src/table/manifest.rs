@@ -13,6 +13,8 @@ use serde::de::{IgnoredAny, MapAccess, Visitor};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
+use crate::record::{AdapterRecord, ShardRecord};
+
 /// The manifest's name in an output directory.
 pub const MANIFEST_FILE: &str = "manifest.json";
 
@@ -30,39 +32,6 @@ pub struct InputRecord {
     pub dtype: Option<String>,
     /// BLAKE3 of the bytes, in hex.
     pub blake3: String,
-}
-
-/// An adapter that was analysed, and its base model.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct AdapterRecord {
-    /// Its name in the tables.
-    pub name: String,
-    /// Its directory.
-    pub path: String,
-    /// The base model's directory or file, links resolved.
-    pub base: String,
-    /// What the base model is called in figures.
-    pub base_name: String,
-}
-
-/// The base model's name, where all adapters have the same.
-#[must_use]
-pub fn only_base_name(adapters: &[AdapterRecord]) -> Option<&str> {
-    let first = adapters.first()?;
-    adapters.iter().all(|adapter| adapter.base == first.base).then_some(first.base_name.as_str())
-}
-
-/// Which part of the adapters a run analysed (`--shard`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ShardRecord {
-    /// The part's number, from 1.
-    pub number: usize,
-    /// How many parts there are.
-    pub of: usize,
-    /// How many adapters all parts have together.
-    pub adapters: usize,
-    /// BLAKE3 of the names of all of them, in hex.
-    pub names_blake3: String,
 }
 
 /// A shard's directory that a result was put together from.
@@ -226,6 +195,11 @@ impl FoundManifest {
     pub(super) fn lists(&self, file: &str) -> bool {
         self.outputs.contains_key(file)
     }
+}
+
+/// Whether these are the bytes of a manifest of ours.
+pub(crate) fn is_ours(manifest: &[u8]) -> bool {
+    serde_json::from_slice::<FoundManifest>(manifest).is_ok_and(|found| found.program == PROGRAM)
 }
 
 /// Whether a directory holds a manifest of ours.

@@ -1,8 +1,9 @@
-//! Rows and the files that hold them: CSV and Parquet tables, φ matrices, the manifest, and the directory they are written to.
+//! Rows and the files that hold them: CSV and Parquet tables and φ matrices; and the output directory with its manifest.
 //!
 //! Rows are plain data. What they mean is in their fields' docs; how they come about is the pipeline's business,
 //! and how they look is [`crate::figure`]'s.
 
+pub mod any_table;
 pub mod atomic_file;
 pub mod columns;
 pub mod csv;
@@ -18,12 +19,13 @@ pub mod phi_matrix;
 pub mod rows;
 mod sync;
 mod temporaries;
+mod view;
 
 pub use atomic_file::{write_file_atomically, write_files_atomically};
 pub use format::TableFormat;
 pub(crate) use gather::gather;
 pub use json::{rows_json, summary_json};
-pub use manifest::{AdapterRecord, InputRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
+pub use manifest::{InputRecord, Manifest, MergedFrom};
 pub use output::OutputDir;
 pub use phi_matrix::{PhiMatrix, phi_matrices};
 pub use rows::{
@@ -31,5 +33,6 @@ pub use rows::{
     Tables, TrainingRow,
 };
 pub use temporaries::remove_temporaries;
+pub use view::ViewKey;
 
 use crate::error::in_words;

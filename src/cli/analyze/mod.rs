@@ -15,10 +15,11 @@ use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
+use crate::record::only_base_name;
 use crate::report::{REPORT_FILE, report_html};
 use crate::results::write_study;
-use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Study, Whole, prepare};
-use crate::table::{AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json};
+use crate::study::{AnalyzeParams, Division, Prepared, Study, prepare};
+use crate::table::{Manifest, OutputDir, Tables, summary_json};
 use crate::terms::Status;
 
 /// Runs the command.
@@ -33,15 +34,12 @@ pub(super) fn run(
     let (set_aside, set_aside_for_module) = (drawing.bitmap_memory(), drawing.bitmap_memory_of_module());
     let config = AnalyzeParams { set_aside, set_aside_for_module, ..args.params() }.check()?;
     let options = options_json(args, config.params())?;
-    if let (Some(shard), [TableFormat::Npy]) = (config.params().shard, &args.table_formats()[..]) {
-        return Err(Error::usage(format!("--shard {shard} with --formats npy alone: shards are merged from csv or parquet")));
-    }
     let prepared = pool.install(|| prepare(&config))?;
     let mut warnings = prepared.warnings();
     for warning in &warnings {
         terminal.warning(warning);
     }
-    let shard = config.params().shard.zip(prepared.whole()).map(|(shard, whole)| shard_record(shard, whole));
+    let shard = config.params().shard.and(prepared.shard().cloned());
     let mut passed_over = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
     let Division { weights, readings, waves, workers } = prepared.division();
@@ -65,10 +63,9 @@ pub(super) fn run(
 
     let writing = std::time::Instant::now();
     write_study(&mut out, &study.tables, &args.table_formats())?;
-    let adapters: Vec<AdapterRecord> = study.adapters.iter().map(adapter_record).collect();
     // Half: not all that the study has freed goes back to the system.
     let for_bitmaps = study.memory_left / 2;
-    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&adapters), for_bitmaps, &mut out))?;
+    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&study.adapters), for_bitmaps, &mut out))?;
     let drawing = writing.elapsed();
 
     let mut manifest = Manifest::new(command_line);
@@ -76,7 +73,7 @@ pub(super) fn run(
     manifest.seed = Some(args.seed);
     manifest.threads = pool.current_num_threads();
     manifest.shard = shard;
-    manifest.adapters = adapters;
+    manifest.adapters = study.adapters.clone();
     manifest.skipped = passed_over.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
     manifest.inputs = study.inputs.iter().map(input_record).collect();
     manifest.bytes_read = Some(study.bytes_read);
@@ -115,20 +112,6 @@ fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> 
         terminal.skipped(line, error.hint());
     }
     lines
-}
-
-/// An adapter as the manifest keeps it.
-pub(super) fn adapter_record(analysed: &Analysed) -> AdapterRecord {
-    AdapterRecord {
-        name: analysed.name.clone(),
-        path: analysed.dir.to_string_lossy().into_owned(),
-        base: analysed.base.to_string_lossy().into_owned(),
-        base_name: analysed.base_name.clone(),
-    }
-}
-
-fn shard_record(shard: Shard, whole: &Whole) -> ShardRecord {
-    ShardRecord { number: shard.number, of: shard.of, adapters: whole.adapters, names_blake3: whole.names_hash.clone() }
 }
 
 fn show(study: &Study, json: bool, terminal: &Terminal) -> Result<()> {

@@ -21,7 +21,8 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{FloatType, InputRecord, NameMap};
 use crate::error::{Error, Result};
-use crate::study::{Analysed, LayerSet, Progress, default_limit, show_bytes};
+use crate::record::AdapterRecord;
+use crate::study::{LayerSet, Progress, default_limit, show_bytes};
 use crate::table::FitRow;
 use crate::terms::Convention;
 use opening::{Fittable, Opened};
@@ -184,14 +185,9 @@ impl PreparedFit<'_> {
 
     /// The adapter and its base model, for the record.
     #[must_use]
-    pub fn analysed(&self) -> Analysed {
+    pub fn analysed(&self) -> AdapterRecord {
         let Opened { adapter, base, .. } = &self.opened;
-        Analysed {
-            name: adapter.name.clone(),
-            dir: adapter.dir.clone(),
-            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
-            base_name: base.display_name().to_owned(),
-        }
+        AdapterRecord::new(&adapter.name, &adapter.dir, base.path(), base.display_name())
     }
 
     /// What the user should know before the computation.
