@@ -20,7 +20,6 @@ use std::process::ExitCode;
 use condlora::output::write_files_atomically;
 use condlora::table::columns::{CellValue, Row};
 use condlora::table::csv::read_rows;
-use condlora::table::phi_matrix::read_phi_matrix;
 use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
 
 /// By how much a number may move: absolute below 1, relative above.
@@ -166,18 +165,26 @@ fn rows_difference<R: Row>([new, old]: &[PathBuf; 2]) -> Result<Option<String>, 
     Ok(None)
 }
 
+/// φ matrices as the CSV holds them: an empty field is no value.
 fn matrix_difference([new, old]: &[PathBuf; 2]) -> Result<Option<String>, Failure> {
-    let (layers, values) = read_phi_matrix(new)?;
-    let old = match read_phi_matrix(old) {
-        Ok((old_layers, _)) if old_layers != layers => return Ok(Some("other layers".into())),
-        Ok((_, values)) => values,
+    let fields = |path: &Path| -> Result<Vec<Vec<String>>, Failure> {
+        let mut reader = csv::ReaderBuilder::new().has_headers(false).from_path(path)?;
+        reader.records().map(|line| Ok(line?.iter().map(str::to_owned).collect())).collect()
+    };
+    let new = fields(new)?;
+    let old = match fields(old) {
+        Ok(fields) => fields,
         Err(error) => return Ok(Some(error.to_string())),
     };
-    let near = |(new, old): (&Option<f64>, &Option<f64>)| match (new, old) {
-        (Some(new), Some(old)) => close("phi", *new, *old),
-        (new, old) => new == old,
+    if new.len() != old.len() || new.first() != old.first() {
+        return Ok(Some("other layers".into()));
+    }
+    let near = |(new, old): (&String, &String)| match (new.parse(), old.parse()) {
+        (Ok(new), Ok(old)) => close("phi", new, old),
+        _ => new == old,
     };
-    Ok((!values.iter().zip(&old).all(near)).then(|| "another phi".into()))
+    let same = |(new, old): (&Vec<String>, &Vec<String>)| new.len() == old.len() && new.iter().zip(old).all(near);
+    Ok((!new.iter().zip(&old).all(same)).then(|| "another phi".into()))
 }
 
 /// A field without the row it was borrowed from.

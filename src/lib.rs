@@ -68,6 +68,7 @@ pub mod measures;
 pub mod output;
 pub mod record;
 pub mod report;
+pub mod results;
 pub mod shared_theta;
 pub mod similarity;
 pub mod study;

@@ -68,6 +68,11 @@ impl FoundManifest {
     }
 }
 
+/// Whether these are the bytes of a manifest of ours.
+pub(crate) fn is_ours(manifest: &[u8]) -> bool {
+    serde_json::from_slice::<FoundManifest>(manifest).is_ok_and(|found| found.program == PROGRAM)
+}
+
 /// Whether a directory holds a manifest of ours.
 #[must_use]
 pub fn is_our_output(dir: &Path) -> bool {

@@ -1,4 +1,5 @@
-//! `condlora figures`: what is drawn again is what was drawn, and no table makes it fall over.
+//! `condlora figures`: what is drawn again is what was drawn, a table that is not as it was written is refused by name, and none makes it
+//! fall over.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 #![allow(clippy::result_large_err, reason = "the library's error is what it is")]
 
@@ -9,7 +10,7 @@ use std::fs;
 use std::path::Path;
 
 use condlora::figure::{ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_fit, draw_study};
-use condlora::table::SavedResults;
+use condlora::results::SavedResults;
 use proptest::prelude::*;
 use shared::checkpoint::{PLAIN, square_layers, write_adapter, write_base};
 use shared::program::{Run, files, program, run_in};
@@ -138,10 +139,11 @@ fn another_folder_leaves_the_results_alone() {
     condlora(root, &["figures", "study", "--figures", "svg", "--figures-dir", "study/../study/pictures/deep"]).exits(0);
     assert!(study.join("pictures/deep/one/overview.svg").is_file());
     is_true_to_its_manifest(&study);
-    // Without a manifest the tables are taken as they are, and none is made.
+    // Without a manifest nothing vouches for the tables.
     fs::remove_file(study.join("manifest.json")).unwrap();
-    condlora(root, &["figures", "study", "--figures", "svg"]).exits(0);
-    assert!(study.join("figures/one/overview.svg").is_file() && !study.join("manifest.json").exists());
+    let refused = condlora(root, &["figures", "study", "--figures", "svg"]).exits(3);
+    refused.says("study: has no manifest.json of condlora; expected what analyze, merge, compare or fit wrote");
+    assert!(!study.join("figures").exists() && !study.join("manifest.json").exists());
 }
 
 #[test]
@@ -169,7 +171,7 @@ fn what_cannot_be_drawn_is_said_in_one_line() {
         assert!(!root.join("study/figures").exists());
     };
     refused(&["nowhere"], 3, "nowhere: is no directory");
-    refused(&["base"], 3, "base: holds no table of condlora");
+    refused(&["base"], 3, "base: has no manifest.json of condlora");
     refused(&["study", "--figures", "none"], 2, "--figures none: nothing to draw");
     refused(&["study", "--modules", "k_proj"], 2, "--modules k_proj: not in the tables of study\nhint: there are q_proj");
     refused(&["study", "--adapters", "three"], 2, "hint: there are one, two");
@@ -181,31 +183,45 @@ fn what_cannot_be_drawn_is_said_in_one_line() {
         text
     };
     let whole = edit("similarity.csv", &|text| with_field(text, 2, 8, "7.0"));
-    refused(&["study"], 4, "study/similarity.csv: line 3, column `phi`; expected a number from 0 to 1, found `7.0`");
+    refused(&["study"], 4, "study/similarity.csv: contents; expected BLAKE3 ");
     edit("similarity.csv", &|_| whole.clone());
     let whole = edit("manifest.json", &|text| text[..text.len() / 2].to_owned());
-    refused(&["study"], 4, "study/manifest.json: manifest; expected one that condlora wrote");
+    refused(&["study"], 4, "study/manifest.json: manifest; expected what analyze, merge, compare or fit wrote");
     edit("manifest.json", &|_| whole.clone());
     let table = root.join("study/spectrum.csv");
     fs::remove_file(&table).unwrap();
-    refused(&["study"], 3, "study/spectrum.csv: does not exist");
+    refused(
+        &["study"],
+        3,
+        "study/spectrum.csv: does not exist, but manifest.json lists it\nhint: run the command that wrote it again",
+    );
     assert!(std::process::Command::new("mkfifo").arg(&table).status().unwrap().success());
     refused(&["study"], 3, "study/spectrum.csv: is no regular file");
     fs::remove_file(&table).unwrap();
+    fs::copy(root.join("fitted/fit.csv"), root.join("compared/fit.csv")).unwrap();
+    refused(&["compared"], 4, "compared/fit.csv: table; expected one that manifest.json lists, found one that it does not");
+    fs::remove_file(root.join("compared/fit.csv")).unwrap();
     fs::write(root.join("file"), "").unwrap();
     refused(&["compared", "--figures-dir", "file/x"], 7, "file/x");
 }
 
 #[test]
-fn a_table_that_was_changed_is_drawn_with_a_warning() {
+fn a_table_that_was_changed_is_refused_with_both_hashes() {
     let folder = results();
     let table = folder.path().join("study/summary.csv");
     let text = fs::read_to_string(&table).unwrap();
-    fs::write(&table, text.replace(",ok\n", ",unreliable\n")).unwrap();
-    let run = condlora(folder.path(), &["figures", "study", "--figures", "svg"]).exits(0);
-    assert_eq!(run.stderr, "warning: study/summary.csv: is not as it was written (manifest.json has another hash)\n");
-    let svg = fs::read_to_string(folder.path().join("study/figures/one/q_proj.A.left.i2-j2.svg")).unwrap();
-    assert!(svg.contains("status unreliable"));
+    let changed = text.replace(",ok\n", ",unreliable\n");
+    fs::write(&table, &changed).unwrap();
+    let hash = |text: &str| blake3::hash(text.as_bytes()).to_hex().to_string();
+    let run = condlora(folder.path(), &["figures", "study", "--figures", "svg"]).exits(4);
+    let expected = format!(
+        "error: study/summary.csv: contents; expected BLAKE3 {} as in manifest.json, found {}\nhint: run the command that wrote it \
+         again; to leave something out of figures, use --modules or --adapters\n",
+        hash(&text),
+        hash(&changed)
+    );
+    assert_eq!(run.stderr, expected);
+    assert!(!folder.path().join("study/figures").exists());
 }
 
 const TABLES: [&str; 8] = [
@@ -237,6 +253,24 @@ fn redraw(root: &Path, table: &str) -> condlora::Result<usize> {
     Ok(drawn)
 }
 
+/// Writes a table, which is refused by name for its hash; then writes its new hash into the manifest, and draws what is there.
+#[track_caller]
+fn redraw_spoilt(root: &Path, table: &str, bytes: &[u8]) -> condlora::Result<usize> {
+    fs::write(root.join(table), bytes).unwrap();
+    let (dir, name) = table.split_once('/').unwrap();
+    let mut manifest = manifest(&root.join(dir));
+    let hash = blake3::hash(bytes).to_hex().to_string();
+    if manifest["outputs"][name] != hash {
+        let error = redraw(root, table).unwrap_err();
+        let message = error.to_string();
+        let is_refused = message.contains(&format!("{table}: contents; expected BLAKE3 ")) && message.ends_with(&hash);
+        assert!(error.exit_code() == 4 && is_refused && !message.contains('\n'), "{message}");
+        manifest["outputs"][name] = hash.into();
+        fs::write(root.join(dir).join("manifest.json"), manifest.to_string()).unwrap();
+    }
+    redraw(root, table)
+}
+
 /// A table's text with one field of one row (the header is row 0) replaced.
 fn with_field(text: &str, row: usize, column: usize, value: &str) -> String {
     let mut lines: Vec<String> = text.lines().map(str::to_owned).collect();
@@ -252,20 +286,19 @@ fn every_column_of_every_table_is_checked() {
     let root = folder.path();
     let (mut refused, mut drawn) = (0, 0);
     for table in TABLES {
-        let path = root.join(table);
-        let text = fs::read_to_string(&path).unwrap();
+        let text = fs::read_to_string(root.join(table)).unwrap();
         let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
-        let mut check = |changed: &str, says: &[&str]| {
-            fs::write(&path, changed).unwrap();
-            match redraw(root, table) {
-                Ok(_) => drawn += 1,
-                Err(error) => {
-                    refused += 1;
-                    let message = error.to_string();
-                    assert_eq!(error.exit_code(), 4, "{message}");
-                    assert!(message.contains(".csv: line ") && !message.contains('\n'), "{message}");
-                    assert!(says.iter().all(|part| message.contains(part)), "{table}, {says:?}: {message}");
-                }
+        let mut check = |changed: &str, says: &[&str]| match redraw_spoilt(root, table, changed.as_bytes()) {
+            Ok(_) => {
+                drawn += 1;
+                assert!(says.is_empty(), "{table}, {says:?}: drawn");
+            }
+            Err(error) => {
+                refused += 1;
+                let message = error.to_string();
+                assert_eq!(error.exit_code(), 4, "{message}");
+                assert!(message.contains(".csv: line ") && !message.contains('\n'), "{message}");
+                assert!(says.iter().all(|part| message.contains(part)), "{table}, {says:?}: {message}");
             }
         };
         for (at, column) in header.iter().enumerate() {
@@ -285,32 +318,27 @@ fn every_column_of_every_table_is_checked() {
                     | "adapter_b"
                     | "name"
             );
+            // The layer of `fit.csv` may also be `all`, and so is a text.
+            let number_or_name = number_or_name && (*column != "layer" || !table.contains("/fit"));
+            let line_and_column = format!("{table}: line 3, column `{column}`; expected ");
+            let says = [line_and_column.as_str()];
             for bad in ["nan", "inf", "x", "1e999", "-1", "18446744073709551616", "\u{7}"] {
-                let changed = with_field(&text, 2, at, bad);
-                fs::write(&path, &changed).unwrap();
                 // `-1` is a number, and some columns may be negative.
-                if number_or_name && bad != "-1" && bad != "18446744073709551616" {
-                    let message = redraw(root, table).unwrap_err().to_string();
-                    assert!(message.contains(&format!("{table}: line 3, column `{column}`; expected ")), "{message}");
-                }
-                check(&changed, &[]);
+                let is_bad = number_or_name && bad != "-1" && bad != "18446744073709551616";
+                check(&with_field(&text, 2, at, bad), if is_bad { &says } else { &[] });
             }
         }
         let last = text.lines().last().unwrap();
-        check(&format!("{text}{last}\n"), &["expected each row once"]);
         check(&format!("{text}{last},1\n"), &["fields, as in the header"]);
         check(&text.replacen('\n', "\nx,", 1), &["line 2"]);
+        check("", &["line 1"]);
         let (before, row) = text.trim_end().rsplit_once('\n').unwrap();
-        fs::write(&path, [before.as_bytes(), b"\n\xff\xfe", row.as_bytes()].concat()).unwrap();
-        assert!(redraw(root, table).unwrap_err().to_string().contains("expected UTF-8"), "{table}");
-        fs::write(&path, "").unwrap();
-        assert_eq!(redraw(root, table).unwrap_err().exit_code(), 4);
-        // The header alone is a table without rows; averages and pairs need one another.
-        fs::write(&path, text.lines().next().unwrap()).unwrap();
-        let alone = redraw(root, table);
-        assert_eq!(alone.is_err(), table.contains("/summary") || table.contains("/similarity"), "{table}: {alone:?}");
-        fs::write(&path, &text).unwrap();
-        assert!(redraw(root, table).is_ok());
+        let not_utf8 = redraw_spoilt(root, table, &[before.as_bytes(), b"\n\xff\xfe", row.as_bytes()].concat()).unwrap_err();
+        assert!(not_utf8.to_string().contains("expected UTF-8"), "{table}: {not_utf8}");
+        // The header alone is a table without rows, and a row may be there twice.
+        redraw_spoilt(root, table, text.lines().next().unwrap().as_bytes()).unwrap();
+        redraw_spoilt(root, table, format!("{text}{last}\n").as_bytes()).unwrap();
+        redraw_spoilt(root, table, text.as_bytes()).unwrap();
     }
     assert!(refused > 500 && drawn > 20, "{refused} refused, {drawn} drawn");
 }
@@ -320,23 +348,16 @@ fn a_table_cut_anywhere_is_refused_or_a_table() {
     let folder = results();
     let root = folder.path();
     for table in TABLES {
-        let path = root.join(table);
-        let text = fs::read(&path).unwrap();
-        let (mut refused, mut drawn) = (0, 0);
+        let text = fs::read(root.join(table)).unwrap();
+        let mut refused = 0;
         for end in (0..text.len() - 2).step_by(37).chain(text.len() - 9..text.len() - 2) {
-            fs::write(&path, &text[..end]).unwrap();
-            match redraw(root, table) {
-                Err(error) => {
-                    assert_eq!(error.exit_code(), 4, "{table}, {end}: {error}");
-                    refused += 1;
-                }
-                Ok(_) => drawn += 1,
+            if let Err(error) = redraw_spoilt(root, table, &text[..end]) {
+                assert_eq!(error.exit_code(), 4, "{table}, {end}: {error}");
+                refused += 1;
             }
         }
-        fs::write(&path, &text).unwrap();
-        // What is cut off at the end of a row is noticed where rows have to be complete.
-        let complete = ["/summary", "/similarity"].iter().any(|name| table.contains(name));
-        assert!(refused > 4 && (drawn == 0 || !complete), "{table}: {refused} refused, {drawn} drawn");
+        assert!(refused > 4, "{table}: {refused} refused");
+        redraw_spoilt(root, table, &text).unwrap();
     }
 }
 
@@ -345,8 +366,7 @@ fn huge_numbers_make_no_huge_picture() {
     let folder = results();
     let root = folder.path();
     for table in TABLES {
-        let path = root.join(table);
-        let text = fs::read_to_string(&path).unwrap();
+        let text = fs::read_to_string(root.join(table)).unwrap();
         let header: Vec<&str> = text.lines().next().unwrap().split(',').collect();
         for (at, column) in header.iter().enumerate() {
             let largest = match *column {
@@ -362,13 +382,12 @@ fn huge_numbers_make_no_huge_picture() {
             let all =
                 text.lines().skip(1).enumerate().fold(text.clone(), |text, (row, _)| with_field(&text, row + 1, at, largest));
             for changed in [with_field(&text, 1, at, largest), all] {
-                fs::write(&path, changed).unwrap();
-                if let Err(error) = redraw(root, table) {
+                if let Err(error) = redraw_spoilt(root, table, changed.as_bytes()) {
                     assert!([4, 8].contains(&error.exit_code()), "{table}, {column}: {error}");
                 }
             }
         }
-        fs::write(&path, &text).unwrap();
+        redraw_spoilt(root, table, text.as_bytes()).unwrap();
     }
 }
 
@@ -385,8 +404,7 @@ proptest! {
             static RESULTS: tempfile::TempDir = results();
         }
         RESULTS.with(|folder| {
-            let path = folder.path().join(TABLES[which]);
-            let whole = fs::read(&path).unwrap();
+            let whole = fs::read(folder.path().join(TABLES[which])).unwrap();
             let mut text = whole.clone();
             for (at, how, piece) in &spoils {
                 let at = at.index(text.len());
@@ -397,9 +415,8 @@ proptest! {
                 };
                 text.splice(at..end, piece.bytes());
             }
-            fs::write(&path, &text).unwrap();
-            let done = redraw(folder.path(), TABLES[which]);
-            fs::write(&path, &whole).unwrap();
+            let done = redraw_spoilt(folder.path(), TABLES[which], &text);
+            redraw_spoilt(folder.path(), TABLES[which], &whole).unwrap();
             if let Err(error) = done {
                 assert!([4, 8].contains(&error.exit_code()), "{error}");
             }

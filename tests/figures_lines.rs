@@ -7,9 +7,10 @@ use std::fs;
 use std::path::Path;
 
 use condlora::figure::{FigureContext, FigureFormat, FigureKind, FigureOptions, draw_fit, draw_paper, draw_study};
+use condlora::results::SavedResults;
+use condlora::table::SummaryRow;
 use condlora::table::csv::read_rows;
 use condlora::table::rows::{FitRow, SpectrumRow, Tables, TrainingRow};
-use condlora::table::{SavedResults, SummaryRow};
 use condlora::terms::{MatrixKind, Status, UpdateMatrix};
 use shared::checkpoint::{PLAIN, square_layers, write_adapter, write_base};
 use shared::program::{Run, data, program, real_base};

@@ -30,7 +30,6 @@ mod fuzzed {
     pub(crate) mod json_grammar;
     pub(crate) mod memory;
     pub(crate) mod mutation;
-    pub(crate) mod parquet_grammar;
 }
 
 use std::collections::HashSet;
@@ -39,7 +38,7 @@ use std::path::Path;
 
 use fuzzed::campaign::{Campaign, corpus, most_memory};
 use fuzzed::entry::Place;
-use fuzzed::{entry, grammar, json_grammar, memory, parquet_grammar};
+use fuzzed::{entry, grammar, json_grammar, memory};
 
 #[global_allocator]
 static COUNTING: memory::Counting = memory::Counting;
@@ -124,18 +123,6 @@ fn rows_of_every_table() {
 }
 
 #[test]
-fn tables_in_parquet() {
-    Campaign {
-        entry: &entry::PARQUET,
-        write: parquet_grammar::table,
-        tokens: parquet_grammar::THRIFT,
-        mend: parquet_grammar::mend_footer,
-        share: EVERY,
-    }
-    .run();
-}
-
-#[test]
 fn saved_results() {
     Campaign { entry: &entry::TABLES, write: grammar::tables, tokens: grammar::CELLS, mend: grammar::as_it_is, share: EVERY }
         .run();
@@ -152,15 +139,12 @@ fn figures_of_whatever_was_read() {
 fn large_inputs_take_no_more_memory_than_small_ones() {
     let number = |at: usize| format!("\"{at:x}\":1,");
     let nested = |_| "\"x\":[{\"\":0},{\"\":0},{\"\":0},{\"\":0}],".to_owned();
-    let inputs: [(&entry::Entry, Vec<u8>, &str); 8] = [
+    let inputs: [(&entry::Entry, Vec<u8>, &str); 5] = [
         (&entry::INDEX, json_grammar::large_index(400_000), "name of a shard"),
         (&entry::INDEX, json_grammar::large_index(5_000_000), "more than 500000 tensors"),
         (&entry::TRAINING, json_grammar::large_log(number, 490_000), ""),
         (&entry::TRAINING, json_grammar::large_log(number, 1_500_000), "more than 500000 values"),
         (&entry::TRAINING, json_grammar::large_log(nested, 400_000), ""),
-        (&entry::PARQUET, parquet_grammar::equal_rows(60_000, "a"), ""),
-        (&entry::PARQUET, parquet_grammar::equal_rows(1_000_000, "a"), "number of rows"),
-        (&entry::PARQUET, parquet_grammar::equal_rows(2_000, &"long".repeat(50_000)), "length of names"),
     ];
     let mut place = Place::new();
     for (entry, bytes, says) in inputs {
@@ -203,19 +187,6 @@ fn bad_inputs_as_corpus() {
             {
                 fs::write(corpus.join(folder).join(format!("bad-{number:03}")), bytes).unwrap();
             }
-        }
-    }
-}
-
-/// Writes the tables of the corpus that are CSV into it as Parquet.
-#[test]
-#[ignore = "writes into fuzz/corpus"]
-fn tables_as_parquet_corpus() {
-    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/corpus");
-    for found in fs::read_dir(corpus.join("rows")).unwrap() {
-        let path = found.unwrap().path();
-        if let Some(table) = entry::typed(&fs::read(&path).unwrap()) {
-            fs::write(corpus.join("parquet").join(path.file_name().unwrap()), table).unwrap();
         }
     }
 }

@@ -11,9 +11,10 @@ use std::time::{Duration, Instant};
 
 use condlora::output::manifest::is_our_output;
 use condlora::output::{Manifest, OutputDir, remove_temporaries};
+use condlora::results::write_study;
 use condlora::table::columns::Row;
 use condlora::table::csv::read_rows;
-use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, TableFormat, Tables, write_study};
+use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, TableFormat, Tables};
 use condlora::terms::{Convention, MatrixKind, Method, Side, Status};
 
 fn names(dir: &Path) -> Vec<String> {

@@ -7,7 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::time::{Duration, Instant};
 
-use condlora::output::{AdapterRecord, Manifest};
+use condlora::output::Manifest;
+use condlora::record::AdapterRecord;
 use condlora::report::report_html;
 use condlora::table::csv::read_rows;
 use condlora::table::{ConversionRow, SimilarityRow, SummaryRow, Tables};

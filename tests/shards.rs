@@ -112,7 +112,7 @@ fn real_adapters_in_shards_with_little_memory_are_the_whole() {
     let root = folder.path();
     let (adapters, base, init) = (data("adapters"), real_base(), data("init"));
     let [adapters, base, init] = [&adapters, &base, &init].map(|path| path.to_str().unwrap());
-    let options = [adapters, "--base", base, "--init", init, "-q", "--formats", "parquet"];
+    let options = [adapters, "--base", base, "--init", init, "-q", "--formats", "parquet,npy"];
     run_in(root, &[&options[..], &["-o", "whole", "--across"]].concat()).exits(0);
     let bounded = [&options[..], &["--memory-limit", "40M"]].concat();
     in_shards(root, "two", 2, &bounded, &["--across", "--memory-limit", "60M", "-q"]).exits(0);
@@ -268,11 +268,17 @@ fn shards_that_do_not_fit_together_are_refused() {
     edit("version", &format!("\"version\": \"{version}\""), "\"version\": \"0.0.1\"");
     refused(&["1", "version"], 5).says(&format!("version; expected {version}, found 0.0.1"));
     edit("version", "\"program\": \"condlora\",", "\"program\": \"condlora\", \"inputs\": 7,");
-    refused(&["1", "version"], 4).says("expected that of a study of this version");
+    refused(&["1", "version"], 4).says("manifest; expected what this version's analyze --shard wrote");
     let table = root.join("2/summary.csv");
     let good = fs::read(&table).unwrap();
     fs::write(&table, &good[..good.len() / 2]).unwrap();
-    refused(&["1", "2"], 4).says("2/summary.csv: contents; expected what its manifest.json has the hash of");
+    let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
+    refused(&["1", "2"], 4)
+        .says(&format!("2/summary.csv: contents; expected BLAKE3 {} as in manifest.json", hash(&good)))
+        .says(&format!("found {}", hash(&good[..good.len() / 2])))
+        .says("hint: make this shard again with --overwrite");
+    fs::remove_file(&table).unwrap();
+    refused(&["1", "2"], 3).says("2/summary.csv: does not exist, but manifest.json lists it");
     fs::write(&table, good).unwrap();
     merge_in(root, &["1", "2", "-o", "good"]).exits(0);
 
@@ -300,7 +306,6 @@ fn a_shard_is_asked_for_sensibly() {
         usage(&["--shard", wrong], "expected K/N with K from 1 to N, as in 2/8");
     }
     usage(&["--shard", "1/2", "--across"], "hint: make the shards without it, then use condlora merge --across");
-    usage(&["--shard", "1/2", "--formats", "npy"], "shards are merged from csv or parquet");
 }
 
 /// The guide's example for GNU parallel.

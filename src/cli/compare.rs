@@ -14,9 +14,9 @@ use crate::checkpoint::NameMap;
 use crate::error::Result;
 use crate::figure::{Dpi, FigureFormat, draw_comparison};
 use crate::output::OutputDir;
+use crate::results::write_table;
 use crate::shared_theta::{CompareParams, prepare_comparison};
 use crate::table::json::rows_json;
-use crate::table::{TableFormat, write_table};
 use crate::terms::path;
 
 #[derive(Debug, Args)]
@@ -116,7 +116,7 @@ pub(super) fn run(args: &CompareArgs, session: &Session) -> Result<Outcome> {
     let analysis = started.elapsed();
 
     let writing = Instant::now();
-    write_table(&mut out, &comparison.rows, &[TableFormat::Csv])?;
+    write_table(&mut out, &comparison.rows)?;
     for figure in pool.install(|| draw_comparison(&comparison.rows, &drawing))? {
         out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
     }

@@ -7,11 +7,10 @@ use serde::Serialize;
 
 use super::drawing::DrawingArgs;
 use super::session::{Outcome, Session};
-use super::terminal::Terminal;
 use crate::error::{Error, Result, escape, show_path};
 use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study};
 use crate::output::{Manifest, write_files_atomically};
-use crate::table::SavedResults;
+use crate::results::SavedResults;
 use crate::terms::{path, path_if_any};
 
 /// Where figures go if nothing else is said.
@@ -63,7 +62,7 @@ pub(super) fn run(args: &FiguresArgs, session: &Session) -> Result<Outcome> {
     if options.formats.is_empty() {
         return Err(Error::usage("--figures none: nothing to draw"));
     }
-    let results = read(args, terminal)?;
+    let results = read(args)?;
     let started = std::time::Instant::now();
     let drawn =
         session.pool.install(|| if args.paper { draw_captioned(&results, &options) } else { draw(&results, &options) })?;
@@ -88,9 +87,8 @@ pub(super) fn run(args: &FiguresArgs, session: &Session) -> Result<Outcome> {
 }
 
 /// The results, without what was not asked for.
-fn read(args: &FiguresArgs, terminal: &Terminal) -> Result<SavedResults> {
+fn read(args: &FiguresArgs) -> Result<SavedResults> {
     let mut results = SavedResults::read(&args.results)?;
-    terminal.warnings(&results.warnings);
     for (option, asked, there) in
         [("--modules", &args.modules, results.modules()), ("--adapters", &args.adapters, results.adapters())]
     {
@@ -154,13 +152,13 @@ fn write(args: &FiguresArgs, results: &SavedResults, figures: &[DrawnFigure], ru
     let paths: Vec<PathBuf> = figures.iter().map(|figure| dir.join(figure.path())).collect();
     let mut files: Vec<(PathBuf, &[u8])> =
         paths.iter().cloned().zip(figures.iter().map(|figure| figure.bytes.as_slice())).collect();
-    let inside = results.manifest.as_ref().zip(below(&args.results, &dir));
-    let manifest = inside.map(|(manifest, folder)| {
+    let manifest = &results.manifest;
+    let bytes = below(&args.results, &dir).map(|folder| {
         let name = |figure: &DrawnFigure| if folder.is_empty() { figure.path() } else { format!("{folder}/{}", figure.path()) };
         let figures = figures.iter().map(|figure| (name(figure), figure.bytes.as_slice()));
-        (manifest, manifest.with_figures(figures, run))
+        manifest.with_figures(figures, run)
     });
-    if let Some((manifest, bytes)) = &manifest {
+    if let Some(bytes) = &bytes {
         if !manifest.is_current() {
             return Err(Error::output(&manifest.path, "was changed by something else meanwhile"));
         }

@@ -6,7 +6,6 @@ use std::{io, time::Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::analyze::adapter_record;
 use super::choice::{auto_or, one_of};
 use super::drawing::FormatArgs;
 use super::fit_summary;
@@ -15,8 +14,9 @@ use crate::checkpoint::{FloatType, NameMap, adapter::WEIGHTS_FILE, config::CONFI
 use crate::error::{Result, escape};
 use crate::figure::{Dpi, FigureContext, FigureFormat, draw_fit};
 use crate::output::OutputDir;
+use crate::results::write_table;
 use crate::shared_theta::{FitParams, prepare_fit};
-use crate::table::{TableFormat, rows_json, write_table};
+use crate::table::rows_json;
 use crate::terms::{Convention, path};
 
 /// The types that keep what was fitted.
@@ -126,7 +126,7 @@ pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
 
     let writing = Instant::now();
     out.require_room(fit.bytes())?;
-    write_table(&mut out, &fit.rows, &[TableFormat::Csv])?;
+    write_table(&mut out, &fit.rows)?;
     let context = FigureContext { base_name: None, adapter: Some(prepared.adapter_name()) };
     for figure in pool.install(|| draw_fit(&fit.rows, &context, &drawing))? {
         out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
@@ -145,7 +145,7 @@ pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
 
     let options = Options { command: "fit", params: &params, out: &args.out, figures: &drawing.formats, dpi: drawing.dpi };
     let mut manifest = session.manifest(&options, Some(args.seed), inputs, warnings);
-    manifest.adapters = vec![adapter_record(&prepared.analysed())];
+    manifest.adapters = vec![prepared.analysed()];
     session.took(&mut manifest, "fit", fit.took, "");
     session.took(&mut manifest, "writing", writing.elapsed(), "");
     let written = out.commit(&manifest)?;

@@ -12,11 +12,12 @@ use super::summary;
 use crate::error::{Error, Result, escape};
 use crate::figure::FigureOptions;
 use crate::inputs::parse_bytes;
-use crate::output::{OutputDir, only_base_name};
-use crate::record::InputRecord;
+use crate::output::OutputDir;
+use crate::record::{InputRecord, ShardRecord, only_base_name};
 use crate::report::{REPORT_FILE, report_html};
+use crate::results::{MergedStudy, write_study};
 use crate::study::{AnalyzeConfig, AnalyzeParams, prepare_across};
-use crate::table::{AcrossRow, Shards, summary_json, write_study};
+use crate::table::{AcrossRow, summary_json};
 use crate::terms::{path, path_if_any, paths};
 
 #[derive(Debug, Args)]
@@ -76,7 +77,7 @@ pub(super) fn run(args: &MergeArgs, session: &Session) -> Result<Outcome> {
     let (pool, terminal) = (&session.pool, &session.terminal);
     let drawing = args.drawing.options()?;
     let started = std::time::Instant::now();
-    let mut shards = Shards::read(&args.shards, &NO_BEARING)?;
+    let mut shards = MergedStudy::read(&args.shards, &NO_BEARING)?;
     terminal.warnings(&shards.warnings);
     let mut protected = args.shards.clone();
     protected.extend(shards.adapters.iter().flat_map(|adapter| [PathBuf::from(&adapter.path), PathBuf::from(&adapter.base)]));
@@ -118,17 +119,19 @@ pub(super) fn run(args: &MergeArgs, session: &Session) -> Result<Outcome> {
 }
 
 /// The rows of `across.csv` and what was read for them, which must be what the shards read.
-fn compare_across(args: &MergeArgs, shards: &Shards, session: &Session) -> Result<(Vec<AcrossRow>, Vec<InputRecord>)> {
+fn compare_across(args: &MergeArgs, shards: &MergedStudy, session: &Session) -> Result<(Vec<AcrossRow>, Vec<InputRecord>)> {
     const HINT: &str =
         "merge --across reads the adapters and base models anew: run it where analyze ran, with the files as they were";
     let config = study_of(args, shards)?;
     let prepared = session.pool.install(|| prepare_across(config.clone())).map_err(|error| error.with_hint(HINT))?;
-    let whole = shards.sources.first().map(|source| (source.shard.adapters, source.shard.names_blake3.as_str()));
-    if whole != prepared.whole().map(|whole| (whole.adapters, whole.names_hash.as_str())) {
-        let found = prepared.whole().map_or(0, |whole| whole.adapters);
-        let expected = format!("the {} that the shards were made of", whole.map_or(0, |whole| whole.0));
+    let whole = |shard: &ShardRecord| (shard.names_blake3.clone(), shard.adapters);
+    let expected = shards.sources.first().map(|source| whole(&source.shard)).unwrap_or_default();
+    let found = prepared.shard().map(whole).unwrap_or_default();
+    if expected != found {
+        let expected = format!("the {} that the shards were made of", expected.1);
+        let found = format!("{} of other names", found.1);
         let first = config.params().paths.first().cloned().unwrap_or_default();
-        return Err(Error::mismatch(&first, "adapters to compare", expected, format!("{found} of other names")).with_hint(HINT));
+        return Err(Error::mismatch(&first, "adapters to compare", expected, found).with_hint(HINT));
     }
     let study = session.compute("base weights", |progress| prepared.run_with(progress)).map_err(|error| error.with_hint(HINT))?;
     let known: std::collections::BTreeMap<(&str, Option<&str>), &str> =
@@ -144,7 +147,7 @@ fn compare_across(args: &MergeArgs, shards: &Shards, session: &Session) -> Resul
 }
 
 /// The study that the shards are parts of, as far as its adapters are compared with one another.
-fn study_of(args: &MergeArgs, shards: &Shards) -> Result<AnalyzeConfig> {
+fn study_of(args: &MergeArgs, shards: &MergedStudy) -> Result<AnalyzeConfig> {
     let first = shards.sources.first().map(|source| PathBuf::from(&source.path)).unwrap_or_default();
     let mut params = AnalyzeParams::deserialize(&shards.options).map_err(|error| {
         Error::malformed(&first.join("manifest.json"), "options", "those of analyze", escape(&error.to_string()))

@@ -10,40 +10,7 @@ use serde::{Deserialize, Serialize, Serializer};
 
 use crate::marker::PROGRAM;
 pub use crate::marker::{MANIFEST_FILE, is_our_output};
-use crate::record::InputRecord;
-
-/// An adapter that was analysed, and its base model.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct AdapterRecord {
-    /// Its name in the tables.
-    pub name: String,
-    /// Its directory.
-    pub path: String,
-    /// The base model's directory or file, links resolved.
-    pub base: String,
-    /// What the base model is called in figures.
-    pub base_name: String,
-}
-
-/// The base model's name, where all adapters have the same.
-#[must_use]
-pub fn only_base_name(adapters: &[AdapterRecord]) -> Option<&str> {
-    let first = adapters.first()?;
-    adapters.iter().all(|adapter| adapter.base == first.base).then_some(first.base_name.as_str())
-}
-
-/// Which part of the adapters a run analysed (`--shard`).
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
-pub struct ShardRecord {
-    /// The part's number, from 1.
-    pub number: usize,
-    /// How many parts there are.
-    pub of: usize,
-    /// How many adapters all parts have together.
-    pub adapters: usize,
-    /// BLAKE3 of the names of all of them, in hex.
-    pub names_blake3: String,
-}
+use crate::record::{AdapterRecord, InputRecord, ShardRecord};
 
 /// A shard's directory that a result was put together from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

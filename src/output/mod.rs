@@ -16,7 +16,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Component, Path, PathBuf};
 
 pub use atomic_file::{write_file_atomically, write_files_atomically};
-pub use manifest::{AdapterRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
+pub use manifest::{Manifest, MergedFrom};
 pub use temporaries::remove_temporaries;
 
 use crate::error::{Result, in_words};

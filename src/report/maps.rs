@@ -188,7 +188,7 @@ impl AdapterMaps {
 
 /// Gathers an adapter's rows, in table order.
 fn squares<'r>(rows: impl IntoIterator<Item = &'r SimilarityRow>) -> Vec<Square<'r>> {
-    let groups = gather(rows, |row| (row.module.as_str(), row.matrix, row.side, row.i, row.j));
+    let groups = gather(rows, |row| row.view());
     groups.into_iter().filter_map(|(_, rows)| Square::of(rows)).collect()
 }
 
@@ -280,12 +280,7 @@ impl MapView {
         let Square { first, layers, .. } = square;
         let n = layers.len();
         let phi: Vec<Option<f64>> = square.phi().collect();
-        let mean = summary
-            .iter()
-            .find(|row| {
-                (&row.module, row.matrix, row.side, row.i, row.j) == (&first.module, first.matrix, first.side, first.i, first.j)
-            })
-            .and_then(|row| row.phi_mean);
+        let mean = summary.iter().find(|row| row.view() == first.view()).and_then(|row| row.phi_mean);
         let as_table = n <= MOST_LAYERS_AS_TABLE && index.is_some();
         let cell = |k: usize| match phi[k] {
             None => MapCell { class: "m".to_owned(), text: "\u{2013}".to_owned() },

@@ -32,7 +32,8 @@ pub(crate) use self::verdict::SIGNIFICANT;
 use crate::error::{Error, Result};
 use crate::figure::FigureContext;
 use crate::figure::embedded::cell_colours;
-use crate::output::{Manifest, only_base_name};
+use crate::output::Manifest;
+use crate::record::only_base_name;
 use crate::table::Tables;
 
 /// The page's name in an output directory.

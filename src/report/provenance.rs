@@ -133,7 +133,7 @@ mod tests {
     use serde_json::json;
 
     use super::*;
-    use crate::output::AdapterRecord;
+    use crate::record::AdapterRecord;
 
     fn manifest() -> Manifest {
         let mut manifest = Manifest::new(vec!["condlora".into()]);

@@ -21,7 +21,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result, escape};
 use crate::inputs::{Progress, default_limit};
-use crate::record::InputRecord;
+use crate::record::{AdapterRecord, InputRecord, ShardRecord};
 use crate::table::{AcrossRow, Tables};
 use compare::{GroupControls, compare_pass};
 use context::Context;
@@ -31,7 +31,7 @@ pub use inspect::{
 pub use params::{AnalyzeConfig, AnalyzeParams};
 use plan::{Pass, Plan, PlannedAdapter};
 use schedule::Schedule;
-pub use shard::{Shard, Whole};
+pub use shard::Shard;
 use solve::{SolvedLayer, run_jobs, solve_layer};
 use stopwatch::Clock;
 
@@ -49,22 +49,9 @@ pub struct Study {
     /// Bytes in those files.
     pub bytes_held: u64,
     /// The adapters analysed, by name, each with its base model.
-    pub adapters: Vec<Analysed>,
+    pub adapters: Vec<AdapterRecord>,
     /// Adapters that were skipped while they were read, by name, and why (`--keep-going`).
     pub skipped: Vec<(String, Error)>,
-}
-
-/// An adapter of a study, and its base model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Analysed {
-    /// The adapter's name in the tables.
-    pub name: String,
-    /// Its directory.
-    pub dir: PathBuf,
-    /// The base model's directory or file, links resolved.
-    pub base: PathBuf,
-    /// What the base model is called.
-    pub base_name: String,
 }
 
 /// Opened and checked inputs: everything that can be refused without computing has been.
@@ -144,21 +131,16 @@ impl Prepared {
         self.plan.adapters.iter().filter_map(|a| Some((a.adapter.name.as_str(), a.adapter.config.rewritten_base()?))).collect()
     }
 
-    /// All adapters, of which those of a shard are a part.
+    /// The part of the adapters that this study has.
     #[must_use]
-    pub fn whole(&self) -> Option<&Whole> {
-        self.plan.whole.as_ref()
+    pub fn shard(&self) -> Option<&ShardRecord> {
+        self.plan.shard.as_ref()
     }
 
-    fn analysed(&self, adapter: usize) -> Analysed {
+    fn analysed(&self, adapter: usize) -> AdapterRecord {
         let planned = &self.plan.adapters[adapter];
         let base = &self.plan.bases[planned.base];
-        Analysed {
-            name: planned.adapter.name.clone(),
-            dir: planned.adapter.dir.clone(),
-            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
-            base_name: base.display_name().to_owned(),
-        }
+        AdapterRecord::new(&planned.adapter.name, &planned.adapter.dir, base.path(), base.display_name())
     }
 
     /// How the work was divided so that it fits into memory.
@@ -241,31 +223,10 @@ struct PassResults {
 impl PassResults {
     /// All rows of the adapters that are left: adapters in the order of their names and modules within each, whatever the grouping was.
     fn into_tables(self, context: &Context<'_>, failed: &BTreeMap<usize, Error>, skipped: &[(String, Error)]) -> Tables {
-        let mut tables = Tables::default();
-        let modules = &self.modules;
-        tables.similarity.reserve_exact(modules.values().map(|module| module.similarity.len()).sum());
-        tables.conversion.reserve_exact(modules.values().map(|module| module.conversion.len()).sum());
-        if context.measures() {
-            let rows = modules.values().map(|module| module.measures.as_ref().map_or(0, Vec::len)).sum();
-            tables.measures = Some(Vec::with_capacity(rows));
-        }
-        if !context.config.params().grid.is_empty() {
-            tables.grid = Some(Vec::new());
-        }
-        for ((adapter, _), module) in self.modules {
-            if !failed.contains_key(&adapter) {
-                tables.summary.extend(module.summary);
-                tables.similarity.extend(module.similarity);
-                tables.conversion.extend(module.conversion);
-                tables.spectrum.extend(module.spectrum);
-                if let (Some(all), Some(rows)) = (&mut tables.measures, module.measures) {
-                    all.extend(rows);
-                }
-                if let (Some(all), Some(rows)) = (&mut tables.grid, module.grid) {
-                    all.extend(rows);
-                }
-            }
-        }
+        let grid = (!context.config.params().grid.is_empty()).then(Vec::new);
+        let mut tables = Tables { measures: context.measures().then(Vec::new), grid, ..Tables::default() };
+        let left = self.modules.into_iter().filter(|((adapter, _), _)| !failed.contains_key(adapter));
+        tables.append(left.map(|(_, module)| module).collect());
         if context.across() {
             let gone = |name: &String| skipped.iter().any(|(skipped, _)| skipped == name);
             let rows = self.across.into_values().flatten();

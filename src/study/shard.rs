@@ -7,6 +7,7 @@ use std::fmt;
 use std::str::FromStr;
 
 use crate::checkpoint::FoundAdapter;
+use crate::record::ShardRecord;
 use crate::terms::serde_as_text;
 
 /// Part `number` of `of`.
@@ -43,24 +44,15 @@ impl fmt::Display for Shard {
 
 serde_as_text!(Shard);
 
-/// All adapters of a study, whichever of them this run analyses.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Whole {
-    /// How many there are.
-    pub adapters: usize,
-    /// BLAKE3 of their names, in hexadecimal: parts of the same whole have the same.
-    pub names_hash: String,
-}
-
-impl Whole {
-    pub(super) fn of(names: &[String]) -> Self {
-        let mut hash = blake3::Hasher::new();
-        for name in names {
-            // A NUL is in no path.
-            hash.update(name.as_bytes()).update(b"\0");
-        }
-        Self { adapters: names.len(), names_hash: hash.finalize().to_hex().to_string() }
+/// The part of these adapters that a run has.
+pub(super) fn record(shard: Option<Shard>, names: &[String]) -> ShardRecord {
+    let Shard { number, of } = shard.unwrap_or(Shard { number: 1, of: 1 });
+    let mut hash = blake3::Hasher::new();
+    for name in names {
+        // A NUL is in no path.
+        hash.update(name.as_bytes()).update(b"\0");
     }
+    ShardRecord { number, of, adapters: names.len(), names_blake3: hash.finalize().to_hex().to_string() }
 }
 
 /// Divides what was found, sorted by name, into this run's adapters and the others.
@@ -101,8 +93,9 @@ mod tests {
 
     #[test]
     fn names_that_run_together_are_told_apart() {
-        let of = |names: &[&str]| Whole::of(&names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
+        let of = |names: &[&str]| record(None, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
         assert_ne!(of(&["a", "bc"]), of(&["ab", "c"]));
-        assert_eq!(of(&["a"]).adapters, 1);
+        let one = of(&["a"]);
+        assert_eq!((one.number, one.of, one.adapters), (1, 1, 1));
     }
 }

@@ -1,4 +1,4 @@
-//! The columns of each table: one list for a row type, from which every format writes and reads.
+//! What a column can hold, and a row as columns: one list for a row type, from which every format writes and reads.
 //!
 //! A format sees a row as names and [`CellValue`]s, so that a new one needs no list of its own, and
 //! the CSV and the JSON of a row cannot drift apart.
@@ -7,13 +7,9 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use super::rows::{
-    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
-    TrainingRow,
-};
 use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
-/// What stands in one field.
+/// What is in one field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CellValue<'a> {
     /// No value: an empty field, or `null`.
@@ -53,11 +49,6 @@ pub struct ColumnType {
     pub nullable: bool,
 }
 
-/// The type of the column that a row's field is.
-const fn column_type<R, C: Cell>(_: fn(&R) -> &C) -> ColumnType {
-    C::TYPE
-}
-
 impl Serialize for CellValue<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match *self {
@@ -69,17 +60,15 @@ impl Serialize for CellValue<'_> {
     }
 }
 
-/// Why a field's text is no value of its column: what would be one.
+/// A field's text that is no value of its column.
 #[derive(Debug)]
-pub struct BadCell {
-    /// The kind of value the column holds.
+pub struct BadField<'f> {
+    /// The column.
+    pub column: &'static str,
+    /// What would be a value.
     pub expected: Cow<'static, str>,
-}
-
-impl BadCell {
-    fn expected(what: &'static str) -> Self {
-        Self { expected: Cow::Borrowed(what) }
-    }
+    /// The text.
+    pub found: &'f str,
 }
 
 /// A type that a column can hold.
@@ -88,8 +77,8 @@ pub trait Cell: Sized {
     const TYPE: ColumnType;
     /// The value to write.
     fn value(&self) -> CellValue<'_>;
-    /// The value that a field's text stands for.
-    fn parse(text: &str) -> Result<Self, BadCell>;
+    /// The value that a field's text means, or what would be one.
+    fn parse(text: &str) -> Result<Self, Cow<'static, str>>;
 }
 
 impl Cell for String {
@@ -97,7 +86,7 @@ impl Cell for String {
     fn value(&self) -> CellValue<'_> {
         CellValue::Text(self)
     }
-    fn parse(text: &str) -> Result<Self, BadCell> {
+    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
         Ok(text.to_owned())
     }
 }
@@ -108,9 +97,9 @@ impl Cell for f64 {
     fn value(&self) -> CellValue<'_> {
         CellValue::finite(*self)
     }
-    fn parse(text: &str) -> Result<Self, BadCell> {
+    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
         // `f64::from_str` also takes "nan" and "inf", which no table of ours holds.
-        text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| BadCell::expected("a finite number"))
+        text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| Cow::Borrowed("a finite number"))
     }
 }
 
@@ -121,8 +110,8 @@ macro_rules! integer_cells {
             fn value(&self) -> CellValue<'_> {
                 CellValue::Integer(u64::try_from(*self).unwrap_or(u64::MAX))
             }
-            fn parse(text: &str) -> Result<Self, BadCell> {
-                text.parse().map_err(|_| BadCell::expected("a whole number from 0"))
+            fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+                text.parse().map_err(|_| Cow::Borrowed("a whole number from 0"))
             }
         }
     )+};
@@ -136,10 +125,10 @@ macro_rules! named_cells {
             fn value(&self) -> CellValue<'_> {
                 CellValue::Text(self.name())
             }
-            fn parse(text: &str) -> Result<Self, BadCell> {
+            fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
                 // The message is "a matrix must be one of A, B": the error's own frame says the first half.
-                text.parse().map_err(|message: String| BadCell {
-                    expected: Cow::Owned(message.split_once("must be ").map_or(message.clone(), |(_, names)| names.to_owned())),
+                text.parse().map_err(|message: String| {
+                    Cow::Owned(message.split_once("must be ").map_or(message.clone(), |(_, names)| names.to_owned()))
                 })
             }
         }
@@ -155,7 +144,7 @@ macro_rules! optional_cells {
             fn value(&self) -> CellValue<'_> {
                 self.as_ref().map_or(CellValue::Empty, Cell::value)
             }
-            fn parse(text: &str) -> Result<Self, BadCell> {
+            fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
                 if text.is_empty() { Ok(None) } else { Cell::parse(text).map(Some) }
             }
         }
@@ -173,186 +162,70 @@ pub trait Row: Sized {
     const TYPES: &'static [ColumnType];
 
     /// Hands every column's value to `visit`, in order; stops at the first error.
-    fn visit<E>(&self, visit: impl FnMut(&'static str, CellValue<'_>) -> Result<(), E>) -> Result<(), E>;
+    fn visit<'r, E>(&'r self, visit: impl FnMut(&'static str, CellValue<'r>) -> Result<(), E>) -> Result<(), E>;
 
-    /// Builds a row from the text of its fields.
-    ///
-    /// `field` gives the text of the column with that index. An error carries the index of the column that is wrong.
-    fn from_fields<'f>(field: impl Fn(usize) -> &'f str) -> Result<Self, (usize, BadCell)>;
+    /// Builds a row from the text of its fields, one for each column, in order.
+    fn from_fields<'f>(fields: impl Iterator<Item = &'f str>) -> Result<Self, BadField<'f>>;
+
+    /// The name in a column; none where the table has no such column, or it holds numbers.
+    fn name_in(&self, column: &str) -> Option<&str> {
+        let mut found = None;
+        let _ = self.visit(|name, value| match value {
+            CellValue::Text(text) if name == column => {
+                found = Some(text);
+                // Ends the visit.
+                Err(())
+            }
+            _ => Ok(()),
+        });
+        found
+    }
 }
 
-/// Lists a row type's columns. A field that is missing here, or out of place, does not compile or fails the test below.
-macro_rules! columns {
-    ($row:ty, $table:literal, [$($column:ident),+ $(,)?]) => {
+/// The next field as a column's value.
+pub(super) fn next_cell<'f, C: Cell>(
+    fields: &mut impl Iterator<Item = &'f str>,
+    column: &'static str,
+) -> Result<C, BadField<'f>> {
+    let Some(found) = fields.next() else { unreachable!("whoever reads a row has a field for each of its columns") };
+    C::parse(found).map_err(|expected| BadField { column, expected, found })
+}
+
+/// Defines a row type and its columns, which are its fields in their order: `pub struct NAME in "TABLE" { fields }`.
+macro_rules! row {
+    (
+        $(#[$about:meta])*
+        pub struct $row:ident in $table:literal { $($(#[$doc:meta])* pub $column:ident: $type:ty,)+ }
+    ) => {
+        $(#[$about])*
+        #[derive(Debug, Clone, PartialEq)]
+        pub struct $row { $($(#[$doc])* pub $column: $type,)+ }
+
         impl Row for $row {
             const TABLE: &'static str = $table;
             const COLUMNS: &'static [&'static str] = &[$(stringify!($column)),+];
-            const TYPES: &'static [ColumnType] = &[$(column_type(|row: &$row| &row.$column)),+];
+            const TYPES: &'static [ColumnType] = &[$(<$type as Cell>::TYPE),+];
 
-            fn visit<E>(
-                &self,
-                mut visit: impl FnMut(&'static str, CellValue<'_>) -> Result<(), E>,
+            fn visit<'r, E>(
+                &'r self,
+                mut visit: impl FnMut(&'static str, CellValue<'r>) -> Result<(), E>,
             ) -> Result<(), E> {
                 $(visit(stringify!($column), self.$column.value())?;)+
                 Ok(())
             }
 
-            fn from_fields<'f>(field: impl Fn(usize) -> &'f str) -> Result<Self, (usize, BadCell)> {
-                let mut next = 0..;
-                // Fields of a struct expression are evaluated in the order they are written.
-                Ok(Self {
-                    $($column: {
-                        let index = next.next().unwrap_or(0);
-                        Cell::parse(field(index)).map_err(|bad| (index, bad))?
-                    }),+
-                })
+            fn from_fields<'f>(mut fields: impl Iterator<Item = &'f str>) -> Result<Self, BadField<'f>> {
+                // The fields of a struct expression are evaluated in the order they are written.
+                Ok(Self { $($column: next_cell(&mut fields, stringify!($column))?),+ })
             }
         }
     };
 }
-
-columns!(
-    SummaryRow,
-    "summary",
-    [
-        adapter,
-        module,
-        matrix,
-        side,
-        i,
-        j,
-        layers,
-        phi_mean,
-        phi_min,
-        phi_max,
-        gaussian_expected,
-        gaussian_mean,
-        gaussian_sd,
-        w0_mean,
-        w0_sd,
-        w0_z,
-        w0_p,
-        init_mean,
-        status,
-    ]
-);
-columns!(
-    SimilarityRow,
-    "similarity",
-    [
-        adapter,
-        module,
-        matrix,
-        side,
-        i,
-        j,
-        layer_a,
-        layer_b,
-        phi,
-        phi_error_bound,
-        gaussian_mean,
-        gaussian_sd,
-        w0_mean,
-        w0_sd,
-        init,
-        status,
-    ]
-);
-columns!(
-    ConversionRow,
-    "conversion",
-    [
-        adapter,
-        module,
-        layer,
-        adapter_key,
-        tensor,
-        out_features,
-        in_features,
-        rank,
-        scaling,
-        convention,
-        method,
-        w0_dtype,
-        adapter_dtype,
-        w0_rank,
-        w0_condition,
-        residual_a,
-        residual_b,
-        backward_error_a,
-        backward_error_b,
-        norm_a,
-        norm_b,
-        norm_delta,
-        status,
-    ]
-);
-columns!(SpectrumRow, "spectrum", [adapter, module, matrix, layer, k, sigma]);
-columns!(AcrossRow, "across", [module, layer, matrix, side, i, j, adapter_a, adapter_b, phi, gaussian_expected, status]);
-columns!(GridRow, "grid", [adapter, module, matrix, side, layer_a, layer_b, i, j, phi, gaussian_expected, status]);
-columns!(FitRow, "fit", [module, matrix, layer, residual, residual_expected, residual_sd, p, status]);
-columns!(TrainingRow, "training", [adapter, step, epoch, name, value]);
-columns!(
-    MeasureRow,
-    "measures",
-    [adapter, module, matrix, side, i, j, layer_a, layer_b, measure, value, gaussian_mean, gaussian_sd, w0_mean, w0_sd, status,]
-);
-columns!(
-    CompareRow,
-    "compare",
-    [left, right, module, layer, matrix, side, i, j, phi, gaussian_expected, w0_mean, w0_sd, w0_p, status]
-);
-columns!(
-    CompareAverageRow,
-    "compare_averages",
-    [left, right, module, matrix, side, i, j, layers, phi_mean, gaussian_expected, w0_mean, w0_sd, w0_p, status]
-);
+pub(super) use row;
 
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn columns_are_those_that_are_promised() {
-        assert_eq!(
-            SummaryRow::COLUMNS.join(","),
-            "adapter,module,matrix,side,i,j,layers,phi_mean,phi_min,phi_max,gaussian_expected,gaussian_mean,gaussian_sd,\
-             w0_mean,w0_sd,w0_z,w0_p,init_mean,status"
-        );
-        assert_eq!(
-            SimilarityRow::COLUMNS.join(","),
-            "adapter,module,matrix,side,i,j,layer_a,layer_b,phi,phi_error_bound,gaussian_mean,gaussian_sd,w0_mean,w0_sd,\
-             init,status"
-        );
-        assert_eq!(
-            ConversionRow::COLUMNS.join(","),
-            "adapter,module,layer,adapter_key,tensor,out_features,in_features,rank,scaling,convention,method,w0_dtype,\
-             adapter_dtype,w0_rank,w0_condition,residual_a,residual_b,backward_error_a,backward_error_b,norm_a,norm_b,\
-             norm_delta,status"
-        );
-        assert_eq!(SpectrumRow::COLUMNS.join(","), "adapter,module,matrix,layer,k,sigma");
-        assert_eq!(
-            CompareRow::COLUMNS.join(","),
-            "left,right,module,layer,matrix,side,i,j,phi,gaussian_expected,w0_mean,w0_sd,w0_p,status"
-        );
-        assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
-        assert_eq!(GridRow::COLUMNS.join(","), "adapter,module,matrix,side,layer_a,layer_b,i,j,phi,gaussian_expected,status");
-        assert_eq!(TrainingRow::COLUMNS.join(","), "adapter,step,epoch,name,value");
-        assert_eq!(FitRow::COLUMNS.join(","), "module,matrix,layer,residual,residual_expected,residual_sd,p,status");
-        assert_eq!(
-            MeasureRow::COLUMNS.join(","),
-            "adapter,module,matrix,side,i,j,layer_a,layer_b,measure,value,gaussian_mean,gaussian_sd,w0_mean,w0_sd,status"
-        );
-    }
-
-    #[test]
-    fn types_are_those_of_the_fields() {
-        let of = |name| SpectrumRow::TYPES[SpectrumRow::COLUMNS.iter().position(|column| *column == name).unwrap()];
-        assert_eq!(of("matrix"), ColumnType { kind: ValueKind::Text, nullable: false });
-        assert_eq!(of("layer"), ColumnType { kind: ValueKind::Integer, nullable: true });
-        assert_eq!(of("k"), ColumnType { kind: ValueKind::Integer, nullable: false });
-        assert_eq!(of("sigma"), ColumnType { kind: ValueKind::Float, nullable: true });
-    }
 
     #[test]
     fn what_is_not_finite_is_no_value() {

@@ -7,7 +7,10 @@ use std::io::{self, Write};
 use std::path::Path;
 
 use super::columns::{CellValue, Row};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, in_words};
+
+/// Bytes read at a time.
+const BUFFER: usize = 64 << 10;
 
 /// A float in the shortest form that reads back as the same bits, with an exponent (`1e-9`) where Python's `repr` has one
 /// (below 1e-4 and from 1e16): `0.0262`, `1.0`, `1e-17`. That is what Rust's `Debug` form does.
@@ -90,12 +93,12 @@ pub(super) fn write_grid(out: impl Write, corner: &str, layers: &[u32], values: 
     finish(writer)
 }
 
-/// Reads a table back. Columns may stand in any order, and more may be there; each of ours must be there once.
+/// Reads a table back. Columns may be in any order, and there may be more; each of ours must be there once.
 ///
 /// # Errors
 /// [`Error::Missing`] if the file cannot be read, [`Error::Malformed`] with line and column if it is not such a table.
 pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>> {
-    let file = std::fs::File::open(path).map_err(|error| Error::missing(path, super::in_words(&error)))?;
+    let file = std::fs::File::open(path).map_err(|error| Error::missing(path, in_words(&error)))?;
     read_rows_from(path, file)
 }
 
@@ -104,14 +107,7 @@ pub fn read_rows<R: Row>(path: &Path) -> Result<Vec<R>> {
 /// # Errors
 /// Those of [`read_rows`].
 pub fn read_rows_from<R: Row>(path: &Path, input: impl io::Read) -> Result<Vec<R>> {
-    let mut rows = Vec::new();
-    each_row(path, input, |_, row| rows.push(row))?;
-    Ok(rows)
-}
-
-/// As [`read_rows_from`]: hands out each row with the number of the line that it begins in.
-pub(super) fn each_row<R: Row>(path: &Path, input: impl io::Read, mut take: impl FnMut(u64, R)) -> Result<()> {
-    let mut reader = csv::Reader::from_reader(io::BufReader::new(input));
+    let mut reader = csv::ReaderBuilder::new().buffer_capacity(BUFFER).from_reader(input);
     let header = reader.headers().map_err(|error| bad_csv(path, error))?.clone();
     let mut positions = Vec::with_capacity(R::COLUMNS.len());
     for &column in R::COLUMNS {
@@ -127,26 +123,25 @@ pub(super) fn each_row<R: Row>(path: &Path, input: impl io::Read, mut take: impl
             }
         }
     }
+    let mut rows = Vec::new();
     let mut record = csv::StringRecord::new();
     while reader.read_record(&mut record).map_err(|error| bad_csv(path, error))? {
         // The reader has checked that the record is as long as the header.
-        let field = |index: usize| positions.get(index).and_then(|&at| record.get(at)).unwrap_or("");
-        let line = record.position().map_or(0, csv::Position::line);
-        let row = R::from_fields(field).map_err(|(index, bad)| {
-            let column = R::COLUMNS.get(index).copied().unwrap_or("");
-            let found = format!("`{}`", escape(field(index)));
-            Error::malformed(path, format!("line {line}, column `{column}`"), bad.expected, found)
+        let row = R::from_fields(positions.iter().map(|&at| &record[at])).map_err(|bad| {
+            let line = record.position().map_or(0, csv::Position::line);
+            let what = format!("line {line}, column `{}`", bad.column);
+            Error::malformed(path, what, bad.expected, format!("`{}`", escape(bad.found)))
         })?;
-        take(line, row);
+        rows.push(row);
     }
-    Ok(())
+    Ok(rows)
 }
 
 fn bad_csv(path: &Path, error: csv::Error) -> Error {
     let line = error.position().map(csv::Position::line);
     let at = line.map_or_else(|| "table".to_owned(), |line| format!("line {line}"));
     match error.into_kind() {
-        csv::ErrorKind::Io(error) => Error::missing(path, super::in_words(&error)),
+        csv::ErrorKind::Io(error) => Error::missing(path, in_words(&error)),
         csv::ErrorKind::Utf8 { err, .. } => {
             Error::malformed(path, at, "UTF-8", format!("other bytes in field {}", err.field() + 1))
         }

@@ -3,7 +3,7 @@
 //! Two names never give one file name: the encoding can be undone, and a name that had to be shortened carries a
 //! hash of the whole.
 
-use crate::terms::{MatrixKind, Side};
+use super::view::ViewKey;
 
 /// The longest file name that Linux and macOS file systems take, in bytes.
 const LONGEST: usize = 255;
@@ -64,18 +64,9 @@ pub fn adapter_path(adapter: &str) -> String {
 }
 
 /// The path of a file about one matrix: `FOLDER/ADAPTER/MODULE.MATRIX.SIDE.iI-jJ.ENDING`.
-#[allow(clippy::too_many_arguments, reason = "they are the parts of the name")]
 #[must_use]
-pub fn matrix_path(
-    folder: &str,
-    adapter: &str,
-    module: &str,
-    matrix: MatrixKind,
-    side: Side,
-    i: usize,
-    j: usize,
-    ending: &str,
-) -> String {
+pub fn matrix_path(folder: &str, adapter: &str, view: &ViewKey<'_>, ending: &str) -> String {
+    let ViewKey { module, matrix, side, i, j } = view;
     let name = with_ending(module, &format!(".{matrix}.{side}.i{i}-j{j}.{ending}"));
     format!("{folder}/{}/{name}", adapter_path(adapter))
 }
@@ -87,9 +78,11 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::terms::{MatrixKind, Side};
 
     fn matrix_file(adapter: &str, module: &str) -> String {
-        matrix_path("matrices", adapter, module, MatrixKind::LoraA, Side::Left, 4, 8, "csv")
+        let view = ViewKey { module, matrix: MatrixKind::LoraA, side: Side::Left, i: 4, j: 8 };
+        matrix_path("matrices", adapter, &view, "csv")
     }
 
     #[test]

@@ -3,19 +3,17 @@
 //! Rows are plain data. What they mean is in their fields' docs; how they come about is the pipeline's business,
 //! and how they look is [`crate::figure`]'s.
 
+pub mod any_table;
 pub mod columns;
 pub mod csv;
 pub mod file_name;
 pub mod format;
 mod gather;
 pub mod json;
-mod npy;
 pub mod parquet;
 pub mod phi_matrix;
 pub mod rows;
-pub mod saved;
-pub mod shards;
-pub mod write;
+mod view;
 
 pub use format::TableFormat;
 pub(crate) use gather::gather;
@@ -25,8 +23,4 @@ pub use rows::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
     Tables, TrainingRow,
 };
-pub use saved::SavedResults;
-pub use shards::Shards;
-pub use write::{write_study, write_table};
-
-use crate::error::in_words;
+pub use view::ViewKey;

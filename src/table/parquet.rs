@@ -2,13 +2,7 @@
 //!
 //! The same rows give the same bytes: nothing in a file says when or with which version it was made.
 //!
-//! Reading is by hand: what a file says of itself (numbers of rows, lengths, nesting) is held against the bytes that are there before
-//! anything is made of it, which the `parquet` crate leaves to whoever gives it a file.
-
-mod column;
-mod footer;
-mod read;
-mod thrift;
+//! They are for other programs; we read the CSV ourselves, which is always written beside them.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -21,10 +15,9 @@ use parquet::file::properties::{EnabledStatistics, WriterProperties};
 use parquet::file::writer::SerializedFileWriter;
 use parquet::schema::types::{ColumnPath, Type, TypePtr};
 
-pub use self::read::read_rows;
 use super::columns::{CellValue, ColumnType, Row, ValueKind};
 
-/// Rows in a row group: what is held at a time while a table is written or read.
+/// Rows in a row group: what is held at a time while a table is written.
 const ROWS_TOGETHER: usize = 1 << 16;
 /// Who wrote a file. Without a version, which would change the bytes of the same rows.
 const CREATED_BY: &str = "condlora";
@@ -150,6 +143,7 @@ mod tests {
     use std::path::Path;
 
     use parquet::file::reader::{FileReader, SerializedFileReader};
+    use parquet::record::RowAccessor;
 
     use super::*;
     use crate::table::rows::{AcrossRow, SpectrumRow};
@@ -174,15 +168,29 @@ mod tests {
         file
     }
 
+    /// The rows of a file, by the crate's own reader.
+    fn back(path: &Path) -> Vec<SpectrumRow> {
+        let reader = SerializedFileReader::new(std::fs::File::open(path).unwrap()).unwrap();
+        let row = |row: parquet::record::Row| SpectrumRow {
+            adapter: row.get_string(0).unwrap().clone(),
+            module: row.get_string(1).unwrap().clone(),
+            matrix: row.get_string(2).unwrap().parse().unwrap(),
+            layer: row.get_long(3).ok().map(|layer| layer as u32),
+            k: row.get_long(4).unwrap() as usize,
+            sigma: row.get_double(5).unwrap(),
+        };
+        reader.get_row_iter(None).unwrap().map(|found| row(found.unwrap())).collect()
+    }
+
     #[test]
     fn rows_come_back_with_every_bit_and_bytes_do_not_change() {
         let rows = spectrum(ROWS_TOGETHER + 17);
         let (one, two) = (written(&rows), written(&rows));
-        assert_eq!(read_rows::<SpectrumRow>(one.path()).unwrap(), rows);
+        assert_eq!(back(one.path()), rows);
         assert_eq!(std::fs::read(one.path()).unwrap(), std::fs::read(two.path()).unwrap());
         let reader = SerializedFileReader::new(std::fs::File::open(one.path()).unwrap()).unwrap();
         assert_eq!((reader.num_row_groups(), reader.metadata().file_metadata().created_by()), (2, Some("condlora")));
-        assert!(read_rows::<SpectrumRow>(written::<SpectrumRow>(&[]).path()).unwrap().is_empty());
+        assert!(back(written::<SpectrumRow>(&[]).path()).is_empty());
     }
 
     /// The dictionary of a column that is all null would be an empty page.
@@ -212,7 +220,6 @@ mod tests {
         };
         let file = written(&[row]);
         let reader = SerializedFileReader::new(std::fs::File::open(file.path()).unwrap()).unwrap();
-        // The crate's own row reader, which shares nothing with ours.
         let rows: Vec<String> = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().to_string()).collect();
         assert_eq!(
             rows,
@@ -233,33 +240,12 @@ mod tests {
         assert_eq!(types[10], ("status".to_owned(), Physical::BYTE_ARRAY, 0));
     }
 
-    #[test]
-    fn what_is_no_such_table_is_refused() {
-        let file = written(&spectrum(3));
-        let refused = |path: &Path| read_rows::<AcrossRow>(path).unwrap_err().to_string();
-        assert!(refused(file.path()).contains("columns; expected a column `side`, found `adapter,module,matrix"));
-        std::fs::write(file.path(), "PAR1 no").unwrap();
-        assert!(refused(file.path()).contains("expected a Parquet file"), "{}", refused(file.path()));
-        assert_eq!(read_rows::<AcrossRow>(Path::new("/nowhere")).unwrap_err().exit_code(), 3);
-    }
-
-    #[test]
-    fn pieces_of_a_file_are_refused() {
-        let file = written(&spectrum(3));
-        let bytes = std::fs::read(file.path()).unwrap();
-        for end in 0..bytes.len() {
-            std::fs::write(file.path(), &bytes[..end]).unwrap();
-            let error = read_rows::<SpectrumRow>(file.path()).unwrap_err();
-            assert!(error.exit_code() == 4 && error.to_string().lines().count() == 1, "{end}: {error}");
-        }
-    }
-
     /// The writer makes pages of 20,000 rows, and goes on without a dictionary that becomes a megabyte.
     #[test]
     fn columns_of_many_pages_with_and_without_a_dictionary() {
         let rows: Vec<SpectrumRow> =
             spectrum(60_000).into_iter().map(|row| SpectrumRow { adapter: format!("{:0>40}", row.k), ..row }).collect();
-        assert_eq!(read_rows::<SpectrumRow>(written(&rows).path()).unwrap(), rows);
+        assert_eq!(back(written(&rows).path()), rows);
     }
 
     #[test]

@@ -1,329 +1,344 @@
-//! One type for each table; fields are the columns, in the order they are written.
+//! One type for each table: its fields are the columns, in the order they are written. And all tables of a study.
+//!
+//! A new table of a study is a row type and a line in [`Tables`]: it is then written, read, merged and filtered like the others.
 
+use super::any_table::{AnyTable, Slot, tables};
+use super::columns::{BadField, Cell, CellValue, ColumnType, Row, next_cell, row};
 use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
-/// One row of `summary.csv`: an adapter × module × matrix × side × (i, j).
-#[derive(Debug, Clone, PartialEq)]
-pub struct SummaryRow {
-    /// Adapter name.
-    pub adapter: String,
-    /// Module name (`query`).
-    pub module: String,
-    /// The matrix compared.
-    pub matrix: MatrixKind,
-    /// Which singular vectors.
-    pub side: Side,
-    /// How many singular vectors of `layer_a`.
-    pub i: usize,
-    /// How many singular vectors of `layer_b`.
-    pub j: usize,
-    /// How many matrices have a φ.
-    pub layers: usize,
-    /// Mean φ over layer_a < layer_b.
-    pub phi_mean: Option<f64>,
-    /// Smallest φ over layer_a < layer_b.
-    pub phi_min: Option<f64>,
-    /// Largest φ over layer_a < layer_b.
-    pub phi_max: Option<f64>,
-    /// Expected φ of Gaussian matrices, `max(i,j)/D`.
-    pub gaussian_expected: Option<f64>,
-    /// Mean over draws of the `gaussian` control's average.
-    pub gaussian_mean: Option<f64>,
-    /// Standard deviation of that (ddof 1).
-    pub gaussian_sd: Option<f64>,
-    /// Mean over draws of the `w0` control's average.
-    pub w0_mean: Option<f64>,
-    /// Standard deviation of that (ddof 1).
-    pub w0_sd: Option<f64>,
-    /// `(phi_mean − w0_mean)/w0_sd`.
-    pub w0_z: Option<f64>,
-    /// Share of draws (with the observation) whose average is at least `phi_mean`.
-    pub w0_p: Option<f64>,
-    /// Mean φ of the untrained adapter.
-    pub init_mean: Option<f64>,
-    /// The worst status of its cells.
-    pub status: Status,
+row! {
+    /// One row of `summary.csv`: an adapter × module × matrix × side × (i, j).
+    pub struct SummaryRow in "summary" {
+        /// Adapter name.
+        pub adapter: String,
+        /// Module name (`query`).
+        pub module: String,
+        /// The matrix compared.
+        pub matrix: MatrixKind,
+        /// Which singular vectors.
+        pub side: Side,
+        /// How many singular vectors of `layer_a`.
+        pub i: usize,
+        /// How many singular vectors of `layer_b`.
+        pub j: usize,
+        /// How many matrices have a φ.
+        pub layers: usize,
+        /// Mean φ over layer_a < layer_b.
+        pub phi_mean: Option<f64>,
+        /// Smallest φ over layer_a < layer_b.
+        pub phi_min: Option<f64>,
+        /// Largest φ over layer_a < layer_b.
+        pub phi_max: Option<f64>,
+        /// Expected φ of Gaussian matrices, `max(i,j)/D`.
+        pub gaussian_expected: Option<f64>,
+        /// Mean over draws of the `gaussian` control's average.
+        pub gaussian_mean: Option<f64>,
+        /// Standard deviation of that (ddof 1).
+        pub gaussian_sd: Option<f64>,
+        /// Mean over draws of the `w0` control's average.
+        pub w0_mean: Option<f64>,
+        /// Standard deviation of that (ddof 1).
+        pub w0_sd: Option<f64>,
+        /// `(phi_mean − w0_mean)/w0_sd`.
+        pub w0_z: Option<f64>,
+        /// Share of draws (with the observation) whose average is at least `phi_mean`.
+        pub w0_p: Option<f64>,
+        /// Mean φ of the untrained adapter.
+        pub init_mean: Option<f64>,
+        /// The worst status of its cells.
+        pub status: Status,
+    }
 }
 
-/// One row of `similarity.csv`: an ordered pair of layers, diagonal included.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SimilarityRow {
-    /// Adapter name.
-    pub adapter: String,
-    /// Module name.
-    pub module: String,
-    /// The matrix compared.
-    pub matrix: MatrixKind,
-    /// Which singular vectors.
-    pub side: Side,
-    /// How many singular vectors of `layer_a`.
-    pub i: usize,
-    /// How many singular vectors of `layer_b`.
-    pub j: usize,
-    /// The first layer's index in the tensor names.
-    pub layer_a: u32,
-    /// The second layer's index.
-    pub layer_b: u32,
-    /// φ(layer_a, layer_b, i, j).
-    pub phi: Option<f64>,
-    /// Bound on what rounding does to `phi`. It is statistical for square weights: four times the expected effect of random rounding errors.
-    pub phi_error_bound: Option<f64>,
-    /// Mean of the `gaussian` control in this cell.
-    pub gaussian_mean: Option<f64>,
-    /// Its standard deviation.
-    pub gaussian_sd: Option<f64>,
-    /// Mean of the `w0` control in this cell.
-    pub w0_mean: Option<f64>,
-    /// Its standard deviation.
-    pub w0_sd: Option<f64>,
-    /// φ of the untrained adapter in this cell.
-    pub init: Option<f64>,
-    /// The worse status of the two matrices.
-    pub status: Status,
+row! {
+    /// One row of `similarity.csv`: an ordered pair of layers, diagonal included.
+    pub struct SimilarityRow in "similarity" {
+        /// Adapter name.
+        pub adapter: String,
+        /// Module name.
+        pub module: String,
+        /// The matrix compared.
+        pub matrix: MatrixKind,
+        /// Which singular vectors.
+        pub side: Side,
+        /// How many singular vectors of `layer_a`.
+        pub i: usize,
+        /// How many singular vectors of `layer_b`.
+        pub j: usize,
+        /// The first layer's index in the tensor names.
+        pub layer_a: u32,
+        /// The second layer's index.
+        pub layer_b: u32,
+        /// φ(layer_a, layer_b, i, j).
+        pub phi: Option<f64>,
+        /// Bound on what rounding does to `phi`. It is statistical for square weights: four times the expected effect of random rounding
+        /// errors.
+        pub phi_error_bound: Option<f64>,
+        /// Mean of the `gaussian` control in this cell.
+        pub gaussian_mean: Option<f64>,
+        /// Its standard deviation.
+        pub gaussian_sd: Option<f64>,
+        /// Mean of the `w0` control in this cell.
+        pub w0_mean: Option<f64>,
+        /// Its standard deviation.
+        pub w0_sd: Option<f64>,
+        /// φ of the untrained adapter in this cell.
+        pub init: Option<f64>,
+        /// The worse status of the two matrices.
+        pub status: Status,
+    }
 }
 
-/// One row of `conversion.csv`: an adapter × module × layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct ConversionRow {
-    /// Adapter name.
-    pub adapter: String,
-    /// Module name.
-    pub module: String,
-    /// Layer index; none for a module outside any repeated container.
-    pub layer: Option<u32>,
-    /// The adapter's key, without `.lora_A.weight`.
-    pub adapter_key: String,
-    /// The base tensor that holds W0.
-    pub tensor: String,
-    /// Rows of W0.
-    pub out_features: usize,
-    /// Columns of W0.
-    pub in_features: usize,
-    /// Rank r of the adapter here.
-    pub rank: usize,
-    /// s = α/r, or α/√r for rsLoRA.
-    pub scaling: f64,
-    /// The equations used.
-    pub convention: Convention,
-    /// How they were solved.
-    pub method: Method,
-    /// Stored type of W0.
-    pub w0_dtype: String,
-    /// Stored type of A and B (`BF16/F32` where they differ).
-    pub adapter_dtype: String,
-    /// Numerical rank of W0 where an SVD was made, else min(out, in).
-    pub w0_rank: usize,
-    /// Condition number of W0: 1-norm estimate, or the ratio of singular values where an SVD was made.
-    pub w0_condition: Option<f64>,
-    /// ‖WΘ_A − T‖_F/‖T‖_F.
-    pub residual_a: Option<f64>,
-    /// The same for B.
-    pub residual_b: Option<f64>,
-    /// The ratio that was checked for Θ_A.
-    pub backward_error_a: Option<f64>,
-    /// The same for Θ_B.
-    pub backward_error_b: Option<f64>,
-    /// ‖A‖_F.
-    pub norm_a: f64,
-    /// ‖B‖_F.
-    pub norm_b: f64,
-    /// ‖s·B·A‖_F.
-    pub norm_delta: f64,
-    /// The worse status of Θ_A and Θ_B.
-    pub status: Status,
+row! {
+    /// One row of `conversion.csv`: an adapter × module × layer.
+    pub struct ConversionRow in "conversion" {
+        /// Adapter name.
+        pub adapter: String,
+        /// Module name.
+        pub module: String,
+        /// Layer index; none for a module outside any repeated container.
+        pub layer: Option<u32>,
+        /// The adapter's key, without `.lora_A.weight`.
+        pub adapter_key: String,
+        /// The base tensor that holds W0.
+        pub tensor: String,
+        /// Rows of W0.
+        pub out_features: usize,
+        /// Columns of W0.
+        pub in_features: usize,
+        /// Rank r of the adapter here.
+        pub rank: usize,
+        /// s = α/r, or α/√r for rsLoRA.
+        pub scaling: f64,
+        /// The equations used.
+        pub convention: Convention,
+        /// How they were solved.
+        pub method: Method,
+        /// Stored type of W0.
+        pub w0_dtype: String,
+        /// Stored type of A and B (`BF16/F32` where they differ).
+        pub adapter_dtype: String,
+        /// Numerical rank of W0 where an SVD was made, else min(out, in).
+        pub w0_rank: usize,
+        /// Condition number of W0: 1-norm estimate, or the ratio of singular values where an SVD was made.
+        pub w0_condition: Option<f64>,
+        /// ‖WΘ_A − T‖_F/‖T‖_F.
+        pub residual_a: Option<f64>,
+        /// The same for B.
+        pub residual_b: Option<f64>,
+        /// The ratio that was checked for Θ_A.
+        pub backward_error_a: Option<f64>,
+        /// The same for Θ_B.
+        pub backward_error_b: Option<f64>,
+        /// ‖A‖_F.
+        pub norm_a: f64,
+        /// ‖B‖_F.
+        pub norm_b: f64,
+        /// ‖s·B·A‖_F.
+        pub norm_delta: f64,
+        /// The worse status of Θ_A and Θ_B.
+        pub status: Status,
+    }
 }
 
-/// One row of `spectrum.csv`: a singular value of a conversion matrix.
-#[derive(Debug, Clone, PartialEq)]
-pub struct SpectrumRow {
-    /// Adapter name.
-    pub adapter: String,
-    /// Module name.
-    pub module: String,
-    /// The matrix.
-    pub matrix: MatrixKind,
-    /// Layer index; none for a module outside any repeated container.
-    pub layer: Option<u32>,
-    /// 1-based index, largest first.
-    pub k: usize,
-    /// The singular value.
-    pub sigma: f64,
+row! {
+    /// One row of `spectrum.csv`: a singular value of a conversion matrix.
+    pub struct SpectrumRow in "spectrum" {
+        /// Adapter name.
+        pub adapter: String,
+        /// Module name.
+        pub module: String,
+        /// The matrix.
+        pub matrix: MatrixKind,
+        /// Layer index; none for a module outside any repeated container.
+        pub layer: Option<u32>,
+        /// 1-based index, largest first.
+        pub k: usize,
+        /// The singular value.
+        pub sigma: f64,
+    }
 }
 
-/// One row of `across.csv`: an ordered pair of adapters at one layer of a module, the diagonal included.
-#[derive(Debug, Clone, PartialEq)]
-pub struct AcrossRow {
-    /// Module name.
-    pub module: String,
-    /// Layer index; none for a module outside any repeated container.
-    pub layer: Option<u32>,
-    /// The matrix compared.
-    pub matrix: MatrixKind,
-    /// Which singular vectors.
-    pub side: Side,
-    /// How many singular vectors of `adapter_a`.
-    pub i: usize,
-    /// How many singular vectors of `adapter_b`.
-    pub j: usize,
-    /// The first adapter's name.
-    pub adapter_a: String,
-    /// The second adapter's name.
-    pub adapter_b: String,
-    /// φ(adapter_a, adapter_b, i, j).
-    pub phi: Option<f64>,
-    /// Expected φ of Gaussian matrices, `max(i,j)/D`.
-    pub gaussian_expected: Option<f64>,
-    /// The worse status of the two matrices.
-    pub status: Status,
+row! {
+    /// One row of `across.csv`: an ordered pair of adapters at one layer of a module, the diagonal included.
+    pub struct AcrossRow in "across" {
+        /// Module name.
+        pub module: String,
+        /// Layer index; none for a module outside any repeated container.
+        pub layer: Option<u32>,
+        /// The matrix compared.
+        pub matrix: MatrixKind,
+        /// Which singular vectors.
+        pub side: Side,
+        /// How many singular vectors of `adapter_a`.
+        pub i: usize,
+        /// How many singular vectors of `adapter_b`.
+        pub j: usize,
+        /// The first adapter's name.
+        pub adapter_a: String,
+        /// The second adapter's name.
+        pub adapter_b: String,
+        /// φ(adapter_a, adapter_b, i, j).
+        pub phi: Option<f64>,
+        /// Expected φ of Gaussian matrices, `max(i,j)/D`.
+        pub gaussian_expected: Option<f64>,
+        /// The worse status of the two matrices.
+        pub status: Status,
+    }
 }
 
-/// One row of `grid.csv`: φ of two chosen layers by one number of vectors of each.
-#[derive(Debug, Clone, PartialEq)]
-pub struct GridRow {
-    /// Adapter name.
-    pub adapter: String,
-    /// Module name.
-    pub module: String,
-    /// The matrix compared.
-    pub matrix: MatrixKind,
-    /// Which singular vectors.
-    pub side: Side,
-    /// The first layer's index in the tensor names.
-    pub layer_a: u32,
-    /// The second layer's index.
-    pub layer_b: u32,
-    /// How many singular vectors of `layer_a`, from 1.
-    pub i: usize,
-    /// How many singular vectors of `layer_b`, from 1.
-    pub j: usize,
-    /// φ(layer_a, layer_b, i, j).
-    pub phi: Option<f64>,
-    /// Expected φ of Gaussian matrices, `max(i,j)/D`.
-    pub gaussian_expected: Option<f64>,
-    /// The worse status of the two matrices.
-    pub status: Status,
+row! {
+    /// One row of `grid.csv`: φ of two chosen layers by one number of vectors of each.
+    pub struct GridRow in "grid" {
+        /// Adapter name.
+        pub adapter: String,
+        /// Module name.
+        pub module: String,
+        /// The matrix compared.
+        pub matrix: MatrixKind,
+        /// Which singular vectors.
+        pub side: Side,
+        /// The first layer's index in the tensor names.
+        pub layer_a: u32,
+        /// The second layer's index.
+        pub layer_b: u32,
+        /// How many singular vectors of `layer_a`, from 1.
+        pub i: usize,
+        /// How many singular vectors of `layer_b`, from 1.
+        pub j: usize,
+        /// φ(layer_a, layer_b, i, j).
+        pub phi: Option<f64>,
+        /// Expected φ of Gaussian matrices, `max(i,j)/D`.
+        pub gaussian_expected: Option<f64>,
+        /// The worse status of the two matrices.
+        pub status: Status,
+    }
 }
 
-/// One row of `measures.csv`: a measure beyond φ of an ordered pair of layers, diagonal included.
-#[derive(Debug, Clone, PartialEq)]
-pub struct MeasureRow {
-    /// Adapter name.
-    pub adapter: String,
-    /// Module name.
-    pub module: String,
-    /// The matrix compared.
-    pub matrix: MatrixKind,
-    /// Which singular vectors; none for `cka`, which compares whole matrices.
-    pub side: Option<Side>,
-    /// How many singular vectors of `layer_a`; none for `cka`.
-    pub i: Option<usize>,
-    /// How many singular vectors of `layer_b`; none for `cka`.
-    pub j: Option<usize>,
-    /// The first layer's index in the tensor names.
-    pub layer_a: u32,
-    /// The second layer's index.
-    pub layer_b: u32,
-    /// What was measured.
-    pub measure: Measure,
-    /// Its value.
-    pub value: Option<f64>,
-    /// Mean of the `gaussian` control in this cell.
-    pub gaussian_mean: Option<f64>,
-    /// Its standard deviation.
-    pub gaussian_sd: Option<f64>,
-    /// Mean of the `w0` control in this cell.
-    pub w0_mean: Option<f64>,
-    /// Its standard deviation.
-    pub w0_sd: Option<f64>,
-    /// The worse status of the two matrices.
-    pub status: Status,
+row! {
+    /// One row of `measures.csv`: a measure beyond φ of an ordered pair of layers, diagonal included.
+    pub struct MeasureRow in "measures" {
+        /// Adapter name.
+        pub adapter: String,
+        /// Module name.
+        pub module: String,
+        /// The matrix compared.
+        pub matrix: MatrixKind,
+        /// Which singular vectors; none for `cka`, which compares whole matrices.
+        pub side: Option<Side>,
+        /// How many singular vectors of `layer_a`; none for `cka`.
+        pub i: Option<usize>,
+        /// How many singular vectors of `layer_b`; none for `cka`.
+        pub j: Option<usize>,
+        /// The first layer's index in the tensor names.
+        pub layer_a: u32,
+        /// The second layer's index.
+        pub layer_b: u32,
+        /// What was measured.
+        pub measure: Measure,
+        /// Its value.
+        pub value: Option<f64>,
+        /// Mean of the `gaussian` control in this cell.
+        pub gaussian_mean: Option<f64>,
+        /// Its standard deviation.
+        pub gaussian_sd: Option<f64>,
+        /// Mean of the `w0` control in this cell.
+        pub w0_mean: Option<f64>,
+        /// Its standard deviation.
+        pub w0_sd: Option<f64>,
+        /// The worse status of the two matrices.
+        pub status: Status,
+    }
 }
 
-/// One row of `compare.csv`: a matrix of two adapters in one layer.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CompareRow {
-    /// One adapter's name.
-    pub left: String,
-    /// The other's.
-    pub right: String,
-    /// Module name.
-    pub module: String,
-    /// Layer index; none for a module outside any repeated container.
-    pub layer: Option<u32>,
-    /// The matrix compared.
-    pub matrix: UpdateMatrix,
-    /// Which singular vectors.
-    pub side: Side,
-    /// How many singular vectors of `left`.
-    pub i: usize,
-    /// How many singular vectors of `right`.
-    pub j: usize,
-    /// φ(left, right, i, j).
-    pub phi: Option<f64>,
-    /// Expected φ of Gaussian matrices, `max(i,j)/D`.
-    pub gaussian_expected: Option<f64>,
-    /// Mean φ with a Gaussian Θ where a side is a CondLoRA.
-    pub w0_mean: Option<f64>,
-    /// Standard deviation of that (ddof 1).
-    pub w0_sd: Option<f64>,
-    /// Share of draws (with the observation) whose φ is at least `phi`.
-    pub w0_p: Option<f64>,
-    /// The worse status of the two matrices.
-    pub status: Status,
+row! {
+    /// One row of `compare.csv`: a matrix of two adapters in one layer.
+    pub struct CompareRow in "compare" {
+        /// One adapter's name.
+        pub left: String,
+        /// The other's.
+        pub right: String,
+        /// Module name.
+        pub module: String,
+        /// Layer index; none for a module outside any repeated container.
+        pub layer: Option<u32>,
+        /// The matrix compared.
+        pub matrix: UpdateMatrix,
+        /// Which singular vectors.
+        pub side: Side,
+        /// How many singular vectors of `left`.
+        pub i: usize,
+        /// How many singular vectors of `right`.
+        pub j: usize,
+        /// φ(left, right, i, j).
+        pub phi: Option<f64>,
+        /// Expected φ of Gaussian matrices, `max(i,j)/D`.
+        pub gaussian_expected: Option<f64>,
+        /// Mean φ with a Gaussian Θ where a side is a CondLoRA.
+        pub w0_mean: Option<f64>,
+        /// Standard deviation of that (ddof 1).
+        pub w0_sd: Option<f64>,
+        /// Share of draws (with the observation) whose φ is at least `phi`.
+        pub w0_p: Option<f64>,
+        /// The worse status of the two matrices.
+        pub status: Status,
+    }
 }
 
-/// The average of a comparison's rows over layers.
-#[derive(Debug, Clone, PartialEq)]
-pub struct CompareAverageRow {
-    /// One adapter's name.
-    pub left: String,
-    /// The other's.
-    pub right: String,
-    /// Module name.
-    pub module: String,
-    /// The matrix compared.
-    pub matrix: UpdateMatrix,
-    /// Which singular vectors.
-    pub side: Side,
-    /// How many singular vectors of `left`.
-    pub i: usize,
-    /// How many singular vectors of `right`.
-    pub j: usize,
-    /// How many layers have a φ.
-    pub layers: usize,
-    /// Mean φ over these.
-    pub phi_mean: Option<f64>,
-    /// Expected φ of Gaussian matrices.
-    pub gaussian_expected: Option<f64>,
-    /// Mean over draws of the control's average.
-    pub w0_mean: Option<f64>,
-    /// Standard deviation of that (ddof 1).
-    pub w0_sd: Option<f64>,
-    /// Share of draws (with the observation) whose average is at least `phi_mean`.
-    pub w0_p: Option<f64>,
-    /// The worst status of the rows.
-    pub status: Status,
+row! {
+    /// The average of a comparison's rows over layers.
+    pub struct CompareAverageRow in "compare_averages" {
+        /// One adapter's name.
+        pub left: String,
+        /// The other's.
+        pub right: String,
+        /// Module name.
+        pub module: String,
+        /// The matrix compared.
+        pub matrix: UpdateMatrix,
+        /// Which singular vectors.
+        pub side: Side,
+        /// How many singular vectors of `left`.
+        pub i: usize,
+        /// How many singular vectors of `right`.
+        pub j: usize,
+        /// How many layers have a φ.
+        pub layers: usize,
+        /// Mean φ over these.
+        pub phi_mean: Option<f64>,
+        /// Expected φ of Gaussian matrices.
+        pub gaussian_expected: Option<f64>,
+        /// Mean over draws of the control's average.
+        pub w0_mean: Option<f64>,
+        /// Standard deviation of that (ddof 1).
+        pub w0_sd: Option<f64>,
+        /// Share of draws (with the observation) whose average is at least `phi_mean`.
+        pub w0_p: Option<f64>,
+        /// The worst status of the rows.
+        pub status: Status,
+    }
 }
 
-/// One row of `fit.csv`: how much of one layer's matrix, or of all layers', a shared Θ leaves.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FitRow {
-    /// Module name.
-    pub module: String,
-    /// The matrix fitted.
-    pub matrix: UpdateMatrix,
-    /// The layer's index in the tensor names, or [`FitRow::ALL`]; empty for a module outside any repeated container.
-    pub layer: String,
-    /// ‖T − fitted‖_F/‖T‖_F; none where T = 0.
-    pub residual: Option<f64>,
-    /// The same for Gaussian targets with the layers' norms: expected in closed form for A and B, the draws' mean for `delta`.
-    pub residual_expected: Option<f64>,
-    /// Standard deviation of the draws.
-    pub residual_sd: Option<f64>,
-    /// Share of the draws with a residual no larger, the observed one counted.
-    pub p: Option<f64>,
-    /// How far the fit can be trusted.
-    pub status: Status,
+row! {
+    /// One row of `fit.csv`: how much of one layer's matrix, or of all layers', a shared Θ leaves.
+    pub struct FitRow in "fit" {
+        /// Module name.
+        pub module: String,
+        /// The matrix fitted.
+        pub matrix: UpdateMatrix,
+        /// The layer's index in the tensor names, or [`FitRow::ALL`]; empty for a module outside any repeated container.
+        pub layer: String,
+        /// ‖T − fitted‖_F/‖T‖_F; none where T = 0.
+        pub residual: Option<f64>,
+        /// The same for Gaussian targets with the layers' norms: expected in closed form for A and B, the draws' mean for `delta`.
+        pub residual_expected: Option<f64>,
+        /// Standard deviation of the draws.
+        pub residual_sd: Option<f64>,
+        /// Share of the draws with a residual no larger, the observed one counted.
+        pub p: Option<f64>,
+        /// How far the fit can be trusted.
+        pub status: Status,
+    }
 }
 
 impl FitRow {
@@ -331,38 +346,88 @@ impl FitRow {
     pub const ALL: &str = "all";
 }
 
-/// One row of `training.csv`: a number that was logged while an adapter was trained.
-#[derive(Debug, Clone, PartialEq)]
-pub struct TrainingRow {
-    /// Adapter name.
-    pub adapter: String,
-    /// Optimiser steps done.
-    pub step: usize,
-    /// Epochs done.
-    pub epoch: Option<f64>,
-    /// What was logged (`loss`, `eval_accuracy`).
-    pub name: String,
-    /// Its value; none where it was NaN or infinite.
-    pub value: Option<f64>,
+row! {
+    /// One row of `training.csv`: a number that was logged while an adapter was trained.
+    pub struct TrainingRow in "training" {
+        /// Adapter name.
+        pub adapter: String,
+        /// Optimiser steps done.
+        pub step: usize,
+        /// Epochs done.
+        pub epoch: Option<f64>,
+        /// What was logged (`loss`, `eval_accuracy`).
+        pub name: String,
+        /// Its value; none where it was NaN or infinite.
+        pub value: Option<f64>,
+    }
 }
 
-/// All rows of one study, each table in its fixed order.
-#[derive(Debug, Clone, Default, PartialEq)]
-pub struct Tables {
-    /// `summary.csv`.
-    pub summary: Vec<SummaryRow>,
-    /// `similarity.csv`.
-    pub similarity: Vec<SimilarityRow>,
-    /// `conversion.csv`.
-    pub conversion: Vec<ConversionRow>,
-    /// `spectrum.csv`.
-    pub spectrum: Vec<SpectrumRow>,
-    /// `across.csv`; none where it was not asked for.
-    pub across: Option<Vec<AcrossRow>>,
-    /// `measures.csv`; none where it was not asked for.
-    pub measures: Option<Vec<MeasureRow>>,
-    /// `grid.csv`; none where it was not asked for.
-    pub grid: Option<Vec<GridRow>>,
-    /// `training.csv`; none where no adapter has a log.
-    pub training: Option<Vec<TrainingRow>>,
+tables! {
+    /// All rows of one study, each table in its fixed order. A table that is optional is none where it was not asked for.
+    pub struct Tables {
+        /// `summary.csv`.
+        pub summary: Vec<SummaryRow>,
+        /// `similarity.csv`.
+        pub similarity: Vec<SimilarityRow>,
+        /// `conversion.csv`.
+        pub conversion: Vec<ConversionRow>,
+        /// `spectrum.csv`.
+        pub spectrum: Vec<SpectrumRow>,
+        /// `across.csv`.
+        pub across: Option<Vec<AcrossRow>>,
+        /// `measures.csv`.
+        pub measures: Option<Vec<MeasureRow>>,
+        /// `grid.csv`.
+        pub grid: Option<Vec<GridRow>>,
+        /// `training.csv`; none where no adapter has a log.
+        pub training: Option<Vec<TrainingRow>>,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::columns::ValueKind;
+    use super::*;
+
+    #[test]
+    fn columns_are_those_that_are_promised() {
+        assert_eq!(
+            SummaryRow::COLUMNS.join(","),
+            "adapter,module,matrix,side,i,j,layers,phi_mean,phi_min,phi_max,gaussian_expected,gaussian_mean,gaussian_sd,\
+             w0_mean,w0_sd,w0_z,w0_p,init_mean,status"
+        );
+        assert_eq!(
+            SimilarityRow::COLUMNS.join(","),
+            "adapter,module,matrix,side,i,j,layer_a,layer_b,phi,phi_error_bound,gaussian_mean,gaussian_sd,w0_mean,w0_sd,\
+             init,status"
+        );
+        assert_eq!(
+            ConversionRow::COLUMNS.join(","),
+            "adapter,module,layer,adapter_key,tensor,out_features,in_features,rank,scaling,convention,method,w0_dtype,\
+             adapter_dtype,w0_rank,w0_condition,residual_a,residual_b,backward_error_a,backward_error_b,norm_a,norm_b,\
+             norm_delta,status"
+        );
+        assert_eq!(SpectrumRow::COLUMNS.join(","), "adapter,module,matrix,layer,k,sigma");
+        assert_eq!(
+            CompareRow::COLUMNS.join(","),
+            "left,right,module,layer,matrix,side,i,j,phi,gaussian_expected,w0_mean,w0_sd,w0_p,status"
+        );
+        assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
+        assert_eq!(GridRow::COLUMNS.join(","), "adapter,module,matrix,side,layer_a,layer_b,i,j,phi,gaussian_expected,status");
+        assert_eq!(TrainingRow::COLUMNS.join(","), "adapter,step,epoch,name,value");
+        assert_eq!(FitRow::COLUMNS.join(","), "module,matrix,layer,residual,residual_expected,residual_sd,p,status");
+        assert_eq!(
+            MeasureRow::COLUMNS.join(","),
+            "adapter,module,matrix,side,i,j,layer_a,layer_b,measure,value,gaussian_mean,gaussian_sd,w0_mean,w0_sd,status"
+        );
+    }
+
+    #[test]
+    fn types_are_those_of_the_fields() {
+        let of = |name| SpectrumRow::TYPES[SpectrumRow::COLUMNS.iter().position(|column| *column == name).unwrap()];
+        assert_eq!(of("matrix"), ColumnType { kind: ValueKind::Text, nullable: false });
+        assert_eq!(of("layer"), ColumnType { kind: ValueKind::Integer, nullable: true });
+        assert_eq!(of("k"), ColumnType { kind: ValueKind::Integer, nullable: false });
+        assert_eq!(of("sigma"), ColumnType { kind: ValueKind::Float, nullable: true });
+    }
 }

@@ -92,7 +92,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     #[arg(long, value_name = "K/N", help_heading = "Running")]
     shard: Option<Shard>,
 
-    /// Table formats; npy holds the φ matrices
+    /// Table formats beside csv, which is always written: parquet, and npy for the φ matrices
     #[arg(long, value_name = "FORMAT,...", value_delimiter = ',', default_value = "csv", value_parser = any::<TableFormat>(), help_heading = "Output")]
     formats: Vec<TableFormat>,
     #[command(flatten)]
@@ -158,9 +158,9 @@ impl AnalyzeArgs {
         }
     }
 
-    /// The formats of the tables, each once, in their fixed order.
+    /// The formats of the tables, each once, in their fixed order; CSV is always one of them.
     pub(super) fn table_formats(&self) -> Vec<TableFormat> {
-        let mut formats = self.formats.clone();
+        let mut formats = [&self.formats[..], &[TableFormat::Csv]].concat();
         formats.sort();
         formats.dedup();
         formats

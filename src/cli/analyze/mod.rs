@@ -8,16 +8,17 @@ use std::time::Instant;
 use serde::Serialize;
 
 pub(super) use self::args::{AnalyzeArgs, parse_pair};
-use super::session::Outcome;
-use super::session::Session;
+use super::session::{Outcome, Session};
 use super::summary;
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::figure::FigureOptions;
-use crate::output::{AdapterRecord, OutputDir, ShardRecord, only_base_name};
+use crate::output::OutputDir;
+use crate::record::only_base_name;
 use crate::report::{REPORT_FILE, report_html};
-use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Whole, prepare};
-use crate::table::{TableFormat, Tables, summary_json, write_study};
+use crate::results::write_study;
+use crate::study::{AnalyzeParams, Division, Prepared, prepare};
+use crate::table::{TableFormat, Tables, summary_json};
 use crate::terms::{Status, path, path_if_any};
 
 /// The options as they were resolved, as the manifest keeps them. `merge` reads those of the study again.
@@ -48,13 +49,10 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let (pool, terminal) = (&session.pool, &session.terminal);
     let drawing = args.drawing.options()?;
     let config = args.params().check()?;
-    if let (Some(shard), [TableFormat::Npy]) = (config.params().shard, &args.table_formats()[..]) {
-        return Err(Error::usage(format!("--shard {shard} with --formats npy alone: shards are merged from csv or parquet")));
-    }
     let prepared = pool.install(|| prepare(config.clone()))?;
     let mut warnings = prepared.warnings();
     terminal.warnings(&warnings);
-    let shard = config.params().shard.zip(prepared.whole()).map(|(shard, whole)| shard_record(shard, whole));
+    let shard = config.params().shard.and(prepared.shard().cloned());
     let mut passed_over = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
     let Division { weights, readings, rounds, workers } = prepared.division();
@@ -75,8 +73,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
 
     let writing = Instant::now();
     write_study(&mut out, &study.tables, &args.table_formats())?;
-    let adapters: Vec<AdapterRecord> = study.adapters.iter().map(adapter_record).collect();
-    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&adapters), &mut out))?;
+    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&study.adapters), &mut out))?;
     let writing = writing.elapsed();
 
     let outcome = if skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
@@ -84,7 +81,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let options = Options::new(args, config.params(), &drawing);
     let mut manifest = session.manifest(&options, Some(args.seed), study.inputs.clone(), warnings);
     manifest.shard = shard;
-    manifest.adapters = adapters;
+    manifest.adapters = study.adapters.clone();
     manifest.skipped = passed_over.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
     manifest.bytes_read = Some(study.bytes_read);
     for (stage, took) in &study.timings {
@@ -113,20 +110,6 @@ fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> 
         terminal.skipped(line, error.hint());
     }
     lines
-}
-
-/// An adapter as the manifest keeps it.
-pub(super) fn adapter_record(analysed: &Analysed) -> AdapterRecord {
-    AdapterRecord {
-        name: analysed.name.clone(),
-        path: analysed.dir.to_string_lossy().into_owned(),
-        base: analysed.base.to_string_lossy().into_owned(),
-        base_name: analysed.base_name.clone(),
-    }
-}
-
-fn shard_record(shard: Shard, whole: &Whole) -> ShardRecord {
-    ShardRecord { number: shard.number, of: shard.of, adapters: whole.adapters, names_blake3: whole.names_hash.clone() }
 }
 
 /// `--strict`: a base weight that the adapter's initialisation rewrote is not the one that was trained on.

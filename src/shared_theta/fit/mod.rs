@@ -24,8 +24,7 @@ use rayon::prelude::*;
 
 use crate::error::{Error, Result};
 use crate::inputs::{Progress, default_limit, show_bytes};
-use crate::record::InputRecord;
-use crate::study::Analysed;
+use crate::record::{AdapterRecord, InputRecord};
 pub use fitted::{Fit, FittedModule};
 use memory::bytes_for;
 use module::fit_module;
@@ -80,14 +79,9 @@ impl PreparedFit {
 
     /// The adapter and its base model, for the record.
     #[must_use]
-    pub fn analysed(&self) -> Analysed {
+    pub fn analysed(&self) -> AdapterRecord {
         let Opened { adapter, base, .. } = &self.opened;
-        Analysed {
-            name: adapter.name.clone(),
-            dir: adapter.dir.clone(),
-            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
-            base_name: base.display_name().to_owned(),
-        }
+        AdapterRecord::new(&adapter.name, &adapter.dir, base.path(), base.display_name())
     }
 
     /// What the user should know before the computation.

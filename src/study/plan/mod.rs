@@ -10,11 +10,11 @@ mod training;
 use std::path::{Path, PathBuf};
 
 use super::params::{AnalyzeConfig, AnalyzeParams};
-use super::shard::{Whole, divide};
+use super::shard::{divide, record};
 use crate::checkpoint::{Adapter, BaseModel, FoundAdapter, find_adapters, match_init};
 use crate::error::{Error, Result};
 use crate::inputs::{LaidOut, Opener};
-use crate::record::InputRecord;
+use crate::record::{InputRecord, ShardRecord};
 pub(crate) use adapter::{PlannedAdapter, untrained_layer};
 use asked::{keep_wanted, refuse_idle_split, refuse_missing_pairs, refuse_unused_maps};
 use grouping::group;
@@ -36,7 +36,7 @@ pub(crate) struct Plan {
     /// Adapters that were passed over, and why (`--keep-going`).
     pub(crate) skipped: Vec<(String, Error)>,
     /// The adapters that this run's are some or all of.
-    pub(crate) whole: Option<Whole>,
+    pub(crate) shard: Option<ShardRecord>,
 }
 
 impl Plan {
@@ -52,7 +52,7 @@ impl Plan {
         let init_dirs = given.init.as_deref().map(|root| match_init(root, &names)).transpose()?;
         let init_of = |name: &str| init_dirs.as_ref().and_then(|dirs| dirs.get(name)).map(PathBuf::as_path);
 
-        let mut plan = Self { whole: Some(Whole::of(&names)), ..Self::default() };
+        let mut plan = Self { shard: Some(record(given.shard, &names)), ..Self::default() };
         let (own, elsewhere) = divide(found, given.shard);
         let new_opener = || Opener::new(given.base.as_deref(), given.pairing.clone(), given.eq6);
         let (mut opener, mut others) = (new_opener(), OtherShards::new(elsewhere, new_opener()));

@@ -4,24 +4,24 @@
 //! is missing or there twice, a file that is not what its manifest says.
 
 use std::collections::BTreeMap;
-use std::fs::File;
-use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::columns::Row;
-use super::format::TableFormat;
-use super::rows::{GridRow, MeasureRow, Tables, TrainingRow};
-use super::{csv, in_words, parquet};
+use super::file::{Outputs, read_tables};
+use super::manifest::read_manifest;
 use crate::error::{Error, Result, escape};
-use crate::output::manifest::{AdapterRecord, Host, MANIFEST_FILE, MergedFrom, ShardRecord, is_our_output};
-use crate::record::InputRecord;
+use crate::marker::MANIFEST_FILE;
+use crate::output::MergedFrom;
+use crate::output::manifest::Host;
+use crate::record::{AdapterRecord, InputRecord, ShardRecord};
+use crate::table::any_table::Slot;
+use crate::table::{TableFormat, Tables};
 
-/// Shards that fit together, and their rows.
+/// The study that shards which fit together are.
 #[derive(Debug)]
-pub struct Shards {
+pub struct MergedStudy {
     /// All rows, in table order.
     pub tables: Tables,
     /// The formats that the shards have.
@@ -52,7 +52,7 @@ struct ShardManifest {
     adapters: Vec<AdapterRecord>,
     skipped: BTreeMap<String, String>,
     inputs: Vec<InputRecord>,
-    outputs: BTreeMap<String, String>,
+    outputs: Outputs,
     warnings: Vec<String>,
     libraries: BTreeMap<String, String>,
     host: Host,
@@ -67,7 +67,7 @@ struct Part {
     manifest: ShardManifest,
 }
 
-impl Shards {
+impl MergedStudy {
     /// Reads the shards in these directories, in any order. `may_differ` are the options that change no row.
     ///
     /// # Errors
@@ -85,16 +85,10 @@ impl Shards {
         let formats = first.formats()?;
         let mut tables = Tables::default();
         for part in &parts {
-            part.add_tables(&formats, &mut tables)?;
+            part.add_to(&mut tables)?;
         }
-        // An adapter's rows stand together in one shard, so this order is that of one run.
-        tables.summary.sort_by(|a, b| a.adapter.cmp(&b.adapter));
-        tables.similarity.sort_by(|a, b| a.adapter.cmp(&b.adapter));
-        tables.conversion.sort_by(|a, b| a.adapter.cmp(&b.adapter));
-        tables.spectrum.sort_by(|a, b| a.adapter.cmp(&b.adapter));
-        tables.training.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.adapter.cmp(&b.adapter)));
-        tables.measures.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.adapter.cmp(&b.adapter)));
-        tables.grid.iter_mut().for_each(|rows| rows.sort_by(|a, b| a.adapter.cmp(&b.adapter)));
+        // All rows of an adapter are in one shard, so this order is that of one run.
+        tables.each_mut().filter_map(Slot::table_mut).for_each(|table| table.sort_by_adapter());
         let mut adapters: Vec<AdapterRecord> = parts.iter().flat_map(|part| part.manifest.adapters.iter().cloned()).collect();
         adapters.sort();
         Ok(Self {
@@ -113,20 +107,10 @@ impl Shards {
 
 impl Part {
     fn read(dir: &Path) -> Result<Self> {
-        if !dir.is_dir() {
-            return Err(Error::missing(dir, "is no directory; expected what analyze --shard wrote"));
-        }
-        if !is_our_output(dir) {
-            return Err(Error::missing(dir, format!("has no {MANIFEST_FILE} of condlora; expected what analyze --shard wrote")));
-        }
-        let path = dir.join(MANIFEST_FILE);
-        let bytes = std::fs::read(&path).map_err(|error| Error::missing(&path, in_words(&error)))?;
-        let manifest: ShardManifest = serde_json::from_slice(&bytes).map_err(|error| {
-            Error::malformed(&path, "manifest", "that of a study of this version", escape(&error.to_string()))
-        })?;
+        let (bytes, manifest) = read_manifest::<ShardManifest>(dir, "this version's analyze --shard")?;
         let Some(shard) = manifest.shard.clone() else {
             let what = "result of a whole study";
-            return Err(Error::mismatch(&path, what, "one made by analyze --shard K/N", "no shard"));
+            return Err(Error::mismatch(&dir.join(MANIFEST_FILE), what, "one made by analyze --shard K/N", "no shard"));
         };
         Ok(Self { dir: dir.to_owned(), hash: blake3::hash(&bytes).to_hex().to_string(), shard, manifest })
     }
@@ -140,61 +124,20 @@ impl Part {
         MergedFrom { path, manifest_blake3: self.hash.clone(), shard: self.shard.clone() }
     }
 
-    /// The formats that its options name; rows are in at least one of them.
+    /// The formats that its options name.
     fn formats(&self) -> Result<Vec<TableFormat>> {
         let named = self.manifest.options.get("formats").and_then(Value::as_array);
-        let formats: Option<Vec<TableFormat>> =
-            named.and_then(|names| names.iter().map(|name| name.as_str()?.parse().ok()).collect());
-        let formats = formats.unwrap_or_default();
-        if formats.iter().any(|format| *format != TableFormat::Npy) {
-            return Ok(formats);
-        }
-        Err(Error::mismatch(&self.manifest_path(), "formats of the tables", "csv or parquet", "no table to merge"))
+        let formats = named.and_then(|names| names.iter().map(|name| name.as_str()?.parse().ok()).collect());
+        formats.ok_or_else(|| Error::malformed(&self.manifest_path(), "option formats", "formats of tables", "something else"))
     }
 
-    fn add_tables(&self, formats: &[TableFormat], to: &mut Tables) -> Result<()> {
-        to.summary.extend(self.rows(formats)?);
-        to.similarity.extend(self.rows(formats)?);
-        to.conversion.extend(self.rows(formats)?);
-        to.spectrum.extend(self.rows(formats)?);
-        if self.has::<MeasureRow>(formats) {
-            to.measures.get_or_insert_default().extend(self.rows(formats)?);
+    fn add_to(&self, tables: &mut Tables) -> Result<()> {
+        match read_tables(&self.dir, &self.manifest.outputs, tables) {
+            Ok(true) => Ok(()),
+            Ok(false) => Err(Error::missing(&self.dir, "holds no table of condlora; expected those of a study")),
+            Err(error) => Err(error.with_hint("make this shard again with --overwrite")),
         }
-        if self.has::<GridRow>(formats) {
-            to.grid.get_or_insert_default().extend(self.rows(formats)?);
-        }
-        if self.has::<TrainingRow>(formats) {
-            to.training.get_or_insert_default().extend(self.rows(formats)?);
-        }
-        Ok(())
     }
-
-    /// Whether there is a table that is not always made.
-    fn has<R: Row>(&self, formats: &[TableFormat]) -> bool {
-        self.manifest.outputs.contains_key(&format!("{}.{}", R::TABLE, readable(formats)))
-    }
-
-    fn rows<R: Row>(&self, formats: &[TableFormat]) -> Result<Vec<R>> {
-        let format = readable(formats);
-        let name = format!("{}.{format}", R::TABLE);
-        let path = self.dir.join(&name);
-        let hash = File::open(&path).and_then(|mut file| {
-            let mut hash = blake3::Hasher::new();
-            io::copy(&mut file, &mut hash)?;
-            Ok(hash.finalize().to_hex().to_string())
-        });
-        let hash = hash.map_err(|error| Error::missing(&path, in_words(&error)))?;
-        if self.manifest.outputs.get(&name) != Some(&hash) {
-            let error = Error::malformed(&path, "contents", "what its manifest.json has the hash of", "other bytes");
-            return Err(error.with_hint("make this shard again with --overwrite"));
-        }
-        if format == TableFormat::Csv { csv::read_rows(&path) } else { parquet::read_rows(&path) }
-    }
-}
-
-/// The format that tables are read from.
-fn readable(formats: &[TableFormat]) -> TableFormat {
-    if formats.contains(&TableFormat::Csv) { TableFormat::Csv } else { TableFormat::Parquet }
 }
 
 /// Every shard of the same whole once.

@@ -6,11 +6,9 @@ use std::io::{self, Write};
 
 use serde::Serialize;
 
-use super::file_name::matrix_path;
-use super::phi_matrix::PhiMatrix;
 use crate::error::Result;
 use crate::output::OutputDir;
-use crate::terms::{MatrixKind, Side};
+use crate::table::{PhiMatrix, ViewKey};
 
 /// The folder of all files of this kind.
 const FOLDER: &str = "npy";
@@ -23,7 +21,7 @@ const ALIGNMENT: usize = 64;
 #[derive(Debug, Serialize)]
 struct Entry<'a> {
     /// Its path from the index's own folder.
-    file: &'a str,
+    file: String,
     adapter: &'a str,
     module: &'a str,
     matrix: &'a str,
@@ -38,36 +36,24 @@ struct Entry<'a> {
 ///
 /// # Errors
 /// [`crate::Error::Output`] if a file cannot be written.
-pub(super) fn write_all(out: &mut OutputDir, matrices: &[PhiMatrix]) -> Result<()> {
-    let mut files = Vec::with_capacity(matrices.len());
+pub(super) fn write_all(out: &mut OutputDir, matrices: &[PhiMatrix<'_>]) -> Result<()> {
+    let mut entries = Vec::with_capacity(matrices.len());
     for phi in matrices {
-        let file = file_of(&phi.adapter, &phi.module, phi.matrix, phi.side, phi.i, phi.j);
+        let file = file_of(phi);
         out.stream(&format!("{FOLDER}/{file}"), |to| write_matrix(to, phi.layers.len(), &phi.values))?;
-        files.push(file);
+        let ViewKey { module, matrix, side, i, j } = phi.view;
+        let (matrix, side) = (matrix.name(), side.name());
+        entries.push(Entry { file, adapter: phi.adapter, module, matrix, side, i, j, layers: &phi.layers });
     }
-    let entries: Vec<Entry<'_>> = matrices.iter().zip(&files).map(|(phi, file)| entry(phi, file)).collect();
     // Plain values in structs, written into memory: this cannot fail.
     let mut index = serde_json::to_vec_pretty(&entries).unwrap_or_default();
     index.push(b'\n');
     out.write(&format!("{FOLDER}/{INDEX_FILE}"), &index)
 }
 
-fn entry<'a>(phi: &'a PhiMatrix, file: &'a str) -> Entry<'a> {
-    Entry {
-        file,
-        adapter: &phi.adapter,
-        module: &phi.module,
-        matrix: phi.matrix.name(),
-        side: phi.side.name(),
-        i: phi.i,
-        j: phi.j,
-        layers: &phi.layers,
-    }
-}
-
 /// A file's path below the folder. An adapter called as the index gives way to it.
-fn file_of(adapter: &str, module: &str, matrix: MatrixKind, side: Side, i: usize, j: usize) -> String {
-    let path = matrix_path("", adapter, module, matrix, side, i, j, "npy");
+fn file_of(phi: &PhiMatrix<'_>) -> String {
+    let path = phi.path("", "npy");
     let path = path.strip_prefix('/').unwrap_or(&path);
     let taken = path.strip_prefix(INDEX_FILE).filter(|rest| rest.starts_with('/'));
     taken.map_or_else(|| path.to_owned(), |rest| format!("index%2Ejson{rest}"))
@@ -93,6 +79,7 @@ fn write_matrix(out: &mut dyn Write, n: usize, values: &[Option<f64>]) -> io::Re
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terms::{MatrixKind, Side};
 
     #[test]
     fn the_bytes_are_numpys() {
@@ -110,7 +97,8 @@ mod tests {
 
     #[test]
     fn no_adapter_takes_the_indexs_place() {
-        let of = |adapter: &str| file_of(adapter, "q", MatrixKind::A, Side::Left, 8, 8);
+        let view = ViewKey { module: "q", matrix: MatrixKind::A, side: Side::Left, i: 8, j: 8 };
+        let of = |adapter: &str| file_of(&PhiMatrix { adapter, view, layers: Vec::new(), values: Vec::new() });
         assert_eq!(of("run/step 1"), "run/step%201/q.A.left.i8-j8.npy");
         assert_eq!(of("index.json"), "index%2Ejson/q.A.left.i8-j8.npy");
         assert_eq!(of("index.json/x"), "index%2Ejson/x/q.A.left.i8-j8.npy");

@@ -1,15 +1,17 @@
 //! The manifest of results that are there already: what it says of them, and how it answers for figures that are drawn again.
 
-use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 
 use serde::Deserialize;
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
-use super::super::in_words;
-use crate::error::{Error, Result, escape};
-use crate::output::manifest::{AdapterRecord, MANIFEST_FILE, Manifest, is_our_output};
+use super::file::Outputs;
+use crate::error::{Error, Result, escape, in_words};
+use crate::marker::{MANIFEST_FILE, is_ours};
+use crate::output::Manifest;
+use crate::record::AdapterRecord;
 
 /// A manifest that was read back.
 #[derive(Debug, Clone)]
@@ -19,7 +21,7 @@ pub struct SavedManifest {
     /// The adapters analysed.
     pub adapters: Vec<AdapterRecord>,
     bytes: Vec<u8>,
-    outputs: BTreeMap<String, String>,
+    outputs: Outputs,
     redrawn: Vec<Value>,
 }
 
@@ -28,37 +30,50 @@ pub struct SavedManifest {
 struct Wanted {
     #[serde(default)]
     adapters: Vec<AdapterRecord>,
-    outputs: BTreeMap<String, String>,
+    outputs: Outputs,
     #[serde(default)]
     redrawn: Vec<Value>,
 }
 
+/// The bytes of a directory's manifest, and what is wanted of it; `by` is who may have written it.
+///
+/// # Errors
+/// [`Error::Missing`] if there is none or it cannot be read, [`Error::Malformed`] if it is none of ours.
+pub(super) fn read_manifest<T: DeserializeOwned>(dir: &Path, by: &str) -> Result<(Vec<u8>, T)> {
+    if !dir.is_dir() {
+        return Err(Error::missing(dir, format!("is no directory; expected what {by} wrote")));
+    }
+    let path = dir.join(MANIFEST_FILE);
+    match path.symlink_metadata() {
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
+            return Err(Error::missing(dir, format!("has no {MANIFEST_FILE} of condlora; expected what {by} wrote")));
+        }
+        Err(error) => return Err(Error::missing(&path, in_words(&error))),
+        Ok(found) if !found.is_file() => return Err(Error::missing(&path, "is no regular file")),
+        Ok(_) => {}
+    }
+    let bytes = std::fs::read(&path).map_err(|error| Error::missing(&path, in_words(&error)))?;
+    let bad = |found: String| Error::malformed(&path, "manifest", format!("what {by} wrote"), found);
+    let wanted = serde_json::from_slice(&bytes).map_err(|error| bad(escape(&error.to_string())))?;
+    if !is_ours(&bytes) {
+        return Err(bad("that of something else".to_owned()));
+    }
+    Ok((bytes, wanted))
+}
+
 impl SavedManifest {
-    /// The manifest in a directory; none where there is none.
+    /// The manifest in a directory.
     ///
     /// # Errors
-    /// [`Error::Missing`] if it cannot be read, [`Error::Malformed`] if it is none of ours.
-    pub(super) fn read(dir: &Path) -> Result<Option<Self>> {
-        let path = dir.join(MANIFEST_FILE);
-        match path.symlink_metadata() {
-            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
-            Err(error) => return Err(Error::missing(&path, in_words(&error))),
-            Ok(found) if !found.is_file() => return Err(Error::missing(&path, "is no regular file")),
-            Ok(_) => {}
-        }
-        let bytes = std::fs::read(&path).map_err(|error| Error::missing(&path, in_words(&error)))?;
-        let bad = |found: String| Error::malformed(&path, "manifest", "one that condlora wrote", found);
-        let wanted: Wanted = serde_json::from_slice(&bytes).map_err(|error| bad(escape(&error.to_string())))?;
-        if !is_our_output(dir) {
-            return Err(bad("that of something else".to_owned()));
-        }
-        let Wanted { adapters, outputs, redrawn } = wanted;
-        Ok(Some(Self { path, adapters, bytes, outputs, redrawn }))
+    /// Those of [`read_manifest`].
+    pub(super) fn read(dir: &Path) -> Result<Self> {
+        let (bytes, Wanted { adapters, outputs, redrawn }) = read_manifest(dir, "analyze, merge, compare or fit")?;
+        Ok(Self { path: dir.join(MANIFEST_FILE), adapters, bytes, outputs, redrawn })
     }
 
-    /// Whether a file with this hash is what was written, or is none that was.
-    pub(super) fn answers_for(&self, name: &str, hash: &str) -> bool {
-        self.outputs.get(name).is_none_or(|known| known == hash)
+    /// The files that were written, with their hashes.
+    pub(super) fn outputs(&self) -> &Outputs {
+        &self.outputs
     }
 
     /// Whether the file is still the one that was read.
@@ -163,7 +178,7 @@ fn string_end(text: &[u8], at: usize) -> usize {
 mod tests {
     use super::*;
 
-    fn saved(text: &str) -> (tempfile::TempDir, Result<Option<SavedManifest>>) {
+    fn saved(text: &str) -> (tempfile::TempDir, Result<SavedManifest>) {
         let folder = tempfile::tempdir().unwrap();
         std::fs::write(folder.path().join(MANIFEST_FILE), text).unwrap();
         let read = SavedManifest::read(folder.path());
@@ -183,13 +198,12 @@ mod tests {
     fn everything_but_hashes_stays_and_the_run_is_told() {
         let mut before = Manifest::new(vec!["condlora".into(), "analyze".into()]);
         before.outputs =
-            BTreeMap::from([("figures/a.svg".to_owned(), "old".to_owned()), ("summary.csv".to_owned(), "s".to_owned())]);
+            Outputs::from([("figures/a.svg".to_owned(), "old".to_owned()), ("summary.csv".to_owned(), "s".to_owned())]);
         before.add_timing("analysis", std::time::Duration::from_nanos(1_234_567_891));
         let text = String::from_utf8(before.to_json()).unwrap();
         let (folder, read) = saved(&text);
-        let manifest = read.unwrap().unwrap();
-        assert!(manifest.is_current() && manifest.answers_for("summary.csv", "s") && manifest.answers_for("new.csv", "?"));
-        assert!(!manifest.answers_for("summary.csv", "t"));
+        let manifest = read.unwrap();
+        assert!(manifest.is_current() && manifest.outputs() == &before.outputs);
         let run = Manifest::new(vec!["condlora".into(), "figures".into()]);
         let draw = |manifest: &SavedManifest, path: &str| {
             String::from_utf8(manifest.with_figures([(path.to_owned(), &b"new"[..])], &run)).unwrap()
@@ -207,7 +221,7 @@ mod tests {
         assert_eq!(value["redrawn"][0]["command_line"][1], "figures");
         std::fs::write(folder.path().join(MANIFEST_FILE), &once).unwrap();
         assert!(!manifest.is_current());
-        let again = draw(&SavedManifest::read(folder.path()).unwrap().unwrap(), "figures/b.svg");
+        let again = draw(&SavedManifest::read(folder.path()).unwrap(), "figures/b.svg");
         let value: Value = serde_json::from_str(&again).unwrap();
         assert_eq!((value["redrawn"].as_array().unwrap().len(), value["outputs"].as_object().unwrap().len()), (2, 3));
     }
@@ -221,6 +235,6 @@ mod tests {
             assert_eq!(read.unwrap_err().exit_code(), 4, "{text}");
         }
         let none = tempfile::tempdir().unwrap();
-        assert!(SavedManifest::read(none.path()).unwrap().is_none());
+        assert_eq!(SavedManifest::read(none.path()).unwrap_err().exit_code(), 3);
     }
 }
