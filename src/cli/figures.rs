@@ -5,10 +5,10 @@ use std::path::{Component, Path, PathBuf};
 use clap::Args;
 use serde::Serialize;
 
-use super::Outcome;
 use super::drawing::DrawingArgs;
 use super::session::Session;
 use super::terminal::Terminal;
+use super::{Outcome, json_text};
 use crate::error::{Error, Result, escape, show_path};
 use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study};
 use crate::table::{Manifest, SavedResults, write_files_atomically};
@@ -208,7 +208,5 @@ fn json(figures: &[DrawnFigure], captions: &[Option<String>], paths: &[PathBuf])
         })
     };
     let all: Vec<serde_json::Value> = figures.iter().zip(captions).zip(paths).map(one).collect();
-    let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
-    text.push('\n');
-    text
+    json_text(&all)
 }

@@ -6,10 +6,10 @@ use anstyle::{AnsiColor, Style};
 use clap::Args;
 use comfy_table::{Cell, CellAlignment, Table};
 
-use super::Outcome;
 use super::pairing::PairingArgs;
 use super::session::Session;
 use super::terminal::Terminal;
+use super::{Outcome, json_text};
 use crate::error::{Result, escape};
 use crate::study::{AnalyzeParams, InspectedAdapter, InspectedModule, Inspection, Parameters, inspect};
 
@@ -48,15 +48,8 @@ pub(super) fn run(args: &InspectArgs, session: &Session) -> Result<Outcome> {
     };
     let inspection = inspect(&params)?;
     let terminal = &session.terminal;
-    terminal.data(&if session.json() { json(&inspection) } else { text(&inspection, terminal) })?;
+    terminal.data(&if session.json() { json_text(&inspection) } else { text(&inspection, terminal) })?;
     Ok(if inspection.refused == 0 { Outcome::Done } else { Outcome::Skipped })
-}
-
-fn json(inspection: &Inspection) -> String {
-    // Plain values in structs, written into memory: this cannot fail.
-    let mut text = serde_json::to_string_pretty(inspection).unwrap_or_default();
-    text.push('\n');
-    text
 }
 
 fn text(inspection: &Inspection, terminal: &Terminal) -> String {

@@ -30,6 +30,7 @@ use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
 use clap::{ArgAction, Args, FromArgMatches, Parser, Subcommand};
+use serde::Serialize;
 
 use crate::error::Result;
 use crate::study::blas_cannot_start;
@@ -137,9 +138,9 @@ impl Command {
 
 /// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
 ///
-/// Arguments that are understood become a [`Session`], in which one command runs. Every way to end comes back here as a code, so
+/// Arguments that are understood become a session, in which one command runs. Every way to end comes back here as a code, so
 /// that nothing below leaves the process in the middle of its work: a command returns, an error is printed with its hint, and a panic,
-/// which is always a mistake of ours, is caught and reported as one. Signals alone end the process elsewhere ([`signals`]).
+/// which is always a mistake of ours, is caught and reported as one. Signals alone end the process elsewhere.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Whether OpenBLAS could start its threads under this limit on memory. Asked before anything else, because what the program
     // takes for itself changes the answer.
@@ -203,6 +204,13 @@ fn exit_code(ended: Result<Result<Outcome>, String>, terminal: &Terminal) -> u8 
             BUG
         }
     }
+}
+
+/// Any value as JSON for stdout.
+fn json_text(value: &impl Serialize) -> String {
+    let text = serde_json::to_string_pretty(value);
+    let text = text.unwrap_or_else(|error| unreachable!("plain values with names as keys, written into memory: {error}"));
+    format!("{text}\n")
 }
 
 /// A record of the reader as the manifest keeps it.

@@ -54,7 +54,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let mut warnings = prepared.warnings();
     terminal.warnings(&warnings);
     let shard = config.params().shard.zip(prepared.whole()).map(|(shard, whole)| shard_record(shard, whole));
-    let mut passed_over = prepared.skipped().to_vec();
+    let mut refused = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
     let Division { weights, readings, waves, workers } = prepared.division();
     terminal.detail(&format!("{weights} base weights, {readings} readings, {workers} at a time, in rounds: {waves}"));
@@ -67,7 +67,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
 
     let study = session.compute("base weights", |progress| prepared.run(progress))?;
     skipped.extend(say_skipped(&study.skipped, terminal));
-    passed_over.extend(study.skipped.iter().cloned());
+    refused.extend(study.skipped.iter().cloned());
     if args.strict {
         refuse_doubt(&study.tables, &args.out)?;
     }
@@ -87,7 +87,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let mut manifest = session.manifest(&options, Some(args.seed), read, warnings);
     manifest.shard = shard;
     manifest.adapters = adapters;
-    manifest.skipped = passed_over.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
+    manifest.skipped = refused.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
     manifest.bytes_read = Some(study.bytes_read);
     for (stage, took) in &study.timings {
         let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
@@ -107,7 +107,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Names the adapters that were passed over, as warnings that the manifest keeps.
+/// Names the adapters that were skipped, as warnings that the manifest keeps.
 fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> {
     let line = |(adapter, error): &(String, Error)| format!("{} skipped: {error}", crate::error::escape(adapter));
     let lines: Vec<String> = skipped.iter().map(line).collect();
