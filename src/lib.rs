@@ -61,6 +61,7 @@ pub mod conversion;
 pub mod error;
 pub mod figure;
 mod inputs;
+mod json;
 mod layer_matrix;
 pub mod linalg;
 mod marker;

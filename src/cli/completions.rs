@@ -36,7 +36,7 @@ fn script(shell: Shell) -> String {
     let name = command.get_name().to_owned();
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut text);
-    String::from_utf8(text).unwrap_or_default()
+    String::from_utf8(text).unwrap_or_else(|error| unreachable!("all names and help texts are UTF-8: {error}"))
 }
 
 #[cfg(test)]

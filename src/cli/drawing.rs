@@ -32,7 +32,7 @@ pub(super) struct DrawingArgs {
     /// Directory for the figures [default: OUT/figures]
     #[arg(long, value_name = "DIR")]
     pub(super) figures_dir: Option<PathBuf>,
-    /// Colour scale of heatmaps: 0 to 1 as in the paper, or up to the largest off-diagonal value in the data
+    /// Colour scale of heatmaps: 0 to 1 as in the paper, or up to the largest off-diagonal value
     #[arg(long, value_name = "SCALE", default_value = "paper", value_parser = any::<ColourScale>())]
     scale: ColourScale,
     /// Colours of heatmaps; greys is for print without colour
@@ -51,7 +51,7 @@ impl FormatArgs {
     pub(super) fn options(&self) -> Result<FigureOptions> {
         let mut formats: Vec<FigureFormat> = self.figures.iter().flatten().copied().collect();
         if !formats.is_empty() && self.figures.contains(&None) {
-            return Err(Error::usage("--figures: none stands alone"));
+            return Err(Error::usage("--figures: none cannot be combined with a format"));
         }
         formats.sort();
         formats.dedup();

@@ -9,6 +9,7 @@ use super::drawing::DrawingArgs;
 use super::session::{Outcome, Session};
 use crate::error::{Error, Result, escape, show_path};
 use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study};
+use crate::json;
 use crate::output::{Manifest, write_files_atomically};
 use crate::results::SavedResults;
 use crate::terms::{path, path_if_any};
@@ -206,7 +207,5 @@ fn json(figures: &[DrawnFigure], captions: &[Option<String>], paths: &[PathBuf])
         })
     };
     let all: Vec<serde_json::Value> = figures.iter().zip(captions).zip(paths).map(one).collect();
-    let mut text = serde_json::to_string_pretty(&all).unwrap_or_default();
-    text.push('\n');
-    text
+    json::pretty(&all)
 }

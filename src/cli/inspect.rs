@@ -10,6 +10,7 @@ use super::pairing::PairingArgs;
 use super::session::{Outcome, Session};
 use super::terminal::Terminal;
 use crate::error::{Result, escape};
+use crate::json;
 use crate::study::{InspectParams, InspectedAdapter, InspectedModule, Inspection, Parameters, inspect};
 
 const HEADING: Style = Style::new().bold();
@@ -42,15 +43,8 @@ pub(super) fn run(args: &InspectArgs, session: &Session) -> Result<Outcome> {
         InspectParams { paths: args.paths.clone(), base: args.base.clone(), pairing: args.pairing.rules(), eq6: args.eq6 };
     let inspection = inspect(&params)?;
     let terminal = &session.terminal;
-    terminal.data(&if session.json() { json(&inspection) } else { text(&inspection, terminal) })?;
+    terminal.data(&if session.json() { json::pretty(&inspection) } else { text(&inspection, terminal) })?;
     Ok(if inspection.refused == 0 { Outcome::Done } else { Outcome::Skipped })
-}
-
-fn json(inspection: &Inspection) -> String {
-    // Plain values in structs, written into memory: this cannot fail.
-    let mut text = serde_json::to_string_pretty(inspection).unwrap_or_default();
-    text.push('\n');
-    text
 }
 
 fn text(inspection: &Inspection, terminal: &Terminal) -> String {

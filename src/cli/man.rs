@@ -2,8 +2,8 @@
 
 use std::path::PathBuf;
 
-use clap::Args;
-use clap_mangen::{Man, generate_to};
+use clap::{Args, Command};
+use clap_mangen::Man;
 
 use super::manual;
 use super::session::{Outcome, Session};
@@ -26,22 +26,29 @@ pub(super) struct ManArgs {
 /// # Errors
 /// [`Error::Output`] if a page or its directory cannot be written; those of [`super::terminal::Terminal::data`].
 pub(super) fn run(args: &ManArgs, session: &Session) -> Result<Outcome> {
+    let mut program = manual::command().disable_help_subcommand(true);
+    // Hands the global options and the whole names down to the commands.
+    program.build();
     match &args.dir {
-        None => session.terminal.data(&main_page())?,
+        None => {
+            let mut text = Vec::new();
+            let written = page(&program).render(&mut text);
+            assert!(written.is_ok(), "writing into memory");
+            session.terminal.data(&String::from_utf8_lossy(&text))?;
+        }
         Some(dir) => {
-            std::fs::create_dir_all(dir)
-                .and_then(|()| generate_to(manual::command(), dir))
-                .map_err(|error| Error::output(dir, format!("cannot be written: {}", in_words(&error))))?;
+            let failed = |error| Error::output(dir, format!("cannot be written: {}", in_words(&error)));
+            std::fs::create_dir_all(dir).map_err(failed)?;
+            for command in std::iter::once(&program).chain(program.get_subcommands()) {
+                page(command).generate_to(dir).map_err(failed)?;
+            }
             session.terminal.note(&format!("man pages in {}", show_path(dir)));
         }
     }
     Ok(Outcome::Done)
 }
 
-/// The program's page, as it is among all pages.
-fn main_page() -> String {
-    let mut page = Vec::new();
-    let written = Man::new(manual::command().disable_help_subcommand(true)).render(&mut page);
-    assert!(written.is_ok(), "writing into memory");
-    String::from_utf8_lossy(&page).into_owned()
+fn page(command: &Command) -> Man {
+    // A date would make pages differ that say the same; an empty one has to be quoted, or the next field is taken for it.
+    Man::new(command.clone()).date("\"\"").source(concat!("condlora ", env!("CARGO_PKG_VERSION")))
 }

@@ -157,7 +157,7 @@ fn study_of(args: &MergeArgs, shards: &MergedStudy) -> Result<AnalyzeConfig> {
     params.grid = Vec::new();
     params.shard = None;
     params.memory_limit = args.memory_limit;
-    // What the shards passed over is passed over here.
+    // What the shards skipped is skipped here.
     params.keep_going |= !shards.skipped.is_empty();
     params.check()
 }

@@ -104,9 +104,9 @@ impl Command {
 
 /// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
 ///
-/// Arguments that are understood become a [`Session`], in which one command runs. Every way to end comes back here as a code, so
+/// Arguments that are understood become a session, in which one command runs. Every way to end comes back here as a code, so
 /// that nothing below leaves the process in the middle of its work: a command returns, an error is printed with its hint, and a panic,
-/// which is always a mistake of ours, is caught and reported as one. Signals alone end the process elsewhere ([`signals`]).
+/// which is always a mistake of ours, is caught and reported as one. Signals alone end the process elsewhere.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     // Whether OpenBLAS could start its threads under this limit on memory. Asked before anything else, because what the program
     // takes for itself changes the answer.

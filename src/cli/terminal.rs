@@ -112,7 +112,7 @@ impl Terminal {
         all.iter().for_each(|text| self.warning(text));
     }
 
-    /// An adapter that was passed over: said also when quiet, as the exit code speaks of it.
+    /// An adapter or module that was skipped: named even when quiet, because the exit code tells of it.
     pub(super) fn skipped(&self, text: &str, hint: Option<&str>) {
         self.line(WARNING, "warning", text);
         if let Some(hint) = hint {
@@ -137,7 +137,7 @@ impl Terminal {
     /// Data on stdout. A reader that has gone (`| head -1`) is no error.
     ///
     /// # Errors
-    /// [`Error::Output`] for anything else that keeps it from being written, a full disk say.
+    /// [`Error::Output`] for anything else that keeps it from being written, for example a full disk.
     pub(super) fn data(&self, text: &str) -> Result<()> {
         let mut out = io::stdout().lock();
         written(out.write_all(text.as_bytes()).and_then(|()| out.flush()))

@@ -8,6 +8,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use serde::ser::SerializeMap;
 use serde::{Deserialize, Serialize, Serializer};
 
+use crate::json;
 use crate::marker::PROGRAM;
 pub use crate::marker::{MANIFEST_FILE, is_our_output};
 use crate::record::{AdapterRecord, InputRecord, ShardRecord};
@@ -109,10 +110,7 @@ impl Manifest {
     /// The file's bytes: indented, with a newline at the end.
     #[must_use]
     pub fn to_json(&self) -> Vec<u8> {
-        // Plain values with string keys, written into memory: this cannot fail.
-        let mut bytes = serde_json::to_vec_pretty(self).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
+        json::pretty(self).into_bytes()
     }
 }
 

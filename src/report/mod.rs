@@ -279,7 +279,7 @@ fn listings(tables: &Tables) -> Vec<Listing> {
 
 /// The template and its values are ours: it fails only if this module is wrong.
 fn bug(error: &dyn std::error::Error) -> Error {
-    Error::Shape { what: "writing the report", expected: "success".to_owned(), found: error.to_string() }
+    Error::internal("writing the report", error)
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use serde_json::Value;
 
 use super::file::Outputs;
 use crate::error::{Error, Result, escape, in_words};
+use crate::json;
 use crate::marker::{MANIFEST_FILE, is_ours};
 use crate::output::Manifest;
 use crate::record::AdapterRecord;
@@ -117,8 +118,8 @@ impl SavedManifest {
 
 /// A value as it stands in the manifest, one level in.
 fn indented(value: &impl serde::Serialize) -> Vec<u8> {
-    // Plain values with string keys, written into memory: this cannot fail. No string in JSON holds a line break.
-    serde_json::to_string_pretty(value).unwrap_or_default().replace('\n', "\n  ").into_bytes()
+    // No string in JSON holds a line break.
+    json::pretty(value).trim_end().replace('\n', "\n  ").into_bytes()
 }
 
 /// The fields of an object that is known to be valid JSON, each with the place of its value.

@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use serde::Serialize;
 
 use crate::error::Result;
+use crate::json;
 use crate::output::OutputDir;
 use crate::table::{PhiMatrix, ViewKey};
 
@@ -45,10 +46,7 @@ pub(super) fn write_all(out: &mut OutputDir, matrices: &[PhiMatrix<'_>]) -> Resu
         let (matrix, side) = (matrix.name(), side.name());
         entries.push(Entry { file, adapter: phi.adapter, module, matrix, side, i, j, layers: &phi.layers });
     }
-    // Plain values in structs, written into memory: this cannot fail.
-    let mut index = serde_json::to_vec_pretty(&entries).unwrap_or_default();
-    index.push(b'\n');
-    out.write(&format!("{FOLDER}/{INDEX_FILE}"), &index)
+    out.write(&format!("{FOLDER}/{INDEX_FILE}"), json::pretty(&entries).as_bytes())
 }
 
 /// A file's path below the folder. An adapter called as the index gives way to it.

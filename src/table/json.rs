@@ -31,10 +31,7 @@ impl<R: Row> Serialize for JsonRows<'_, R> {
 /// Any table's rows as a JSON array, indented, with a newline at the end.
 #[must_use]
 pub fn rows_json<R: Row>(rows: &[R]) -> String {
-    // Writing plain values with string keys into memory cannot fail.
-    let mut text = serde_json::to_string_pretty(&JsonRows(rows)).unwrap_or_default();
-    text.push('\n');
-    text
+    json::pretty(&JsonRows(rows))
 }
 
 /// The summary as `--json` prints it.
@@ -47,7 +44,8 @@ pub fn summary_json(rows: &[SummaryRow]) -> String {
 mod tests {
     use super::super::rows::SpectrumRow;
     use super::*;
-    use crate::terms::MatrixKind;
+    use crate::json;
+use crate::terms::MatrixKind;
 
     #[test]
     fn objects_keep_the_columns_order_and_say_null() {

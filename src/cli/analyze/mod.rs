@@ -53,7 +53,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let mut warnings = prepared.warnings();
     terminal.warnings(&warnings);
     let shard = config.params().shard.and(prepared.shard().cloned());
-    let mut passed_over = prepared.skipped().to_vec();
+    let mut refused = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
     let Division { weights, readings, rounds, workers } = prepared.division();
     terminal.detail(&format!("{weights} base weights, {readings} readings, {workers} at a time, in rounds: {rounds}"));
@@ -66,7 +66,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
 
     let study = session.compute("base weights", |progress| prepared.run_with(progress))?;
     skipped.extend(say_skipped(&study.skipped, terminal));
-    passed_over.extend(study.skipped.iter().cloned());
+    refused.extend(study.skipped.iter().cloned());
     if args.strict {
         refuse_doubt(&study.tables, &args.out)?;
     }
@@ -82,7 +82,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let mut manifest = session.manifest(&options, Some(args.seed), study.inputs.clone(), warnings);
     manifest.shard = shard;
     manifest.adapters = study.adapters.clone();
-    manifest.skipped = passed_over.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
+    manifest.skipped = refused.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
     manifest.bytes_read = Some(study.bytes_read);
     for (stage, took) in &study.timings {
         let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
@@ -102,7 +102,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     Ok(outcome)
 }
 
-/// Names the adapters that were passed over, as warnings that the manifest keeps.
+/// Names the adapters that were skipped, as warnings that the manifest keeps.
 fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> {
     let line = |(adapter, error): &(String, Error)| format!("{} skipped: {error}", crate::error::escape(adapter));
     let lines: Vec<String> = skipped.iter().map(line).collect();

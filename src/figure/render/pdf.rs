@@ -45,7 +45,7 @@ pub(crate) fn to_pdf(scene: &Scene) -> Result<Vec<u8>> {
 }
 
 fn bug(found: &str) -> Error {
-    Error::Shape { what: "drawing a figure as PDF", expected: "success".to_owned(), found: found.to_owned() }
+    Error::internal("drawing a figure as PDF", found)
 }
 
 fn draw(surface: &mut Surface<'_>, item: &Element, face: &Font) {

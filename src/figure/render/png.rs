@@ -29,5 +29,5 @@ pub(crate) fn encode(
 
 /// Drawing into memory fails only if this module is wrong.
 pub(crate) fn bug(error: &dyn std::error::Error) -> Error {
-    Error::Shape { what: "drawing a figure", expected: "success".to_owned(), found: error.to_string() }
+    Error::internal("drawing a figure", error)
 }

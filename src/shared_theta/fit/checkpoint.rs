@@ -6,6 +6,7 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::fitted::{Fit, FittedModule};
+use crate::json;
 use crate::checkpoint::config::CONDITIONAL;
 use crate::checkpoint::keys::{TensorKey, parse_tensor_name};
 use crate::checkpoint::{SafetensorsWriter, TensorSpec};
@@ -20,10 +21,7 @@ impl Fit {
     /// `adapter_config.json`: the authors' fields, and `condlora_convention`.
     #[must_use]
     pub fn config_json(&self) -> Vec<u8> {
-        // Plain values with string keys, written into memory: this cannot fail.
-        let mut bytes = serde_json::to_vec_pretty(&self.config()).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
+        json::pretty(&self.config()).into_bytes()
     }
 
     fn config(&self) -> Value {

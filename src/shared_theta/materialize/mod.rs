@@ -9,6 +9,7 @@ mod peft_config;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
+use crate::json;
 use crate::checkpoint::{
     Adapter, BaseModel, FloatType, ModelClass, PairedLayer, PairingRules, SafetensorsWriter, TensorSpec, adapter_names,
 };
@@ -134,10 +135,7 @@ impl PreparedMaterialization {
     pub fn config_json(&self) -> Vec<u8> {
         let layers: Vec<_> = self.layers.iter().map(|layer| (layer.path.as_str(), &layer.paired.adapter_layer)).collect();
         let value = peft_config(&self.adapter, &layers, &self.others());
-        // Plain values with string keys, written into memory: this cannot fail.
-        let mut bytes = serde_json::to_vec_pretty(&value).unwrap_or_default();
-        bytes.push(b'\n');
-        bytes
+        json::pretty(&value).into_bytes()
     }
 
     /// Writes `adapter_model.safetensors`, layer by layer, and notes what was read for it. The inner error is the output's.
