@@ -10,11 +10,13 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::os::unix::process::ExitStatusExt;
 use std::path::Path;
-use std::process::{Child, Command, Output, Stdio};
-use std::time::{Duration, Instant};
+use std::process::{Command, Output, Stdio};
+use std::time::Instant;
 
 use condlora::output::manifest::is_our_output;
 use shared::checkpoint::{PLAIN, square_layers, write_adapter, write_base};
+#[cfg(debug_assertions)]
+use shared::held::Held;
 use shared::program::{analyze, files};
 
 /// A base and an adapter small enough that a run is mostly files.
@@ -218,7 +220,8 @@ fn killed_at_a_hundred_moments_the_output_is_whole() {
     done(root, 1, &figures);
     let takes = started.elapsed();
     let (mut present, mut old, mut new, mut ended) = (1, 0, 0, 0);
-    for number in 0..1000 {
+    // Where a kill falls is left to chance, and nothing is asserted about it: the next test has every point.
+    for number in 0..100 {
         let seed = 1 - present;
         let mut run = study(root, seed as u64, &figures).spawn().unwrap();
         std::thread::sleep(takes.mul_f64(scattered(number)));
@@ -234,58 +237,94 @@ fn killed_at_a_hundred_moments_the_output_is_whole() {
             None => old += 1,
         }
         present = now;
-        if old + new == 100 {
-            break;
-        }
     }
     println!("runs of {takes:?}: killed before the exchange {old}, after it {new}; ended before the kill {ended}");
-    assert_eq!(old + new, 100);
     done(root, 0, &figures);
     assert_eq!(names(root), ["adapter", "base", "out"]);
 }
 
-/// Starts a run that computes long enough to be met at it, and waits until it has begun to write.
-fn begun(root: &Path, seed: u64) -> Child {
-    let before = names(root);
-    let mut run = study(root, seed, &["--null-draws", "20000", "--figures", "none", "--overwrite"]).spawn().unwrap();
-    let started = Instant::now();
-    while names(root) == before {
-        assert!(run.try_wait().unwrap().is_none() && started.elapsed() < Duration::from_secs(60), "no temporary directory");
-        std::thread::sleep(Duration::from_millis(1));
-    }
-    run
+/// Starts a run and holds it at this point.
+#[cfg(debug_assertions)]
+fn held(root: &Path, seed: u64, point: &str) -> Held {
+    Held::at(point, &mut study(root, seed, &PLAINLY))
 }
 
-fn ends(run: Child, code: i32) -> String {
-    let output = run.wait_with_output().unwrap();
+#[track_caller]
+fn ends(output: &Output, code: i32) -> String {
     let text = String::from_utf8_lossy(&output.stderr).into_owned();
     assert_eq!(output.status.code(), Some(code), "{text}");
-    assert_eq!(text.lines().filter(|line| line.starts_with("error: ")).count(), usize::from(code != 0), "{text}");
+    assert_eq!(text.lines().filter(|line| line.starts_with("error: ")).count(), usize::from(![0, 143].contains(&code)), "{text}");
     text
 }
 
 #[test]
+#[cfg(debug_assertions)]
+fn killed_at_any_point_the_output_is_the_old_one_until_it_is_the_new_one() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    inputs(root);
+    let versions = [done(root, 1, &PLAINLY), done(root, 0, &PLAINLY)];
+    let files: Vec<String> = versions[0].keys().cloned().collect();
+    assert!(files.len() > 4);
+    for point in ["begun"].into_iter().chain(files.iter().map(String::as_str)).chain(["manifest.json"]) {
+        assert_eq!(held(root, 1, point).signal("-KILL").status.signal(), Some(9));
+        assert_eq!(old_or_new(root, &versions, point), 1, "killed at {point}");
+        // What the last run left, and nothing of those before it.
+        assert_eq!(names(root).len(), 4, "{point}");
+    }
+    assert_eq!(held(root, 1, "exchanged").signal("-KILL").status.signal(), Some(9));
+    assert_eq!(old_or_new(root, &versions, "exchanged"), 0);
+    done(root, 0, &PLAINLY);
+    assert_eq!(names(root), ["adapter", "base", "out"]);
+}
+
+#[test]
+#[cfg(debug_assertions)]
+fn killed_between_two_renames_the_old_output_comes_back() {
+    if !strace_works() {
+        return;
+    }
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    inputs(root);
+    let old = done(root, 0, &PLAINLY);
+    // A file system that cannot exchange: the old output is moved out of its place, and then the new one there.
+    let plain = study(root, 1, &PLAINLY);
+    let mut command = Command::new("strace");
+    command.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=renameat2:error=EINVAL"]);
+    command.args(["-e", "inject=rename,renameat:signal=SIGKILL:when=2"]);
+    command.arg(plain.get_program()).args(plain.get_args()).current_dir(root).stdin(Stdio::null());
+    command.output().unwrap();
+    assert!(!root.join("out").exists(), "it was not killed between the two");
+    // The next run puts it back as it begins, whatever becomes of itself.
+    ends(&held(root, 1, "begun").signal("-TERM"), 143);
+    assert_eq!(whole(&root.join("out")), old);
+    assert_eq!(names(root), ["adapter", "base", "out"]);
+}
+
+#[cfg(debug_assertions)]
+fn temporary(root: &Path) -> std::path::PathBuf {
+    root.join(names(root).into_iter().find(|name| name.contains("condlora-tmp")).unwrap())
+}
+
+#[test]
+#[cfg(debug_assertions)]
 fn a_directory_that_is_taken_away_while_it_computes_is_made_again() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     inputs(root);
     let old = done(root, 0, &PLAINLY);
     let take_away = |what: &dyn Fn()| {
-        let run = begun(root, 1);
+        let run = held(root, 1, "begun");
         what();
-        run
+        run.go_on()
     };
     // The place where the new output is to be made, in which nothing is yet.
-    let run = take_away(&|| {
-        for name in names(root).into_iter().filter(|name| name.contains("condlora-tmp")) {
-            fs::remove_dir_all(root.join(name)).unwrap();
-        }
-    });
-    ends(run, 0);
+    ends(&take_away(&|| fs::remove_dir_all(temporary(root)).unwrap()), 0);
     let new = whole(&root.join("out"));
     assert_ne!(new, old);
     // The old output.
-    ends(take_away(&|| fs::remove_dir_all(root.join("out")).unwrap()), 0);
+    ends(&take_away(&|| fs::remove_dir_all(root.join("out")).unwrap()), 0);
     assert_eq!(whole(&root.join("out")), new);
     assert_eq!(names(root), ["adapter", "base", "out"]);
     // The old output, and something else in its place: that is not ours to replace.
@@ -294,40 +333,23 @@ fn a_directory_that_is_taken_away_while_it_computes_is_made_again() {
         fs::create_dir(root.join("out")).unwrap();
         fs::write(root.join("out/thesis.tex"), "years of work").unwrap();
     });
-    let text = ends(run, 7);
+    let text = ends(&run, 7);
     assert!(text.contains("out: "), "{text}");
     assert_eq!(names(&root.join("out")), ["thesis.tex"]);
     assert_eq!(names(root), ["adapter", "base", "out"]);
 }
 
 #[test]
+#[cfg(debug_assertions)]
 fn a_directory_that_is_taken_away_while_it_is_written_is_told() {
-    if !strace_works() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     inputs(root);
     let old = done(root, 0, &PLAINLY);
-    // The last thing written is the manifest; then all is synchronised, slowly here.
     for last in ["summary.csv", "manifest.json"] {
-        let plain = study(root, 1, &PLAINLY);
-        let mut command = Command::new("strace");
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=write,fsync:delay_exit=60ms"]);
-        command.arg(plain.get_program()).args(plain.get_args()).current_dir(root);
-        let run = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let started = Instant::now();
-        let temporary = loop {
-            assert!(started.elapsed() < Duration::from_secs(60), "{last} never came");
-            let half = names(root).into_iter().find(|name| name.contains("condlora-tmp") && root.join(name).join(last).exists());
-            match half {
-                Some(name) => break root.join(name),
-                None => std::thread::sleep(Duration::from_millis(1)),
-            }
-        };
-        // Whatever is written meanwhile goes as well.
-        while fs::remove_dir_all(&temporary).is_err() {}
-        let text = ends(run, 7);
+        let run = held(root, 1, last);
+        fs::remove_dir_all(temporary(root)).unwrap();
+        let text = ends(&run.go_on(), 7);
         assert!(text.contains("error: out/") && text.contains("cannot be written: No such file or directory"), "{text}");
         assert!(!text.contains("condlora-tmp"), "{text}");
         assert_eq!(whole(&root.join("out")), old);
@@ -345,7 +367,7 @@ fn two_runs_into_one_output_leave_one_of_them() {
     for _ in 0..10 {
         let runs = [0, 1].map(|seed| study(root, seed, &PLAINLY).spawn().unwrap());
         for run in runs {
-            ends(run, 0);
+            ends(&run.wait_with_output().unwrap(), 0);
         }
         winners[old_or_new(root, &versions, "two runs")] += 1;
         assert_eq!(names(root), ["adapter", "base", "out"]);
@@ -366,13 +388,12 @@ fn two_runs_into_one_output_leave_one_of_them() {
 }
 
 /// What is done to a file: its name, and the doing, with the file's contents before.
+#[cfg(debug_assertions)]
 type Change = (&'static str, fn(&Path, &[u8]));
 
 #[test]
+#[cfg(debug_assertions)]
 fn an_input_that_changes_under_the_run_is_told() {
-    if !strace_works() {
-        return;
-    }
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     inputs(root);
@@ -385,19 +406,10 @@ fn an_input_that_changes_under_the_run_is_told() {
     ];
     for (name, change) in changes {
         fs::write(&weights, &good).unwrap();
-        let plain = study(root, 0, &PLAINLY);
-        let mut command = Command::new("strace");
-        // Each reading of a tensor waits: time enough to change the file between the header and the tensors.
-        command.args(["-f", "-qq", "-o", "/dev/null", "-e", "inject=pread64:delay_enter=150ms"]);
-        command.arg(plain.get_program()).args(plain.get_args()).current_dir(root);
-        let run = command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
-        let started = Instant::now();
-        while !names(root).iter().any(|name| name.contains("condlora-tmp")) {
-            assert!(started.elapsed() < Duration::from_secs(60), "no temporary directory");
-            std::thread::sleep(Duration::from_millis(1));
-        }
+        // Its header has been read, and none of its tensors.
+        let run = held(root, 0, "begun");
         change(&weights, &good);
-        let text = ends(run, 3);
+        let text = ends(&run.go_on(), 3);
         println!("{name}: {text}");
         assert!(text.contains("base/model.safetensors: changed while it was being read"), "{name}: {text}");
         assert_eq!(names(root), ["adapter", "base"], "{name}");

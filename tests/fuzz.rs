@@ -1,5 +1,5 @@
 //! Every reader of strangers' files over many thousands of damaged ones: no panic, no more memory than twice the input and 64 MB, no
-//! second on less than a megabyte, and of every refusal one clean line.
+//! second of the processor on less than a megabyte, and of every refusal one clean line.
 //!
 //! The inputs are those of `fuzz/corpus/`, as they are and then changed at random, the same in every run. `FUZZ_INPUTS` says how many
 //! (100,000 for each reader), `FUZZ_SEED` which. A failure leaves its input in `target/tmp/fuzz/`; once it is repaired, that goes into the corpus.
@@ -12,6 +12,8 @@
 mod cases;
 #[path = "bad_inputs/condlora_cases.rs"]
 mod condlora_cases;
+#[path = "shared/cpu.rs"]
+mod cpu;
 #[path = "bad_inputs/foreign_cases.rs"]
 mod foreign_cases;
 #[path = "bad_inputs/generate.rs"]

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use ndarray::Array2;
 use shared::checkpoint::{Layer, PLAIN, Storage, write_adapter, write_base};
+use shared::cpu;
 use shared::program::{Run, data, program, real_base, run_in};
 
 fn inspect(root: &Path, arguments: &[&str]) -> Run {
@@ -132,7 +133,8 @@ fn headers_are_enough() {
     let layer =
         Layer { a: Array2::ones((1, 8)), b: Array2::ones((8, 1)), ..Layer::new("model.layers.0.self_attn.q_proj", 8, 8, 1) };
     write_adapter(&root.join("adapter"), &[layer], PLAIN, &[]);
-    let started = std::time::Instant::now();
-    inspect(root, &["adapter", "--base", "base"]).exits(1);
-    assert!(started.elapsed() < std::time::Duration::from_secs(1), "{:?}", started.elapsed());
+    // Who reads 30 GB takes longer, whatever is in them.
+    let mut command = program();
+    command.args(["inspect", "adapter", "--base", "base"]).current_dir(root);
+    Run::of(cpu::at_most(2, &command).output().unwrap()).exits(1);
 }

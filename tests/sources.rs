@@ -142,7 +142,7 @@ fn no_more_of_a_base_is_read_than_is_needed() {
 }
 
 #[test]
-fn many_shards_need_few_descriptors_and_little_time() {
+fn many_shards_need_few_descriptors() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     let layers = square_layers(2, 24, 2);

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use super::entry::{Entry, Place};
 use super::memory::most_during;
 use super::mutation::{SplitMix, inflate, mutate};
+use crate::cpu;
 
 /// Inputs for each reader.
 const INPUTS: usize = 100_000;
@@ -55,6 +56,7 @@ struct Answer {
     read: bool,
     shape: u64,
     memory: usize,
+    took: Duration,
 }
 
 impl Campaign {
@@ -69,9 +71,8 @@ impl Campaign {
         let mut slowest = Duration::ZERO;
         for at in 0..count.max(unchanged) {
             let bytes = if at < unchanged { pool[at].clone() } else { self.input(&mut rng, &pool) };
-            let before = Instant::now();
             let answer = self.check(&mut place, &bytes, seed, at);
-            slowest = slowest.max(before.elapsed());
+            slowest = slowest.max(answer.took);
             read += usize::from(answer.read);
             memory = memory.max(answer.memory);
             if shapes.insert(answer.shape) && pool.len() < POOL && bytes.len() <= LONGEST {
@@ -117,42 +118,35 @@ impl Campaign {
             fs::create_dir_all(&dir).and_then(|()| fs::write(&path, bytes)).unwrap();
             panic!("{}: {what}; FUZZ_SEED={seed}, input {at} of {} bytes: {}", self.entry.name, bytes.len(), path.display());
         };
-        // A machine with other work may take a second of its own, but not three times.
-        for attempt in 0.. {
-            let started = Instant::now();
-            let (result, memory) = most_during(|| catch_unwind(AssertUnwindSafe(|| (self.entry.run)(place, bytes))));
-            let elapsed = started.elapsed();
-            let Ok(result) = result else { failed("a panic") };
-            if memory > most_memory(bytes.len()) {
-                failed(&format!("{memory} bytes of memory"));
-            }
-            if elapsed > Duration::from_secs(1) && bytes.len() < 1 << 20 {
-                if attempt < 2 {
-                    continue;
-                }
-                failed(&format!("{elapsed:?}"));
-            }
-            let mut shape = DefaultHasher::new();
-            let read = result.is_ok();
-            let says = match &result {
-                Ok(warnings) => warnings.clone(),
-                Err(error) => {
-                    if ![2, 3, 4, 5, 6, 8].contains(&error.exit_code()) {
-                        failed(&format!("exit code {}: {error}", error.exit_code()));
-                    }
-                    [Some(error.to_string()), error.hint().map(str::to_owned)].into_iter().flatten().collect()
-                }
-            };
-            for line in &says {
-                if line.chars().any(char::is_control) || line.len() > 8000 {
-                    failed(&format!("a message of {} bytes that is no clean line: {line:?}", line.len()));
-                }
-                shape_of(line).hash(&mut shape);
-            }
-            read.hash(&mut shape);
-            return Answer { read, shape: shape.finish(), memory };
+        let before = cpu::of_this_thread();
+        let (result, memory) = most_during(|| catch_unwind(AssertUnwindSafe(|| (self.entry.run)(place, bytes))));
+        let took = cpu::of_this_thread().saturating_sub(before);
+        let Ok(result) = result else { failed("a panic") };
+        if memory > most_memory(bytes.len()) {
+            failed(&format!("{memory} bytes of memory"));
         }
-        unreachable!("the last attempt returns")
+        if took > Duration::from_secs(1) && bytes.len() < 1 << 20 {
+            failed(&format!("{took:?} of the processor"));
+        }
+        let mut shape = DefaultHasher::new();
+        let read = result.is_ok();
+        let says = match &result {
+            Ok(warnings) => warnings.clone(),
+            Err(error) => {
+                if ![2, 3, 4, 5, 6, 8].contains(&error.exit_code()) {
+                    failed(&format!("exit code {}: {error}", error.exit_code()));
+                }
+                [Some(error.to_string()), error.hint().map(str::to_owned)].into_iter().flatten().collect()
+            }
+        };
+        for line in &says {
+            if line.chars().any(char::is_control) || line.len() > 8000 {
+                failed(&format!("a message of {} bytes that is no clean line: {line:?}", line.len()));
+            }
+            shape_of(line).hash(&mut shape);
+        }
+        read.hash(&mut shape);
+        Answer { read, shape: shape.finish(), memory, took }
     }
 }
 

@@ -253,16 +253,12 @@ impl<'a> Machine<'a> {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Instant;
-
     use super::*;
     use crate::checkpoint::pickled::text;
 
     fn refused(opcodes: &[u8], part: &str) {
-        let started = Instant::now();
         let (refused, _) = run(opcodes).unwrap_err();
         assert!(format!("{refused:?}").contains(part), "{refused:?}");
-        assert!(started.elapsed().as_secs() < 5, "{:?}", started.elapsed());
     }
 
     /// A storage of one element, a tensor that is to have sizes, and one that has them and is put into memo 1.
