@@ -7,7 +7,7 @@ use crate::error::{Error, Result, escape};
 /// How adapters are paired with their base, as far as it was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct PairingRules {
-    /// Renamings, each applied to what the one before it gave.
+    /// Renamings, each applied to the result of the one before it.
     pub maps: Vec<NameMap>,
     /// Which fused projections are split.
     pub split: Option<Split>,
@@ -48,7 +48,7 @@ pub struct NameMap {
 impl FromStr for NameMap {
     type Err = String;
 
-    /// Reads `FROM=TO`, both dotted paths; an empty TO takes FROM away.
+    /// Reads `FROM=TO`, both dotted paths; an empty TO removes FROM.
     fn from_str(text: &str) -> Result<Self, String> {
         let (from, to) = text.split_once('=').ok_or("expected FROM=TO, two parts of dotted names")?;
         let segments = |text: &str| -> Vec<String> { text.split('.').map(str::to_owned).collect() };
