@@ -1,6 +1,6 @@
 //! Tensor names: which module and layer an adapter's tensor belongs to, and what modules are called.
 //!
-//! Nothing here opens a file; a name that says nothing sensible gives an error that the caller puts a path to.
+//! Nothing here opens a file; a name that makes no sense gives an error to which the caller adds the file.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ pub struct ModuleKey {
 
 /// Which factor of the update a tensor is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Factor {
+pub enum FactorName {
     /// `A [r, in]`.
     A,
     /// `B [out, r]`.
@@ -35,7 +35,7 @@ pub enum Factor {
     E,
 }
 
-impl Factor {
+impl FactorName {
     /// The name in tensor names.
     #[must_use]
     pub fn name(self) -> &'static str {
@@ -57,7 +57,7 @@ pub enum TensorKey {
         /// The name as stored up to `.lora_A`.
         stem: String,
         /// Which factor.
-        factor: Factor,
+        factor: FactorName,
         /// Whether the module is an embedding, whose W0 is stored `[in, out]`.
         embedding: bool,
     },
@@ -73,11 +73,11 @@ pub fn parse_tensor_name(name: &str) -> TensorKey {
     let segments: Vec<&str> = name.split('.').collect();
     let marker = |segment: &str| {
         Some(match segment {
-            "lora_A" => Some((Factor::A, false)),
-            "lora_B" => Some((Factor::B, false)),
-            "lora_E" => Some((Factor::E, false)),
-            "lora_embedding_A" => Some((Factor::A, true)),
-            "lora_embedding_B" => Some((Factor::B, true)),
+            "lora_A" => Some((FactorName::A, false)),
+            "lora_B" => Some((FactorName::B, false)),
+            "lora_E" => Some((FactorName::E, false)),
+            "lora_embedding_A" => Some((FactorName::A, true)),
+            "lora_embedding_B" => Some((FactorName::B, true)),
             "lora_magnitude_vector" => None,
             _ => return None,
         })
@@ -197,7 +197,7 @@ fn after_star(module_type: &str) -> &str {
 }
 
 /// The suffixes of a dotted path that start at a part, from the shortest to the whole.
-pub(in crate::checkpoint) fn dotted_suffixes(path: &str) -> impl Iterator<Item = &str> {
+pub(crate) fn dotted_suffixes(path: &str) -> impl Iterator<Item = &str> {
     let starts = path.rmatch_indices('.').map(|(at, _)| at + 1).chain([0]);
     starts.map(|at| &path[at..])
 }
@@ -206,30 +206,30 @@ pub(in crate::checkpoint) fn dotted_suffixes(path: &str) -> impl Iterator<Item =
 mod tests {
     use super::*;
 
-    fn lora(path: &str, stem: &str, factor: Factor) -> TensorKey {
+    fn lora(path: &str, stem: &str, factor: FactorName) -> TensorKey {
         TensorKey::Lora { path: path.into(), stem: stem.into(), factor, embedding: false }
     }
 
     #[test]
     fn names_are_read_with_and_without_wrappers() {
         for (name, path, stem, factor) in [
-            ("base_model.model.a.q.lora_A.weight", "a.q", "base_model.model.a.q", Factor::A),
-            ("base_model.model.a.q.lora_B.default.weight", "a.q", "base_model.model.a.q", Factor::B),
-            ("_orig_mod.base_model.model.a.q.lora_B.weight", "a.q", "_orig_mod.base_model.model.a.q", Factor::B),
-            ("module.base_model.model.a._orig_mod.q.lora_A", "a.q", "module.base_model.model.a._orig_mod.q", Factor::A),
+            ("base_model.model.a.q.lora_A.weight", "a.q", "base_model.model.a.q", FactorName::A),
+            ("base_model.model.a.q.lora_B.default.weight", "a.q", "base_model.model.a.q", FactorName::B),
+            ("_orig_mod.base_model.model.a.q.lora_B.weight", "a.q", "_orig_mod.base_model.model.a.q", FactorName::B),
+            ("module.base_model.model.a._orig_mod.q.lora_A", "a.q", "module.base_model.model.a._orig_mod.q", FactorName::A),
             (
                 "base_model.model.model.layers.0.q.lora_A.weight",
                 "model.layers.0.q",
                 "base_model.model.model.layers.0.q",
-                Factor::A,
+                FactorName::A,
             ),
-            ("a.q.lora_A.weight", "a.q", "a.q", Factor::A),
-            ("base_model.model.a.q.lora_E", "a.q", "base_model.model.a.q", Factor::E),
-            ("base_model.model.a.q.lora_A.default", "a.q", "base_model.model.a.q", Factor::A),
+            ("a.q.lora_A.weight", "a.q", "a.q", FactorName::A),
+            ("base_model.model.a.q.lora_E", "a.q", "base_model.model.a.q", FactorName::E),
+            ("base_model.model.a.q.lora_A.default", "a.q", "base_model.model.a.q", FactorName::A),
         ] {
             assert_eq!(parse_tensor_name(name), lora(path, stem, factor));
         }
-        for (name, factor) in [("lora_embedding_A", Factor::A), ("lora_embedding_B.default", Factor::B)] {
+        for (name, factor) in [("lora_embedding_A", FactorName::A), ("lora_embedding_B.default", FactorName::B)] {
             let (path, stem) = ("e".to_owned(), "base_model.model.e".to_owned());
             let expected = TensorKey::Lora { path, stem, factor, embedding: true };
             assert_eq!(parse_tensor_name(&format!("base_model.model.e.{name}")), expected);

@@ -304,12 +304,22 @@ fn adalora(root: &Path, fields: &[(&str, &str)], change: fn(&mut Vec<Tensor>)) {
 }
 
 static KINDS: [Case; 8] = [
-    case("AdaLoRA without E", 5, &["layer.0.attention.self.query.lora_A` has no matching lora_E", "expected both"], |root| {
-        adalora(root, &[], |tensors| drop(tensors.remove(2)));
-    }),
-    case("E alone", 5, &["layer.0.attention.self.query.lora_E` has no matching lora_A and lora_B", "expected both"], |root| {
-        adalora(root, &[], |tensors| drop(tensors.drain(..2)));
-    }),
+    case(
+        "AdaLoRA without E",
+        5,
+        &["layer.0.attention.self.query.lora_A` has no matching lora_E", "expected every factor of the module"],
+        |root| {
+            adalora(root, &[], |tensors| drop(tensors.remove(2)));
+        },
+    ),
+    case(
+        "E alone",
+        5,
+        &["layer.0.attention.self.query.lora_E` has no matching lora_A and lora_B", "expected every factor of the module"],
+        |root| {
+            adalora(root, &[], |tensors| drop(tensors.drain(..2)));
+        },
+    ),
     case("E of another rank", 5, &["shape of tensor", "lora_E`; expected [2, 1]", "found [3, 1]"], |root| {
         adalora(root, &[], |tensors| tensors[2] = f32_tensor(&tensors[2].name, &[3, 1]));
     }),
@@ -348,10 +358,10 @@ static KINDS: [Case; 8] = [
 ];
 
 static KEYS: [Case; 14] = [
-    case("A without B", 5, &["lora_A.weight` has no matching lora_B", "found only this one"], |root| {
+    case("A without B", 5, &["lora_A.weight` has no matching lora_B", "found no such tensor"], |root| {
         adapter(root, &adapter_tensors()[..3])
     }),
-    case("B without A", 5, &["lora_B.weight` has no matching lora_A", "found only this one"], |root| {
+    case("B without A", 5, &["lora_B.weight` has no matching lora_A", "found no such tensor"], |root| {
         adapter(root, &adapter_tensors()[1..])
     }),
     case("no LoRA tensor", 5, &["no LoRA tensor", "t0, t1, t2, t3, t4, and 2 more"], |root| {
@@ -359,7 +369,7 @@ static KEYS: [Case; 14] = [
         adapter(root, &tensors);
     }),
     case("no tensor", 5, &["no LoRA tensor", "found no tensor at all"], |root| adapter(root, &[])),
-    case("embedding without B", 5, &["lora_embedding_A` has no matching lora_B", "found only this one"], |root| {
+    case("embedding without B", 5, &["lora_embedding_A` has no matching lora_B", "found no such tensor"], |root| {
         adapter(root, &[f32_tensor("base_model.model.e.lora_embedding_A", &[2, WIDTH])]);
     }),
     case("two names for one layer", 5, &["two names for lora_A", "lora_A.default.weight"], |root| {

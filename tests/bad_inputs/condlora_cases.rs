@@ -29,7 +29,7 @@ pub(crate) static CONDLORA: [Case; 13] = [
     case(
         "Θ_A without Θ_B",
         5,
-        &["`query.linear_for_lora_A` has no matching linear_for_lora_B", "found only this one"],
+        &["`query.linear_for_lora_A` has no matching linear_for_lora_B", "found no such tensor"],
         |root| {
             condlora(root, &thetas()[..1], &[]);
         },

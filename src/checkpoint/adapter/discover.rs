@@ -156,7 +156,7 @@ fn unequal_names(found: &mut [NamedAdapter]) -> Vec<String> {
     }
 }
 
-/// Whether a path is called as safetensors files are.
+/// Whether a path has the ending of safetensors files.
 fn is_safetensors(path: &Path) -> bool {
     path.extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors"))
 }

@@ -25,7 +25,7 @@ use condlora::CondLora;
 use kohya::{Kohya, is_kohya};
 use mlx::{MLX_FILE, is_mlx};
 pub use peft::{PICKLE_FILE, WEIGHTS_FILE};
-use source::{AdapterLayer, AdapterModule, Factors, FoundLayers, RawLayer};
+use source::{AdapterLayer, AdapterModule, Factors, FoundLayers};
 
 /// An adapter whose names and shapes have been checked.
 #[derive(Debug)]
@@ -67,27 +67,13 @@ impl Adapter {
         }
         if is_kohya(&weights) {
             let (kohya, config) = (Kohya::find(&weights)?, AdapterConfig::of_another_format(&path, None));
-            let (dir, modules, warnings) = (dir.to_owned(), Vec::new(), Vec::new());
-            let adapter =
-                Self { name, dir, config, modules, ignored_tensors: 0, warnings, condlora: None, kohya: Some(kohya), weights };
-            return Ok(adapter);
+            return Ok(Self { kohya: Some(kohya), ..Self::without_layers(dir, name, config, weights) });
         }
         let config = AdapterConfig::read(dir)?;
         if config.peft_type == CONDITIONAL {
             let found = CondLora::find(&weights)?;
-            let (ignored_tensors, warnings) = (found.others.len(), config.warnings.clone());
-            let (dir, modules) = (dir.to_owned(), Vec::new());
-            return Ok(Self {
-                name,
-                dir,
-                config,
-                modules,
-                ignored_tensors,
-                warnings,
-                condlora: Some(found),
-                kohya: None,
-                weights,
-            });
+            let ignored_tensors = found.others.len();
+            return Ok(Self { ignored_tensors, condlora: Some(found), ..Self::without_layers(dir, name, config, weights) });
         }
         let found = peft::collect(&weights, &config)?;
         Self::from_layers(dir, name, config, weights, found)
@@ -105,17 +91,18 @@ impl Adapter {
         weights: WeightsFile,
         found: FoundLayers,
     ) -> Result<Self> {
-        let FoundLayers { layers: raw, ignored_tensors, warnings: found_warnings } = found;
-        let mut warnings = config.warnings.clone();
-        warnings.extend(found_warnings);
-        let layers = raw.into_iter().map(|raw| shapes::check_layer(&weights, &config, raw)).collect::<Result<Vec<_>>>()?;
-        group::check_ranks(&config, &layers, &mut warnings)?;
-        let modules = group::group(&weights, layers, &mut warnings)?;
-        Ok(Self { name, dir: dir.to_owned(), config, modules, ignored_tensors, warnings, condlora: None, kohya: None, weights })
+        let mut adapter = Self::without_layers(dir, name, config, weights);
+        adapter.set_layers(found)?;
+        Ok(adapter)
     }
 
-    /// Finds the layers of a CondLoRA, which its checkpoint does not name: all base weights of its modules; and those of a file of kohya's, in
-    /// which their names have lost their dots. Any other adapter knows its layers, and stays as it is.
+    fn without_layers(dir: &Path, name: String, config: AdapterConfig, weights: WeightsFile) -> Self {
+        let (dir, warnings) = (dir.to_owned(), config.warnings.clone());
+        Self { name, dir, config, modules: Vec::new(), ignored_tensors: 0, warnings, condlora: None, kohya: None, weights }
+    }
+
+    /// Finds the layers that the adapter's own files do not name: of a CondLoRA all base weights of its modules, of a file of kohya's those
+    /// whose names without dots are the file's. Any other adapter has its layers since it was opened, and stays as it is.
     ///
     /// `eq6` takes Θ_B for the one of Eq. 6 as printed, whatever the configuration says.
     ///
@@ -123,20 +110,21 @@ impl Adapter {
     /// [`Error::Mismatch`] for a module that the base does not have, or whose Θ do not fit.
     pub fn lay_out(&mut self, base: &BaseModel, eq6: bool) -> Result<()> {
         if let Some(kohya) = &self.kohya {
-            let FoundLayers { layers, ignored_tensors, warnings } = kohya.layers(&self.weights, base)?;
-            (self.ignored_tensors, self.warnings) = (ignored_tensors, warnings);
-            return self.set_layers(layers);
+            let found = kohya.layers(&self.weights, base)?;
+            return self.set_layers(found);
         }
         let Some(condlora) = &self.condlora else { return Ok(()) };
         let convention = if eq6 { CondloraConvention::Eq6 } else { self.config.condlora_convention };
-        let raw = condlora.layers(&self.weights, &self.config, base, convention)?;
-        self.set_layers(raw)
+        let layers = condlora.layers(&self.weights, &self.config, base, convention)?;
+        self.set_layers(FoundLayers { layers, ignored_tensors: condlora.others.len(), warnings: Vec::new() })
     }
 
-    /// Checks, groups and names the layers that were found by the base model.
-    fn set_layers(&mut self, raw: Vec<RawLayer>) -> Result<()> {
-        let layers =
-            raw.into_iter().map(|raw| shapes::check_layer(&self.weights, &self.config, raw)).collect::<Result<Vec<_>>>()?;
+    /// Checks, groups and names the layers that were found.
+    fn set_layers(&mut self, found: FoundLayers) -> Result<()> {
+        self.ignored_tensors = found.ignored_tensors;
+        self.warnings.extend(found.warnings);
+        let check = |raw| shapes::check_layer(&self.weights, &self.config, raw);
+        let layers = found.layers.into_iter().map(check).collect::<Result<Vec<_>>>()?;
         group::check_ranks(&self.config, &layers, &mut self.warnings)?;
         self.modules = group::group(&self.weights, layers, &mut self.warnings)?;
         Ok(())

@@ -7,7 +7,7 @@ use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, 
 use crate::checkpoint::config::{AdapterConfig, dora_warning};
 use crate::checkpoint::files::disk::sample;
 use crate::checkpoint::files::weights::WeightsFile;
-use crate::checkpoint::keys::{Factor, TensorKey, parse_tensor_name};
+use crate::checkpoint::keys::{FactorName, TensorKey, parse_tensor_name};
 use crate::error::{Error, Result, escape};
 
 /// The weights' file name in an adapter directory.
@@ -15,7 +15,7 @@ pub const WEIGHTS_FILE: &str = "adapter_model.safetensors";
 /// The pickle that older versions write instead.
 pub const PICKLE_FILE: &str = "adapter_model.bin";
 
-/// The names of a layer's factors while they are collected, each with what comes before the factor's.
+/// The tensors of a layer while they are collected: the name of each, and the part of it before the factor's name.
 #[derive(Default)]
 struct LayerTensors {
     a: Option<(String, String)>,
@@ -37,9 +37,9 @@ pub(super) fn collect(weights: &WeightsFile, config: &AdapterConfig) -> Result<F
                 let named = by_path.entry(path).or_default();
                 named.embedding |= embedding;
                 let slot = match factor {
-                    Factor::A => &mut named.a,
-                    Factor::B => &mut named.b,
-                    Factor::E => &mut named.e,
+                    FactorName::A => &mut named.a,
+                    FactorName::B => &mut named.b,
+                    FactorName::E => &mut named.e,
                 };
                 if let Some((other, _)) = slot {
                     let found = format!("`{}` and `{}`", escape(other), escape(name));
@@ -81,7 +81,7 @@ pub(super) fn collect(weights: &WeightsFile, config: &AdapterConfig) -> Result<F
 }
 
 impl LayerTensors {
-    /// Whether AdaLoRA has taken all rank away.
+    /// Whether AdaLoRA has pruned the layer to rank 0.
     fn is_pruned(&self, weights: &WeightsFile) -> bool {
         let shape = |factor: &Option<(String, String)>| weights.info(&factor.as_ref()?.0).map(|info| info.shape.as_slice());
         matches!((shape(&self.a), shape(&self.b)), (Some([0, _]), Some([_, 0])))

@@ -1,4 +1,4 @@
-//! Checks the shapes and stored types of a layer's factors, once: behind this door they are known to fit each other.
+//! Checks the shapes and stored types of a layer's factors, once: whatever comes later relies on it.
 
 use std::path::Path;
 

@@ -143,7 +143,7 @@ pub struct FoundLayers {
 /// The error for a factor without the other one of its module.
 pub(super) fn without_partner(file: &Path, name: &str, partner: &str) -> Error {
     let what = format!("tensor `{}` has no matching {partner}", escape(name));
-    Error::mismatch(file, what, "both for every adapted module", "only this one")
+    Error::mismatch(file, what, "every factor of the module", "no such tensor")
 }
 
 impl FactorSource {

@@ -1,6 +1,6 @@
 //! What the Hugging Face Trainer logged while an adapter was trained: `log_history` in `trainer_state.json`.
 //!
-//! It is a bonus to the weights: no result depends on it, and a log that cannot be read is left out with a warning.
+//! No result depends on it: a log that cannot be read is left out with a warning.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -23,7 +23,7 @@ const MOST_BYTES: u64 = 16 << 20;
 const MOST_VALUES: usize = 500_000;
 /// Folders of checkpoints.
 const CHECKPOINT: &str = "checkpoint-";
-/// Counters and times that are no curve of training.
+/// Counters, which are not drawn as curves.
 const NO_CURVE: [&str; 3] = ["step", "epoch", "total_flos"];
 
 /// One number of one entry of the log.

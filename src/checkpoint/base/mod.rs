@@ -124,7 +124,7 @@ impl BaseModel {
     }
 
     /// How the weight of a module is packed, if it is: its tensors are then not named `PATH.weight`, or come with scales.
-    pub(in crate::checkpoint) fn packing(&self, path: &str) -> Option<&'static str> {
+    pub(crate) fn packing(&self, path: &str) -> Option<&'static str> {
         let has = |suffix: &str| self.info(&format!("{path}.{suffix}")).is_some();
         if has("qweight") {
             Some(if has("g_idx") { "GPTQ (qweight, g_idx)" } else { "GPTQ or AWQ (qweight)" })

@@ -11,7 +11,8 @@ const WITH_HEAD: [&str; 5] = ["SEQ_CLS", "TOKEN_CLS", "QUESTION_ANS", "CAUSAL_LM
 /// `task_type` of PEFT for bare models.
 const BARE: &str = "FEATURE_EXTRACTION";
 
-/// transformers' `base_model_prefix` by `model_type`: what the classes with a head add to the names of the bare model. T5 is not here: its classes with and without a head have the same names.
+/// transformers' `base_model_prefix` by `model_type`: what the classes with a head add to the names of the bare model.
+/// T5 is not here: its classes with and without a head have the same names.
 const PREFIXES: [(&str, &str); 52] = [
     ("albert", "albert"),
     ("bart", "model"),
@@ -72,7 +73,7 @@ const PREFIXES: [(&str, &str); 52] = [
 pub enum ModelClass {
     /// The bare model is held under this name.
     Under(&'static str),
-    /// The bare model itself is loaded: this name, where the file has it, goes.
+    /// The bare model itself is loaded: this name is removed where the file has it.
     Bare(Option<&'static str>),
     /// The file's names are taken as they are, and may not be those of the class.
     AsStored,
@@ -114,7 +115,7 @@ impl ModelClass {
 }
 
 /// Whether some class with a head puts the bare model under this name.
-pub(in crate::checkpoint) fn is_prefix(name: &str) -> bool {
+pub(crate) fn is_prefix(name: &str) -> bool {
     PREFIXES.iter().any(|(_, prefix)| *prefix == name)
 }
 

@@ -110,7 +110,7 @@ impl<'a> Fields<'a> {
         }
     }
 
-    /// CondLoRA with `use_x` makes its factors of the layer's input too: no W0 gives them.
+    /// With `use_x` the factors of a CondLoRA depend on the layer's input too, so W0 does not determine them.
     fn without_x(&self, value: Option<&Value>) -> Result<()> {
         match value {
             None | Some(Value::Null) => Ok(()),

@@ -1,6 +1,6 @@
 //! `adapter_config.json` as PEFT writes it.
 //!
-//! Only the fields that bear on what an adapter does to its base are read; the rest is ignored, so that files of every PEFT
+//! Only the fields that affect what an adapter does to its base are read; the rest is ignored, so that files of every PEFT
 //! version open. Ranks come from the tensors: the config's `r` is only checked against them.
 
 mod fields;
@@ -28,7 +28,7 @@ const DEFAULT_INIT_R: usize = 12;
 const ADALORA_SHIFT: f64 = 1e-5;
 /// AdaLoRA's `peft_type`.
 const ADALORA: &str = "ADALORA";
-/// Initialisations that subtract the initial update from W0 (PEFT's `LoraConfig`): the frozen weight is another one.
+/// Initialisations that subtract the initial update from W0 (PEFT's `LoraConfig`), so that the frozen weight differs from the published one.
 const REWRITES_BASE: [&str; 5] = ["pissa", "olora", "corda", "loftq", "lora_ga"];
 
 /// What `adapter_config.json` says.
@@ -38,9 +38,9 @@ pub struct AdapterConfig {
     pub path: PathBuf,
     /// The kind of adapter: `LORA`, `ADALORA` or `ConditionalLORA`.
     pub peft_type: String,
-    /// `r`, if the file gives it; AdaLoRA's says nothing.
+    /// `r`, if the file gives it; none for AdaLoRA, which does not use it.
     pub r: Option<usize>,
-    /// AdaLoRA's rank before it takes any away, which its scaling is made with.
+    /// AdaLoRA's rank before any pruning: its scaling is computed from it.
     pub init_r: usize,
     /// `lora_alpha` (PEFT's default 8 if absent).
     pub lora_alpha: f64,
@@ -48,7 +48,7 @@ pub struct AdapterConfig {
     pub rank_pattern: Vec<(ModulePattern, usize)>,
     /// α by module, in file order.
     pub alpha_pattern: Vec<(ModulePattern, f64)>,
-    /// Whether the scaling is α/√r in place of α/r.
+    /// Whether the scaling is α/√r instead of α/r.
     pub use_rslora: bool,
     /// Whether the base weight is stored `[in, out]` (GPT-2's Conv1D).
     pub fan_in_fan_out: bool,
@@ -62,7 +62,7 @@ pub struct AdapterConfig {
     pub condlora_convention: CondloraConvention,
     /// The only layers that a CondLoRA's Θ are for, if not all are.
     pub layers_to_transform: Option<Vec<u32>>,
-    /// What an adapter made of this one takes over.
+    /// Fields that are copied to an adapter made of this one.
     pub kept: KeptFields,
     /// The branch, tag or commit of the base model on the Hugging Face Hub, if the file names one.
     pub revision: Option<String>,
@@ -87,7 +87,7 @@ pub struct KeptFields {
 
 impl AdapterConfig {
     /// The configuration of an adapter that has none in PEFT's form: all defaults. `path` is what messages about it name.
-    pub(in crate::checkpoint) fn of_another_format(path: &Path, base_model: Option<String>) -> Self {
+    pub(crate) fn of_another_format(path: &Path, base_model: Option<String>) -> Self {
         Self {
             path: path.to_owned(),
             peft_type: LORA.to_owned(),
@@ -115,7 +115,7 @@ impl AdapterConfig {
         first_match(&self.rank_pattern, module_path)
     }
 
-    /// Whether it is AdaLoRA: A is stored in two parts, and ranks were taken away in training.
+    /// Whether it is AdaLoRA: A is stored in two parts, and ranks were pruned in training.
     #[must_use]
     pub fn is_adalora(&self) -> bool {
         self.peft_type == ADALORA
@@ -150,7 +150,7 @@ impl AdapterConfig {
 
 /// The warning for DoRA, whose weight is m·(W0 + s·B·A)/‖W0 + s·B·A‖ by columns: of that only A and B are looked at. `magnitudes` is
 /// how many vectors m there are, where they were counted.
-pub(in crate::checkpoint) fn dora_warning(magnitudes: Option<usize>) -> String {
+pub(crate) fn dora_warning(magnitudes: Option<usize>) -> String {
     let ignored = match magnitudes {
         None => "the magnitude vectors are".to_owned(),
         Some(1) => "the magnitude vector is".to_owned(),

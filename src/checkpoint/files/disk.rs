@@ -9,8 +9,8 @@ use crate::error::{Error, Result, escape};
 
 /// What identifies the content of a file without reading it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::checkpoint) struct Stamp {
-    pub(in crate::checkpoint) len: u64,
+pub(crate) struct Stamp {
+    pub(crate) len: u64,
     device: u64,
     inode: u64,
     modified: (i64, i64),
@@ -27,13 +27,13 @@ impl Stamp {
     }
 
     /// The stamp of an open file as it is now.
-    pub(in crate::checkpoint) fn now(path: &Path, file: &File) -> Result<Self> {
+    pub(crate) fn now(path: &Path, file: &File) -> Result<Self> {
         file.metadata().map(|metadata| Self::of(&metadata)).map_err(|err| unreadable(path, &err))
     }
 }
 
 /// Opens a regular file; anything else (a FIFO, a device, a directory) is refused before it could block or never end.
-pub(in crate::checkpoint) fn open_regular(path: &Path) -> Result<(File, Stamp)> {
+pub(crate) fn open_regular(path: &Path) -> Result<(File, Stamp)> {
     let metadata = std::fs::metadata(path).map_err(|err| unreadable(path, &err))?;
     refuse_irregular(path, &metadata)?;
     let file = File::open(path).map_err(|err| unreadable(path, &err))?;
@@ -61,7 +61,7 @@ fn refuse_irregular(path: &Path, metadata: &Metadata) -> Result<()> {
 }
 
 /// Reads a small text file whole.
-pub(in crate::checkpoint) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_small(path: &Path, most: u64) -> Result<Vec<u8>> {
     let (file, stamp) = open_regular(path)?;
     if stamp.len > most {
         return Err(Error::malformed(path, "file size", format!("at most {most} bytes"), format!("{} bytes", stamp.len)));
@@ -72,7 +72,7 @@ pub(in crate::checkpoint) fn read_small(path: &Path, most: u64) -> Result<Vec<u8
 }
 
 /// The error for a path that cannot be opened, with the nearest name that exists.
-pub(in crate::checkpoint) fn unreadable(path: &Path, err: &std::io::Error) -> Error {
+pub(crate) fn unreadable(path: &Path, err: &std::io::Error) -> Error {
     if err.kind() != std::io::ErrorKind::NotFound {
         return Error::missing(path, format!("cannot be read: {}", crate::error::in_words(err)));
     }
@@ -118,14 +118,14 @@ fn edit_distance(left: &str, right: &str) -> usize {
 }
 
 /// What a directory holds, for a message: the first names in order and how many more there are.
-pub(in crate::checkpoint) fn listing(dir: &Path) -> String {
+pub(crate) fn listing(dir: &Path) -> String {
     let Ok(entries) = std::fs::read_dir(or_here(dir)) else { return "nothing readable".to_owned() };
     let names: Vec<String> = entries.flatten().map(|entry| entry.file_name().to_string_lossy().into_owned()).collect();
     if names.is_empty() { "nothing (it is empty)".to_owned() } else { sample(names, 8) }
 }
 
 /// The first `most` of some names in order, escaped, and how many more there are.
-pub(in crate::checkpoint) fn sample(mut names: Vec<String>, most: usize) -> String {
+pub(crate) fn sample(mut names: Vec<String>, most: usize) -> String {
     names.sort_unstable();
     let mut shown: Vec<String> = names.iter().take(most).map(|name| escape(name)).collect();
     if names.len() > most {

@@ -3,7 +3,7 @@
 use crate::error::escape;
 
 /// Puts Python's bare `NaN` and `Infinity` into quotes.
-pub(in crate::checkpoint) fn quote_non_finite(bytes: &[u8]) -> Vec<u8> {
+pub(crate) fn quote_non_finite(bytes: &[u8]) -> Vec<u8> {
     const WORDS: [&[u8]; 3] = [b"NaN", b"-Infinity", b"Infinity"];
     let (mut out, mut at, mut in_string) = (Vec::with_capacity(bytes.len() + 16), 0, false);
     while let Some(byte) = bytes.get(at) {
@@ -28,7 +28,7 @@ pub(in crate::checkpoint) fn quote_non_finite(bytes: &[u8]) -> Vec<u8> {
 }
 
 /// A parser's message with its position last and the names in it escaped.
-pub(in crate::checkpoint) fn json_message(err: &serde_json::Error) -> String {
+pub(crate) fn json_message(err: &serde_json::Error) -> String {
     let text = err.to_string();
     let position = format!(" at line {} column {}", err.line(), err.column());
     format!("{}{position}", escape(text.strip_suffix(&position).unwrap_or(&text)))

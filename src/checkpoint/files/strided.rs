@@ -4,15 +4,15 @@ use super::tensor::TensorInfo;
 
 /// The steps of a view, in elements, outermost first. Its first element is the first of the span that is read.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(in crate::checkpoint) struct Strided {
-    pub(in crate::checkpoint) strides: Vec<usize>,
+pub(crate) struct Strided {
+    pub(crate) strides: Vec<usize>,
     /// Bytes of one element.
-    pub(in crate::checkpoint) size: usize,
+    pub(crate) size: usize,
 }
 
 impl Strided {
     /// The values in row-major order, from the bytes between the view's first and last element.
-    pub(in crate::checkpoint) fn gather(&self, span: &[u8], info: &TensorInfo) -> Vec<u8> {
+    pub(crate) fn gather(&self, span: &[u8], info: &TensorInfo) -> Vec<u8> {
         let mut out = Vec::with_capacity(info.len() * self.size);
         let mut index = vec![0_usize; info.shape.len()];
         for _ in 0..info.len() {

@@ -1,7 +1,7 @@
 //! Tensors as they are stored, and their exact widening to `f64`.
 //!
-//! Every stored float (F16, BF16, F32, F64) is a double exactly, so nothing is rounded here. NaN and Inf are refused at this
-//! door: behind it every number is finite.
+//! Every stored float (F16, BF16, F32, F64) is a double exactly, so nothing is rounded here. NaN and Inf are refused here, so that every
+//! number elsewhere is finite.
 
 use std::path::{Path, PathBuf};
 
@@ -19,9 +19,9 @@ pub struct TensorInfo {
     /// The sizes, outermost first.
     pub shape: Vec<usize>,
     /// First byte, counted from the end of the header.
-    pub(in crate::checkpoint) begin: u64,
+    pub(crate) begin: u64,
     /// One past the last byte.
-    pub(in crate::checkpoint) end: u64,
+    pub(crate) end: u64,
 }
 
 impl TensorInfo {
@@ -99,7 +99,7 @@ impl FloatType {
     }
 
     /// Appends a value rounded to this type, little-endian; false where it is beyond the range or not finite at all.
-    pub(in crate::checkpoint) fn narrow(self, value: f64, bytes: &mut Vec<u8>) -> bool {
+    pub(crate) fn narrow(self, value: f64, bytes: &mut Vec<u8>) -> bool {
         match self {
             Self::F32 => bytes.extend((value as f32).to_le_bytes()),
             Self::F16 => bytes.extend(half::f16::from_f64(value).to_le_bytes()),
@@ -123,7 +123,7 @@ pub struct RawTensor {
     pub shape: Vec<usize>,
     /// BLAKE3 of its bytes, in hexadecimal.
     pub hash: String,
-    pub(in crate::checkpoint) bytes: Vec<u8>,
+    pub(crate) bytes: Vec<u8>,
 }
 
 impl RawTensor {
@@ -188,23 +188,25 @@ impl RawTensor {
         bad.refuse(&self.file, &self.name, &self.shape)
     }
 
-    /// Writes the values from element `first` on as `f64` into `out`, NaN and Inf included; nothing for a type that is no float.
+    /// Writes the values from element `first` on as `f64` into `out`, NaN and Inf included.
+    ///
+    /// # Panics
+    /// For a tensor that is no float or has fewer elements: pairing has refused such a weight by then.
     pub fn widen_part(&self, first: usize, out: &mut [f64]) {
-        if let Some(float) = FloatType::of(self.dtype) {
-            let from = (first * float.size()).min(self.bytes.len());
-            widen(float, &self.bytes[from..], out);
-        }
+        let Some(float) = FloatType::of(self.dtype) else { unreachable!("a weight that is paired is a float") };
+        let begin = first * float.size();
+        widen(float, &self.bytes[begin..begin + out.len() * float.size()], out);
     }
 }
 
 /// The error for a weight that is not stored as a full-precision float.
-pub(in crate::checkpoint) fn not_full_precision(file: &Path, name: &str, dtype: Dtype) -> Error {
+pub(crate) fn not_full_precision(file: &Path, name: &str, dtype: Dtype) -> Error {
     let what = format!("tensor `{}` needs full precision", escape(name));
     Error::mismatch(file, what, "F32, F16, BF16 or F64", dtype.to_string())
         .with_hint("quantised and integer weights cannot be used: give the unquantised checkpoint")
 }
 
-pub(in crate::checkpoint) fn check_len(elements: usize, room: usize) -> Result<()> {
+pub(crate) fn check_len(elements: usize, room: usize) -> Result<()> {
     if elements == room {
         return Ok(());
     }
@@ -215,7 +217,7 @@ pub(in crate::checkpoint) fn check_len(elements: usize, room: usize) -> Result<(
 ///
 /// One pass without branches, so that it runs at the speed of memory: a float is NaN or Inf exactly where all bits of its
 /// exponent are set.
-pub(in crate::checkpoint) fn widen(float: FloatType, bytes: &[u8], out: &mut [f64]) -> bool {
+pub(crate) fn widen(float: FloatType, bytes: &[u8], out: &mut [f64]) -> bool {
     pulp::Arch::new().dispatch(
         #[inline(always)]
         || widen_here(float, bytes, out),
@@ -261,14 +263,14 @@ fn widen_here(float: FloatType, bytes: &[u8], out: &mut [f64]) -> bool {
 
 /// Counts the values that are not finite and remembers the first.
 #[derive(Debug, Default)]
-pub(in crate::checkpoint) struct NonFinite {
+pub(crate) struct NonFinite {
     found: usize,
     first: Option<(usize, f64)>,
 }
 
 impl NonFinite {
     /// Counts those in `values`, the first of which has index `offset` in the tensor.
-    pub(in crate::checkpoint) fn count(&mut self, values: &[f64], offset: usize) {
+    pub(crate) fn count(&mut self, values: &[f64], offset: usize) {
         for (at, value) in values.iter().enumerate().filter(|(_, value)| !value.is_finite()) {
             self.found += 1;
             self.first.get_or_insert((offset + at, *value));
@@ -276,7 +278,7 @@ impl NonFinite {
     }
 
     /// The error, if any was counted.
-    pub(in crate::checkpoint) fn refuse(&self, file: &Path, name: &str, shape: &[usize]) -> Result<()> {
+    pub(crate) fn refuse(&self, file: &Path, name: &str, shape: &[usize]) -> Result<()> {
         let Some((flat, value)) = self.first else { return Ok(()) };
         let (mut index, mut rest) = (Vec::with_capacity(shape.len()), flat);
         for size in shape.iter().rev() {
@@ -290,7 +292,7 @@ impl NonFinite {
 }
 
 /// The two sizes of a matrix, a 1x1 kernel removed; anything else is refused.
-pub(in crate::checkpoint) fn matrix_shape(file: &Path, name: &str, info: &TensorInfo) -> Result<[usize; 2]> {
+pub(crate) fn matrix_shape(file: &Path, name: &str, info: &TensorInfo) -> Result<[usize; 2]> {
     let what = || format!("shape of tensor `{}`", escape(name));
     let shape = match info.shape[..] {
         [rows, columns] | [rows, columns, 1, 1] => [rows, columns],
@@ -308,7 +310,7 @@ pub(in crate::checkpoint) fn matrix_shape(file: &Path, name: &str, info: &Tensor
 
 /// A shape as it is printed: `[8, 384]`, cut after eight sizes.
 #[must_use]
-pub(in crate::checkpoint) fn show_shape(shape: &[usize]) -> String {
+pub(crate) fn show_shape(shape: &[usize]) -> String {
     const MOST: usize = 8;
     let mut sizes: Vec<String> = shape.iter().take(MOST).map(usize::to_string).collect();
     if shape.len() > MOST {

@@ -21,7 +21,7 @@ pub use paired::{Block, PairedLayer, PairedModule};
 use resolve::BaseIndex;
 pub use rules::{NameMap, PairingRules, Split};
 
-/// Finds the base weight of every layer of an adapter, checks the shapes, and takes fused projections apart where that is asked for.
+/// Finds the base weight of every layer of an adapter, checks the shapes, and splits fused projections where that is asked for.
 ///
 /// # Errors
 /// [`Error::Mismatch`] if a weight is not found, is ambiguous, is packed, has another shape, or is fused in a way that is not known.
@@ -48,7 +48,7 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
     }
 }
 
-/// The warning where an adapter names another base model than the one given.
+/// The warning for an adapter that names another base model than the given one.
 #[must_use]
 pub fn base_name_warning(adapter: &Adapter, base: &BaseModel) -> Option<String> {
     let named = adapter.config.base_model_name_or_path.as_deref()?;

@@ -8,7 +8,7 @@ use crate::terms::{named, serde_as_text};
 /// How adapters are paired with their base, as far as it was asked for.
 #[derive(Debug, Clone, Default, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub struct PairingRules {
-    /// Renamings, each applied to what the one before it gave.
+    /// Renamings, each applied to the result of the one before it.
     #[serde(rename = "map")]
     pub maps: Vec<NameMap>,
     /// Which fused projections are split.
@@ -34,7 +34,7 @@ pub struct NameMap {
 impl FromStr for NameMap {
     type Err = String;
 
-    /// Reads `FROM=TO`, both dotted paths; an empty TO takes FROM away.
+    /// Reads `FROM=TO`, both dotted paths; an empty TO removes FROM.
     fn from_str(text: &str) -> Result<Self, String> {
         let (from, to) = text.split_once('=').ok_or("expected FROM=TO, two parts of dotted names")?;
         let segments = |text: &str| -> Vec<String> { text.split('.').map(str::to_owned).collect() };

@@ -1,4 +1,4 @@
-//! What a pickle makes: its objects, each kept once and meant by its number, so that no nesting, repetition or cycle costs more than the bytes that
+//! What a pickle makes: its objects, each kept once and referred to by its number, so that no nesting, repetition or cycle costs more than the bytes that
 //! describe it.
 //!
 //! Every count has a limit. Together they keep memory to the bytes of the pickle, twice, and some 64 MB.

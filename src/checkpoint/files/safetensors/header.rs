@@ -19,10 +19,10 @@ use crate::error::{Error, Result, escape};
 /// Nesting beyond this is no header: a tensor's shape is the third level.
 const DEEPEST: usize = 16;
 /// Longest tensor name accepted, in bytes. The longest in use are a tenth of it.
-pub(in crate::checkpoint) const LONGEST_NAME: usize = 4096;
+pub(crate) const LONGEST_NAME: usize = 4096;
 
 /// Reads and checks the header; `data_len` is the number of bytes after it. Returns the tensors sorted by name.
-pub(in crate::checkpoint) fn parse(path: &Path, header: &[u8], data_len: u64) -> Result<Vec<(String, TensorInfo)>> {
+pub(crate) fn parse(path: &Path, header: &[u8], data_len: u64) -> Result<Vec<(String, TensorInfo)>> {
     check_start(path, header)?;
     if let Err(err) = std::str::from_utf8(header) {
         let found = format!("an invalid byte at column {}", err.valid_up_to() + 1);

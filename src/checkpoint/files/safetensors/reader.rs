@@ -13,7 +13,7 @@ const EXPECTED: &str = "a safetensors file";
 const LONGEST_HEADER: u64 = 100_000_000;
 
 /// Reads the header's bytes after checking its length; says what the file is where it is something else.
-pub(in crate::checkpoint) fn read_header(path: &Path, file: &File, len: u64) -> Result<Vec<u8>> {
+pub(crate) fn read_header(path: &Path, file: &File, len: u64) -> Result<Vec<u8>> {
     let mut start = [0_u8; 512];
     let known = usize::try_from(len).unwrap_or(usize::MAX).min(start.len());
     let read = |bytes: &mut [u8], offset| file.read_exact_at(bytes, offset).map_err(|err| unreadable(path, &err));
@@ -44,7 +44,7 @@ pub(in crate::checkpoint) fn read_header(path: &Path, file: &File, len: u64) -> 
 }
 
 /// The error for a file that is known to be something else, from its first bytes.
-pub(in crate::checkpoint) fn recognise(path: &Path, start: &[u8], expected: &str) -> Option<Error> {
+pub(crate) fn recognise(path: &Path, start: &[u8], expected: &str) -> Option<Error> {
     let text = String::from_utf8_lossy(start).trim_start().to_ascii_lowercase();
     let is = |magic: &[u8]| start.starts_with(magic);
     let (found, hint) = if text.starts_with("version https://git-lfs") {

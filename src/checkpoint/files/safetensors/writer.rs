@@ -3,7 +3,7 @@
 //!
 //! The `safetensors` crate has a writer too (`serialize_to_file` in 0.8), which also asks for one tensor at a time. It does not serve
 //! here: it opens its file itself, where ours goes through a stream that is hashed for the manifest and appears only when it is whole;
-//! it sorts the tensors by type and name, so that the A and B of a layer, which are made of one W0, would be apart among other types;
+//! it sorts the tensors by type and name, where ours keeps the order of the layers (and thus the bytes that earlier versions wrote);
 //! and its `View::data` cannot fail, while a factor is computed as it is written, from a file that may have changed or hold a NaN.
 
 use std::io::{self, Write};
