@@ -32,6 +32,7 @@
 //! # Example
 //!
 //! ```
+//! use condlora::verdict::RunVerdict;
 //! use condlora::{AnalyzeParams, prepare};
 //!
 //! # fn main() -> condlora::Result<()> {
@@ -45,9 +46,8 @@
 //! let study = prepare(&config)?.run(&())?;
 //!
 //! assert_eq!(study.tables.similarity.len(), 3 * 6 * 6); // A, B and BA, all ordered pairs of 6 layers
-//! let summary = &study.tables.summary[0]; // A
-//! assert!(summary.phi_mean > summary.gaussian_expected); // more than chance,
-//! assert!(summary.w0_p > Some(0.05)); // but no more than the base weights give by themselves
+//! let verdict = RunVerdict::of_study(&study.tables.summary, config.params().null_draws);
+//! assert_eq!(verdict.headline, "More than chance, but not shown to be more than the base model alone gives.");
 //! # Ok(())
 //! # }
 //! ```
@@ -62,12 +62,14 @@ pub mod error;
 pub mod figure;
 pub mod linalg;
 pub mod measures;
+mod numerals;
 pub mod report;
 pub mod shared_theta;
 pub mod similarity;
 pub mod study;
 pub mod table;
 pub mod terms;
+pub mod verdict;
 
 pub use error::{Error, Result};
 pub use shared_theta::{CompareParams, FitParams, MaterializeParams, prepare_comparison, prepare_fit, prepare_materialization};

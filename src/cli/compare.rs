@@ -15,8 +15,8 @@ use crate::error::{Result, show_path};
 use crate::figure::{FigureOptions, draw_comparison};
 use crate::linalg::lapack::blas_description;
 use crate::shared_theta::{CompareConfig, CompareParams, prepare_comparison};
-use crate::table::json::rows_json;
 use crate::table::{Manifest, OutputDir, TableFormat, write_table};
+use crate::verdict::RunVerdict;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -133,7 +133,8 @@ pub(super) fn run(
     let written = out.commit(&manifest)?;
 
     let rows = &comparison.averages;
-    let shown = terminal.data(&if global.json { rows_json(rows) } else { averages::text(rows, terminal) });
+    let verdict = RunVerdict::of_comparison(rows, args.null_draws);
+    let shown = terminal.data(&if global.json { verdict.json(rows) } else { averages::text(rows, &verdict, terminal) });
     terminal.note(&format!("results in {}", show_path(&written)));
     shown?;
     Ok(Outcome::Done)

@@ -16,8 +16,9 @@ use crate::error::{Result, escape, show_path};
 use crate::figure::{FigureContext, FigureOptions, draw_fit};
 use crate::linalg::lapack::blas_description;
 use crate::shared_theta::{FitParams, prepare_fit};
-use crate::table::{Manifest, OutputDir, TableFormat, rows_json, write_table};
+use crate::table::{Manifest, OutputDir, TableFormat, write_table};
 use crate::terms::Convention;
+use crate::verdict::FitVerdict;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -187,7 +188,9 @@ pub(super) fn run(
         terminal.detail(&format!("module `{}`: {sweeps} sweeps", escape(module)));
     }
     terminal.detail(&format!("fit: {:.1} ms", fit.took.as_secs_f64() * 1e3));
-    let text = if global.json { rows_json(&fit.rows) } else { fit_summary::text(prepared.adapter_name(), &fit, terminal) };
+    let verdict = FitVerdict::of(&fit.rows, args.null_draws);
+    let text =
+        if global.json { verdict.json(&fit.rows) } else { fit_summary::text(prepared.adapter_name(), &fit, &verdict, terminal) };
     let shown = terminal.data(&text);
     terminal.note(&format!("CondLoRA checkpoint and fit.csv in {}", show_path(&written)));
     shown?;

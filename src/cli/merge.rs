@@ -5,16 +5,16 @@ use std::path::PathBuf;
 use clap::Args;
 use rayon::ThreadPool;
 
-use super::analyze::{NO_BEARING, params_of};
+use super::analyze::{NO_BEARING, params_of, show};
 use super::drawing::{DrawingArgs, add_to_manifest};
 use super::progress::Reporter;
 use super::terminal::Terminal;
-use super::{Global, Outcome, input_record, summary};
+use super::{Global, Outcome, input_record};
 use crate::error::{Error, Result, escape};
 use crate::linalg::lapack::blas_description;
-use crate::report::{REPORT_FILE, report_html};
+use crate::report::{REPORT_FILE, null_draws, report_html};
 use crate::study::{AnalyzeConfig, parse_bytes, prepare_across};
-use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, Shards, only_base_name, summary_json, write_study};
+use crate::table::{AcrossRow, InputRecord, Manifest, OutputDir, Shards, only_base_name, write_study};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -98,8 +98,7 @@ pub(super) fn run(
     elsewhere.write()?;
     let written = out.commit(&manifest)?;
 
-    let rows = &shards.tables.summary;
-    let shown = terminal.data(&if global.json { summary_json(rows) } else { summary::text(rows, terminal) });
+    let shown = show(&shards.tables.summary, null_draws(&manifest), global.json, terminal);
     terminal.note(&format!("results in {}", crate::error::show_path(&written)));
     terminal.note(&format!("report: {}", crate::error::show_path(&written.join(REPORT_FILE))));
     shown?;

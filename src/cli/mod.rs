@@ -7,7 +7,6 @@ mod analyze;
 mod averages;
 mod compare;
 mod completions;
-mod digest;
 mod drawing;
 mod figures;
 mod fit;

@@ -26,7 +26,7 @@ pub mod write;
 pub use atomic_file::{write_file_atomically, write_files_atomically};
 pub use format::TableFormat;
 pub(crate) use gather::gather;
-pub use json::{rows_json, summary_json};
+pub use json::rows_json_with;
 pub use manifest::{AdapterRecord, InputRecord, Manifest, MergedFrom, ShardRecord, only_base_name};
 pub use output::OutputDir;
 pub use phi_matrix::{PhiMatrix, phi_matrices};

@@ -15,12 +15,13 @@ use super::terminal::Terminal;
 use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
-use crate::report::{REPORT_FILE, report_html};
-use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Study, Whole, prepare};
+use crate::report::{REPORT_FILE, null_draws, report_html};
+use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Whole, prepare};
 use crate::table::{
-    AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json, write_study,
+    AdapterRecord, Manifest, OutputDir, ShardRecord, SummaryRow, TableFormat, Tables, only_base_name, write_study,
 };
 use crate::terms::Status;
+use crate::verdict::RunVerdict;
 
 /// Runs the command.
 pub(super) fn run(
@@ -95,7 +96,7 @@ pub(super) fn run(
     elsewhere.write()?;
     let written = out.commit(&manifest)?;
 
-    let shown = show(&study, global.json, terminal);
+    let shown = show(&study.tables.summary, null_draws(&manifest), global.json, terminal);
     for (stage, took) in &study.timings {
         let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
         terminal.detail(&format!("{stage}: {:.1} ms{scope}", took.as_secs_f64() * 1e3));
@@ -132,9 +133,10 @@ fn shard_record(shard: Shard, whole: &Whole) -> ShardRecord {
     ShardRecord { number: shard.number, of: shard.of, adapters: whole.adapters, names_blake3: whole.names_hash.clone() }
 }
 
-fn show(study: &Study, json: bool, terminal: &Terminal) -> Result<()> {
-    let rows = &study.tables.summary;
-    terminal.data(&if json { summary_json(rows) } else { summary::text(rows, terminal) })
+/// The summary and the verdict on it, whose controls were drawn `draws` times.
+pub(super) fn show(rows: &[SummaryRow], draws: usize, json: bool, terminal: &Terminal) -> Result<()> {
+    let verdict = RunVerdict::of_study(rows, draws);
+    terminal.data(&if json { verdict.json(rows) } else { summary::text(rows, &verdict, terminal) })
 }
 
 /// `--strict`: a base weight that the adapter's initialisation rewrote is not the one that was trained on.
