@@ -32,6 +32,7 @@
 //! # Example
 //!
 //! ```
+//! use condlora::verdict::RunVerdict;
 //! use condlora::{AnalyzeParams, prepare};
 //!
 //! # fn main() -> condlora::Result<()> {
@@ -45,9 +46,8 @@
 //! let study = prepare(config)?.run()?;
 //!
 //! assert_eq!(study.tables.similarity.len(), 3 * 6 * 6); // A, B and BA, all ordered pairs of 6 layers
-//! let summary = &study.tables.summary[0]; // A
-//! assert!(summary.phi_mean > summary.gaussian_expected); // more than chance,
-//! assert!(summary.w0_p > Some(0.05)); // but no more than the base weights give by themselves
+//! let verdict = RunVerdict::of_study(&study.tables.summary, config.params().null_draws);
+//! assert_eq!(verdict.headline, "More than chance, but not shown to be more than the base model alone gives.");
 //! # Ok(())
 //! # }
 //! ```
@@ -66,6 +66,7 @@ mod layer_matrix;
 pub mod linalg;
 mod marker;
 pub mod measures;
+mod numerals;
 pub mod output;
 pub mod record;
 pub mod report;
@@ -75,6 +76,7 @@ pub mod similarity;
 pub mod study;
 pub mod table;
 pub mod terms;
+pub mod verdict;
 
 pub use error::{Error, Result};
 pub use inputs::Progress;

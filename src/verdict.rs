@@ -1,279 +1,475 @@
-//! What one average says, in words: against chance, and against what the base model alone gives.
+//! What a run's averages say: against chance, and against what the base model alone gives. Decided here, once, for terminal, JSON and report.
 //!
-//! The words keep to what was tested. A control that was not drawn, or too seldom, gives no answer; and an average that does not
-//! exceed its control was not shown to be more, which is not the same as being no more.
+//! An answer keeps to what was tested. A control that was not drawn, or not often enough, gives none; an average that does not exceed
+//! its control was not shown to be more, which is not the same as being no more; and what is called more has passed Holm's
+//! correction for all comparisons of the run, because of hundreds some would exceed any control by chance alone.
 
-use crate::table::rows::SummaryRow;
+mod fit;
+mod statistics;
+mod words;
+
+use serde_json::Value;
+
+pub use self::fit::{FitAnswer, FitVerdict};
+pub(crate) use self::statistics::SIGNIFICANT;
+use self::statistics::{draws_for_holm, holm, upper_tail};
+pub(crate) use self::words::capital;
+use crate::table::columns::Row;
+use crate::table::rows::{CompareAverageRow, SummaryRow};
+use crate::table::rows_json_with;
 use crate::terms::Status;
 
-/// An average is called more (or less) than chance if it lies this many standard deviations of the Gaussian draws beside their mean.
-pub(super) const CHANCE_SDS: f64 = 3.0;
+/// An average is called more (or less) than chance if it lies this many standard deviations of the Gaussian draws from their mean.
+const CHANCE_SDS: f64 = 3.0;
 /// Fewer draws do not say how far chance strays.
-pub(super) const LEAST_DRAWS_FOR_CHANCE: u64 = 10;
-/// A p below this is an answer, here and on the terminal.
-pub(crate) const SIGNIFICANT: f64 = 0.05;
+const LEAST_DRAWS_FOR_CHANCE: usize = 10;
 
-/// How an average stands to one of its controls.
+/// How an average compares with one of its controls.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Answer {
-    /// More than it.
+pub enum Answer {
+    /// More than it, among all comparisons of the run.
     More,
+    /// More than it if this were the only comparison, but not after correction for all of the run.
+    MoreUncorrected,
     /// Not shown to be more.
-    NotMore,
-    /// Less than it.
+    NotShown,
+    /// Less than it. Chance alone is asked about in this direction.
     Less,
-    /// Higher than it, but nothing says by how much it strays.
+    /// Higher than the expected value, but nothing says by how much chance strays from it.
     HigherUntested,
-    /// Not higher than it, and nothing says by how much it strays.
-    LowerUntested,
+    /// Not higher than the expected value, and nothing says by how much chance strays from it.
+    NotHigherUntested,
     /// Too few draws for any average to be an answer.
     TooFewDraws,
     /// There is nothing to ask.
     None,
 }
 
-/// What one row of the summary says.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Verdict {
-    pub(super) chance: Answer,
-    pub(super) base: Answer,
+impl Answer {
+    /// The name used in JSON; none where there is nothing to ask.
+    #[must_use]
+    pub fn name(self) -> Option<&'static str> {
+        match self {
+            Self::More => Some("more"),
+            Self::MoreUncorrected => Some("more_uncorrected"),
+            Self::NotShown => Some("not_shown_to_be_more"),
+            Self::Less => Some("less"),
+            Self::HigherUntested => Some("higher_untested"),
+            Self::NotHigherUntested => Some("not_higher_untested"),
+            Self::TooFewDraws => Some("too_few_draws"),
+            Self::None => None,
+        }
+    }
+}
+
+/// What one average says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RowVerdict {
+    /// Against chance: Gaussian matrices in place of what is compared.
+    pub chance: Answer,
+    /// Against the base model alone: the `w0` control.
+    pub base: Answer,
     /// The whole in words.
-    pub(super) words: String,
+    pub words: String,
+    /// The p against the base model alone, where it counts as a comparison.
+    p: Option<f64>,
 }
 
-impl Verdict {
-    /// `draws` is how often the controls were drawn.
-    pub(super) fn of(row: &SummaryRow, draws: u64) -> Self {
-        let silent = |words: &str| Self { chance: Answer::None, base: Answer::None, words: words.to_owned() };
-        let Some(phi) = row.phi_mean else { return silent(no_average(row)) };
-        if row.status == Status::Unreliable {
-            return silent("unreliable: a solution failed its check; draw nothing from this number");
-        }
-        if by_construction(row) {
-            return silent("1 by construction: as many vectors as they have entries span everything; nothing to test");
-        }
-        let (chance, base) = (against_chance(row, phi, draws), against_base(row, draws));
-        let words = match base_words(row, base, draws) {
-            Some(base) => format!("{}; {base}", chance_words(chance, draws)),
-            None => chance_words(chance, draws).to_owned(),
-        };
-        let caveat = caveat(row.status);
-        Self { chance, base, words: if caveat.is_empty() { words } else { format!("{words} ({caveat})") } }
+impl RowVerdict {
+    /// Whether there was anything to judge.
+    fn is_silent(&self) -> bool {
+        self.chance == Answer::None && self.base == Answer::None
     }
 }
 
-/// Whether the compared vectors span their whole space, so that φ is 1 whatever they are.
-fn by_construction(row: &SummaryRow) -> bool {
-    row.gaussian_expected.is_some_and(|expected| expected >= 1.0)
-}
-
-/// Why there is no average.
-fn no_average(row: &SummaryRow) -> &'static str {
-    match row.status {
-        Status::Zero => "no answer: B (or A) is zero, as before training, and has no subspace",
-        Status::Rank => "no answer: fewer directions than i or j (rank)",
-        Status::Skipped => "no answer: the layers' vectors differ in length",
-        _ if row.layers < 2 => "no answer: a single layer has no other to be compared with",
-        _ => "no answer: no pair of layers has a φ",
-    }
-}
-
-fn against_chance(row: &SummaryRow, phi: f64, draws: u64) -> Answer {
-    let untested = |chance: f64| if phi > chance { Answer::HigherUntested } else { Answer::LowerUntested };
-    match (row.gaussian_mean, row.gaussian_sd, row.gaussian_expected) {
-        (Some(mean), Some(sd), _) if draws >= LEAST_DRAWS_FOR_CHANCE && sd > 0.0 => match (phi - mean) / sd {
-            z if z > CHANCE_SDS => Answer::More,
-            z if z < -CHANCE_SDS => Answer::Less,
-            _ => Answer::NotMore,
-        },
-        (_, _, Some(expected)) => untested(expected),
-        (Some(mean), _, None) => untested(mean),
-        (None, _, None) => Answer::None,
-    }
-}
-
-fn against_base(row: &SummaryRow, draws: u64) -> Answer {
-    match row.w0_p {
-        _ if row.matrix.is_factor() => Answer::None,
-        None => Answer::None,
-        Some(_) if smallest_p(draws) >= SIGNIFICANT => Answer::TooFewDraws,
-        Some(p) if p < SIGNIFICANT => Answer::More,
-        Some(_) => Answer::NotMore,
-    }
-}
-
-/// The smallest p that this many draws can give.
-pub(super) fn smallest_p(draws: u64) -> f64 {
-    1.0 / (draws as f64 + 1.0)
-}
-
-fn chance_words(answer: Answer, draws: u64) -> &'static str {
-    match answer {
-        Answer::More => "more than chance",
-        Answer::NotMore | Answer::TooFewDraws => "not shown to be more than chance",
-        Answer::Less => "less than chance",
-        Answer::HigherUntested if draws == 0 => "higher than the expected chance value (no draws, so not tested)",
-        Answer::HigherUntested => "higher than the expected chance value (too few draws to test it)",
-        Answer::LowerUntested => "not higher than the expected chance value",
-        Answer::None => "chance is not known",
-    }
-}
-
-/// None where the question does not arise: a factor is compared without W0.
-fn base_words(row: &SummaryRow, answer: Answer, draws: u64) -> Option<String> {
-    if row.matrix.is_factor() {
-        return Some("W0 has no part in it".to_owned());
-    }
-    Some(match answer {
-        Answer::More => "more than base alone".to_owned(),
-        Answer::TooFewDraws => {
-            format!("{draws} draw{} cannot tell it from base alone", if draws == 1 { "" } else { "s" })
-        }
-        Answer::None if draws == 0 => "base alone was not drawn".to_owned(),
-        Answer::None => "not tested against base alone".to_owned(),
-        _ => "not shown to exceed base alone".to_owned(),
-    })
-}
-
-/// What the status takes from the words.
-fn caveat(status: Status) -> &'static str {
-    match status {
-        Status::Ok | Status::Unreliable => "",
-        Status::Singular => "W0 is rank-deficient: of all solutions the one of smallest norm was taken",
-        Status::LowConfidence => "low confidence: the error bound of some pair is above 0.001",
-        Status::Rank => "without the layers that have fewer directions than i or j",
-        Status::Zero => "without the layers whose factor is zero",
-        Status::Skipped => "without the pairs whose vectors differ in length",
-    }
-}
-
-/// How many of these p stay below the level by Holm's procedure, which holds for dependent tests too.
+/// What a run's averages say, one by one and together.
 ///
-/// Source: Holm 1979, "A simple sequentially rejective multiple test procedure".
-pub(super) fn after_holm(p_values: &[f64]) -> usize {
-    let mut sorted = p_values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let count = sorted.len();
-    sorted.iter().enumerate().take_while(|(k, p)| **p * ((count - k) as f64) < SIGNIFICANT).count()
+/// # JSON
+/// `--json` prints the rows of the table under their names, and after them four fields more. `chance_answer` and `w0_answer` are an
+/// [`Answer`] by its name, or null where there is nothing to ask; `verdict` is the row's answer in words; `run_verdict` is
+/// [`RunVerdict::text`], the same in every row, so that the array stays one of rows. `more` has passed Holm's correction for the
+/// run, so that counting it gives the numbers of the sentences.
+#[derive(Debug, Clone, PartialEq)]
+pub struct RunVerdict {
+    /// One for each row, in their order.
+    pub rows: Vec<RowVerdict>,
+    /// The answer in one sentence.
+    pub headline: String,
+    /// What it rests on, sentence by sentence.
+    pub grounds: Vec<String>,
+    comparisons: Comparisons,
 }
 
-/// How many draws it takes for one of so many comparisons to pass Holm's procedure at all.
-pub(super) fn draws_for_holm(comparisons: usize) -> u64 {
-    // The smallest m with comparisons/(m + 1) < 1/20.
-    20 * comparisons as u64
+/// What correction has to be made for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Comparisons {
+    /// How often the base model's control was drawn.
+    draws: usize,
+    /// How often chance was drawn.
+    chance_draws: usize,
+    /// Averages tested against drawn chance.
+    chance: usize,
+    /// Averages tested against the base model alone.
+    base: usize,
+}
+
+impl Comparisons {
+    /// Whether a single p could stay below the level after Holm's correction for so many.
+    fn can_be_corrected_for(&self) -> bool {
+        self.draws >= draws_for_holm(self.base)
+    }
+}
+
+/// One average and its controls, whichever table it is from.
+struct Average {
+    phi: Option<f64>,
+    /// Why there is none.
+    without: &'static str,
+    status: Status,
+    expected: Option<f64>,
+    /// Mean and standard deviation of the drawn averages.
+    gaussian: Option<(f64, f64)>,
+    p: Option<f64>,
+    /// What is said of the base model where it has no part in what is compared.
+    without_base: Option<&'static str>,
+}
+
+impl From<&SummaryRow> for Average {
+    fn from(row: &SummaryRow) -> Self {
+        let without = match row.status {
+            Status::Zero => "no answer: B (or A) is zero, as before training, and has no subspace",
+            Status::Rank => "no answer: fewer directions than i or j (rank)",
+            Status::Skipped => "no answer: the layers' vectors differ in length",
+            _ if row.layers < 2 => "no answer: a single layer has no other to be compared with",
+            _ => "no answer: no pair of layers has a φ",
+        };
+        Self {
+            phi: row.phi_mean,
+            without,
+            status: row.status,
+            expected: row.gaussian_expected,
+            gaussian: row.gaussian_mean.zip(row.gaussian_sd),
+            p: row.w0_p,
+            without_base: row.matrix.is_factor().then_some("W0 has no part in it"),
+        }
+    }
+}
+
+impl From<&CompareAverageRow> for Average {
+    fn from(row: &CompareAverageRow) -> Self {
+        let without = match row.status {
+            Status::Zero => "no answer: B (or A) is zero, as before training, and has no subspace",
+            Status::Rank => "no answer: fewer directions than i or j (rank)",
+            _ => "no answer: no layer has a φ",
+        };
+        Self {
+            phi: row.phi_mean,
+            without,
+            status: row.status,
+            expected: row.gaussian_expected,
+            gaussian: None,
+            p: row.w0_p,
+            // Of two LoRA none has W0 in it, and of a CondLoRA without draws there is nothing to say.
+            without_base: row.w0_mean.is_none().then_some(""),
+        }
+    }
+}
+
+impl RunVerdict {
+    /// The verdict on a study's averages, whose controls were drawn `draws` times.
+    #[must_use]
+    pub fn of_study(summary: &[SummaryRow], draws: usize) -> Self {
+        const FACTORS: &str = "The factors were compared without W0, so the base model has no part in it.";
+        Self::of(summary.iter().map(Average::from).collect(), [draws, draws], FACTORS)
+    }
+
+    /// The verdict on the averages of two adapters' comparison, in which a Gaussian Θ was drawn `draws` times. Chance is not drawn there.
+    #[must_use]
+    pub fn of_comparison(averages: &[CompareAverageRow], draws: usize) -> Self {
+        Self::of(averages.iter().map(Average::from).collect(), [0, draws], "")
+    }
+
+    /// `without_base` is said where W0 has no part in any average.
+    fn of(averages: Vec<Average>, [chance_draws, draws]: [usize; 2], without_base: &str) -> Self {
+        let mut rows: Vec<RowVerdict> = averages.iter().map(|average| alone(average, [chance_draws, draws])).collect();
+        // Each control is a question of its own, and its comparisons are corrected for together.
+        let tails = averages.iter().zip(&rows).map(|(average, row)| match row.chance {
+            Answer::More | Answer::NotShown | Answer::Less => average.z_to_chance().map(|z| upper_tail(z, chance_draws)),
+            _ => None,
+        });
+        let (chance, stays) = corrected(tails.collect());
+        for (row, stays) in rows.iter_mut().zip(stays) {
+            if row.chance == Answer::More && !stays {
+                row.chance = Answer::MoreUncorrected;
+            }
+        }
+        let (base, stays) = corrected(rows.iter().map(|row| row.p).collect());
+        for (row, stays) in rows.iter_mut().zip(stays) {
+            if row.base == Answer::More && !stays {
+                row.base = Answer::MoreUncorrected;
+            }
+        }
+        let comparisons = Comparisons { draws, chance_draws, chance, base };
+        for (row, average) in rows.iter_mut().zip(&averages).filter(|(row, _)| row.words.is_empty()) {
+            row.words = comparisons.words_of(row, average.without_base, average.status);
+        }
+        let all = Tally::of(&rows);
+        let without_base = averages.iter().all(|average| average.without_base.is_some()).then_some(without_base);
+        let (headline, grounds) = (comparisons.headline(&all, without_base), comparisons.grounds(&all, rows.len()));
+        Self { rows, headline, grounds, comparisons }
+    }
+
+    /// Headline and grounds as one text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        let sentences: Vec<&str> = std::iter::once(&self.headline).chain(&self.grounds).map(String::as_str).collect();
+        sentences.join(" ")
+    }
+
+    /// What some of the rows come to, among all of the run.
+    pub(crate) fn text_of(&self, rows: &[RowVerdict]) -> String {
+        self.comparisons.counted(&Tally::of(rows)).join(" ")
+    }
+
+    /// The rows as `--json` prints them.
+    ///
+    /// # Panics
+    /// If these are not the rows that were judged.
+    #[must_use]
+    pub fn json<R: Row>(&self, rows: &[R]) -> String {
+        assert_eq!(rows.len(), self.rows.len(), "a verdict is on the rows it was made of");
+        let text = self.text();
+        rows_json_with(rows, |index| {
+            let row = &self.rows[index];
+            [
+                ("chance_answer", row.chance.name().map_or(Value::Null, Value::from)),
+                ("w0_answer", row.base.name().map_or(Value::Null, Value::from)),
+                ("verdict", Value::from(row.words.as_str())),
+                ("run_verdict", Value::from(text.as_str())),
+            ]
+        })
+    }
+}
+
+/// The verdict on an average as if it were the only one. Words are given where it says nothing.
+fn alone(average: &Average, [chance_draws, draws]: [usize; 2]) -> RowVerdict {
+    let silent = |words: &str| RowVerdict { chance: Answer::None, base: Answer::None, words: words.to_owned(), p: None };
+    let Some(phi) = average.phi else { return silent(average.without) };
+    if average.status == Status::Unreliable {
+        return silent("unreliable: a solution failed its check; draw nothing from this number");
+    }
+    // The compared vectors span their whole space, so that φ is 1 whatever they are.
+    if average.expected.is_some_and(|expected| expected >= 1.0) {
+        return silent("1 by construction: as many vectors as they have entries span everything; nothing to test");
+    }
+    let chance = match (average.z_to_chance().filter(|_| chance_draws >= LEAST_DRAWS_FOR_CHANCE), average.chance()) {
+        (Some(z), _) if z > CHANCE_SDS => Answer::More,
+        (Some(z), _) if z < -CHANCE_SDS => Answer::Less,
+        (Some(_), _) => Answer::NotShown,
+        (None, Some(chance)) if phi > chance => Answer::HigherUntested,
+        (None, Some(_)) => Answer::NotHigherUntested,
+        (None, None) => Answer::None,
+    };
+    let p = average.p.filter(|_| average.without_base.is_none());
+    let base = match p {
+        None => Answer::None,
+        Some(_) if draws < draws_for_holm(1) => Answer::TooFewDraws,
+        Some(p) if p < SIGNIFICANT => Answer::More,
+        Some(_) => Answer::NotShown,
+    };
+    RowVerdict { chance, base, words: String::new(), p }
+}
+
+impl Average {
+    /// What chance gives: exactly, or by the draws.
+    fn chance(&self) -> Option<f64> {
+        self.expected.or(self.gaussian.map(|(mean, _)| mean))
+    }
+
+    /// How far it lies above the draws of chance, in their standard deviations.
+    fn z_to_chance(&self) -> Option<f64> {
+        let (mean, sd) = self.gaussian.filter(|(_, sd)| *sd > 0.0)?;
+        Some((self.phi? - mean) / sd)
+    }
+}
+
+/// How many comparisons there are, and for each row whether it stays after the correction for these.
+fn corrected(p_values: Vec<Option<f64>>) -> (usize, Vec<bool>) {
+    let tested: Vec<f64> = p_values.iter().copied().flatten().collect();
+    let mut stays = holm(&tested).into_iter();
+    let by_row = p_values.iter().map(|p| p.is_some() && stays.next() == Some(true)).collect();
+    (tested.len(), by_row)
+}
+
+/// What is counted of several verdicts.
+#[derive(Debug, Default, Clone, PartialEq)]
+pub(crate) struct Tally {
+    /// Averages with an answer.
+    pub(crate) averages: usize,
+    /// Averages tested against draws of chance, and what came of it.
+    pub(crate) chance_tested: usize,
+    pub(crate) more_than_chance: usize,
+    chance_uncorrected: usize,
+    /// Averages that are beside an expected value alone, and those that are higher.
+    chance_untested: usize,
+    pub(crate) higher_untested: usize,
+    /// Averages with a p against the base model alone, and what came of it.
+    pub(crate) base_tested: usize,
+    pub(crate) more_than_base: usize,
+    /// More only where nothing is corrected for; [`Tally::significant`] counts these too.
+    base_uncorrected: usize,
+    pub(crate) too_few_draws: usize,
+    /// Averages that one of the controls was drawn for and that were not shown to be more than it.
+    not_shown: usize,
+    least_p: Option<f64>,
+    largest_p: Option<f64>,
+}
+
+impl Tally {
+    pub(crate) fn of<'r>(rows: impl IntoIterator<Item = &'r RowVerdict>) -> Self {
+        let mut tally = Self::default();
+        for row in rows.into_iter().filter(|row| !row.is_silent()) {
+            tally.averages += 1;
+            match row.chance {
+                Answer::More => tally.more_than_chance += 1,
+                Answer::MoreUncorrected => tally.chance_uncorrected += 1,
+                Answer::HigherUntested => tally.higher_untested += 1,
+                _ => {}
+            }
+            tally.not_shown += usize::from(row.chance == Answer::NotShown || row.base == Answer::NotShown);
+            match row.chance {
+                Answer::HigherUntested | Answer::NotHigherUntested => tally.chance_untested += 1,
+                Answer::None => {}
+                _ => tally.chance_tested += 1,
+            }
+            match row.base {
+                Answer::More => tally.more_than_base += 1,
+                Answer::MoreUncorrected => tally.base_uncorrected += 1,
+                Answer::TooFewDraws => tally.too_few_draws += 1,
+                _ => {}
+            }
+            if let Some(p) = row.p {
+                tally.base_tested += 1;
+                tally.least_p = Some(tally.least_p.map_or(p, |least| least.min(p)));
+                tally.largest_p = Some(tally.largest_p.map_or(p, |largest| largest.max(p)));
+            }
+        }
+        tally
+    }
+
+    /// How many p are below the level, taken one by one.
+    pub(crate) fn significant(&self) -> usize {
+        self.more_than_base + self.base_uncorrected
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::terms::{MatrixKind, Side};
+    use crate::terms::MatrixKind;
 
-    fn row() -> SummaryRow {
-        SummaryRow {
-            adapter: "a".into(),
+    fn answers(rows: &[SummaryRow], draws: usize) -> Vec<(Answer, Answer)> {
+        RunVerdict::of_study(rows, draws).rows.iter().map(|row| (row.chance, row.base)).collect()
+    }
+
+    fn one(row: SummaryRow, draws: usize) -> (Answer, Answer) {
+        answers(&[row], draws)[0]
+    }
+
+    #[test]
+    fn chance_is_what_was_drawn_and_not_the_expected_value() {
+        use Answer::{HigherUntested, Less, More, NotHigherUntested, NotShown};
+        let at = |phi, draws| one(SummaryRow { phi_mean: Some(phi), ..SummaryRow::example() }, draws).0;
+        // Drawn: 0.02 ± 0.001. Only just above is no answer.
+        assert_eq!([0.0201, 0.0229, 0.0231, 0.0169].map(|phi| at(phi, 20)), [NotShown, NotShown, More, Less]);
+        assert_eq!([0.0201, 0.0231, 0.02].map(|phi| at(phi, 9)), [HigherUntested, HigherUntested, NotHigherUntested]);
+        assert_eq!([0.0201, 0.0231].map(|phi| at(phi, 10)), [NotShown, More]);
+        // Draws decide where they and the expected value differ.
+        let drawn_higher = SummaryRow { gaussian_mean: Some(0.05), gaussian_sd: Some(0.01), ..SummaryRow::example() };
+        assert_eq!(one(drawn_higher, 20).0, NotShown);
+        let constant = SummaryRow { gaussian_sd: Some(0.0), ..SummaryRow::example() };
+        assert_eq!(one(constant, 20).0, HigherUntested);
+    }
+
+    #[test]
+    fn the_base_model_takes_enough_draws() {
+        use Answer::{More, None, NotShown, TooFewDraws};
+        let at = |p: Option<f64>, draws| one(SummaryRow { w0_p: p, ..SummaryRow::example() }, draws).1;
+        assert_eq!([at(Some(1.0 / 21.0), 20), at(Some(2.0 / 21.0), 20)], [More, NotShown]);
+        // 19 draws: 1/20 is not below 0.05, so that nothing could be said.
+        assert_eq!([at(Some(0.05), 19), at(Some(0.6), 19), at(Option::None, 0)], [TooFewDraws, TooFewDraws, None]);
+        let factor = SummaryRow { matrix: MatrixKind::LoraA, w0_p: Some(0.01), ..SummaryRow::example() };
+        assert_eq!(one(factor, 99).1, None);
+    }
+
+    #[test]
+    fn what_is_called_more_has_passed_the_correction_for_the_run() {
+        use Answer::{More, MoreUncorrected, NotShown};
+        let with_p = |p: f64| SummaryRow { w0_p: Some(p), ..SummaryRow::example() };
+        let base = |rows: &[SummaryRow], draws| answers(rows, draws).into_iter().map(|(_, base)| base).collect::<Vec<_>>();
+        assert_eq!(base(&[with_p(0.01), with_p(0.03), with_p(0.5)], 99), [More, MoreUncorrected, NotShown]);
+        // Two with the least p that 20 draws can give: it takes 40 draws for either to be an answer.
+        assert_eq!(base(&[with_p(1.0 / 21.0), with_p(1.0 / 21.0)], 20), [MoreUncorrected; 2]);
+        assert_eq!(base(&[with_p(1.0 / 41.0), with_p(1.0 / 41.0)], 40), [More; 2]);
+        // Rows without an answer are no comparisons.
+        let unreliable = SummaryRow { status: Status::Unreliable, ..with_p(0.9) };
+        let whole = SummaryRow { gaussian_expected: Some(1.0), ..with_p(0.9) };
+        assert_eq!(base(&[with_p(1.0 / 21.0), unreliable, whole], 20), [More, Answer::None, Answer::None]);
+
+        // 3.1 sd above 20 draws is 1 in 280: an answer for one average, none for one of 100.
+        let above = SummaryRow { phi_mean: Some(0.0231), ..SummaryRow::example() };
+        let beside = SummaryRow { phi_mean: Some(0.0205), ..SummaryRow::example() };
+        let mut rows = vec![beside; 100];
+        assert_eq!(one(above.clone(), 20).0, More);
+        rows[7] = above;
+        let chance: Vec<Answer> = answers(&rows, 20).into_iter().map(|(chance, _)| chance).collect();
+        assert_eq!((chance[7], chance.iter().filter(|answer| **answer == NotShown).count()), (MoreUncorrected, 99));
+        rows[7].phi_mean = Some(0.06);
+        assert_eq!(answers(&rows, 20)[7].0, More);
+    }
+
+    #[test]
+    fn a_comparison_draws_no_chance() {
+        let average = |w0_p: Option<f64>| CompareAverageRow {
+            left: "a".into(),
+            right: "b".into(),
             module: "query".into(),
-            matrix: MatrixKind::A,
-            side: Side::Left,
+            matrix: crate::terms::UpdateMatrix::A,
+            side: crate::terms::Side::Right,
             i: 8,
             j: 8,
             layers: 6,
-            phi_mean: Some(0.06),
-            phi_min: Some(0.05),
-            phi_max: Some(0.07),
+            phi_mean: Some(0.05),
             gaussian_expected: Some(0.02),
-            gaussian_mean: Some(0.02),
-            gaussian_sd: Some(0.001),
-            w0_mean: Some(0.05),
-            w0_sd: Some(0.01),
-            w0_z: Some(1.0),
-            w0_p: Some(0.3),
-            init_mean: None,
+            w0_mean: w0_p.map(|_| 0.02),
+            w0_sd: None,
+            w0_p,
             status: Status::Ok,
-        }
-    }
-
-    fn words(change: impl Fn(&mut SummaryRow), draws: u64) -> String {
-        let mut row = row();
-        change(&mut row);
-        Verdict::of(&row, draws).words
-    }
-
-    #[test]
-    fn the_plain_cases() {
-        assert_eq!(words(|_| {}, 20), "more than chance; not shown to exceed base alone");
-        assert_eq!(words(|r| r.w0_p = Some(1.0 / 21.0), 20), "more than chance; more than base alone");
-        assert_eq!(words(|r| r.phi_mean = Some(0.022), 20), "not shown to be more than chance; not shown to exceed base alone");
-        assert!(words(|r| r.phi_mean = Some(0.01), 20).starts_with("less than chance; "));
-    }
-
-    #[test]
-    fn few_or_no_draws_answer_nothing() {
-        // 19 draws: 1/20 is not below 0.05.
-        let few = words(|r| r.w0_p = Some(0.05), 19);
-        assert_eq!(few, "more than chance; 19 draws cannot tell it from base alone");
-        let one = words(|r| (r.gaussian_sd, r.w0_sd, r.w0_z, r.w0_p) = (None, None, None, Some(0.5)), 1);
-        assert_eq!(
-            one,
-            "higher than the expected chance value (too few draws to test it); 1 draw cannot tell it from base alone"
-        );
-        let none = words(
-            |r| {
-                (r.gaussian_mean, r.gaussian_sd) = (None, None);
-                (r.w0_mean, r.w0_sd, r.w0_z, r.w0_p) = (None, None, None, None);
-            },
-            0,
-        );
-        assert_eq!(none, "higher than the expected chance value (no draws, so not tested); base alone was not drawn");
-    }
-
-    #[test]
-    fn factors_are_not_asked_about_the_base_model() {
-        let factor = |r: &mut SummaryRow| {
-            r.matrix = MatrixKind::LoraB;
-            (r.w0_mean, r.w0_sd, r.w0_z, r.w0_p) = (None, None, None, None);
         };
-        assert_eq!(words(factor, 20), "more than chance; W0 has no part in it");
-        assert!(words(factor, 0).ends_with("; W0 has no part in it"));
+        let verdict = RunVerdict::of_comparison(&[average(Some(1.0 / 41.0)), average(Some(0.5))], 40);
+        assert_eq!((verdict.rows[0].chance, verdict.rows[0].base), (Answer::HigherUntested, Answer::More));
+        assert_eq!(
+            verdict.headline,
+            "Higher than the value expected by chance, but not tested; more than the base model alone gives in 1 of 2 averages."
+        );
+        assert_eq!(
+            verdict.rows[1].words,
+            "higher than the value expected by chance, which was not drawn to test it; not shown to exceed base alone"
+        );
+        let two_lora = RunVerdict::of_comparison(&[average(None)], 40);
+        assert_eq!(two_lora.headline, "Higher than the value expected by chance, but not tested.");
+        assert_eq!(two_lora.rows[0].words, "higher than the value expected by chance, which was not drawn to test it");
     }
 
     #[test]
-    fn what_has_no_average_says_why() {
-        let without = |status, layers| words(|r| (r.phi_mean, r.status, r.layers) = (None, status, layers), 20);
-        assert!(without(Status::Zero, 0).contains("zero, as before training"));
-        assert!(without(Status::Rank, 0).contains("fewer directions than i or j"));
-        assert!(without(Status::Skipped, 2).contains("differ in length"));
-        assert!(without(Status::Ok, 1).contains("a single layer"));
-        let whole = words(|r| (r.phi_mean, r.gaussian_expected) = (Some(1.0), Some(1.0)), 20);
-        assert!(whole.starts_with("1 by construction"));
-    }
-
-    #[test]
-    fn doubt_is_said_beside_the_answer_or_in_its_place() {
-        let with = |status| words(|r| r.status = status, 20);
-        assert!(with(Status::Unreliable).starts_with("unreliable"));
-        for (status, part) in [
-            (Status::Singular, "rank-deficient"),
-            (Status::LowConfidence, "above 0.001"),
-            (Status::Rank, "without the layers that have fewer directions"),
-            (Status::Zero, "without the layers whose factor is zero"),
-            (Status::Skipped, "without the pairs"),
-        ] {
-            let words = with(status);
-            assert!(words.starts_with("more than chance; not shown") && words.contains(part), "{words}");
-        }
-    }
-
-    #[test]
-    fn holm_by_hand() {
-        // 4 tests: 0.01 < 0.05/4, 0.015 < 0.05/3, 0.03 > 0.05/2; 0.04 is not looked at any more.
-        assert_eq!(after_holm(&[0.03, 0.01, 0.04, 0.015]), 2);
-        assert_eq!(after_holm(&[0.0125]), 1);
-        assert_eq!(after_holm(&[0.05]), 0);
-        assert_eq!(after_holm(&[]), 0);
-        for comparisons in [1, 2, 18] {
-            let draws = draws_for_holm(comparisons);
-            assert!(smallest_p(draws) * comparisons as f64 <= SIGNIFICANT * 0.9999999);
-            assert!(smallest_p(draws - 1) * comparisons as f64 >= SIGNIFICANT * 0.9999999);
-        }
+    fn json_has_the_rows_and_their_verdicts() {
+        let rows = [SummaryRow::example(), SummaryRow { matrix: MatrixKind::LoraB, ..SummaryRow::example() }];
+        let verdict = RunVerdict::of_study(&rows, 20);
+        let json: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&verdict.json(&rows)).unwrap();
+        assert_eq!(json[0].len(), SummaryRow::COLUMNS.len() + 4);
+        assert_eq!((&json[0]["phi_mean"], &json[0]["chance_answer"]), (&Value::from(0.06), &Value::from("more")));
+        assert_eq!((&json[0]["w0_answer"], &json[1]["w0_answer"]), (&Value::from("not_shown_to_be_more"), &Value::Null));
+        assert_eq!(json[1]["verdict"], "more than chance; W0 has no part in it");
+        assert_eq!(json[1]["run_verdict"], Value::from(verdict.text()));
     }
 }

@@ -99,14 +99,15 @@ fn quiet_and_verbose_speak_on_stderr_alone() {
 }
 
 #[test]
-fn json_has_the_tables_names_and_values() {
+fn json_has_the_tables_names_and_values_and_the_verdict() {
     let folder = tempfile::tempdir().unwrap();
     let run = run_sample(folder.path(), &["--json", "-o", "out", "--figures", "none"]).exits(0);
     let rows: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&run.stdout).unwrap();
     let table: Vec<SummaryRow> = read_rows(&folder.path().join("out/summary.csv")).unwrap();
     assert_eq!((rows.len(), table.len()), (6, 6));
     for (json, row) in rows.iter().zip(&table) {
-        let mut wanted: Vec<&str> = SUMMARY.split(',').collect();
+        let verdict = ["chance_answer", "w0_answer", "verdict", "run_verdict"];
+        let mut wanted: Vec<&str> = SUMMARY.split(',').chain(verdict).collect();
         wanted.sort_unstable();
         let mut found: Vec<&str> = json.keys().map(String::as_str).collect();
         found.sort_unstable();

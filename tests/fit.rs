@@ -113,7 +113,7 @@ fn what_chance_gives_stands_beside() {
         assert!((0.003..0.015).contains(&of_layer.residual_sd.unwrap()) && of_layer.p.unwrap() >= 1.0 / 41.0);
     }
     assert!(shown.stdout.contains("value: one Θ explains 18.2 % of A"), "{}", shown.stdout);
-    assert!(shown.stdout.contains("better than chance"));
+    assert!(shown.stdout.contains("shown to be better than chance"));
     let json = fit(
         data("adapters/trec-seed0"),
         real_base(),
@@ -177,7 +177,8 @@ fn a_condlora_is_given_back_by_the_lora_made_of_it() {
         // Twenty draws, none of which comes near.
         assert!(row.residual.unwrap() < 1e-12 && row.p == Some(1.0 / 21.0), "{row:?}");
     }
-    assert_eq!(shown.stdout.matches(", better than chance (p = 0.048)").count(), 4, "{}", shown.stdout);
+    assert_eq!(shown.stdout.matches(", better than chance taken by itself (p = 0.048)").count(), 4, "{}", shown.stdout);
+    assert!(shown.stdout.contains("to correct for 4 comparisons (Holm) takes --null-draws 80 or more."), "{}", shown.stdout);
     // In a basis of its own in each layer it is lost to the direct fit.
     derived(folder.path(), true);
     fit(folder.path().join("derived"), real_base(), &out, &["--overwrite", "--null-draws", "0"]).exits(0);

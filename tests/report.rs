@@ -113,8 +113,10 @@ fn the_samples_page_holds_every_number_of_the_summary() {
     }
     assert!(html.contains("More than chance, but not shown to be more than the base model alone gives."));
     // 18 comparisons, 1/21 is the smallest p, and Holm's first step takes 0.05/18 > 1/(m + 1).
-    assert!(html.contains("None of 18 is more than the base model alone at p &lt; 0.05"));
-    assert!(html.contains("20 draws give no p below 0.048, so none could: that takes --null-draws 360 or more."));
+    assert!(html.contains("None of 18 averages is more than the base model alone at p &lt; 0.05"));
+    assert!(
+        html.contains("20 draws give no p below 0.048; to correct for 18 comparisons (Holm) takes --null-draws 360 or more.")
+    );
     // All maps with all their cells, and an overview of each adapter.
     assert_eq!(html.matches("<table data-map=").count(), 18);
     assert_eq!(Regex::new(r#"<td class="(?:v\d+|d)">"#).unwrap().find_iter(&html).count(), 18 * 36);
@@ -307,14 +309,12 @@ fn what_is_missing_is_said_in_words() {
     assert!(none.contains("base alone was not drawn") && none.contains("what the base model alone gives was not drawn."));
     assert!(!none.contains("more than base alone") && !none.contains("smallest p"));
     let one = study("one", &["--null-draws", "1"]);
-    assert!(
-        one.contains("1 draw cannot tell it from base alone") && one.contains("A p below 0.05 takes --null-draws 20 or more.")
-    );
+    assert!(one.contains("1 draw cannot tell it from base alone") && one.contains(": that takes --null-draws 20 or more."));
     let factors = study("factors", &["--matrices", "lora_A,lora_B"]);
     assert!(factors.contains("W0 has no part in it") && !factors.contains("<th scope=\"col\" class=\"num\">Base alone</th>"));
     let single = study("single", &["--layers", "1"]);
     assert!(single.contains("No answer: a single layer has no other to be compared with"));
-    assert!(single.contains("No average over pairs of layers could be judged."));
+    assert!(single.contains("No average could be judged."));
     let beyond = study("rank", &["--ij", "3,3"]);
     assert!(beyond.contains("No answer: fewer directions than i or j (rank)"));
 

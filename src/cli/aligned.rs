@@ -3,15 +3,14 @@
 use std::ops::Range;
 
 use anstyle::{AnsiColor, Style};
-use comfy_table::{Cell, CellAlignment, Table};
 
 use super::terminal::Terminal;
-use crate::report::SIGNIFICANT;
 use crate::terms::Status;
+use crate::verdict::Answer;
 
 pub(super) const HEADING: Style = Style::new().bold();
-const ABOVE_CONTROL: Style = AnsiColor::Green.on_default();
-const ABOVE_CHANCE: Style = AnsiColor::Cyan.on_default();
+const MORE_THAN_BASE: Style = AnsiColor::Green.on_default();
+const MORE_THAN_CHANCE: Style = AnsiColor::Cyan.on_default();
 const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
 
 /// Between two columns.
@@ -20,15 +19,14 @@ const GAP: usize = 2;
 const SHORT_NAME: usize = 18;
 const SHORTEST_NAME: usize = 8;
 
-/// What a row's number stands above. Colour shows it, and numbers and words say it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Above {
-    /// Its control.
-    Control,
-    /// Chance alone.
-    Chance,
-    /// Neither.
-    Nothing,
+/// The colour of a row: of doubt, or of what it is more than. Words and numbers say the same.
+pub(super) fn colour(status: Status, chance: Answer, base: Answer) -> Option<Style> {
+    match (status, chance, base) {
+        (status, ..) if status != Status::Ok => Some(DOUBTFUL),
+        (_, _, Answer::More) => Some(MORE_THAN_BASE),
+        (_, Answer::More, _) => Some(MORE_THAN_CHANCE),
+        _ => None,
+    }
 }
 
 /// A table that is being filled.
@@ -52,41 +50,29 @@ impl Aligned {
         Self { spare, ..self }
     }
 
-    /// Adds a row; one that is not `ok` or stands above something is coloured.
-    pub(super) fn row(&mut self, cells: Vec<String>, status: Status, above: Above) {
+    /// Adds a row, in a style if it is to stand out.
+    pub(super) fn row(&mut self, cells: Vec<String>, style: Option<Style>) {
         self.rows.push(cells);
-        self.styles.push(match above {
-            _ if status != Status::Ok => Some(DOUBTFUL),
-            Above::Control => Some(ABOVE_CONTROL),
-            Above::Chance => Some(ABOVE_CHANCE),
-            Above::Nothing => None,
-        });
+        self.styles.push(style);
     }
 
     /// The lines, without spaces at their ends; where columns were left out, which.
     pub(super) fn text(self, terminal: &Terminal) -> String {
         let (shown, name_room) = self.fitted(terminal.width());
-        let mut table = Table::new();
-        table.load_style(comfy_table::presets::NOTHING);
-        let cells = |row: &[String]| -> Vec<Cell> {
-            let text = |&column: &usize| {
-                let text = row.get(column).map_or("", String::as_str);
-                if column == 0 { shortened(text, name_room) } else { text.to_owned() }
-            };
-            shown.iter().map(text).map(Cell::new).collect()
+        let cell = |row: &[String], column: usize| match column {
+            0 => shortened(&row[0], name_room),
+            _ => row[column].clone(),
         };
-        table.set_header(cells(&self.header));
-        for row in &self.rows {
-            table.add_row(cells(row));
-        }
-        for (column, of) in table.column_iter_mut().zip(&shown) {
-            column.set_padding((0, GAP as u16));
-            if self.numbers.contains(of) {
-                column.set_cell_alignment(CellAlignment::Right);
-            }
-        }
+        let lines = || std::iter::once(&self.header).chain(&self.rows);
+        let width = |column: usize| lines().map(|row| cell(row, column).chars().count()).max().unwrap_or(0);
+        let widths: Vec<usize> = shown.iter().map(|&column| width(column)).collect();
         let mut out = String::new();
-        for (line, style) in table.lines().zip(&self.styles) {
+        for (row, style) in lines().zip(&self.styles) {
+            let padded = shown.iter().zip(&widths).map(|(&column, &width)| {
+                let text = cell(row, column);
+                if self.numbers.contains(&column) { format!("{text:>width$}") } else { format!("{text:<width$}") }
+            });
+            let line = padded.collect::<Vec<_>>().join(&" ".repeat(GAP));
             let line = line.trim_end();
             out.push_str(&style.map_or_else(|| line.to_owned(), |style| terminal.paint(style, line)));
             out.push('\n');
@@ -153,20 +139,6 @@ pub(super) fn p_value(p: Option<f64>) -> String {
     p.map_or_else(String::new, |p| format!("{p:.3}"))
 }
 
-/// Whether a p is small enough to stand out.
-pub(super) fn is_significant(p: Option<f64>) -> bool {
-    p.is_some_and(|p| p < SIGNIFICANT)
-}
-
-/// What a mean φ stands above.
-pub(super) fn above(phi: Option<f64>, chance: Option<f64>, p: Option<f64>) -> Above {
-    match (phi, chance) {
-        _ if is_significant(p) => Above::Control,
-        (Some(phi), Some(chance)) if phi > chance => Above::Chance,
-        _ => Above::Nothing,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -175,7 +147,7 @@ mod tests {
     fn table(name: &str) -> Aligned {
         let mut table = Aligned::new(vec!["  module", "matrix", "mean φ", "z", "status"], 2..4).sparing(&["z", "matrix"]);
         let cells = [&format!("  {name}"), "BA", "0.0262", "-1.2", "low_confidence"].map(str::to_owned).to_vec();
-        table.row(cells, Status::LowConfidence, Above::Nothing);
+        table.row(cells, None);
         table
     }
 
@@ -198,10 +170,23 @@ mod tests {
     }
 
     #[test]
-    fn what_stands_out_is_told_apart() {
-        assert_eq!(above(Some(0.5), Some(0.1), Some(0.04)), Above::Control);
-        assert_eq!(above(Some(0.5), Some(0.1), Some(0.5)), Above::Chance);
-        assert_eq!(above(Some(0.05), Some(0.1), None), Above::Nothing);
-        assert_eq!(above(None, Some(0.1), None), Above::Nothing);
+    fn a_colour_claims_no_more_than_the_verdict() {
+        use Answer::{HigherUntested, More, MoreUncorrected, None, NotShown};
+        assert_eq!(colour(Status::Ok, More, More), Some(MORE_THAN_BASE));
+        assert_eq!(colour(Status::Ok, More, MoreUncorrected), Some(MORE_THAN_CHANCE));
+        assert_eq!(colour(Status::Ok, More, None), Some(MORE_THAN_CHANCE));
+        for chance in [HigherUntested, MoreUncorrected, NotShown] {
+            assert_eq!(colour(Status::Ok, chance, NotShown), Option::None);
+        }
+        assert_eq!(colour(Status::Rank, More, More), Some(DOUBTFUL));
+    }
+
+    #[test]
+    fn names_are_at_the_left_and_numbers_at_the_right() {
+        let mut table = Aligned::new(vec!["  name", "n", "x"], 1..2);
+        table.row(["  a", "1", "p"].map(str::to_owned).to_vec(), Some(DOUBTFUL));
+        table.row(["  größer", "10", ""].map(str::to_owned).to_vec(), None);
+        let plain = Terminal::new(ColorChoice::Never, false, false).of_width(None);
+        assert_eq!(table.text(&plain), "  name     n  x\n  a        1  p\n  größer  10\n");
     }
 }

@@ -16,8 +16,8 @@ use crate::figure::{Dpi, FigureFormat, draw_comparison};
 use crate::output::OutputDir;
 use crate::results::write_table;
 use crate::shared_theta::{CompareParams, prepare_comparison};
-use crate::table::json::rows_json;
 use crate::terms::path;
+use crate::verdict::RunVerdict;
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -130,7 +130,8 @@ pub(super) fn run(args: &CompareArgs, session: &Session) -> Result<Outcome> {
     let written = out.commit(&manifest)?;
 
     let rows = &comparison.averages;
-    let text = if session.json() { rows_json(rows) } else { averages::text(rows, terminal) };
+    let verdict = RunVerdict::of_comparison(rows, args.null_draws);
+    let text = if session.json() { verdict.json(rows) } else { averages::text(rows, &verdict, terminal) };
     session.close(&text, &[("results in", &written)])?;
     Ok(Outcome::Done)
 }

@@ -16,8 +16,8 @@ use crate::figure::{Dpi, FigureContext, FigureFormat, draw_fit};
 use crate::output::OutputDir;
 use crate::results::write_table;
 use crate::shared_theta::{FitParams, prepare_fit};
-use crate::table::rows_json;
 use crate::terms::{Convention, path};
+use crate::verdict::FitVerdict;
 
 /// The types that keep what was fitted.
 const KEEPING: [FloatType; 2] = [FloatType::F64, FloatType::F32];
@@ -153,7 +153,11 @@ pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
     for (module, sweeps) in fit.modules.iter().filter_map(|module| Some((&module.name, module.sweeps?))) {
         terminal.detail(&format!("module `{}`: {sweeps} sweeps", escape(module)));
     }
-    let text = if session.json() { rows_json(&fit.rows) } else { fit_summary::text(prepared.adapter_name(), &fit, terminal) };
+    let verdict = FitVerdict::of(&fit.rows, args.null_draws);
+    let text = match session.json() {
+        true => verdict.json(&fit.rows),
+        false => fit_summary::text(prepared.adapter_name(), &fit, &verdict, terminal),
+    };
     session.close(&text, &[("CondLoRA checkpoint and fit.csv in", &written)])?;
     Ok(if prepared.skipped().is_empty() { Outcome::Done } else { Outcome::Skipped })
 }

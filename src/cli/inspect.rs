@@ -4,13 +4,14 @@ use std::path::PathBuf;
 
 use anstyle::{AnsiColor, Style};
 use clap::Args;
-use comfy_table::{Cell, CellAlignment, Table};
 
+use super::aligned::Aligned;
 use super::pairing::PairingArgs;
 use super::session::{Outcome, Session};
 use super::terminal::Terminal;
 use crate::error::{Result, escape};
 use crate::json;
+use crate::numerals::thousands;
 use crate::study::{InspectParams, InspectedAdapter, InspectedModule, Inspection, Parameters, inspect};
 
 const HEADING: Style = Style::new().bold();
@@ -60,7 +61,7 @@ fn text(inspection: &Inspection, terminal: &Terminal) -> String {
             (None, None) => out.push('\n'),
         }
         if !adapter.modules.is_empty() {
-            out.push_str(&modules(adapter));
+            out.push_str(&modules(adapter, terminal));
         }
         if adapter.parameters.lora > 0 {
             out.push_str(&format!("  parameters: {}\n", counts(adapter.parameters)));
@@ -87,34 +88,25 @@ fn text(inspection: &Inspection, terminal: &Terminal) -> String {
     out
 }
 
-fn modules(adapter: &InspectedAdapter) -> String {
-    let mut table = Table::new();
-    table.load_style(comfy_table::presets::NOTHING);
-    table.set_header(["  module", "layers", "out x in", "rank", "scaling", "A, B", "W0", "first W0"]);
+fn modules(adapter: &InspectedAdapter, terminal: &Terminal) -> String {
+    let header = vec!["  module", "layers", "out x in", "rank", "scaling", "A, B", "W0", "first W0"];
+    let mut table = Aligned::new(header, 2..5).sparing(&["first W0", "W0", "A, B", "scaling"]);
     for module in &adapter.modules {
         let of = |value: fn(&crate::study::InspectedLayer) -> String| several(module, value);
         let first = module.layers.first().and_then(|layer| layer.tensor.as_deref());
-        table.add_row(
-            [
-                format!("  {}", escape(&module.name)),
-                layers(module),
-                of(|layer| format!("{} x {}", layer.out_features, layer.in_features)),
-                of(|layer| layer.rank.to_string()),
-                of(|layer| format!("{}", layer.scaling)),
-                of(|layer| layer.adapter_dtype.clone()),
-                of(|layer| layer.w0_dtype.clone().unwrap_or_default()),
-                first.map_or_else(String::new, escape),
-            ]
-            .map(Cell::new),
-        );
+        let cells = vec![
+            format!("  {}", escape(&module.name)),
+            layers(module),
+            of(|layer| format!("{} x {}", layer.out_features, layer.in_features)),
+            of(|layer| layer.rank.to_string()),
+            of(|layer| format!("{}", layer.scaling)),
+            of(|layer| layer.adapter_dtype.clone()),
+            of(|layer| layer.w0_dtype.clone().unwrap_or_default()),
+            first.map_or_else(String::new, escape),
+        ];
+        table.row(cells, None);
     }
-    for column in table.column_iter_mut() {
-        column.set_padding((0, 2));
-        if (2..=4).contains(&column.index) {
-            column.set_cell_alignment(CellAlignment::Right);
-        }
-    }
-    table.lines().map(|line| format!("{}\n", line.trim_end())).collect()
+    table.text(terminal)
 }
 
 /// What all layers have, or how many different things.
@@ -145,32 +137,7 @@ fn layers(module: &InspectedModule) -> String {
 fn counts(parameters: Parameters) -> String {
     let condlora = parameters.condlora.map_or_else(
         || "CondLoRA cannot share layers that differ in shape or rank".to_owned(),
-        |count| format!("CondLoRA would need {}", grouped(count)),
+        |count| format!("CondLoRA would need {}", thousands(count)),
     );
-    format!("LoRA {}, {condlora}", grouped(parameters.lora))
-}
-
-/// `294,912`.
-fn grouped(number: u64) -> String {
-    let digits = number.to_string();
-    let first = digits.len() % 3;
-    let mut out = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && at % 3 == first {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn numbers_are_grouped() {
-        let shown = [0, 12, 999, 1000, 24_576, 294_912, 1_000_000].map(grouped);
-        assert_eq!(shown, ["0", "12", "999", "1,000", "24,576", "294,912", "1,000,000"]);
-    }
+    format!("LoRA {}, {condlora}", thousands(parameters.lora))
 }

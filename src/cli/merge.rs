@@ -6,18 +6,18 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use super::analyze::show;
 use super::drawing::DrawingArgs;
 use super::session::{Outcome, Session};
-use super::summary;
 use crate::error::{Error, Result, escape};
 use crate::figure::FigureOptions;
 use crate::inputs::parse_bytes;
 use crate::output::OutputDir;
 use crate::record::{InputRecord, ShardRecord, only_base_name};
-use crate::report::{REPORT_FILE, report_html};
+use crate::report::{REPORT_FILE, null_draws, report_html};
 use crate::results::{MergedStudy, write_study};
 use crate::study::{AnalyzeConfig, AnalyzeParams, prepare_across};
-use crate::table::{AcrossRow, summary_json};
+use crate::table::AcrossRow;
 use crate::terms::{path, path_if_any, paths};
 
 #[derive(Debug, Args)]
@@ -112,8 +112,7 @@ pub(super) fn run(args: &MergeArgs, session: &Session) -> Result<Outcome> {
     elsewhere.write()?;
     let written = out.commit(&manifest)?;
 
-    let rows = &shards.tables.summary;
-    let text = if session.json() { summary_json(rows) } else { summary::text(rows, terminal) };
+    let text = show(&shards.tables.summary, null_draws(&manifest), session);
     session.close(&text, &[("results in", &written), ("report:", &written.join(REPORT_FILE))])?;
     Ok(outcome)
 }

@@ -8,7 +8,6 @@ mod averages;
 mod choice;
 mod compare;
 mod completions;
-mod digest;
 mod drawing;
 mod figures;
 mod fit;

@@ -1,12 +1,11 @@
-//! The summary on stdout: one table, and in words what it comes to.
+//! The summary on stdout: one table, and the verdict on it.
 
-use super::aligned::{Aligned, HEADING, above, is_significant, mean_and_sd, number, p_value};
-use super::digest;
+use super::aligned::{Aligned, HEADING, colour, mean_and_sd, number, p_value};
 use super::terminal::Terminal;
 use crate::error::escape;
-use crate::report::SIGNIFICANT;
-use crate::table::SummaryRow;
+use crate::table::{SummaryRow, gather};
 use crate::terms::Status;
+use crate::verdict::{Answer, RowVerdict, RunVerdict, Tally};
 
 /// A terminal shows so many adapters one by one; a file or pipe gets them all.
 const MOST_ON_A_TERMINAL: usize = 10;
@@ -14,15 +13,15 @@ const MOST_ON_A_TERMINAL: usize = 10;
 const MOST_NAMED: usize = 6;
 
 /// One block for each adapter, then the verdict. On a terminal the first few of many adapters, and one table over all of them.
-pub(super) fn text(rows: &[SummaryRow], terminal: &Terminal) -> String {
+pub(super) fn text(rows: &[SummaryRow], verdict: &RunVerdict, terminal: &Terminal) -> String {
     let mut out = String::new();
-    let mut rest = rows;
+    let mut judged = verdict.rows.as_slice();
     let adapters = rows.chunk_by(|a, b| a.adapter == b.adapter).count();
     let most = if terminal.width().is_some() && adapters > MOST_ON_A_TERMINAL { MOST_ON_A_TERMINAL } else { adapters };
-    for _ in 0..most {
-        let Some(first) = rest.first() else { break };
-        let count = rest.iter().take_while(|r| r.adapter == first.adapter).count();
-        let (block, after) = rest.split_at(count);
+    for block in rows.chunk_by(|a, b| a.adapter == b.adapter).take(most) {
+        let (of_block, rest) = judged.split_at(block.len());
+        judged = rest;
+        let first = &block[0];
         out.push_str(&terminal.paint(HEADING, &escape(&first.adapter)));
         if same_side(block) {
             out.push_str(&format!(", {} singular vectors", first.side));
@@ -31,17 +30,16 @@ pub(super) fn text(rows: &[SummaryRow], terminal: &Terminal) -> String {
             out.push_str(&format!(", i = {}, j = {}", first.i, first.j));
         }
         out.push('\n');
-        out.push_str(&block_text(block, terminal));
+        out.push_str(&block_text(block, of_block, terminal));
         out.push('\n');
-        rest = after;
     }
     if most < adapters {
         out.push_str(&terminal.prose(&format!("{} more adapters, in the file summary.csv and with --json.", adapters - most)));
         out.push_str(&format!("\n{}\n", terminal.paint(HEADING, &format!("all {adapters} adapters"))));
-        out.push_str(&digest::text(rows, terminal));
+        out.push_str(&digest(rows, &verdict.rows, terminal));
         out.push('\n');
     }
-    out.push_str(&terminal.prose(&verdict(rows)));
+    out.push_str(&terminal.prose(&words(rows, verdict)));
     out
 }
 
@@ -54,7 +52,7 @@ fn same_pair(rows: &[SummaryRow]) -> bool {
 }
 
 /// The rows of one adapter. What is the same in all of them stands in the heading, so that 80 columns are enough.
-fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
+fn block_text(rows: &[SummaryRow], verdicts: &[RowVerdict], terminal: &Terminal) -> String {
     let has = |field: fn(&SummaryRow) -> Option<f64>| rows.iter().any(|r| field(r).is_some());
     let (with_w0, with_init) = (has(|r| r.w0_mean), has(|r| r.init_mean));
     let (with_side, with_pair) = (!same_side(rows), !same_pair(rows));
@@ -76,7 +74,7 @@ fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
     let numbers = names..header.len();
     header.push("status");
     let mut table = Aligned::new(header, numbers).sparing(&["init", "z", "p", "w0 control"]);
-    for row in rows {
+    for (row, verdict) in rows.iter().zip(verdicts) {
         let mut cells = vec![format!("  {}", escape(&row.module)), row.matrix.to_string()];
         if with_side {
             cells.push(row.side.to_string());
@@ -96,30 +94,70 @@ fn block_text(rows: &[SummaryRow], terminal: &Terminal) -> String {
             cells.push(number(row.init_mean));
         }
         cells.push(row.status.to_string());
-        table.row(cells, row.status, above(row.phi_mean, row.gaussian_expected, row.w0_p));
+        table.row(cells, colour(row.status, verdict.chance, verdict.base));
     }
     table.text(terminal)
 }
 
-/// What the table comes to, in words.
-fn verdict(rows: &[SummaryRow]) -> String {
-    format!("{}{}", above_controls(rows), doubts(rows))
+/// Many adapters in one table: each module and matrix over all of them, with how many are more than chance, have p < 0.05 taken by
+/// themselves, and are more than the `w0` control. In the order in which modules and matrices first appear.
+fn digest(rows: &[SummaryRow], verdicts: &[RowVerdict], terminal: &Terminal) -> String {
+    let header = vec!["  module", "matrix", "side", "i,j", "adapters", "mean φ", "min", "max", "> chance", "p < .05", "> w0"];
+    let mut table = Aligned::new(header, 4..11).sparing(&["side", "i,j", "min", "max", "p < .05"]);
+    let groups = gather(rows.iter().zip(verdicts), |(row, _)| (row.module.as_str(), row.matrix, row.side, row.i, row.j));
+    for ((module, matrix, side, i, j), group) in groups {
+        let means: Vec<f64> = group.iter().filter_map(|(row, _)| row.phi_mean).collect();
+        let mean = (!means.is_empty()).then(|| means.iter().sum::<f64>() / means.len() as f64);
+        let tally = Tally::of(group.iter().map(|(_, verdict)| *verdict));
+        let counted = |tested: usize, found: usize| if tested == 0 { String::new() } else { found.to_string() };
+        // Where no p can be small enough, a 0 would be an answer.
+        let tested = if tally.too_few_draws > 0 { 0 } else { tally.base_tested };
+        let cells = vec![
+            format!("  {}", escape(module)),
+            matrix.to_string(),
+            side.to_string(),
+            format!("{i},{j}"),
+            group.len().to_string(),
+            number(mean),
+            number(means.iter().copied().reduce(f64::min)),
+            number(means.iter().copied().reduce(f64::max)),
+            counted(tally.chance_tested, tally.more_than_chance),
+            counted(tested, tally.significant()),
+            counted(tested, tally.more_than_base),
+        ];
+        table.row(cells, None);
+    }
+    table.text(terminal)
 }
 
-/// How many averages lie above chance and above the control, and which, if they are few.
-fn above_controls(rows: &[SummaryRow]) -> String {
-    let tested = rows.iter().filter(|r| r.w0_p.is_some()).count();
-    if tested == 0 {
-        return String::new();
+/// The verdict, and what should be known of it.
+fn words(rows: &[SummaryRow], verdict: &RunVerdict) -> String {
+    let mut out = String::new();
+    for sentence in std::iter::once(&verdict.headline).chain(&verdict.grounds) {
+        out.push_str(sentence);
+        out.push('\n');
     }
-    let above_chance = rows.iter().filter(|r| r.w0_p.is_some() && r.phi_mean > r.gaussian_expected).count();
-    let above_w0: Vec<&SummaryRow> = rows.iter().filter(|r| is_significant(r.w0_p)).collect();
-    let which = if (1..=MOST_NAMED).contains(&above_w0.len()) { format!(": {}", names(&above_w0, rows)) } else { String::new() };
-    let above_w0 = above_w0.len();
-    format!(
-        "{above_chance} of {tested} averages lie above chance, {above_w0} above the w0 control (p < {SIGNIFICANT}){which}.\n\
-         w0 control: Gaussian targets solved through the same W0, what the base weights give by themselves.\n"
-    )
+    out.push_str(&singled_out(rows, verdict));
+    if rows.iter().any(|row| row.w0_mean.is_some()) {
+        out.push_str("w0 control: Gaussian targets solved through the same W0, what the base model gives by itself.\n");
+    }
+    out + &doubts(rows)
+}
+
+/// Which averages are more than a control, where they are few and not all.
+fn singled_out(rows: &[SummaryRow], verdict: &RunVerdict) -> String {
+    let which = |what: &str, tested: usize, is_it: &dyn Fn(&RowVerdict) -> bool| {
+        let found: Vec<&SummaryRow> =
+            rows.iter().zip(&verdict.rows).filter(|(_, verdict)| is_it(verdict)).map(|(row, _)| row).collect();
+        let is_few = (1..=MOST_NAMED.min(tested.saturating_sub(1))).contains(&found.len());
+        if is_few { format!("{what}: {}.\n", names(&found, rows)) } else { String::new() }
+    };
+    let all = Tally::of(&verdict.rows);
+    which("More than chance", all.chance_tested, &|verdict| verdict.chance == Answer::More)
+        + &which("More than the w0 control", all.base_tested, &|verdict| verdict.base == Answer::More)
+        + &which("Above the w0 control, each taken by itself", all.base_tested, &|verdict| {
+            verdict.base == Answer::MoreUncorrected
+        })
 }
 
 /// `value A, value B`, with what tells rows apart that have these in common.
@@ -155,38 +193,22 @@ fn doubts(rows: &[SummaryRow]) -> String {
 mod tests {
     use super::*;
     use crate::cli::terminal::ColorChoice;
-    use crate::terms::{MatrixKind, Side};
+    use crate::terms::MatrixKind;
 
     fn row(adapter: &str, w0_p: Option<f64>) -> SummaryRow {
-        SummaryRow {
-            adapter: adapter.into(),
-            module: "query".into(),
-            matrix: MatrixKind::A,
-            side: Side::Left,
-            i: 8,
-            j: 8,
-            layers: 6,
-            phi_mean: Some(0.0262),
-            phi_min: Some(0.0),
-            phi_max: Some(1.0),
-            gaussian_expected: Some(8.0 / 384.0),
-            gaussian_mean: None,
-            gaussian_sd: None,
-            w0_mean: w0_p.map(|_| 0.0274),
-            w0_sd: w0_p.map(|_| 0.0009),
-            w0_z: w0_p.map(|_| -1.3),
-            w0_p,
-            init_mean: None,
-            status: Status::Ok,
-        }
+        let control = w0_p.map(|_| 0.0274);
+        SummaryRow { adapter: adapter.into(), w0_mean: control, w0_sd: control, w0_z: control, w0_p, ..SummaryRow::example() }
+    }
+
+    fn shown(rows: &[SummaryRow], draws: usize, width: Option<usize>) -> String {
+        let plain = Terminal::new(ColorChoice::Never, false, false).of_width(width);
+        text(rows, &RunVerdict::of_study(rows, draws), &plain)
     }
 
     #[test]
     fn a_block_for_each_adapter_within_80_columns() {
-        let plain = Terminal::new(ColorChoice::Never, false, false);
-        let shown = text(&[row("a/b", Some(0.5)), row("c", Some(0.04))], &plain);
+        let shown = shown(&[row("a/b", Some(0.5)), row("c", Some(0.02))], 99, None);
         assert!(shown.starts_with("a/b, left singular vectors, i = 8, j = 8\n") && shown.contains("\nc, left"));
-        assert!(shown.contains("2 of 2 averages lie above chance, 1 above the w0 control"));
         for line in shown.lines().filter(|l| l.starts_with("  ")) {
             assert!(line.chars().count() <= 80, "{line}");
         }
@@ -194,35 +216,41 @@ mod tests {
 
     #[test]
     fn what_colour_shows_is_said_in_words() {
-        let plain = Terminal::new(ColorChoice::Never, false, false).of_width(None);
         let doubtful = SummaryRow { status: Status::Rank, matrix: MatrixKind::BA, phi_mean: None, ..row("a", None) };
-        let shown = text(&[row("a", Some(0.04)), row("a", Some(0.5)), doubtful], &plain);
-        assert!(shown.contains("2 of 2 averages lie above chance, 1 above the w0 control (p < 0.05): query A.\n"), "{shown}");
-        assert!(shown.contains("Status of 1 of 3 rows is not ok: rank 1.\n"), "{shown}");
-        let two = text(&[row("a", Some(0.04)), row("b", Some(0.5))], &plain);
-        assert!(two.contains("(p < 0.05): a query A.\n"), "{two}");
+        let below = SummaryRow { matrix: MatrixKind::B, phi_mean: Some(0.02), ..row("a", Some(0.5)) };
+        let some = shown(&[row("a", Some(0.02)), below, doubtful], 99, None);
+        assert!(some.contains("\nMore than chance: query A.\nMore than the w0 control: query A.\nw0 control: "), "{some}");
+        assert!(some.ends_with("Status of 1 of 3 rows is not ok: rank 1.\n"), "{some}");
+        let two = shown(&[row("a", Some(1.0 / 21.0)), row("b", Some(0.5))], 20, None);
+        assert!(two.contains("\nAbove the w0 control, each taken by itself: a query A.\n"), "{two}");
+        assert!(!two.contains("More than chance:") && two.contains("\nBoth averages are more than chance.\n"), "{two}");
     }
 
     #[test]
     fn a_terminal_shows_a_few_of_many_adapters_and_a_table_of_all() {
-        let rows: Vec<SummaryRow> = (0..300).map(|k| row(&format!("run-{k:03}"), Some(if k < 7 { 0.04 } else { 0.5 }))).collect();
-        let piped = text(&rows, &Terminal::new(ColorChoice::Never, false, false).of_width(None));
+        let rows: Vec<SummaryRow> = (0..300).map(|k| row(&format!("run-{k:03}"), Some(if k < 7 { 1e-4 } else { 0.5 }))).collect();
+        let piped = shown(&rows, 9999, None);
         assert!(piped.contains("\nrun-299, left") && !piped.contains("more adapters"));
         for width in [40, 80] {
-            let shown = text(&rows, &Terminal::new(ColorChoice::Never, false, false).of_width(Some(width)));
+            let shown = shown(&rows, 9999, Some(width));
             assert!(shown.contains("\nrun-009, left") && !shown.contains("run-010"), "{shown}");
             assert!(shown.contains("290 more adapters") && shown.contains("all 300 adapters\n"), "{shown}");
-            assert!(shown.lines().count() < 70 && shown.lines().all(|line| line.chars().count() <= width.max(52)), "{shown}");
+            assert!(shown.lines().count() < 80 && shown.lines().all(|line| line.chars().count() <= width.max(52)), "{shown}");
             let digest = shown.split("all 300 adapters\n").nth(1).unwrap();
             let line: Vec<&str> = digest.lines().nth(1).unwrap().split_whitespace().collect();
-            assert_eq!((line[0], line[line.len() - 2], line[line.len() - 1]), ("query", "300", "7"), "{digest}");
+            assert_eq!((line[0], line[line.len() - 1]), ("query", "7"), "{digest}");
+            assert!(line.contains(&"300"), "{digest}");
         }
+        // With 99 draws no p is small enough for 300 comparisons, and with 5 none for one.
+        let last =
+            |draws| shown(&rows, draws, Some(80)).split("all 300 adapters\n").nth(1).unwrap().lines().nth(1).unwrap().to_owned();
+        assert!(last(99).ends_with("300        7     0"), "{}", last(99));
+        assert!(last(5).ends_with("0.0600"), "{}", last(5));
     }
 
     #[test]
     fn columns_without_a_value_are_left_out() {
-        let plain = Terminal::new(ColorChoice::Never, false, false);
-        let shown = text(&[row("a", None)], &plain);
+        let shown = shown(&[row("a", None)], 0, None);
         assert!(!shown.contains("w0") && !shown.contains("init"), "{shown}");
     }
 }

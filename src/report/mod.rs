@@ -13,8 +13,6 @@ mod listing;
 mod maps;
 mod provenance;
 mod text;
-#[path = "../verdict.rs"]
-mod verdict;
 
 use std::collections::BTreeSet;
 
@@ -28,7 +26,6 @@ use self::downloads::{Download, downloads};
 use self::listing::Listing;
 use self::maps::MapsView;
 use self::provenance::{Provenance, study_options};
-pub(crate) use self::verdict::SIGNIFICANT;
 use crate::error::{Error, Result};
 use crate::figure::FigureContext;
 use crate::figure::embedded::cell_colours;
@@ -51,7 +48,7 @@ const SCRIPT: &str = include_str!("report.js");
 struct Page {
     title: String,
     facts: Vec<String>,
-    draws: u64,
+    draws: usize,
     seed: Option<u64>,
     version: String,
     answer: AnswerView,
@@ -68,7 +65,7 @@ struct Page {
 /// # Errors
 /// [`Error::Shape`] if a picture cannot be encoded or the template fails, which would be a bug.
 pub fn report_html(tables: &Tables, manifest: &Manifest) -> Result<Vec<u8>> {
-    let draws = study_options(manifest).get("null_draws").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    let draws = null_draws(manifest);
     let context = FigureContext { base_name: only_base_name(&manifest.adapters), adapter: None };
     let maps = MapsView::of(tables, &context)?;
     let data = script_json(&serde_json::to_string(&maps.data).map_err(|error| bug(&error))?);
@@ -89,6 +86,12 @@ pub fn report_html(tables: &Tables, manifest: &Manifest) -> Result<Vec<u8>> {
         provenance: Provenance::of(manifest),
     };
     render(page, &data)
+}
+
+/// How often a study's controls were drawn, by its manifest; 0 where that does not say.
+pub(crate) fn null_draws(manifest: &Manifest) -> usize {
+    let draws = study_options(manifest).get("null_draws").and_then(serde_json::Value::as_u64).unwrap_or(0);
+    usize::try_from(draws).unwrap_or(usize::MAX)
 }
 
 fn render(page: Page, data: &str) -> Result<Vec<u8>> {
@@ -146,7 +149,7 @@ fn title(manifest: &Manifest) -> String {
 }
 
 /// What the study is of, in a line.
-fn facts(tables: &Tables, manifest: &Manifest, draws: u64) -> Vec<String> {
+fn facts(tables: &Tables, manifest: &Manifest, draws: usize) -> Vec<String> {
     let mut facts = vec![text::count(manifest.adapters.len(), "adapter")];
     if let Some(base) = only_base_name(&manifest.adapters) {
         facts.push(text::visible(base));
@@ -158,7 +161,6 @@ fn facts(tables: &Tables, manifest: &Manifest, draws: u64) -> Vec<String> {
     facts.push(text::count(modules.len(), "module"));
     let layers = tables.summary.iter().map(|row| row.layers).max().unwrap_or(0);
     facts.push(text::count(layers, "layer"));
-    let draws = usize::try_from(draws).unwrap_or(usize::MAX);
     facts.push(format!("{} of each control", text::count(draws, "draw")));
     facts.extend(manifest.seed.map(|seed| format!("seed {seed}")));
     facts
@@ -297,6 +299,6 @@ mod tests {
     fn an_empty_study_is_a_page_too() {
         let html = String::from_utf8(report_html(&Tables::default(), &Manifest::new(Vec::new())).unwrap()).unwrap();
         assert!(html.starts_with("<!doctype html>\n") && html.ends_with("</html>\n"));
-        assert!(html.contains("No average over pairs of layers could be judged."));
+        assert!(html.contains("No average could be judged."));
     }
 }

@@ -3,6 +3,7 @@
 use serde::Serialize;
 
 use crate::error::escape;
+pub(super) use crate::numerals::{count, p, thousands};
 use crate::terms::MatrixKind;
 
 /// Names are shown in pieces of this many characters at most: the escaping shortens longer ones.
@@ -52,11 +53,6 @@ pub(super) fn signed(value: f64) -> String {
     if value.abs() < 1e4 { format!("{value:+.1}") } else { format!("{value:+.0e}") }
 }
 
-/// A share of draws.
-pub(super) fn p(value: f64) -> String {
-    if value < 0.001 { format!("{value:.1e}") } else { format!("{value:.3}") }
-}
-
 /// A mean with its standard deviation, where it has one.
 pub(super) fn mean_and_sd(mean: Option<f64>, sd: Option<f64>) -> Option<String> {
     let mean = mean?;
@@ -66,24 +62,6 @@ pub(super) fn mean_and_sd(mean: Option<f64>, sd: Option<f64>) -> Option<String> 
 /// A hyphen before a number is a minus sign: it is as wide as a plus.
 fn minus(text: String) -> String {
     text.strip_prefix('-').map_or(text.clone(), |rest| format!("\u{2212}{rest}"))
-}
-
-/// A count in words where it begins or ends a sentence well: `1 adapter`, `2 adapters`, `10,000 adapters`.
-pub(super) fn count(number: usize, one: &str) -> String {
-    format!("{} {one}{}", thousands(number), if number == 1 { "" } else { "s" })
-}
-
-/// `12,345`.
-pub(super) fn thousands(number: usize) -> String {
-    let digits = number.to_string();
-    let mut out = String::new();
-    for (k, digit) in digits.chars().enumerate() {
-        if k > 0 && (digits.len() - k).is_multiple_of(3) {
-            out.push(',');
-        }
-        out.push(digit);
-    }
-    out
 }
 
 /// A matrix's letter and index: Θ with A, or a factor by its name alone.
@@ -119,10 +97,8 @@ mod tests {
         ] {
             assert_eq!(general(value), shown);
         }
-        assert_eq!((p(0.047_619), p(0.000_25)), ("0.048".to_owned(), "2.5e-4".to_owned()));
         assert_eq!(mean_and_sd(Some(0.5), None).unwrap(), "0.5000");
         assert_eq!(mean_and_sd(None, Some(1.0)), None);
-        assert_eq!([1, 999, 1000, 1_234_567].map(thousands), ["1", "999", "1,000", "1,234,567"]);
     }
 
     #[test]

@@ -2,50 +2,48 @@
 
 use serde::ser::{SerializeMap, SerializeSeq};
 use serde::{Serialize, Serializer};
+use serde_json::Value;
 
 use super::columns::Row;
-use super::rows::SummaryRow;
+use crate::json;
 
-struct JsonRow<'a, R>(&'a R);
+/// A row, and fields that its table does not have.
+struct JsonRow<'a, R, const N: usize>(&'a R, [(&'static str, Value); N]);
 
-impl<R: Row> Serialize for JsonRow<'_, R> {
+impl<R: Row, const N: usize> Serialize for JsonRow<'_, R, N> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut map = serializer.serialize_map(Some(R::COLUMNS.len()))?;
+        let mut map = serializer.serialize_map(Some(R::COLUMNS.len() + N))?;
         self.0.visit(|column, value| map.serialize_entry(column, &value))?;
+        for (name, value) in &self.1 {
+            map.serialize_entry(name, value)?;
+        }
         map.end()
     }
 }
 
-struct JsonRows<'a, R>(&'a [R]);
+struct JsonRows<'a, R, F>(&'a [R], F);
 
-impl<R: Row> Serialize for JsonRows<'_, R> {
+impl<R: Row, F: Fn(usize) -> [(&'static str, Value); N], const N: usize> Serialize for JsonRows<'_, R, F> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut list = serializer.serialize_seq(Some(self.0.len()))?;
-        for row in self.0 {
-            list.serialize_element(&JsonRow(row))?;
+        for (index, row) in self.0.iter().enumerate() {
+            list.serialize_element(&JsonRow(row, self.1(index)))?;
         }
         list.end()
     }
 }
 
-/// Any table's rows as a JSON array, indented, with a newline at the end.
+/// Any table's rows as a JSON array, indented, with a newline at the end. `more` gives the fields that follow a row's own.
 #[must_use]
-pub fn rows_json<R: Row>(rows: &[R]) -> String {
-    json::pretty(&JsonRows(rows))
-}
-
-/// The summary as `--json` prints it.
-#[must_use]
-pub fn summary_json(rows: &[SummaryRow]) -> String {
-    rows_json(rows)
+pub fn rows_json_with<R: Row, const N: usize>(rows: &[R], more: impl Fn(usize) -> [(&'static str, Value); N]) -> String {
+    json::pretty(&JsonRows(rows, more))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::rows::SpectrumRow;
     use super::*;
-    use crate::json;
-use crate::terms::MatrixKind;
+    use crate::terms::MatrixKind;
 
     #[test]
     fn objects_keep_the_columns_order_and_say_null() {
@@ -57,11 +55,11 @@ use crate::terms::MatrixKind;
             k: 1,
             sigma: f64::NAN,
         };
-        let text = rows_json(&[row]);
+        let text = rows_json_with(&[row], |_| [("answer", Value::Null), ("words", "none".into())]);
         assert_eq!(
             text.split_whitespace().collect::<String>(),
-            r#"[{"adapter":"a\"\n\u001b","module":"query","matrix":"lora_A","layer":null,"k":1,"sigma":null}]"#
+            r#"[{"adapter":"a\"\n\u001b","module":"query","matrix":"lora_A","layer":null,"k":1,"sigma":null,"answer":null,"words":"none"}]"#
         );
-        assert_eq!(summary_json(&[]), "[]\n");
+        assert_eq!(rows_json_with::<SpectrumRow, 0>(&[], |_| []), "[]\n");
     }
 }

@@ -17,7 +17,7 @@ mod view;
 
 pub use format::TableFormat;
 pub(crate) use gather::gather;
-pub use json::{rows_json, summary_json};
+pub use json::rows_json_with;
 pub use phi_matrix::{PhiMatrix, phi_matrices};
 pub use rows::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,

@@ -15,11 +15,12 @@ use crate::error::{Error, Result};
 use crate::figure::FigureOptions;
 use crate::output::OutputDir;
 use crate::record::only_base_name;
-use crate::report::{REPORT_FILE, report_html};
+use crate::report::{REPORT_FILE, null_draws, report_html};
 use crate::results::write_study;
 use crate::study::{AnalyzeParams, Division, Prepared, prepare};
-use crate::table::{TableFormat, Tables, summary_json};
+use crate::table::{SummaryRow, TableFormat, Tables};
 use crate::terms::{Status, path, path_if_any};
+use crate::verdict::RunVerdict;
 
 /// The options as they were resolved, as the manifest keeps them. `merge` reads those of the study again.
 #[derive(Serialize)]
@@ -96,8 +97,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let written = out.commit(&manifest)?;
 
     terminal.detail(&format!("weight files: {} bytes read of {}", study.bytes_read, study.bytes_held));
-    let rows = &study.tables.summary;
-    let text = if session.json() { summary_json(rows) } else { summary::text(rows, terminal) };
+    let text = show(&study.tables.summary, null_draws(&manifest), session);
     session.close(&text, &[("results in", &written), ("report:", &written.join(REPORT_FILE))])?;
     Ok(outcome)
 }
@@ -110,6 +110,12 @@ fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> 
         terminal.skipped(line, error.hint());
     }
     lines
+}
+
+/// The summary and the verdict on it, whose controls were drawn `draws` times.
+pub(super) fn show(rows: &[SummaryRow], draws: usize, session: &Session) -> String {
+    let verdict = RunVerdict::of_study(rows, draws);
+    if session.json() { verdict.json(rows) } else { summary::text(rows, &verdict, &session.terminal) }
 }
 
 /// `--strict`: a base weight that the adapter's initialisation rewrote is not the one that was trained on.

@@ -6,11 +6,11 @@ use std::io::{self, Write};
 use serde_json::{Map, Value, json};
 
 use super::fitted::{Fit, FittedModule};
-use crate::json;
 use crate::checkpoint::config::CONDITIONAL;
 use crate::checkpoint::keys::{TensorKey, parse_tensor_name};
 use crate::checkpoint::{SafetensorsWriter, TensorSpec};
 use crate::error::Result;
+use crate::json;
 use crate::record::InputRecord;
 use crate::terms::Convention;
 

@@ -9,12 +9,12 @@ mod peft_config;
 use std::io::{self, Write};
 use std::path::PathBuf;
 
-use crate::json;
 use crate::checkpoint::{
     Adapter, BaseModel, FloatType, ModelClass, PairedLayer, PairingRules, SafetensorsWriter, TensorSpec, adapter_names,
 };
 use crate::error::{Error, Result, escape};
 use crate::inputs::{BaseWeight, FactorPair, Opener, Progress, StoredWeight};
+use crate::json;
 use crate::record::InputRecord;
 pub use params::{MaterializeConfig, MaterializeParams};
 use peft_config::{PEFT_PREFIX, peft_config};
