@@ -81,11 +81,11 @@ impl DrawingArgs {
         Ok(FigureOptions { scale: self.scale, colours: self.colours, order: self.order, ..self.formats.options()? })
     }
 
-    /// Draws all figures, on bitmaps of `memory` bytes at a time, and writes those that go into `out`.
+    /// Draws all figures, and writes those that go into `out`.
     ///
     /// # Errors
     /// Those of [`draw_study_in_turn`] and [`OutputDir::write`].
-    pub(super) fn draw(&self, tables: &Tables, base_name: Option<&str>, memory: u64, out: &mut OutputDir) -> Result<Elsewhere> {
+    pub(super) fn draw(&self, tables: &Tables, base_name: Option<&str>, out: &mut OutputDir) -> Result<Elsewhere> {
         let mut elsewhere = Vec::new();
         let take = |figure: DrawnFigure| match &self.figures_dir {
             Some(dir) => {
@@ -94,7 +94,7 @@ impl DrawingArgs {
             }
             None => out.write(&format!("figures/{}", figure.path()), &figure.bytes),
         };
-        draw_study_in_turn(tables, &FigureContext { base_name, adapter: None }, &self.options()?, memory, take)?;
+        draw_study_in_turn(tables, &FigureContext { base_name, adapter: None }, &self.options()?, take)?;
         Ok(Elsewhere(elsewhere))
     }
 }

@@ -71,7 +71,7 @@ pub(super) fn run(
         shards.inputs.dedup();
     }
     write_study(&mut out, &shards.tables, &shards.formats)?;
-    let elsewhere = pool.install(|| args.drawing.draw(&shards.tables, only_base_name(&shards.adapters), u64::MAX, &mut out))?;
+    let elsewhere = pool.install(|| args.drawing.draw(&shards.tables, only_base_name(&shards.adapters), &mut out))?;
 
     let mut manifest = Manifest::new(command_line);
     manifest.options = serde_json::json!({

@@ -1,28 +1,26 @@
-//! The same layer of different adapters: one matrix of φ over all pairs of adapters, each cell a mean over the layers that both have.
+//! The same layers of different adapters: a square of φ for all pairs of adapters. Each cell is the mean over the layers that
+//! both have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::groups::{Grid, matrix_name, phi_name};
-use super::heatmap::{Picture, cell_size, in_order};
+use super::kind::FigureKind;
 use super::options::FigureOptions;
 use super::parts::bar::Mark;
-use super::parts::panel::{Labels, names_line};
+use super::parts::names::{matrix_name, phi_name};
+use super::parts::panel::Labels;
+use super::parts::square::{SquareFigure, in_order, named_cell_size};
+use super::parts::values::SquareValues;
+use super::scene::Scene;
 use super::scene::font::{fit, printable};
-use super::scene::{SCALE, Scene};
 use crate::table::gather;
 use crate::table::rows::AcrossRow;
 use crate::terms::{MatrixKind, Side, Status};
 
-/// Font size of the adapters' names, and where their rows are too narrow for it.
-const NAME: f64 = 10.0;
-const SMALL_NAME: f64 = 7.5;
-/// A name is shortened to this.
+/// Names are shortened to this width.
 const WIDEST_NAME: f64 = 150.0;
-/// The cells' side where there are very many adapters: up to a hundred of them each row has its name.
-const SIDE: f64 = 900.0;
 
-/// All rows of one module × matrix × side × (i, j).
-pub(super) struct Across<'a> {
+/// φ of all pairs of adapters: the rows of one module × matrix × side × (i, j).
+pub(super) struct AdapterSimilarity<'a> {
     pub(super) module: &'a str,
     pub(super) matrix: MatrixKind,
     pub(super) side: Side,
@@ -32,29 +30,28 @@ pub(super) struct Across<'a> {
 }
 
 /// Gathers the rows of `across.csv`, in the order in which each group first appears.
-pub(super) fn groups(rows: &[AcrossRow]) -> Vec<Across<'_>> {
+pub(super) fn groups(rows: &[AcrossRow]) -> Vec<AdapterSimilarity<'_>> {
     gather(rows, |row| (row.module.as_str(), row.matrix, row.side, row.i, row.j))
         .into_iter()
-        .map(|((module, matrix, side, i, j), rows)| Across { module, matrix, side, i, j, rows })
+        .map(|((module, matrix, side, i, j), rows)| AdapterSimilarity { module, matrix, side, i, j, rows })
         .collect()
 }
 
-/// Width of a cell, whole device pixels, and the font size of the names.
-pub(super) fn sizes(n: usize) -> (f64, f64) {
-    let wide_enough = (SIDE / n.max(1) as f64).min(names_line(NAME));
-    let cell = cell_size(n).max((wide_enough * SCALE).floor() / SCALE).max(1.0 / SCALE);
-    (cell, if cell >= names_line(NAME) { NAME } else { SMALL_NAME })
-}
+impl AdapterSimilarity<'_> {
+    /// What the figure shows.
+    pub(super) fn kind(&self) -> FigureKind {
+        let (matrix, side, i, j) = (self.matrix, self.side, self.i, self.j);
+        FigureKind::Across { module: self.module.to_owned(), matrix, side, i, j }
+    }
 
-impl Across<'_> {
     /// The figure.
     pub(super) fn scene(&self, options: &FigureOptions) -> Scene {
         let names: BTreeSet<&str> = self.rows.iter().flat_map(|row| [row.adapter_a.as_str(), row.adapter_b.as_str()]).collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let (grid, layers_of_cells) = self.grid(&names);
-        let (grid, tree) = in_order(grid, options.order);
+        let (values, layers_of_cells) = self.values(&names);
+        let (values, tree) = in_order(values, options.order);
         let names: Vec<&str> = tree.as_ref().map_or_else(|| names.clone(), |tree| tree.order.iter().map(|k| names[*k]).collect());
-        let (cell, tick) = sizes(names.len());
+        let (cell, tick) = named_cell_size(names.len());
         let shown: Vec<String> = names.iter().map(|name| fit(&printable(name), tick, WIDEST_NAME)).collect();
         let labels = Labels::Names(&shown);
         let chance = self.chance();
@@ -63,9 +60,9 @@ impl Across<'_> {
         let axis = |which: char, number: usize| {
             if self.i == self.j { String::new() } else { format!("adapter ({which} = {number})") }
         };
-        let picture = Picture {
-            second: self.second_line(&grid, &layers_of_cells, chance),
-            grid,
+        let picture = SquareFigure {
+            second: self.second_line(&values, &layers_of_cells, chance),
+            values,
             labels,
             cell,
             tick,
@@ -81,8 +78,8 @@ impl Across<'_> {
         picture.scene(options)
     }
 
-    /// The mean of each cell over its layers, and of how many layers it is one.
-    fn grid(&self, names: &[&str]) -> (Grid, BTreeSet<usize>) {
+    /// The mean of each cell over its layers, and over how many layers the cells are means.
+    fn values(&self, names: &[&str]) -> (SquareValues, BTreeSet<usize>) {
         let n = names.len();
         let place: BTreeMap<&str, usize> = names.iter().enumerate().map(|(k, name)| (*name, k)).collect();
         let mut sums = vec![(0.0, 0_usize); n * n];
@@ -95,19 +92,19 @@ impl Across<'_> {
             }
         }
         let counts = sums.iter().map(|(_, count)| *count).filter(|count| *count > 0).collect();
-        let values = sums.into_iter().map(|(sum, count)| (count > 0).then(|| sum / count as f64)).collect();
-        (Grid { n, values }, counts)
+        let cells = sums.into_iter().map(|(sum, count)| (count > 0).then(|| sum / count as f64)).collect();
+        (SquareValues { n, cells }, counts)
     }
 
-    /// What pairs of different adapters are expected to have by chance.
+    /// The expected φ of different adapters by chance.
     fn chance(&self) -> Option<f64> {
         let beside = self.rows.iter().filter(|row| row.adapter_a != row.adapter_b);
         let values: Vec<f64> = beside.filter_map(|row| row.gaussian_expected).filter(|value| value.is_finite()).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     }
 
-    /// `mean over 6 layers · mean of pairs 0.5445 · chance 0.0208`; a status other than ok is told.
-    fn second_line(&self, grid: &Grid, layers_of_cells: &BTreeSet<usize>, chance: Option<f64>) -> String {
+    /// `mean over 6 layers · mean of pairs 0.5445 · chance 0.0208`, and the status if it is not ok.
+    fn second_line(&self, values: &SquareValues, layers_of_cells: &BTreeSet<usize>, chance: Option<f64>) -> String {
         let layers: BTreeSet<Option<u32>> = self.rows.iter().map(|row| row.layer).collect();
         let mut parts = Vec::new();
         match (layers.first(), layers.len()) {
@@ -118,7 +115,8 @@ impl Across<'_> {
             (Some(Some(_)), count) => parts.push(format!("cells are means over {count} layers")),
             _ => {}
         }
-        let pairs: Vec<f64> = (0..grid.values.len()).filter(|k| k / grid.n < k % grid.n).filter_map(|k| grid.values[k]).collect();
+        let pairs: Vec<f64> =
+            (0..values.cells.len()).filter(|k| k / values.n < k % values.n).filter_map(|k| values.cells[k]).collect();
         if !pairs.is_empty() {
             parts.push(format!("mean of pairs {:.4}", pairs.iter().sum::<f64>() / pairs.len() as f64));
         }
@@ -163,25 +161,14 @@ mod tests {
             row(Some(2), "b", "a", None),
         ];
         let groups = groups(&rows);
-        let (grid, counts) = groups[0].grid(&["a", "b"]);
-        assert_eq!(grid.values, [Some(1.0), Some(0.375), Some(0.5), Some(1.0)]);
+        let (values, counts) = groups[0].values(&["a", "b"]);
+        assert_eq!(values.cells, [Some(1.0), Some(0.375), Some(0.5), Some(1.0)]);
         assert_eq!(counts, BTreeSet::from([1, 2]));
-        let line = groups[0].second_line(&grid, &counts, groups[0].chance());
+        let line = groups[0].second_line(&values, &counts, groups[0].chance());
         assert_eq!(line, "cells are means over up to 3 layers · mean of pairs 0.3750 · chance 0.2500 · status rank");
         let alone = [row(None, "a", "a", Some(1.0))];
         let groups = super::groups(&alone);
         assert_eq!((groups.len(), groups[0].chance()), (1, None));
-        assert_eq!(groups[0].second_line(&Grid { n: 1, values: vec![Some(1.0)] }, &BTreeSet::from([1]), None), "");
-    }
-
-    #[test]
-    fn up_to_a_hundred_adapters_have_a_line_each() {
-        let mut last = f64::INFINITY;
-        for n in 1..=3000 {
-            let (cell, tick) = sizes(n);
-            assert!((cell * SCALE).fract() == 0.0 && cell > 0.0 && cell <= last);
-            assert!(n > 100 || names_line(tick) <= cell, "{n} adapters: {cell}, {tick}");
-            last = cell;
-        }
+        assert_eq!(groups[0].second_line(&SquareValues { n: 1, cells: vec![Some(1.0)] }, &BTreeSet::from([1]), None), "");
     }
 }

@@ -1,10 +1,13 @@
-//! φ(i, j) of two layers by every number of vectors (Hu et al. 2022, Figure 3): i from above to below, j from left to right.
+//! φ(i, j) of two layers for every pair of numbers of vectors (Hu et al. 2022, Figure 3): i from top to bottom, j from left to
+//! right.
 
-use super::groups::{Grid, matrix_name};
-use super::heatmap::{Picture, cell_size};
+use super::kind::FigureKind;
 use super::options::FigureOptions;
 use super::parts::bar::Mark;
+use super::parts::names::matrix_name;
 use super::parts::panel::Labels;
+use super::parts::square::{SquareFigure, cell_size};
+use super::parts::values::SquareValues;
 use super::scene::Scene;
 use super::scene::font::printable;
 use crate::table::gather;
@@ -12,7 +15,7 @@ use crate::table::rows::GridRow;
 use crate::terms::{MatrixKind, Side, Status};
 
 /// All rows of one adapter × module × matrix × side × pair of layers.
-pub(super) struct ByNumber<'a> {
+pub(super) struct VectorGrid<'a> {
     pub(super) adapter: &'a str,
     pub(super) module: &'a str,
     pub(super) matrix: MatrixKind,
@@ -23,10 +26,10 @@ pub(super) struct ByNumber<'a> {
 }
 
 /// Gathers the rows of `grid.csv`, in the order in which each group first appears.
-pub(super) fn groups(rows: &[GridRow]) -> Vec<ByNumber<'_>> {
+pub(super) fn groups(rows: &[GridRow]) -> Vec<VectorGrid<'_>> {
     gather(rows, |row| (row.adapter.as_str(), row.module.as_str(), row.matrix, row.side, row.layer_a, row.layer_b))
         .into_iter()
-        .map(|((adapter, module, matrix, side, layer_a, layer_b), rows)| ByNumber {
+        .map(|((adapter, module, matrix, side, layer_a, layer_b), rows)| VectorGrid {
             adapter,
             module,
             matrix,
@@ -38,13 +41,19 @@ pub(super) fn groups(rows: &[GridRow]) -> Vec<ByNumber<'_>> {
         .collect()
 }
 
-impl ByNumber<'_> {
+impl VectorGrid<'_> {
+    /// What the figure shows.
+    pub(super) fn kind(&self) -> FigureKind {
+        let (matrix, side, layer_a, layer_b) = (self.matrix, self.side, self.layer_a, self.layer_b);
+        FigureKind::Grid { module: self.module.to_owned(), matrix, side, layer_a, layer_b }
+    }
+
     /// The figure.
     pub(super) fn scene(&self, options: &FigureOptions) -> Scene {
-        let (grid, most) = self.grid();
+        let (values, most) = self.values();
         let numbers: Vec<u32> = (1..=u32::try_from(most).unwrap_or(u32::MAX)).collect();
         let mark = |value: f64| Mark { value, label: "chance at i = j = r".to_owned() };
-        let picture = Picture {
+        let picture = SquareFigure {
             labels: Labels::Layers(&numbers),
             cell: cell_size(most),
             tick: 10.0,
@@ -61,32 +70,32 @@ impl ByNumber<'_> {
             marks: self.last().and_then(|row| row.gaussian_expected).filter(|v| v.is_finite()).map(mark).into_iter().collect(),
             axis_titles: (format!("j, vectors of layer {}", self.layer_b), format!("i, vectors of layer {}", self.layer_a)),
             table: "grid.csv",
-            // i = j is a cell like any other.
+            // i = j compares two different layers, like every other cell.
             of_itself: false,
             tree: None,
-            grid,
+            values,
         };
         picture.scene(options)
     }
 
-    /// A square up to the larger of the two ranks.
-    fn grid(&self) -> (Grid, usize) {
+    /// φ of every (i, j), in a square of the larger of the two ranks, and that rank.
+    fn values(&self) -> (SquareValues, usize) {
         let most = self.rows.iter().map(|row| row.i.max(row.j)).max().unwrap_or(0);
-        let mut values = vec![None; most * most];
+        let mut cells = vec![None; most * most];
         for row in &self.rows {
             if let (Some(i), Some(j)) = (row.i.checked_sub(1), row.j.checked_sub(1)) {
-                values[i * most + j] = row.phi.filter(|phi| phi.is_finite());
+                cells[i * most + j] = row.phi.filter(|phi| phi.is_finite());
             }
         }
-        (Grid { n: most, values }, most)
+        (SquareValues { n: most, cells }, most)
     }
 
-    /// The row of all vectors of both layers.
+    /// The row with all vectors of both layers.
     fn last(&self) -> Option<&GridRow> {
         self.rows.iter().copied().max_by_key(|row| (row.i, row.j))
     }
 
-    /// `φ(1,1) 0.0312 · φ(8,8) 0.0522 · largest 0.0711 at (1,3)`; a status other than ok is told.
+    /// `φ(1,1) 0.0312 · φ(8,8) 0.0522 · largest 0.0711 at (1,3)`, and the status if it is not ok.
     fn second_line(&self) -> String {
         let first = self.rows.iter().copied().find(|row| (row.i, row.j) == (1, 1));
         let named = |row: &GridRow| row.phi.map(|phi| format!("φ({},{}) {phi:.4}", row.i, row.j));
@@ -138,9 +147,9 @@ mod tests {
         ];
         let groups = groups(&rows);
         assert_eq!(groups.len(), 1);
-        let (grid, most) = groups[0].grid();
+        let (values, most) = groups[0].values();
         let none = None;
-        assert_eq!((most, grid.values), (3, vec![Some(0.5), Some(0.25), none, Some(0.75), Some(0.625), none, none, none, none]));
+        assert_eq!((most, values.cells), (3, vec![Some(0.5), Some(0.25), none, Some(0.75), Some(0.625), none, none, none, none]));
         assert_eq!(groups[0].second_line(), "φ(1,1) 0.5000 · largest 0.7500 at (2,1) · status rank");
     }
 
@@ -152,7 +161,7 @@ mod tests {
             let scene = groups(&rows)[0].scene(&options);
             // Device pixels are half a CSS pixel.
             assert!(scene.width < 1500 && scene.height < 1500, "{most}: {} x {}", scene.width, scene.height);
-            let labels = scene.items.iter().filter(|item| matches!(item, super::super::scene::Item::Text(_))).count();
+            let labels = scene.elements.iter().filter(|item| matches!(item, super::super::scene::Element::Text(_))).count();
             assert!(labels > 6, "{most}");
         }
     }

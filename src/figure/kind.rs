@@ -1,7 +1,7 @@
-//! Finished figures: what each shows, its bytes, and where it belongs.
+//! Finished figures: what each shows, its bytes, and its path.
 
 use super::options::{FigureFormat, FigureOptions};
-use super::render::{bitmap, encode};
+use super::render::encode;
 use super::scene::Scene;
 use crate::error::Result;
 use crate::table::file_name::{adapter_path, with_ending};
@@ -23,9 +23,9 @@ pub enum FigureKind {
         /// How many singular vectors of `layer_b`.
         j: usize,
     },
-    /// All modules of an adapter beside their controls.
+    /// All modules of an adapter, with their controls.
     Overview,
-    /// φ of one module and matrix over all pairs of adapters, the mean over the layers.
+    /// φ of one module and matrix over all pairs of adapters, as means over the layers.
     Across {
         /// Module name.
         module: String,
@@ -38,8 +38,8 @@ pub enum FigureKind {
         /// How many singular vectors of the column's adapter.
         j: usize,
     },
-    /// φ of two layers of one module and matrix by every number of vectors.
-    ByNumber {
+    /// φ of two layers of one module and matrix for every pair of numbers of vectors.
+    Grid {
         /// Module name.
         module: String,
         /// The matrix compared.
@@ -57,7 +57,7 @@ pub enum FigureKind {
         module: String,
         /// How many singular vectors of the left adapter.
         i: usize,
-        /// How many of the right one.
+        /// How many singular vectors of the right adapter.
         j: usize,
     },
     /// Singular values of one module's conversion matrices, by layer.
@@ -76,7 +76,7 @@ pub enum FigureKind {
         /// How many singular vectors of `layer_b`.
         j: usize,
     },
-    /// What one Θ for all layers of a module leaves.
+    /// Residuals of fitting one Θ to all layers of a module.
     Fit {
         /// Module name.
         module: String,
@@ -93,7 +93,7 @@ impl FigureKind {
             Self::Heatmap { .. } => "heatmap",
             Self::Overview => "overview",
             Self::Across { .. } => "across",
-            Self::ByNumber { .. } => "grid",
+            Self::Grid { .. } => "grid",
             Self::Comparison { .. } => "comparison",
             Self::Spectrum { .. } => "spectrum",
             Self::Paper { .. } => "paper",
@@ -102,13 +102,13 @@ impl FigureKind {
         }
     }
 
-    /// The module that it is about, where it is about one.
+    /// The module that it shows, if it shows only one.
     #[must_use]
     pub fn module(&self) -> Option<&str> {
         match self {
             Self::Heatmap { module, .. }
             | Self::Across { module, .. }
-            | Self::ByNumber { module, .. }
+            | Self::Grid { module, .. }
             | Self::Comparison { module, .. }
             | Self::Spectrum { module }
             | Self::Paper { module, .. }
@@ -121,7 +121,7 @@ impl FigureKind {
 /// A finished figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnFigure {
-    /// Adapter name; empty for a figure of different adapters.
+    /// Adapter name; empty for a figure that compares adapters.
     pub adapter: String,
     /// What it shows.
     pub kind: FigureKind,
@@ -131,11 +131,11 @@ pub struct DrawnFigure {
     pub bytes: Vec<u8>,
 }
 
-/// The folder of the figures of different adapters. No adapter's folder has a `+` in its name, so none can be called the same.
+/// The folder of figures that compare adapters. A `+` in an adapter's name is escaped, so no adapter's folder has this name.
 const ACROSS_FOLDER: &str = "+across";
 
 impl DrawnFigure {
-    /// Where it belongs below the folder of the figures: `trec-seed0/query.A.left.i8-j8.svg`, `trec-seed0/query.spectrum.svg`,
+    /// Its path in the folder of the figures: `trec-seed0/query.A.left.i8-j8.svg`, `trec-seed0/query.spectrum.svg`,
     /// `+across/query.A.left.i8-j8.svg`, `value.i8-j8.svg` of a comparison, `value.fit.svg`. Names are safe for a file system.
     #[must_use]
     pub fn path(&self) -> String {
@@ -155,7 +155,7 @@ impl DrawnFigure {
             FigureKind::Heatmap { module, matrix, side, i, j } | FigureKind::Across { module, matrix, side, i, j } => {
                 with_ending(module, &format!(".{matrix}.{side}.i{i}-j{j}.{format}"))
             }
-            FigureKind::ByNumber { module, matrix, side, layer_a, layer_b } => {
+            FigureKind::Grid { module, matrix, side, layer_a, layer_b } => {
                 with_ending(module, &format!(".{matrix}.{side}.grid-l{layer_a}-l{layer_b}.{format}"))
             }
             FigureKind::Comparison { module, i, j } => with_ending(module, &format!(".i{i}-j{j}.{format}")),
@@ -168,17 +168,13 @@ impl DrawnFigure {
     }
 }
 
-/// About the bytes that a scene's figures need while they are drawn.
-pub(super) fn bytes_while_drawn(scene: &Scene, options: &FigureOptions) -> u64 {
-    const OTHERS: u64 = 1 << 20;
-    // Of cells that are a picture inside another format's, in base 64, and once more while it is put together.
-    const OF_A_CELL: u64 = 10;
-    let bitmap = if options.formats.contains(&FigureFormat::Png) { bitmap::bytes_while_drawn(scene, options.dpi) } else { 0 };
-    bitmap + OF_A_CELL * scene.cells() as u64 + OTHERS
-}
-
-/// One scene in every format asked for.
-pub(super) fn render(scene: &Scene, adapter: &str, kind: &FigureKind, options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
+/// Writes a scene in every format that was asked for.
+pub(super) fn in_each_format(
+    scene: &Scene,
+    adapter: &str,
+    kind: &FigureKind,
+    options: &FigureOptions,
+) -> Result<Vec<DrawnFigure>> {
     let one = |format: &FigureFormat| {
         let bytes = encode(scene, *format, options.dpi)?;
         Ok(DrawnFigure { adapter: adapter.to_owned(), kind: kind.clone(), format: *format, bytes })

@@ -3,8 +3,6 @@
 use std::fmt;
 use std::str::FromStr;
 
-use super::render::bitmap;
-
 /// A file format for figures.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum FigureFormat {
@@ -155,8 +153,8 @@ pub struct Dpi(u16);
 impl Dpi {
     /// Below this the smallest text cannot be read.
     pub const LEAST: u16 = 72;
-    /// What image setters print at.
-    pub const MOST: u16 = 2400;
+    /// Finer than print can show of these pictures; SVG and PDF have no resolution.
+    pub const MOST: u16 = 600;
 
     /// The resolution, if it is one that figures can be drawn at.
     ///
@@ -203,27 +201,6 @@ pub struct FigureOptions {
     pub colours: ColourMap,
     /// The heatmaps' order.
     pub order: CellOrder,
-}
-
-impl FigureOptions {
-    /// About the bytes that drawing the bitmap of an overview of two modules takes; none where no PNG is asked for.
-    #[must_use]
-    pub fn bitmap_memory(&self) -> u64 {
-        let compressed = self.bitmap_of(1140.0, 1130.0);
-        if compressed > 0 { bitmap::WHILE_DRAWN + compressed } else { 0 }
-    }
-
-    /// About the bytes that each module adds to the bitmap of an overview of many.
-    #[must_use]
-    pub fn bitmap_memory_of_module(&self) -> u64 {
-        self.bitmap_of(340.0, 760.0)
-    }
-
-    /// About the bytes of a PNG, if there is one, of so many CSS pixels.
-    fn bitmap_of(&self, width: f64, height: f64) -> u64 {
-        let scale = f64::from(self.dpi.get()) / 96.0;
-        if self.formats.contains(&FigureFormat::Png) { bitmap::compressed(width * height * scale * scale, self.dpi) } else { 0 }
-    }
 }
 
 impl fmt::Display for FigureFormat {
@@ -296,12 +273,12 @@ mod tests {
 
     #[test]
     fn a_resolution_has_a_range() {
-        for (text, dpi) in [("72", 72), ("192", 192), ("600", 600), ("2400", 2400)] {
+        for (text, dpi) in [("72", 72), ("192", 192), ("600", 600)] {
             assert_eq!(text.parse::<Dpi>().map(Dpi::get), Ok(dpi));
         }
-        for text in ["71", "2401", "0", "-1", "99999999999", "300.5", "high", ""] {
+        for text in ["71", "601", "0", "-1", "99999999999", "300.5", "high", ""] {
             let refused = text.parse::<Dpi>();
-            assert_eq!(refused, Err("a resolution must be from 72 to 2400 pixels to an inch".to_owned()), "{text}");
+            assert_eq!(refused, Err("a resolution must be from 72 to 600 pixels to an inch".to_owned()), "{text}");
         }
     }
 }

@@ -43,13 +43,6 @@ impl<'a> Context<'a> {
         self.config.params().keep_going
     }
 
-    /// Bytes that are kept for what is done with the tables.
-    pub(super) fn set_aside(&self) -> u64 {
-        let given = self.config.params();
-        let modules = self.plan.adapters.iter().map(|planned| planned.modules.len()).max().unwrap_or(0);
-        given.set_aside + given.set_aside_for_module * modules as u64
-    }
-
     pub(super) fn across(&self) -> bool {
         self.config.params().across
     }

@@ -66,8 +66,6 @@ pub struct Study {
     pub bytes_read: u64,
     /// Bytes in those files.
     pub bytes_held: u64,
-    /// Bytes that may be used beside the tables, for figures say.
-    pub memory_left: u64,
     /// The adapters analysed, by name, and what each was held against.
     pub adapters: Vec<Analysed>,
     /// Adapters that were passed over while they were read, by name, and why (`--keep-going`).
@@ -274,16 +272,7 @@ impl Prepared<'_> {
         let left = (0..self.plan.adapters.len()).filter(|adapter| !failed.contains_key(adapter));
         let adapters = left.map(|adapter| self.analysed(adapter)).collect();
         let (bytes_read, bytes_held) = self.plan.bytes_read();
-        Ok(Study {
-            tables,
-            inputs,
-            timings,
-            bytes_read,
-            bytes_held,
-            memory_left: self.schedule.left + context.set_aside(),
-            adapters,
-            skipped,
-        })
+        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, adapters, skipped })
     }
 }
 

@@ -48,10 +48,6 @@ pub struct AnalyzeParams {
     pub keep_going: bool,
     /// Bytes that may be used; none for 80 % of what is available.
     pub memory_limit: Option<u64>,
-    /// Bytes of these that are kept for what is done with the tables, figures say.
-    pub set_aside: u64,
-    /// As many more for each module of the adapter that has most.
-    pub set_aside_for_module: u64,
     /// The part of the adapters that is analysed; none for all.
     pub shard: Option<Shard>,
 }
@@ -78,8 +74,6 @@ impl Default for AnalyzeParams {
             grid: Vec::new(),
             keep_going: false,
             memory_limit: None,
-            set_aside: 0,
-            set_aside_for_module: 0,
             shard: None,
         }
     }

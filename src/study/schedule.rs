@@ -43,8 +43,6 @@ pub(super) struct Schedule {
     pub(super) waves: Vec<Vec<Pass>>,
     /// How many weights are in memory at a time.
     pub(super) workers: usize,
-    /// Bytes that may still be used when only the tables are left.
-    pub(super) left: u64,
 }
 
 impl Schedule {
@@ -54,7 +52,7 @@ impl Schedule {
     /// [`Error::Resource`] where even the smallest part does not fit.
     pub(super) fn make(context: &Context<'_>, threads: usize, limit: Option<u64>) -> Result<Self> {
         let needs: Vec<Need> = context.plan.groups.iter().map(|group| Need::of(context, group)).collect();
-        let fixed = PROGRAM + THREAD * threads as u64 + context.set_aside() + needs.iter().map(|need| need.rows).sum::<u64>();
+        let fixed = PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.rows).sum::<u64>();
         let in_flight = needs.iter().map(|need| need.in_flight).max().unwrap_or(0);
         let retained: u64 = needs.iter().map(Need::retained).sum();
         let limit = limit.unwrap_or(u64::MAX);
@@ -88,14 +86,13 @@ impl Schedule {
                 }
             }
         }
-        Ok(Self { waves, workers, left })
+        Ok(Self { waves, workers })
     }
 
     /// The passes of a study that compares adapters only.
     pub(super) fn across_only(context: &Context<'_>, threads: usize, limit: Option<u64>) -> Result<Self> {
         let needs: Vec<Need> = context.plan.groups.iter().map(|group| Need::of(context, group)).collect();
-        let fixed =
-            PROGRAM + THREAD * threads as u64 + context.set_aside() + needs.iter().map(|need| need.across_rows).sum::<u64>();
+        let fixed = PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.across_rows).sum::<u64>();
         let in_flight = needs.iter().map(|need| need.in_flight + need.all_at_one_layer).max().unwrap_or(0);
         let limit = limit.unwrap_or(u64::MAX);
         let left = limit.saturating_sub(fixed);
@@ -107,7 +104,7 @@ impl Schedule {
             let members = 0..context.plan.groups[group].members.len();
             Pass { group, members, draws: 0..0, across: true, within: false }
         };
-        Ok(Self { waves: vec![(0..needs.len()).map(pass).collect()], workers, left })
+        Ok(Self { waves: vec![(0..needs.len()).map(pass).collect()], workers })
     }
 
     /// How many times a weight is read and factorised.

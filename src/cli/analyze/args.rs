@@ -174,8 +174,6 @@ impl AnalyzeArgs {
             grid: self.grid.clone(),
             keep_going: self.keep_going,
             memory_limit: self.memory_limit,
-            set_aside: 0,
-            set_aside_for_module: 0,
             shard: self.shard,
         }
     }

@@ -16,7 +16,7 @@ use super::{Global, Outcome, input_record, summary};
 use crate::error::{Error, Result};
 use crate::linalg::lapack::blas_description;
 use crate::report::{REPORT_FILE, report_html};
-use crate::study::{Analysed, AnalyzeParams, Division, Prepared, Shard, Study, Whole, prepare};
+use crate::study::{Analysed, Division, Prepared, Shard, Study, Whole, prepare};
 use crate::table::{
     AdapterRecord, Manifest, OutputDir, ShardRecord, TableFormat, Tables, only_base_name, summary_json, write_study,
 };
@@ -30,9 +30,7 @@ pub(super) fn run(
     pool: &ThreadPool,
     terminal: &Terminal,
 ) -> Result<Outcome> {
-    let drawing = args.drawing.options()?;
-    let (set_aside, set_aside_for_module) = (drawing.bitmap_memory(), drawing.bitmap_memory_of_module());
-    let config = AnalyzeParams { set_aside, set_aside_for_module, ..args.params() }.check()?;
+    let config = args.params().check()?;
     let options = options_json(args, config.params())?;
     if let (Some(shard), [TableFormat::Npy]) = (config.params().shard, &args.table_formats()[..]) {
         return Err(Error::usage(format!("--shard {shard} with --formats npy alone: shards are merged from csv or parquet")));
@@ -67,9 +65,7 @@ pub(super) fn run(
     let writing = std::time::Instant::now();
     write_study(&mut out, &study.tables, &args.table_formats())?;
     let adapters: Vec<AdapterRecord> = study.adapters.iter().map(adapter_record).collect();
-    // Half: not all that the study has freed goes back to the system.
-    let for_bitmaps = study.memory_left / 2;
-    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&adapters), for_bitmaps, &mut out))?;
+    let elsewhere = pool.install(|| args.drawing.draw(&study.tables, only_base_name(&adapters), &mut out))?;
     let drawing = writing.elapsed();
 
     let mut manifest = Manifest::new(command_line);

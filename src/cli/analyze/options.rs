@@ -38,8 +38,6 @@ pub(super) fn options_json(args: &AnalyzeArgs, given: &AnalyzeParams) -> Result<
         grid,
         keep_going,
         memory_limit,
-        set_aside: _,
-        set_aside_for_module: _,
         shard,
     } = given;
     let mut options = serde_json::json!({
@@ -108,9 +106,6 @@ pub(in crate::cli) fn params_of(options: &Value) -> Option<AnalyzeParams> {
         across: given("across")?.as_bool()?,
         keep_going: given("keep_going")?.as_bool()?,
         memory_limit: given("memory_limit").and_then(Value::as_u64),
-        // No figures are drawn by those who ask for it.
-        set_aside: 0,
-        set_aside_for_module: 0,
         shard: text("shard").and_then(|text| text.parse().ok()),
     })
 }

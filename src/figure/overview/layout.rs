@@ -1,7 +1,7 @@
-//! Where everything on an overview stands.
+//! The positions of everything in an overview.
 
-use super::{Column, Overview, Row, Title};
-use crate::figure::parts::panel::{self, Labels, Panel, PanelFonts};
+use super::contents::{Column, Overview, PanelRow, Title};
+use crate::figure::parts::panel::{self, CellPanel, Labels, PanelFonts};
 use crate::figure::parts::ticks::widest;
 use crate::figure::scene::colour;
 use crate::figure::scene::font::{self, HALF_CAP, fit, wrap};
@@ -11,24 +11,24 @@ const MARGIN: f64 = 14.0;
 const TITLE: f64 = 14.0;
 const PANEL_TITLE: f64 = 10.5;
 const CAPTION: f64 = 9.5;
-/// Distance of its lines, in em.
+/// Distance between the caption's lines, in em.
 const CAPTION_LINE: f64 = 1.45;
 const ROW_LABEL: f64 = 11.0;
 const TICK: f64 = 9.0;
 const AXIS: f64 = 10.0;
-/// Height of one line of a panel's titles, and the space between the last and the panel.
+/// Height of one line of a panel's titles, and the space between the last line and the panel.
 const TITLE_LINE: f64 = 13.5;
 const TITLE_SPACE: f64 = 5.0;
 const COLUMN_GAP: f64 = 15.0;
 const ROW_GAP: f64 = 11.0;
 const BAR_WIDTH: f64 = 14.0;
 const BAR_GAP: f64 = 16.0;
-/// A panel's titles are shortened to this or to the panel.
+/// A panel's titles are shortened to this width, or to the panel's if that is larger.
 const WIDEST_PANEL_TITLE: f64 = 190.0;
-/// The page is at least so wide, for its caption, and wider up to the second for its title.
+/// The page has at least the first width, so that its caption is readable, and grows up to the second for a long title.
 const NARROWEST: f64 = 480.0;
 const WIDEST_TITLE: f64 = 720.0;
-/// Numbers are written up to this many layers, in cells at least this wide.
+/// Numbers are written in the cells of up to this many layers, if the cells are at least this wide.
 const MOST_ANNOTATED: usize = 12;
 const NARROWEST_ANNOTATED: f64 = 22.0;
 
@@ -48,16 +48,16 @@ fn cell_size(layers: usize, columns: usize) -> (f64, Option<f64>) {
     (cell.max(1.0), annotated.then(|| (0.28 * cell).clamp(8.0, 10.0)))
 }
 
-/// One column's place.
-struct Slot {
+/// The position of one column.
+struct ColumnPlace {
     /// Left edge of the panel.
     x: f64,
     side: f64,
 }
 
-/// One row's place.
-struct Band {
-    row: Row,
+/// The position of one row of panels.
+struct RowPlace {
+    row: PanelRow,
     /// Upper edge of the panels.
     y: f64,
     title_lines: usize,
@@ -70,28 +70,28 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
     let (cell, cell_font) = cell_size(layers, columns.len());
     let fonts = PanelFonts { cell: cell_font, tick: TICK, title: AXIS };
 
-    // Across: row labels, the columns, the bars.
+    // From left to right: row labels, columns, colour bars.
     let labels_width = ROW_LABEL + 8.0;
-    let (slots, columns_width) = place_columns(overview, cell, fonts);
+    let (column_places, columns_width) = place_columns(overview, cell, fonts);
     let tallest = layers as f64 * cell;
     let bands_space = |lines: usize| lines as f64 * TITLE_LINE + TITLE_SPACE;
     let below = panel::bottom_space(Labels::Layers(&[]), fonts, false) + ROW_GAP;
 
-    // Down from 0: the bands; the title is put above them later.
-    let mut bands: Vec<Band> = Vec::new();
+    // From top to bottom, starting at 0: the rows. They are moved below the title at the end.
+    let mut row_places: Vec<RowPlace> = Vec::new();
     let mut y = 0.0;
     for &row in &overview.rows {
         let title_lines = columns.iter().map(|c| c.titles(row, overview.phi_differs).len()).max().unwrap_or(0);
         y += bands_space(title_lines);
-        bands.push(Band { row, y, title_lines });
+        row_places.push(RowPlace { row, y, title_lines });
         y += tallest + below;
     }
     let bands_height = y - ROW_GAP + 5.0 + AXIS;
 
-    let sequential: Vec<&Band> = bands.iter().filter(|band| band.row != Row::Deviation).collect();
+    let sequential: Vec<&RowPlace> = row_places.iter().filter(|row_place| row_place.row != PanelRow::Deviation).collect();
     let (from, to) = (sequential.first().map_or(0.0, |b| b.y), sequential.last().map_or(0.0, |b| b.y) + tallest);
     let mut bars = vec![(overview.sequential_bar(to - from, TICK + 0.5, BAR_WIDTH), from)];
-    if let Some(last) = bands.iter().find(|band| band.row == Row::Deviation) {
+    if let Some(last) = row_places.iter().find(|row_place| row_place.row == PanelRow::Deviation) {
         bars.push((overview.diverging_bar(tallest, TICK + 0.5, BAR_WIDTH), last.y));
     }
     let bar_left = bars.iter().map(|(bar, _)| bar.left_space()).fold(0.0, f64::max);
@@ -108,26 +108,26 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
     scene.text(MARGIN + room / 2.0, MARGIN + 2.0 * HALF_CAP * TITLE, TITLE, Anchor::Middle, colour::INK, title);
 
     let left = MARGIN + (room - content) / 2.0;
-    for band in &bands {
-        let y = top + band.y;
-        let (label_size, middle) = row_label(band, tallest, below);
-        scene.text_upwards(left + ROW_LABEL / 2.0, y + middle, label_size, Anchor::Middle, colour::INK, band.row.label());
-        for (column, slot) in columns.iter().zip(&slots) {
-            let x = left + labels_width + slot.x;
-            titles(&mut scene, overview, column, band, (x + slot.side / 2.0, y), slot.side);
-            let panel = Panel {
+    for row_place in &row_places {
+        let y = top + row_place.y;
+        let (label_size, middle) = row_label(row_place, tallest, below);
+        scene.text_upwards(left + ROW_LABEL / 2.0, y + middle, label_size, Anchor::Middle, colour::INK, row_place.row.label());
+        for (column, place) in columns.iter().zip(&column_places) {
+            let x = left + labels_width + place.x;
+            titles(&mut scene, overview, column, row_place, (x + place.side / 2.0, y), place.side);
+            let panel = CellPanel {
                 x,
                 y,
                 cell,
                 labels: Labels::Layers(&column.group.layers),
-                paints: overview.paints(column, band.row, cell_font.is_some()),
+                paints: overview.paints(column, row_place.row, cell_font.is_some()),
                 fonts,
-                x_title: (Some(&band.row) == overview.rows.last()).then_some("layer"),
+                x_title: (Some(&row_place.row) == overview.rows.last()).then_some("layer"),
                 y_title: std::ptr::eq(column, &columns[0]).then_some("layer"),
             };
             panel.draw(&mut scene);
-            if overview.struck && band.row != Row::Deviation {
-                panel::strike_diagonal(&mut scene, (x, y), slot.side);
+            if overview.struck && row_place.row != PanelRow::Deviation {
+                panel::strike_diagonal(&mut scene, (x, y), place.side);
             }
         }
     }
@@ -143,11 +143,11 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
     scene
 }
 
-/// The columns' panels from 0, and the width of all.
-fn place_columns(overview: &Overview<'_>, cell: f64, fonts: PanelFonts) -> (Vec<Slot>, f64) {
-    let mut slots = Vec::new();
+/// The positions of the columns' panels, starting at 0, and the width of all together.
+fn place_columns(overview: &Overview<'_>, cell: f64, fonts: PanelFonts) -> (Vec<ColumnPlace>, f64) {
+    let mut column_places = Vec::new();
     let mut x = 0.0;
-    // How far the titles and cells before reach.
+    // The right end of the titles and cells so far.
     let mut reached = f64::NEG_INFINITY;
     for (k, column) in overview.columns.iter().enumerate() {
         let side = cell * column.observed.n as f64;
@@ -156,30 +156,31 @@ fn place_columns(overview: &Overview<'_>, cell: f64, fonts: PanelFonts) -> (Vec<
         let overhang = ((title - side) / 2.0).max(0.0);
         let axis = panel::left_space(Labels::Layers(&column.group.layers), fonts, k == 0);
         x = if k == 0 { axis.max(overhang) } else { (x + COLUMN_GAP + axis).max(reached + COLUMN_GAP + overhang) };
-        slots.push(Slot { x, side });
+        column_places.push(ColumnPlace { x, side });
         x += side;
         reached = x + overhang;
     }
-    (slots, x.max(reached))
+    (column_places, x.max(reached))
 }
 
 fn title_room(side: f64) -> f64 {
     side.max(WIDEST_PANEL_TITLE)
 }
 
-/// Size and middle (from the panel's upper edge) of a row's label: on the panel, or on the whole band if that is too short.
-fn row_label(band: &Band, panel: f64, below: f64) -> (f64, f64) {
-    let length = font::width(band.row.label(), ROW_LABEL);
+/// Font size and middle (from the panel's upper edge) of a row's label. It is centred on the panel, or on the whole row with its
+/// titles if the panel is too short for it.
+fn row_label(row_place: &RowPlace, panel: f64, below: f64) -> (f64, f64) {
+    let length = font::width(row_place.row.label(), ROW_LABEL);
     if length <= panel {
         return (ROW_LABEL, panel / 2.0);
     }
-    let above = band.title_lines as f64 * TITLE_LINE + TITLE_SPACE;
+    let above = row_place.title_lines as f64 * TITLE_LINE + TITLE_SPACE;
     let whole = panel + above + below - 4.0;
     (ROW_LABEL * (whole / length).min(1.0), (panel + below - above) / 2.0)
 }
 
-fn titles(scene: &mut Scene, overview: &Overview<'_>, column: &Column<'_>, band: &Band, at: (f64, f64), side: f64) {
-    let lines = column.titles(band.row, overview.phi_differs);
+fn titles(scene: &mut Scene, overview: &Overview<'_>, column: &Column<'_>, row_place: &RowPlace, at: (f64, f64), side: f64) {
+    let lines = column.titles(row_place.row, overview.phi_differs);
     let count = lines.len();
     for (k, line) in lines.into_iter().enumerate() {
         let baseline = at.1 - TITLE_SPACE - 1.5 - (count - 1 - k) as f64 * TITLE_LINE;

@@ -1,136 +1,34 @@
-//! One page for an adapter: every module's Θ_A and Θ_B beside what chance and the base weights give by themselves.
+//! One page for an adapter: φ of every module's Θ_A and Θ_B, and below each the same cells of the W0 and Gaussian controls.
+//!
+//! `contents` collects what is shown, `layout` decides where.
 
+mod contents;
 mod layout;
 
-use crate::figure::context::FigureContext;
-use crate::figure::groups::{Grid, Group, matrix_name, phi_name};
-use crate::figure::heatmap::{scale_end, two_decimals};
-use crate::figure::options::{ColourMap, FigureOptions};
-use crate::figure::parts::bar::{Bar, Mark};
-use crate::figure::parts::panel::Paint;
-use crate::figure::parts::ticks::number;
-use crate::figure::scene::Scene;
-use crate::figure::scene::colour::{self, Rgb};
-use crate::figure::scene::font::printable;
-use crate::terms::{MatrixKind, Side, Status};
+use std::collections::HashMap;
 
-/// The diverging scale reaches at least this far, and at most that far.
+use self::contents::{Column, Overview, PanelRow, Title};
+use crate::figure::context::FigureContext;
+use crate::figure::groups::LayerSimilarity;
+use crate::figure::options::{ColourMap, FigureOptions};
+use crate::figure::parts::names::phi_name;
+use crate::figure::parts::square::scale_end;
+use crate::figure::parts::values::SquareValues;
+use crate::figure::scene::Scene;
+use crate::figure::scene::colour;
+use crate::figure::scene::font::printable;
+use crate::table::rows::Tables;
+use crate::terms::{MatrixKind, Side};
+
+/// The diverging scale ends between these, in standard deviations of the control: a fixed lower limit keeps noise pale.
 const LEAST_LIMIT: f64 = 4.0;
 const MOST_LIMIT: f64 = 10.0;
-/// Chance differs between columns where their sizes do; more marks than this are not drawn.
-const MOST_CHANCES: usize = 3;
-
-/// A row of panels.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Row {
-    Observed,
-    W0,
-    Gaussian,
-    Deviation,
-}
-
-impl Row {
-    fn label(self) -> &'static str {
-        match self {
-            Self::Observed => "observed",
-            Self::W0 => "W0 control",
-            Self::Gaussian => "Gaussian control",
-            Self::Deviation => "(observed − W0)/sd",
-        }
-    }
-}
-
-/// One module and matrix, with a grid for each row.
-struct Column<'a> {
-    group: &'a Group<'a>,
-    observed: Grid,
-    w0: Grid,
-    gaussian: Grid,
-    deviation: Grid,
-}
-
-impl<'a> Column<'a> {
-    fn new(group: &'a Group<'a>) -> Self {
-        Self {
-            group,
-            observed: group.grid(|row| row.phi),
-            w0: group.grid(|row| row.w0_mean),
-            gaussian: group.grid(|row| row.gaussian_mean),
-            // Not where the control does not vary: then its mean is all there is to say.
-            deviation: group.grid(|row| Some((row.phi? - row.w0_mean?) / row.w0_sd.filter(|sd| *sd > 0.0)?)),
-        }
-    }
-
-    fn grid(&self, row: Row) -> &Grid {
-        match row {
-            Row::Observed => &self.observed,
-            Row::W0 => &self.w0,
-            Row::Gaussian => &self.gaussian,
-            Row::Deviation => &self.deviation,
-        }
-    }
-
-    /// The lines above a panel.
-    fn titles(&self, row: Row, phi_differs: bool) -> Vec<String> {
-        let summary = self.group.summary;
-        let mean = |value: Option<f64>| value.filter(|v| v.is_finite()).map(|v| format!("mean {v:.4}"));
-        match row {
-            Row::Observed => {
-                let phi = if phi_differs { format!(", {}", phi_name(self.group.i, self.group.j)) } else { String::new() };
-                let name = format!("{} · {}{phi}", printable(self.group.module), matrix_name(self.group.matrix));
-                let status = summary.map(|s| s.status).filter(|status| *status != Status::Ok);
-                let status = status.map(|status| format!("status {status}"));
-                let facts: Vec<String> = mean(summary.and_then(|s| s.phi_mean)).into_iter().chain(status).collect();
-                std::iter::once(name).chain((!facts.is_empty()).then(|| facts.join(" · "))).collect()
-            }
-            Row::W0 => {
-                let correlation = self.observed.correlation(&self.w0);
-                let correlation = correlation.map(|c| format!("corr. with observed {}", number(c, 2)));
-                mean(summary.and_then(|s| s.w0_mean)).into_iter().chain(correlation).collect()
-            }
-            Row::Gaussian => mean(summary.and_then(|s| s.gaussian_mean)).into_iter().collect(),
-            Row::Deviation => {
-                let z = summary.and_then(|s| s.w0_z).filter(|z| z.is_finite()).map(|z| format!("z = {}", number(z, 1)));
-                let p = summary.and_then(|s| s.w0_p).filter(|p| p.is_finite()).map(|p| format!("p = {p:.2}"));
-                let facts: Vec<String> = z.into_iter().chain(p).collect();
-                (!facts.is_empty()).then(|| facts.join(" · ")).into_iter().collect()
-            }
-        }
-    }
-}
-
-/// Everything an overview shows, before it is laid out.
-struct Overview<'a> {
-    title: Title,
-    columns: Vec<Column<'a>>,
-    rows: Vec<Row>,
-    /// `φ(8,8)`, or `φ` where the columns differ.
-    phi: String,
-    phi_differs: bool,
-    /// The end of the sequential rows' scale: the largest value beside their diagonals.
-    hi: f64,
-    /// Where the diverging scale ends, and whether values beyond it exist.
-    limit: f64,
-    clipped: bool,
-    /// The colour of 0 to 1 on the sequential rows' scale.
-    sequential: fn(f64) -> Rgb,
-    /// Whether the diagonals of these rows need a line to be told from values.
-    struck: bool,
-}
-
-/// The parts of the title; names may be shortened to fit.
-struct Title {
-    adapter: String,
-    base: Option<String>,
-    rest: String,
-}
-
-/// The scene of an adapter's overview; none without Θ_A or Θ_B on the left side.
+/// The scene of an adapter's overview; `None` without Θ_A or Θ_B on the left side.
 ///
-/// `groups` are the adapter's, `ranks` its smallest and its largest.
+/// `groups` are those of the adapter, `ranks` its smallest and its largest rank.
 pub(crate) fn scene(
     adapter: &str,
-    groups: &[&Group<'_>],
+    groups: &[&LayerSimilarity<'_>],
     ranks: Option<(usize, usize)>,
     context: &FigureContext<'_>,
     options: &FigureOptions,
@@ -138,9 +36,10 @@ pub(crate) fn scene(
     let columns = columns(groups);
     let first = columns.first()?.group;
     let phi_differs = columns.iter().any(|c| (c.group.i, c.group.j) != (first.i, first.j));
-    let present = |row: &Row| *row == Row::Observed || columns.iter().any(|column| !column.grid(*row).is_empty());
-    let rows: Vec<Row> = [Row::Observed, Row::W0, Row::Gaussian, Row::Deviation].into_iter().filter(present).collect();
-    let largest = columns.iter().flat_map(|c| [&c.observed, &c.w0, &c.gaussian]).filter_map(Grid::largest);
+    let present = |row: &PanelRow| *row == PanelRow::Observed || columns.iter().any(|column| !column.values(*row).is_empty());
+    let rows: Vec<PanelRow> =
+        [PanelRow::Observed, PanelRow::W0, PanelRow::Gaussian, PanelRow::Deviation].into_iter().filter(present).collect();
+    let largest = columns.iter().flat_map(|c| [&c.observed, &c.w0, &c.gaussian]).filter_map(SquareValues::largest);
     let farthest = columns.iter().flat_map(|c| c.deviation.off_diagonal()).map(f64::abs).fold(0.0, f64::max);
     let overview = Overview {
         title: Title {
@@ -162,7 +61,7 @@ pub(crate) fn scene(
 }
 
 /// The first (i, j) of each module and matrix, module by module.
-fn columns<'a>(groups: &[&'a Group<'a>]) -> Vec<Column<'a>> {
+fn columns<'a>(groups: &[&'a LayerSimilarity<'a>]) -> Vec<Column<'a>> {
     let mut modules: Vec<&str> = Vec::new();
     for group in groups {
         if !modules.contains(&group.module) {
@@ -189,115 +88,12 @@ fn rank_range(ranks: Option<(usize, usize)>) -> String {
     }
 }
 
-impl Overview<'_> {
-    /// How the cells are painted; without their numbers where these are not written (an overview has up to some 100,000 cells).
-    fn paints(&self, column: &Column<'_>, row: Row, annotated: bool) -> Vec<Paint> {
-        let grid = column.grid(row);
-        let label = |text: fn(f64) -> String, value: f64| if annotated { text(value) } else { String::new() };
-        let paint = |(k, value): (usize, &Option<f64>)| match value {
-            _ if k / grid.n == k % grid.n => Paint::Diagonal,
-            None => Paint::Missing,
-            Some(z) if row == Row::Deviation => {
-                Paint::Value { fill: colour::blue_to_red(0.5 + 0.5 * z / self.limit), label: label(signed, *z) }
-            }
-            Some(value) => Paint::Value { fill: (self.sequential)(value / self.hi), label: label(two_decimals, *value) },
-        };
-        grid.values.iter().enumerate().map(paint).collect()
+/// The smallest and the largest rank of each adapter.
+pub(crate) fn ranks_by_adapter(tables: &Tables) -> HashMap<&str, (usize, usize)> {
+    let mut ranks: HashMap<&str, (usize, usize)> = HashMap::new();
+    for row in &tables.conversion {
+        let (least, most) = ranks.entry(&row.adapter).or_insert((row.rank, row.rank));
+        (*least, *most) = ((*least).min(row.rank), (*most).max(row.rank));
     }
-
-    /// What Gaussian matrices are expected to give: one mark, or one for each size of matrix.
-    fn chances(&self) -> Vec<Mark> {
-        let expected = self.columns.iter().filter_map(|c| c.group.summary?.gaussian_expected).filter(|v| v.is_finite());
-        let mut values: Vec<f64> = expected.collect();
-        values.sort_by(f64::total_cmp);
-        values.dedup_by(|a, b| (*a - *b).abs() < 5e-5);
-        if values.len() > MOST_CHANCES {
-            values = values.first().into_iter().chain(values.last()).copied().collect();
-        }
-        values.into_iter().map(|value| Mark { value, label: format!("chance {value:.4}") }).collect()
-    }
-
-    /// The bar of the first rows, not yet placed.
-    fn sequential_bar(&self, height: f64, size: f64, width: f64) -> Bar {
-        Bar {
-            x: 0.0,
-            y: 0.0,
-            width,
-            height,
-            lo: 0.0,
-            hi: self.hi,
-            scale: self.sequential,
-            marks: self.chances(),
-            size,
-            title: Some((self.phi.clone(), size + 1.0)),
-            clipped: false,
-        }
-    }
-
-    /// The bar of the last row, not yet placed.
-    fn diverging_bar(&self, height: f64, size: f64, width: f64) -> Bar {
-        Bar {
-            x: 0.0,
-            y: 0.0,
-            width,
-            height,
-            lo: -self.limit,
-            hi: self.limit,
-            scale: colour::blue_to_red,
-            marks: Vec::new(),
-            size,
-            title: Some(("control sd".to_owned(), size + 1.0)),
-            clipped: self.clipped,
-        }
-    }
-
-    /// What the rows are, for a reader who has only the figure.
-    fn caption(&self) -> String {
-        let mut parts = vec![format!("Cells: {} of the left singular vectors of two layers; the diagonal is 1.", self.phi)];
-        if self.rows.contains(&Row::W0) {
-            parts.push(
-                "W0 control: Gaussian targets in place of Aᵀ and B, solved through the same W0, mean of the draws.".to_owned(),
-            );
-        }
-        if self.columns.iter().any(|c| c.observed.correlation(&c.w0).is_some()) {
-            parts.push("corr.: Pearson's, cell by cell.".to_owned());
-        }
-        if self.rows.contains(&Row::Gaussian) {
-            parts.push("Gaussian control: a Gaussian matrix in place of Θ; chance is its expectation.".to_owned());
-        }
-        if self.rows.contains(&Row::Deviation) {
-            parts.push("z compares the averages with the control's in its sd, p is the share of draws with an average no smaller (w0_z and w0_p of summary.csv); they are not means of the cells below.".to_owned());
-        }
-        let hollow = |c: &Column<'_>| self.rows.iter().any(|row| c.grid(*row).has_gaps());
-        if self.columns.iter().any(hollow) {
-            parts.push("Hatched: no value.".to_owned());
-        }
-        parts.join(" ")
-    }
-}
-
-/// `+1.1`, `−0.4`, `+123`, `+1e4`: never wider than four digits.
-fn signed(z: f64) -> String {
-    let size = z.abs();
-    let text = if size < 9.95 {
-        number(z, 1)
-    } else if size < 999.5 {
-        number(z, 0)
-    } else {
-        format!("{z:.0e}").replace('-', "−")
-    };
-    if z > 0.0 && text.bytes().any(|b| (b'1'..=b'9').contains(&b)) { format!("+{text}") } else { text }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn deviations_are_short_and_signed() {
-        let cases = [(1.12, "+1.1"), (-0.42, "−0.4"), (-0.01, "0.0"), (123.4, "+123"), (-12_345.0, "−1e4"), (9.97, "+10")];
-        for (z, text) in cases {
-            assert_eq!(signed(z), text);
-        }
-    }
+    ranks
 }

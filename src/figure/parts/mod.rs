@@ -4,5 +4,8 @@ pub(super) mod bar;
 pub(super) mod chart;
 pub(super) mod dendrogram;
 pub(super) mod linkage;
+pub(super) mod names;
 pub(super) mod panel;
+pub(super) mod square;
 pub(super) mod ticks;
+pub(super) mod values;

@@ -1,15 +1,16 @@
-//! A scene as a file of one format.
+//! Writes a scene in a file format.
 
 pub(super) mod bitmap;
 #[cfg(feature = "pdf")]
 mod pdf;
+pub(super) mod png;
 pub(super) mod svg;
 
 use super::options::{Dpi, FigureFormat};
 use super::scene::Scene;
 use crate::error::Result;
 
-/// Writes a scene in a format; the resolution is that of a bitmap.
+/// Writes a scene in a format. The resolution is used for bitmaps only.
 ///
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if the bitmap would be too large.

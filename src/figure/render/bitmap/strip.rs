@@ -1,83 +1,35 @@
-//! What of a scene is in a band: some rows of its bitmap, as wide as all.
+//! Draws one strip of a scene's bitmap: some of its rows, in their full width.
 //!
-//! A pixel has the same value whatever band it is in: everything is computed in the whole picture's pixels and moved up by the band's first
-//! row at the end.
+//! A pixel has the same value in whatever strip it is: all coordinates are computed for the whole picture, and the strip's first
+//! row is subtracted last. Plotters draws the shapes and clips them. Lines and glyphs are drawn pixel by pixel here, because
+//! plotters' lines have no smooth edges, and its glyphs are placed at whole pixels.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
 
 use plotters::prelude::{BitMapBackend, Color, DrawingBackend, RGBColor};
 
-use super::{OF_A_PIXEL, Scale, bug};
+use super::scale::Scale;
 use crate::error::Result;
+use crate::figure::render::png::bug;
 use crate::figure::scene::colour::Rgb;
 use crate::figure::scene::font;
-use crate::figure::scene::{Anchor, Cells, Item, Text};
+use crate::figure::scene::{Anchor, Cells, Element, Text};
 
-/// An item and the rows of pixels that it can touch.
-pub(super) struct Placed<'a> {
-    item: &'a Item,
-    rows: RangeInclusive<f64>,
-}
+/// Bytes of a pixel.
+pub(super) const PIXEL: usize = 3;
 
-impl<'a> Placed<'a> {
-    pub(super) fn new(item: &'a Item, scale: Scale) -> Self {
-        // Rounded edges, the smoothed ones of lines, and the one pixel that the smallest thing has.
-        const ROUNDING: f64 = 2.0;
-        let (top, bottom) = extent(item);
-        Self { item, rows: top * scale.factor - ROUNDING..=bottom * scale.factor + ROUNDING }
-    }
-}
-
-/// The upper and the lower end of an item, in the scene's units.
-fn extent(item: &Item) -> (f64, f64) {
-    let of = |ys: &mut dyn Iterator<Item = i32>, more: f64| {
-        let (top, bottom) = ys.fold((i32::MAX, i32::MIN), |(top, bottom), y| (top.min(y), bottom.max(y)));
-        (f64::from(top) - more, f64::from(bottom) + more)
-    };
-    match item {
-        Item::Rect { y, height, .. } => of(&mut [*y, y + height].into_iter(), 0.0),
-        Item::Line { from, to, .. } => of(&mut [from.1, to.1].into_iter(), 1.0),
-        Item::Text(text) => {
-            let (size, y) = (f64::from(text.size), f64::from(text.y));
-            let (length, start) = if text.upwards { (font::width(&text.text, size), start_of(text, size)) } else { (0.0, 0.0) };
-            // No sign of the font is higher or deeper than this, or reaches farther out of its width.
-            (y - start - length - 1.5 * size, y - start + size)
-        }
-        Item::Cells(Cells { y, cell, n, fills, .. }) => {
-            let rows = fills.len().div_ceil((*n).max(1)) as i32;
-            of(&mut [*y, y + rows * cell].into_iter(), 0.0)
-        }
-        Item::Path { points, width, .. } => of(&mut points.iter().map(|point| point.1), f64::from(*width) / 2.0),
-        Item::Area { points, .. } => of(&mut points.iter().map(|point| point.1), 0.0),
-        Item::Dot { at, radius, .. } => of(&mut [at.1].into_iter(), f64::from(*radius)),
-    }
-}
-
-/// Where a text starts from its anchor, in the direction of reading, at a font size.
-fn start_of(text: &Text, size: f64) -> f64 {
-    match text.anchor {
-        Anchor::Start => 0.0,
-        Anchor::Middle => -font::width(&text.text, size) / 2.0,
-        Anchor::End => -font::width(&text.text, size),
-    }
-}
-
-/// Draws what touches the band that has these pixels: rows of `width`, from the row `top` of the whole picture.
-pub(super) fn draw(items: &[Placed<'_>], scale: Scale, pixels: &mut [u8], (width, top): (u32, u32)) -> Result<()> {
-    let height = (pixels.len() / (width as usize * OF_A_PIXEL)) as u32;
+/// Draws what is visible in the strip with these pixels: rows of `width`, starting at row `top` of the whole picture.
+pub(super) fn draw(elements: &[Element], scale: Scale, pixels: &mut [u8], (width, top): (u32, u32)) -> Result<()> {
+    let height = (pixels.len() / (width as usize * PIXEL)) as u32;
     let backend = BitMapBackend::with_buffer(pixels, (width, height));
-    let mut band = Band { backend, scale, width: width as i32, top: top as i32, last: (top + height) as i32 - 1 };
-    for Placed { item, rows } in items {
-        if *rows.start() <= f64::from(band.last) && *rows.end() >= f64::from(band.top) {
-            band.item(item)?;
-        }
-    }
-    band.backend.present().map_err(|e| bug(&e))
+    let mut strip = Strip { backend, scale, width: width as i32, top: top as i32, last: (top + height) as i32 - 1 };
+    elements.iter().try_for_each(|element| strip.draw(element))?;
+    strip.backend.present().map_err(|e| bug(&e))
 }
 
-/// A band being drawn.
-struct Band<'a> {
+/// A strip that is being drawn.
+struct Strip<'a> {
     backend: BitMapBackend<'a>,
     scale: Scale,
     width: i32,
@@ -86,28 +38,28 @@ struct Band<'a> {
     last: i32,
 }
 
-impl Band<'_> {
-    fn item(&mut self, item: &Item) -> Result<()> {
+impl Strip<'_> {
+    fn draw(&mut self, element: &Element) -> Result<()> {
         let scale = self.scale;
-        match item {
-            Item::Rect { x, y, width, height, fill } => self.rect((*x, *y), (x + width, y + height), *fill),
-            Item::Line { from, to, colour } => self.line(*from, *to, *colour),
-            Item::Text(text) => self.write(text),
-            Item::Path { points, width, colour } => {
+        match element {
+            Element::Rect { x, y, width, height, fill } => self.rect((*x, *y), (x + width, y + height), *fill),
+            Element::Line { from, to, colour } => self.line(*from, *to, *colour),
+            Element::Text(text) => self.write(text),
+            Element::Path { points, width, colour } => {
                 let points: Vec<(f64, f64)> = points.iter().map(|point| scale.point(*point)).collect();
                 self.stroke(&points, f64::from(*width) * scale.factor, *colour)
             }
-            Item::Area { points, fill } => {
-                // Plotters sums corners and quotients of whole numbers: its fractions are rounded otherwise when moved, but far from where
-                // a pixel or one of the 256 steps of its coverage would change.
+            Element::Area { points, fill } => {
+                // Plotters adds corners and quotients of whole numbers. In another strip these sums are rounded differently, but
+                // by far less than what would change a pixel or one of the 256 steps of its coverage.
                 let corners = points.iter().map(|(x, y)| (scale.edge(*x), scale.edge(*y) - self.top));
                 self.backend.fill_polygon(corners, &rgb(*fill)).map_err(|e| bug(&e))
             }
-            Item::Dot { at, radius, fill } => {
+            Element::Dot { at, radius, fill } => {
                 let at = scale.point(*at);
                 self.stroke(&[at, at], 2.0 * f64::from(*radius) * scale.factor, *fill)
             }
-            Item::Cells(cells) => self.cells(cells),
+            Element::Cells(cells) => self.cells(cells),
         }
     }
 
@@ -123,8 +75,8 @@ impl Band<'_> {
         Ok(())
     }
 
-    /// A filled rectangle; what has some size in the scene has a pixel at least.
-    /// Plotters' bitmap fills up to the second corner and not with it, as SVG does.
+    /// A filled rectangle. If it has a size in the scene, it has at least one pixel, so that thin lines do not vanish at 72 dpi.
+    /// As in SVG, the second corner is excluded.
     fn rect(&mut self, from: (i32, i32), to: (i32, i32), fill: Rgb) -> Result<()> {
         let end = |start: i32, from: i32, to: i32| self.scale.edge(to).max(if to > from { start + 1 } else { start });
         let (left, top) = (self.scale.edge(from.0), self.scale.edge(from.1));
@@ -132,7 +84,7 @@ impl Band<'_> {
         self.backend.draw_rect((left, top - self.top), (right, bottom - self.top), &rgb(fill), true).map_err(|e| bug(&e))
     }
 
-    /// A line of one unit: level and upright ones on whole pixels.
+    /// A line, one unit wide. Horizontal and vertical ones cover whole pixels.
     fn line(&mut self, from: (i32, i32), to: (i32, i32), colour: Rgb) -> Result<()> {
         if from.0 == to.0 || from.1 == to.1 {
             let corner = |pick: fn(i32, i32) -> i32| (pick(from.0, to.0), pick(from.1, to.1));
@@ -142,11 +94,11 @@ impl Band<'_> {
         self.stroke(&[self.scale.point(from), self.scale.point(to)], self.scale.factor.max(1.0), colour)
     }
 
-    /// A line with round ends and smooth edges, which plotters' has not: a pixel is covered as far as it is within the width.
+    /// A line with round ends and smooth edges: a pixel is covered by the part of it that lies within the line's width.
     fn stroke(&mut self, points: &[(f64, f64)], width: f64, colour: Rgb) -> Result<()> {
         let reach = width / 2.0 + 0.5;
         let (first, last, limit_x) = (f64::from(self.top), f64::from(self.last), f64::from(self.width) - 1.0);
-        // Where a line bends, its stretches cover the same pixels.
+        // At a bend two segments cover the same pixels. Only the larger coverage counts: drawn twice, a bend would be darker.
         let mut covered: BTreeMap<(i32, i32), f64> = BTreeMap::new();
         for ends in points.windows(2) {
             let &[from, to] = ends else { continue };
@@ -165,22 +117,27 @@ impl Band<'_> {
         covered.into_iter().try_for_each(|(pixel, coverage)| self.cover(pixel, coverage, colour))
     }
 
-    /// A pixel of the band, or nothing.
+    /// A pixel of the strip; nothing where it is outside.
     fn cover(&mut self, (x, y): (i32, i32), coverage: f64, colour: Rgb) -> Result<()> {
         self.backend.draw_pixel((x, y - self.top), rgb(colour).mix(coverage).to_backend_color()).map_err(|e| bug(&e))
     }
 
     fn write(&mut self, text: &Text) -> Result<()> {
+        let rows = rows_of(text, self.scale);
+        // Rasterising glyphs is the slowest part of drawing, so text outside the strip is skipped as a whole.
+        if *rows.start() > f64::from(self.last) || *rows.end() < f64::from(self.top) {
+            return Ok(());
+        }
         let size = f64::from(text.size) * self.scale.factor;
         let start = start_of(text, size);
         let (x, y) = self.scale.point((text.x, text.y));
-        // Whole pixels, and what of one is left in the direction of reading and across it.
+        // Whole pixels, and the remaining fractions in the direction of reading and across it.
         let (column, row) = (x.floor() as i32, if text.upwards { y.ceil() } else { y.floor() } as i32);
         let (across_x, across_y) = (x - f64::from(column), (y - f64::from(row)).abs());
         let origin = if text.upwards { (start + across_y, across_x) } else { (start + across_x, across_y) };
         let mut result = Ok(());
         font::rasterise(&text.text, size, origin, |dx, dy, coverage| {
-            // Turned a quarter to the left: right becomes up, down becomes right.
+            // Turned by 90 degrees to the left: right becomes up, down becomes right.
             let pixel = if text.upwards { (column + dy, row - 1 - dx) } else { (column + dx, row + dy) };
             if coverage > 0.0 && result.is_ok() {
                 result = self.cover(pixel, f64::from(coverage.min(1.0)), text.colour);
@@ -190,7 +147,29 @@ impl Band<'_> {
     }
 }
 
-/// The part of a row of pixels that a stretch can cover.
+/// Where a text starts relative to its anchor, in the direction of reading, at a font size.
+fn start_of(text: &Text, size: f64) -> f64 {
+    match text.anchor {
+        Anchor::Start => 0.0,
+        Anchor::Middle => -font::width(&text.text, size) / 2.0,
+        Anchor::End => -font::width(&text.text, size),
+    }
+}
+
+/// The rows of the whole picture that a text can touch.
+fn rows_of(text: &Text, scale: Scale) -> RangeInclusive<f64> {
+    let (size, (_, y)) = (f64::from(text.size) * scale.factor, scale.point((text.x, text.y)));
+    let (first, last) = if text.upwards {
+        let start = y - start_of(text, size);
+        (start - font::width(&text.text, size), start)
+    } else {
+        (y, y)
+    };
+    // No glyph of the font is higher or deeper than this, or extends farther beyond its width. One pixel is for rounding.
+    first - 1.5 * size - 1.0..=last + size + 1.0
+}
+
+/// The part of a row of pixels that a segment can cover.
 fn row_of(y: f64, from: (f64, f64), to: (f64, f64), reach: f64) -> (f64, f64) {
     let (left, right) = (from.0.min(to.0) - reach, from.0.max(to.0) + reach);
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
@@ -202,7 +181,7 @@ fn row_of(y: f64, from: (f64, f64), to: (f64, f64), reach: f64) -> (f64, f64) {
     (left.max(middle - half), right.min(middle + half))
 }
 
-/// How far a point is from the stretch between two others.
+/// The distance of a point from the segment between two others.
 fn distance(point: (f64, f64), from: (f64, f64), to: (f64, f64)) -> f64 {
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
     let (px, py) = (point.0 - from.0, point.1 - from.1);
@@ -244,17 +223,16 @@ mod tests {
         }
     }
 
-    /// What of a scene is in all of a bitmap of `width × height`.
-    fn whole(items: &[Item], scale: Scale, (width, height): (u32, u32)) -> Vec<u8> {
-        let mut pixels = vec![255; width as usize * height as usize * OF_A_PIXEL];
-        let items: Vec<Placed<'_>> = items.iter().map(|item| Placed::new(item, scale)).collect();
-        draw(&items, scale, &mut pixels, (width, 0)).unwrap();
+    /// The pixels of a bitmap of `width × height` in one strip.
+    fn whole(elements: &[Element], scale: Scale, (width, height): (u32, u32)) -> Vec<u8> {
+        let mut pixels = vec![255; width as usize * height as usize * PIXEL];
+        draw(elements, scale, &mut pixels, (width, 0)).unwrap();
         pixels
     }
 
     #[test]
     fn a_line_is_as_wide_as_it_is_said_to_be_and_stays_inside() {
-        let line = Item::Path { points: vec![(-5, 5), (30, 5)], width: 3, colour: Rgb(0, 0, 0) };
+        let line = Element::Path { points: vec![(-5, 5), (30, 5)], width: 3, colour: Rgb(0, 0, 0) };
         let pixels = whole(&[line], Scale::new(Dpi::default()), (20, 10));
         let column: Vec<u8> = (0..10).map(|y| pixels[(y * 20 + 7) * 3]).collect();
         assert_eq!(column, [255, 255, 255, 255, 0, 0, 0, 255, 255, 255]);
@@ -262,11 +240,11 @@ mod tests {
 
     #[test]
     fn cells_fill_whole_pixels_at_every_resolution() {
-        for dpi in [72, 97, 150, 192, 300, 601] {
+        for dpi in [72, 97, 150, 192, 300, 599] {
             let scale = Scale::new(Dpi::new(dpi).unwrap());
             let size = scale.edge(60) as u32;
             let fills: Vec<Rgb> = (0..100).map(|k| Rgb(k, 0, 0)).collect();
-            let pixels = whole(&[Item::Cells(Cells { x: 3, y: 7, cell: 5, n: 10, fills })], scale, (size, size));
+            let pixels = whole(&[Element::Cells(Cells { x: 3, y: 7, cell: 5, n: 10, fills })], scale, (size, size));
             let (mut counts, mut others) = ([0_u32; 100], 0);
             for pixel in pixels.chunks(3) {
                 match pixel {
@@ -287,17 +265,16 @@ mod tests {
 
     #[test]
     fn no_text_has_ink_outside_its_rows() {
-        // Every sign that the font has, and one that it has not.
+        // Every glyph that the font has, and one that it does not have.
         let signs: Vec<char> = ('!'..='\u{ffff}').filter(|c| font::has(*c)).chain(['層']).collect();
         assert!(signs.len() > 200, "{}", signs.len());
         let scale = Scale::new(Dpi::default());
         for (upwards, anchor) in [(false, Anchor::Start), (true, Anchor::Start), (true, Anchor::Middle), (true, Anchor::End)] {
             for sign in &signs {
                 let text = Text { x: 60, y: 60, size: 20, anchor, upwards, colour: Rgb(0, 0, 0), text: sign.to_string() };
-                let item = Item::Text(text);
-                let Placed { rows, .. } = Placed::new(&item, scale);
-                let pixels = whole(std::slice::from_ref(&item), scale, (120, 120));
-                let inked = pixels.chunks(120 * OF_A_PIXEL).map(|row| row.iter().any(|byte| *byte != 255));
+                let rows = rows_of(&text, scale);
+                let pixels = whole(&[Element::Text(text)], scale, (120, 120));
+                let inked = pixels.chunks(120 * PIXEL).map(|row| row.iter().any(|byte| *byte != 255));
                 for (y, _) in inked.enumerate().filter(|(_, inked)| *inked) {
                     assert!(rows.contains(&(y as f64)), "{sign}: {y} is not in {rows:?}");
                 }
