@@ -1,17 +1,21 @@
-//! What makes a figure legible, held for every kind of figure: text in the picture, none over another, none too small, and contrast.
+//! Tests that every kind of figure is legible: all text is inside the picture, no text covers another, none is too small, and
+//! each has enough contrast with its background.
+
+#[path = "../../tests/shared/rows.rs"]
+mod rows;
 
 use super::context::FigureContext;
-use super::groups::{Group, groups};
+use super::groups::{LayerSimilarity, layer_similarities};
 use super::options::{CellOrder, ColourMap, ColourScale, FigureOptions};
 use super::render::svg;
 use super::scene::colour::{Rgb, WHITE, contrast};
 use super::scene::font::{self, HALF_CAP};
-use super::scene::{Anchor, Cells, Item, SCALE, Scene, Text};
-use super::{across, grid, heatmap, layers, overview, spectrum, training};
+use super::scene::{Anchor, Cells, Element, SCALE, Scene, Text};
+use super::{across, comparison, grid, heatmap, overview, spectrum, training};
 use crate::table::rows::{AcrossRow, CompareRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables, TrainingRow};
 use crate::terms::{MatrixKind, Side, Status, UpdateMatrix};
 
-/// Font size in CSS pixels below which nothing is written: 5.6 points.
+/// The smallest allowed font size in CSS pixels: 5.6 points.
 const SMALLEST: f64 = 7.5;
 
 /// Left, top, right and bottom of a text's digits and capitals, in device pixels.
@@ -27,37 +31,37 @@ fn bounds(text: &Text) -> [f64; 4] {
     if text.upwards { [x - height, y - start - width, x, y - start] } else { [x + start, y - height, x + start + width, y] }
 }
 
-/// The colour of an item at a point, where it covers it. Lines are too thin to stand behind text.
-fn colour_at(item: &Item, (px, py): (f64, f64)) -> Option<Rgb> {
+/// The colour of an element at a point that it covers. Lines are too thin to count as a background of text.
+fn colour_at(item: &Element, (px, py): (f64, f64)) -> Option<Rgb> {
     match item {
-        Item::Rect { x, y, width, height, fill } => {
+        Element::Rect { x, y, width, height, fill } => {
             let inside = |at: f64, from: i32, size: i32| (f64::from(from)..f64::from(from + size)).contains(&at);
             (inside(px, *x, *width) && inside(py, *y, *height)).then_some(*fill)
         }
-        Item::Cells(Cells { x, y, cell, n, fills }) => {
+        Element::Cells(Cells { x, y, cell, n, fills }) => {
             let place = |at: f64, from: i32| ((at - f64::from(from)) / f64::from(*cell)).floor();
             let (column, row) = (place(px, *x), place(py, *y));
             let inside = [column, row].iter().all(|k| (0.0..*n as f64).contains(k));
             inside.then(|| fills[row as usize * n + column as usize])
         }
-        Item::Area { points, fill } => {
+        Element::Area { points, fill } => {
             let crossings = points.iter().zip(points.iter().cycle().skip(1)).filter(|(a, b)| {
                 let ((ax, ay), (bx, by)) = ((f64::from(a.0), f64::from(a.1)), (f64::from(b.0), f64::from(b.1)));
                 (ay > py) != (by > py) && px < (bx - ax) * (py - ay) / (by - ay) + ax
             });
             (crossings.count() % 2 == 1).then_some(*fill)
         }
-        Item::Line { .. } | Item::Path { .. } | Item::Dot { .. } | Item::Text(_) => None,
+        Element::Line { .. } | Element::Path { .. } | Element::Dot { .. } | Element::Text(_) => None,
     }
 }
 
-/// Fails where a rule is broken.
+/// Fails if a rule is broken.
 fn check(scene: &Scene, what: &str) {
     let texts: Vec<(usize, &Text)> = scene
-        .items
+        .elements
         .iter()
         .enumerate()
-        .filter_map(|(k, item)| if let Item::Text(text) = item { Some((k, text)) } else { None })
+        .filter_map(|(k, item)| if let Element::Text(text) = item { Some((k, text)) } else { None })
         .collect();
     assert!(!texts.is_empty(), "{what}");
     let (width, height) = (f64::from(scene.width), f64::from(scene.height));
@@ -69,13 +73,13 @@ fn check(scene: &Scene, what: &str) {
         assert!(f64::from(text.size) / SCALE >= SMALLEST, "{what}: `{}` has {} px", text.text, f64::from(text.size) / SCALE);
         for (across, down) in [(0.02, 0.02), (0.5, 0.02), (0.98, 0.02), (0.02, 0.98), (0.5, 0.5), (0.5, 0.98), (0.98, 0.98)] {
             let at = (left + across * (right - left), top + down * (bottom - top));
-            let ground = scene.items[..k].iter().rev().find_map(|item| colour_at(item, at)).unwrap_or(WHITE);
+            let ground = scene.elements[..k].iter().rev().find_map(|item| colour_at(item, at)).unwrap_or(WHITE);
             let contrast = contrast(text.colour, ground);
             assert!(contrast >= 4.5, "{what}: `{}` has {contrast:.2} on {ground:?}", text.text);
         }
         boxes.push((area, &text.text));
     }
-    // By their left edges, so that only neighbours are compared.
+    // Sorted by their left edges, so that only neighbours have to be compared.
     boxes.sort_by(|a, b| a.0[0].total_cmp(&b.0[0]));
     for (k, (a, text)) in boxes.iter().enumerate() {
         for (b, other) in boxes[k + 1..].iter().take_while(|(b, _)| b[0] < a[2]) {
@@ -92,52 +96,18 @@ fn study(modules: &[&str], matrices: &[MatrixKind], layers: u32) -> Tables {
             for (layer_a, layer_b) in (0..layers).flat_map(|a| (0..layers).map(move |b| (a, b))) {
                 let mixed = (layer_a * 31 + layer_b * 17 + layer_a * layer_b) % 101;
                 let phi = if layer_a == layer_b { 1.0 } else { f64::from(mixed) / 100.0 };
-                tables.similarity.push(SimilarityRow {
-                    adapter: "an-adapter".to_owned(),
-                    module: (*module).to_owned(),
-                    matrix,
-                    side: Side::Left,
-                    i: 8,
-                    j: 8,
-                    layer_a,
-                    layer_b,
-                    phi: (mixed % 11 != 1).then_some(phi),
-                    phi_error_bound: None,
-                    gaussian_mean: Some(0.0208),
-                    gaussian_sd: Some(0.002),
-                    w0_mean: Some(0.9 * phi),
-                    w0_sd: Some(0.01),
-                    init: None,
-                    status: Status::Ok,
-                });
+                let row = rows::similarity("an-adapter", module, matrix, (layer_a, layer_b), phi);
+                let phi = (mixed % 11 != 1).then_some(phi);
+                tables.similarity.push(SimilarityRow { phi, w0_mean: row.phi.map(|phi| 0.9 * phi), w0_sd: Some(0.01), ..row });
             }
-            tables.summary.push(SummaryRow {
-                adapter: "an-adapter".to_owned(),
-                module: (*module).to_owned(),
-                matrix,
-                side: Side::Left,
-                i: 8,
-                j: 8,
-                layers: layers as usize,
-                phi_mean: Some(0.5),
-                phi_min: Some(0.0),
-                phi_max: Some(1.0),
-                gaussian_expected: Some(0.0208),
-                gaussian_mean: Some(0.0209),
-                gaussian_sd: Some(0.0004),
-                w0_mean: Some(0.0275),
-                w0_sd: Some(0.001),
-                w0_z: Some(-1.4),
-                w0_p: Some(0.9),
-                init_mean: None,
-                status: Status::LowConfidence,
-            });
+            let row = rows::summary("an-adapter", module, matrix, layers as usize);
+            tables.summary.push(SummaryRow { phi_mean: Some(0.5), status: Status::LowConfidence, ..row });
         }
     }
     tables
 }
 
-/// Every way of drawing that changes colours or places.
+/// All combinations of the options that change colours or positions.
 fn ways() -> Vec<FigureOptions> {
     let mut ways = Vec::new();
     for colours in ColourMap::ALL {
@@ -158,7 +128,7 @@ fn heatmaps_are_legible_in_every_way_of_drawing_them() {
     for (layers, module) in [(1, "query"), (2, &long), (6, "query"), (12, &long), (16, "query")] {
         let tables = study(&[module], &[MatrixKind::A], layers);
         for options in ways() {
-            for group in groups(&tables) {
+            for group in layer_similarities(&tables) {
                 check(&heatmap::scene(&group, &options), &format!("{layers} layers, {options:?}"));
             }
         }
@@ -171,14 +141,14 @@ fn heatmaps_of_many_layers_are_legible() {
         let tables = study(&["query"], &[MatrixKind::A], layers);
         for order in [CellOrder::Layer, CellOrder::Similarity] {
             let options = FigureOptions { order, ..FigureOptions::default() };
-            for group in groups(&tables) {
+            for group in layer_similarities(&tables) {
                 let scene = heatmap::scene(&group, &options);
                 check(&scene, &format!("{layers} layers, {order}"));
-                // Layers in their order have ticks at round numbers, and in the tree's each its own.
+                // Layers in rising order have ticks at round numbers; in the tree's order each has its own.
                 let names: Vec<u32> = scene
-                    .items
+                    .elements
                     .iter()
-                    .filter_map(|item| if let Item::Text(text) = item { text.text.parse().ok() } else { None })
+                    .filter_map(|item| if let Element::Text(text) = item { text.text.parse().ok() } else { None })
                     .collect();
                 let labelled = if order == CellOrder::Similarity && layers <= 100 { 2 * layers as usize } else { 2 * 4 };
                 assert!(names.len() >= labelled, "{layers} layers, {order}: {names:?}");
@@ -187,8 +157,8 @@ fn heatmaps_of_many_layers_are_legible() {
     }
 }
 
-fn overview_of(groups: &[Group<'_>], options: &FigureOptions) -> Scene {
-    let groups: Vec<&Group<'_>> = groups.iter().collect();
+fn overview_of(groups: &[LayerSimilarity<'_>], options: &FigureOptions) -> Scene {
+    let groups: Vec<&LayerSimilarity<'_>> = groups.iter().collect();
     overview::scene("an-adapter", &groups, Some((8, 8)), &FigureContext::default(), options).unwrap()
 }
 
@@ -199,7 +169,7 @@ fn overviews_are_legible_up_to_80_layers_and_7_modules() {
         let tables = study(&LLAMA[..modules], &both, layers);
         for colours in ColourMap::ALL {
             let options = FigureOptions { colours, ..FigureOptions::default() };
-            let scene = overview_of(&groups(&tables), &options);
+            let scene = overview_of(&layer_similarities(&tables), &options);
             check(&scene, &format!("{modules} modules, {layers} layers, {colours}"));
         }
     }
@@ -248,8 +218,8 @@ fn figures_of_adapters_and_comparisons_are_legible() {
             status: Status::Ok,
         };
         let rows: Vec<CompareRow> = (0..count).flat_map(|layer| UpdateMatrix::ALL.map(|matrix| row(layer, matrix))).collect();
-        let lines = layers::LayerLines::of(rows.iter().collect()).unwrap();
-        check(&layers::scene(&lines).unwrap(), &format!("{count} layers of a comparison"));
+        let lines = comparison::LayerLines::of(rows.iter().collect()).unwrap();
+        check(&comparison::scene(&lines), &format!("{count} layers of a comparison"));
     }
 }
 
@@ -257,7 +227,7 @@ fn figures_of_adapters_and_comparisons_are_legible() {
 fn an_svg_has_the_texts_of_its_scene() {
     let tables = study(&["query", "<&>"], &[MatrixKind::A, MatrixKind::B], 6);
     let options = FigureOptions { order: CellOrder::Similarity, ..FigureOptions::default() };
-    let groups = groups(&tables);
+    let groups = layer_similarities(&tables);
     let overview = overview_of(&groups, &options);
     for scene in groups.iter().map(|group| heatmap::scene(group, &options)).chain([overview]) {
         let svg = String::from_utf8(svg::to_svg(&scene).unwrap()).unwrap();
@@ -265,7 +235,7 @@ fn an_svg_has_the_texts_of_its_scene() {
         let written = document.descendants().filter(|node| node.has_tag_name("text"));
         let written: Vec<&str> = written.map(|node| node.text().unwrap_or_default().trim()).collect();
         let wanted =
-            scene.items.iter().filter_map(|item| if let Item::Text(text) = item { Some(text.text.as_str()) } else { None });
+            scene.elements.iter().filter_map(|item| if let Element::Text(text) = item { Some(text.text.as_str()) } else { None });
         assert_eq!(written, wanted.collect::<Vec<_>>());
     }
 }
