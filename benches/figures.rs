@@ -1,6 +1,9 @@
 //! All figures of a large adapter: 80 layers and 7 modules, a heatmap for each of A, B and BA, and the overview, as SVG and PNG.
 #![allow(clippy::unwrap_used, missing_docs)]
 
+#[path = "../tests/shared/rows.rs"]
+mod rows;
+
 use criterion::{Criterion, criterion_group, criterion_main};
 
 use condlora::figure::{FigureContext, FigureFormat, FigureOptions, draw_study};
@@ -21,47 +24,12 @@ fn tables() -> Tables {
                 let near = 0.12 / (1.0 + f64::from(layer_a.abs_diff(layer_b)) / (1.0 + place as f64));
                 let phi = if layer_a == layer_b { 1.0 } else { 0.02 + near + uneven };
                 sum += if layer_a == layer_b { 0.0 } else { phi };
-                tables.similarity.push(SimilarityRow {
-                    adapter: "llama-shaped".to_owned(),
-                    module: (*module).to_owned(),
-                    matrix,
-                    side: Side::Left,
-                    i: 8,
-                    j: 8,
-                    layer_a,
-                    layer_b,
-                    phi: Some(phi),
-                    phi_error_bound: Some(1e-12),
-                    gaussian_mean: Some(0.01),
-                    gaussian_sd: Some(0.002),
-                    w0_mean: Some(0.02 + near),
-                    w0_sd: Some(0.005),
-                    init: None,
-                    status: Status::Ok,
-                });
+                let row = rows::similarity("llama-shaped", module, matrix, (layer_a, layer_b), phi);
+                tables.similarity.push(SimilarityRow { w0_mean: Some(0.02 + near), w0_sd: Some(0.005), ..row });
             }
             let mean = sum / f64::from(LAYERS * (LAYERS - 1));
-            tables.summary.push(SummaryRow {
-                adapter: "llama-shaped".to_owned(),
-                module: (*module).to_owned(),
-                matrix,
-                side: Side::Left,
-                i: 8,
-                j: 8,
-                layers: LAYERS as usize,
-                phi_mean: Some(mean),
-                phi_min: Some(0.02),
-                phi_max: Some(0.14),
-                gaussian_expected: Some(0.01),
-                gaussian_mean: Some(0.01),
-                gaussian_sd: Some(0.0001),
-                w0_mean: Some(mean - 0.01),
-                w0_sd: Some(0.002),
-                w0_z: Some(5.0),
-                w0_p: Some(0.048),
-                init_mean: None,
-                status: Status::Ok,
-            });
+            let row = rows::summary("llama-shaped", module, matrix, LAYERS as usize);
+            tables.summary.push(SummaryRow { phi_mean: Some(mean), w0_mean: Some(mean - 0.01), w0_z: Some(5.0), ..row });
         }
     }
     tables

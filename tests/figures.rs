@@ -2,6 +2,9 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by them, or says that it is skipped")]
 
+#[path = "shared/rows.rs"]
+mod rows;
+
 use std::path::Path;
 #[cfg(feature = "pdf")]
 use std::process::Command;
@@ -47,52 +50,25 @@ impl Study<'_> {
     }
 
     fn add(&self, tables: &mut Tables, module: &str, matrix: MatrixKind) {
-        let given = |value: f64| self.controls.then_some(value);
+        let adapter = self.adapter;
         for &layer_a in &self.layers {
             for &layer_b in &self.layers {
                 let off = f64::from(layer_a.abs_diff(layer_b));
                 let phi = if off == 0.0 { 1.0 } else { 0.02 + 0.08 / (1.0 + off) };
-                tables.similarity.push(SimilarityRow {
-                    adapter: self.adapter.to_owned(),
-                    module: module.to_owned(),
-                    matrix,
-                    side: Side::Left,
-                    i: 8,
-                    j: 8,
-                    layer_a,
-                    layer_b,
-                    phi: Some(phi),
-                    phi_error_bound: Some(1e-12),
-                    gaussian_mean: given(0.0208),
-                    gaussian_sd: given(0.002),
-                    w0_mean: given(phi * 0.97),
-                    w0_sd: given(0.002),
-                    init: None,
-                    status: Status::Ok,
-                });
+                tables.similarity.push(rows::similarity(adapter, module, matrix, (layer_a, layer_b), phi));
             }
         }
-        tables.summary.push(SummaryRow {
-            adapter: self.adapter.to_owned(),
-            module: module.to_owned(),
-            matrix,
-            side: Side::Left,
-            i: 8,
-            j: 8,
-            layers: self.layers.len(),
-            phi_mean: Some(0.0262),
-            phi_min: Some(0.02),
-            phi_max: Some(0.06),
-            gaussian_expected: Some(8.0 / 384.0),
-            gaussian_mean: given(0.0208),
-            gaussian_sd: given(0.0004),
-            w0_mean: given(0.0275),
-            w0_sd: given(0.001),
-            w0_z: given(-1.36),
-            w0_p: given(0.9),
-            init_mean: None,
-            status: Status::Ok,
-        });
+        tables.summary.push(rows::summary(adapter, module, matrix, self.layers.len()));
+        if !self.controls {
+            let none = None;
+            tables.similarity.iter_mut().for_each(|row| {
+                (row.gaussian_mean, row.gaussian_sd, row.w0_mean, row.w0_sd) = (none, none, none, none);
+            });
+            tables.summary.iter_mut().for_each(|row| {
+                (row.gaussian_mean, row.gaussian_sd, row.w0_mean, row.w0_sd) = (none, none, none, none);
+                (row.w0_z, row.w0_p) = (none, none);
+            });
+        }
     }
 
     fn conversion(&self, module: &str) -> ConversionRow {

@@ -279,6 +279,19 @@ fn a_training_log_beside_an_adapter_is_read_and_a_spoilt_one_is_told() {
 }
 
 #[test]
+fn a_resolution_out_of_range_is_refused_with_the_range() {
+    for (dpi, refused) in [("71", true), ("601", true), ("2400", true), ("600", false)] {
+        // 600 gets as far as the results, which are missing.
+        let run = condlora(Path::new("."), &["figures", "no-such-results", "--dpi", dpi]);
+        if refused {
+            run.exits(2).says("a resolution must be from 72 to 600 pixels to an inch");
+        } else {
+            assert!(!run.stderr.contains("resolution"), "{}", run.stderr);
+        }
+    }
+}
+
+#[test]
 fn figure_1_has_both_matrices_on_one_scale_and_the_captions_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();

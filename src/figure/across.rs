@@ -1,4 +1,5 @@
-//! The same layer of different adapters: one matrix of φ over all pairs of adapters, each cell a mean over the layers that both have.
+//! The same layers of different adapters: a square of φ for all pairs of adapters. Each cell is the mean over the layers that
+//! both have.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +16,10 @@ use crate::table::gather;
 use crate::table::rows::AcrossRow;
 use crate::terms::{MatrixKind, Side, Status};
 
-/// A name is shortened to this.
+/// Names are shortened to this width.
 const WIDEST_NAME: f64 = 150.0;
 
-/// All rows of one module × matrix × side × (i, j).
+/// φ of all pairs of adapters: the rows of one module × matrix × side × (i, j).
 pub(super) struct AdapterSimilarity<'a> {
     pub(super) module: &'a str,
     pub(super) matrix: MatrixKind,
@@ -47,8 +48,8 @@ impl AdapterSimilarity<'_> {
     pub(super) fn scene(&self, options: &FigureOptions) -> Scene {
         let names: BTreeSet<&str> = self.rows.iter().flat_map(|row| [row.adapter_a.as_str(), row.adapter_b.as_str()]).collect();
         let names: Vec<&str> = names.into_iter().collect();
-        let (grid, layers_of_cells) = self.grid(&names);
-        let (grid, tree) = in_order(grid, options.order);
+        let (values, layers_of_cells) = self.values(&names);
+        let (values, tree) = in_order(values, options.order);
         let names: Vec<&str> = tree.as_ref().map_or_else(|| names.clone(), |tree| tree.order.iter().map(|k| names[*k]).collect());
         let (cell, tick) = named_cell_size(names.len());
         let shown: Vec<String> = names.iter().map(|name| fit(&printable(name), tick, WIDEST_NAME)).collect();
@@ -60,8 +61,8 @@ impl AdapterSimilarity<'_> {
             if self.i == self.j { String::new() } else { format!("adapter ({which} = {number})") }
         };
         let picture = SquareFigure {
-            second: self.second_line(&grid, &layers_of_cells, chance),
-            grid,
+            second: self.second_line(&values, &layers_of_cells, chance),
+            values,
             labels,
             cell,
             tick,
@@ -77,8 +78,8 @@ impl AdapterSimilarity<'_> {
         picture.scene(options)
     }
 
-    /// The mean of each cell over its layers, and of how many layers it is one.
-    fn grid(&self, names: &[&str]) -> (SquareValues, BTreeSet<usize>) {
+    /// The mean of each cell over its layers, and over how many layers the cells are means.
+    fn values(&self, names: &[&str]) -> (SquareValues, BTreeSet<usize>) {
         let n = names.len();
         let place: BTreeMap<&str, usize> = names.iter().enumerate().map(|(k, name)| (*name, k)).collect();
         let mut sums = vec![(0.0, 0_usize); n * n];
@@ -91,19 +92,19 @@ impl AdapterSimilarity<'_> {
             }
         }
         let counts = sums.iter().map(|(_, count)| *count).filter(|count| *count > 0).collect();
-        let values = sums.into_iter().map(|(sum, count)| (count > 0).then(|| sum / count as f64)).collect();
-        (SquareValues { n, values }, counts)
+        let cells = sums.into_iter().map(|(sum, count)| (count > 0).then(|| sum / count as f64)).collect();
+        (SquareValues { n, cells }, counts)
     }
 
-    /// What pairs of different adapters are expected to have by chance.
+    /// The expected φ of different adapters by chance.
     fn chance(&self) -> Option<f64> {
         let beside = self.rows.iter().filter(|row| row.adapter_a != row.adapter_b);
         let values: Vec<f64> = beside.filter_map(|row| row.gaussian_expected).filter(|value| value.is_finite()).collect();
         (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
     }
 
-    /// `mean over 6 layers · mean of pairs 0.5445 · chance 0.0208`; a status other than ok is told.
-    fn second_line(&self, grid: &SquareValues, layers_of_cells: &BTreeSet<usize>, chance: Option<f64>) -> String {
+    /// `mean over 6 layers · mean of pairs 0.5445 · chance 0.0208`, and the status if it is not ok.
+    fn second_line(&self, values: &SquareValues, layers_of_cells: &BTreeSet<usize>, chance: Option<f64>) -> String {
         let layers: BTreeSet<Option<u32>> = self.rows.iter().map(|row| row.layer).collect();
         let mut parts = Vec::new();
         match (layers.first(), layers.len()) {
@@ -114,7 +115,8 @@ impl AdapterSimilarity<'_> {
             (Some(Some(_)), count) => parts.push(format!("cells are means over {count} layers")),
             _ => {}
         }
-        let pairs: Vec<f64> = (0..grid.values.len()).filter(|k| k / grid.n < k % grid.n).filter_map(|k| grid.values[k]).collect();
+        let pairs: Vec<f64> =
+            (0..values.cells.len()).filter(|k| k / values.n < k % values.n).filter_map(|k| values.cells[k]).collect();
         if !pairs.is_empty() {
             parts.push(format!("mean of pairs {:.4}", pairs.iter().sum::<f64>() / pairs.len() as f64));
         }
@@ -159,14 +161,14 @@ mod tests {
             row(Some(2), "b", "a", None),
         ];
         let groups = groups(&rows);
-        let (grid, counts) = groups[0].grid(&["a", "b"]);
-        assert_eq!(grid.values, [Some(1.0), Some(0.375), Some(0.5), Some(1.0)]);
+        let (values, counts) = groups[0].values(&["a", "b"]);
+        assert_eq!(values.cells, [Some(1.0), Some(0.375), Some(0.5), Some(1.0)]);
         assert_eq!(counts, BTreeSet::from([1, 2]));
-        let line = groups[0].second_line(&grid, &counts, groups[0].chance());
+        let line = groups[0].second_line(&values, &counts, groups[0].chance());
         assert_eq!(line, "cells are means over up to 3 layers · mean of pairs 0.3750 · chance 0.2500 · status rank");
         let alone = [row(None, "a", "a", Some(1.0))];
         let groups = super::groups(&alone);
         assert_eq!((groups.len(), groups[0].chance()), (1, None));
-        assert_eq!(groups[0].second_line(&SquareValues { n: 1, values: vec![Some(1.0)] }, &BTreeSet::from([1]), None), "");
+        assert_eq!(groups[0].second_line(&SquareValues { n: 1, cells: vec![Some(1.0)] }, &BTreeSet::from([1]), None), "");
     }
 }

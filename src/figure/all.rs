@@ -42,8 +42,8 @@ pub fn draw_study(tables: &Tables, context: &FigureContext<'_>, options: &Figure
 
 /// As [`draw_study`], for more figures than can be held in memory: each is given to `take` once it is drawn, in the same order.
 ///
-/// Figures are drawn in parallel on rayon's current pool, a few for each thread at a time. Neither their order nor their bytes depend
-/// on the number of threads.
+/// Figures are drawn in parallel on rayon's current pool, a few for each thread at a time. Neither their order nor their bytes
+/// depend on the number of threads.
 ///
 /// # Errors
 /// Those of [`draw_study`], and the first one of `take`.
@@ -63,7 +63,7 @@ pub fn draw_study_in_turn(
     let trainings = training::trainings(tables.training.as_deref().unwrap_or_default());
     let across = across::groups(tables.across.as_deref().unwrap_or_default());
 
-    // One kind after the other, then put together by adapter: what is drawn for one adapter comes in this order.
+    // Listed kind by kind, then gathered by adapter: the figures of one adapter keep this order.
     let mut jobs: Vec<(&str, Job<'_>)> = Vec::new();
     jobs.extend(similarities.iter().map(|one| (one.adapter, Job::Heatmap(one))));
     jobs.extend(grids.iter().map(|one| (one.adapter, Job::Grid(one))));

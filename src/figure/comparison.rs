@@ -1,6 +1,7 @@
-//! φ between two adapters, layer by layer (Kim et al. 2024, Table 3): a panel for each of A, B and B·A, with the `w0` control and chance.
+//! φ between two adapters, layer by layer (Kim et al. 2024, Table 3): one panel for each of A, B and B·A, with the `w0` control
+//! and chance.
 //!
-//! Three panels on one scale and not three lines in one: at i = j = r the lines of B and B·A are the same.
+//! There are three panels on one scale, not three lines in one panel: for i = j = r the lines of B and B·A coincide.
 
 use std::collections::HashMap;
 
@@ -21,15 +22,15 @@ use crate::terms::UpdateMatrix;
 const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
 const SUBTITLE: f64 = 11.0;
-/// Height of a panel, and what stands between two.
+/// Height of a panel, and the gap between two panels.
 const HEIGHT: f64 = 170.0;
 const GAP: f64 = 22.0;
-/// Width of a panel for very many and very few layers.
+/// Width of a panel with very many and with very few layers.
 const WIDEST: f64 = 420.0;
 const NARROWEST: f64 = 170.0;
-/// A layer's share of the width where there are few.
+/// Width for each layer if there are few.
 const CELL: f64 = 30.0;
-/// Most tick labels on the axis of φ.
+/// Maximum number of tick labels on the axis of φ.
 const TICKS: usize = 6;
 
 /// Draws φ of a comparison layer by layer, for every module that has layers and every (i, j), in table order.
@@ -38,11 +39,13 @@ const TICKS: usize = 6;
 /// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
 pub fn draw_comparison(rows: &[CompareRow], options: &FigureOptions) -> Result<Vec<DrawnFigure>> {
     let groups = gather(rows, |row| (row.module.as_str(), row.i, row.j));
-    let draw =
-        |((module, i, j), rows): ((&str, usize, usize), Vec<&CompareRow>)| match LayerLines::of(rows).as_ref().and_then(scene) {
-            Some(scene) => in_each_format(&scene, "", &FigureKind::Comparison { module: module.to_owned(), i, j }, options),
-            None => Ok(Vec::new()),
-        };
+    let draw = |((module, i, j), rows): ((&str, usize, usize), Vec<&CompareRow>)| match LayerLines::of(rows) {
+        Some(lines) => {
+            let kind = FigureKind::Comparison { module: module.to_owned(), i, j };
+            in_each_format(&scene(&lines), "", &kind, options)
+        }
+        None => Ok(Vec::new()),
+    };
     let drawn: Vec<Vec<DrawnFigure>> = groups.into_par_iter().map(draw).collect::<Result<_>>()?;
     Ok(drawn.into_iter().flatten().collect())
 }
@@ -56,7 +59,7 @@ pub(super) struct LayerLines<'a> {
 }
 
 impl<'a> LayerLines<'a> {
-    /// Takes the rows of one module and (i, j); none where they have no layer numbers.
+    /// Takes the rows of one module and (i, j); `None` if they have no layer numbers.
     pub(super) fn of(rows: Vec<&'a CompareRow>) -> Option<Self> {
         let mut layers: Vec<u32> = rows.iter().filter_map(|row| row.layer).collect();
         layers.sort_unstable();
@@ -79,7 +82,7 @@ impl<'a> LayerLines<'a> {
         self.rows.iter().any(|row| row.w0_mean.is_some())
     }
 
-    /// The end of the axis: a little above the largest value.
+    /// The upper end of the axis: a little above the largest value.
     fn end(&self) -> f64 {
         let highest = |row: &&CompareRow| {
             let band = row.w0_mean.map(|mean| mean + row.w0_sd.unwrap_or(0.0));
@@ -91,8 +94,8 @@ impl<'a> LayerLines<'a> {
 }
 
 /// The scene of one module and (i, j).
-pub(super) fn scene(lines: &LayerLines<'_>) -> Option<Scene> {
-    let first = *lines.rows.first()?;
+pub(super) fn scene(lines: &LayerLines<'_>) -> Scene {
+    let first = lines.rows[0];
     let count = lines.layers.len() as f64;
     let panel_width = (CELL * count).clamp(NARROWEST, WIDEST);
     let y = Axis::linear(0.0, lines.end(), TICKS);
@@ -117,10 +120,10 @@ pub(super) fn scene(lines: &LayerLines<'_>) -> Option<Scene> {
         let panel = MatrixPlot { lines, matrix, plot: Plot { left, top, width: panel_width, height: HEIGHT, y: &y } };
         panel.draw(&mut scene, index == 0);
     }
-    Some(scene)
+    scene
 }
 
-/// One matrix.
+/// The panel of one matrix.
 struct MatrixPlot<'a> {
     lines: &'a LayerLines<'a>,
     matrix: UpdateMatrix,
@@ -183,7 +186,7 @@ mod tests {
     }
 
     fn drawn(rows: &[CompareRow]) -> Scene {
-        scene(&LayerLines::of(rows.iter().collect()).unwrap()).unwrap()
+        scene(&LayerLines::of(rows.iter().collect()).unwrap())
     }
 
     fn texts(scene: &Scene) -> Vec<&Text> {

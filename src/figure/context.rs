@@ -1,10 +1,10 @@
-//! What a figure says that no table holds.
+//! What a figure says that is in no table.
 
-/// What the tables do not say about a study.
+/// Names that the tables of a study do not contain.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct FigureContext<'a> {
-    /// The base model's name, for the overviews' titles.
+    /// The base model's name, for the titles of overviews.
     pub base_name: Option<&'a str>,
-    /// The adapter that a fit is of, where its table does not say.
+    /// The adapter that was fitted, for the titles of its figures.
     pub adapter: Option<&'a str>,
 }

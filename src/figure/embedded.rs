@@ -1,4 +1,4 @@
-//! What a page takes from the figures: the cells' colours, a picture of very many cells, an adapter's overview.
+//! What the HTML report takes from the figures: the colours of cells, an image of very many cells, and an adapter's overview.
 
 use super::context::FigureContext;
 use super::groups::{LayerSimilarity, layer_similarities_of};
@@ -11,16 +11,16 @@ use super::scene::colour::{self, Rgb};
 use crate::error::Result;
 use crate::table::rows::Tables;
 
-/// A step of the heatmaps' scale, as CSS colours.
+/// One step of the heatmaps' colour scale, as CSS colours.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct CellColour {
-    /// The cell's.
+    /// The colour of the cell.
     pub fill: String,
-    /// Of text on it: contrast of 4.5:1 at least.
+    /// The colour of text on it, with a contrast of at least 4.5:1.
     pub ink: String,
 }
 
-/// How many steps the scale has.
+/// Number of steps of the colour scale.
 pub const STEPS: usize = 256;
 
 /// All steps of the scale, from the lowest value to the highest.
@@ -40,13 +40,13 @@ pub fn colour_step(value: f64, end: f64) -> usize {
     if at.is_finite() { (at.clamp(0.0, 1.0) * (STEPS - 1) as f64).round() as usize } else { 0 }
 }
 
-/// Where a scale from 0 ends whose largest value is this: there, or at 1 if that is nothing but rounding.
+/// The upper end of a scale from 0 for a largest value: that value, or 1 if it is only rounding.
 #[must_use]
 pub fn end_of_scale(largest: Option<f64>) -> f64 {
     scale_end(largest)
 }
 
-/// `n × n` values as a PNG of one pixel a cell, the diagonal and missing cells grey.
+/// `n × n` values as a PNG with one pixel for each cell. The diagonal and missing cells are grey.
 ///
 /// # Errors
 /// Only where the encoding fails, which would be a bug.
@@ -63,7 +63,7 @@ pub fn cells_picture(values: &[Option<f64>], n: usize, end: f64) -> Result<Vec<u
     png::encode(n as u32, n as u32, None, |out| out.write_all(&pixels).map_err(|e| png::bug(&e)))
 }
 
-/// One adapter's overview as an SVG document; none where nothing can be drawn.
+/// One adapter's overview as an SVG document; `None` if there is nothing to draw.
 ///
 /// # Errors
 /// Only where the encoding of an embedded picture fails, which would be a bug.
@@ -74,7 +74,7 @@ pub fn overview_svg(tables: &Tables, context: &FigureContext<'_>, adapter: &str)
     overview::scene(adapter, &own, ranks, context, &FigureOptions::default()).as_ref().map(to_svg).transpose()
 }
 
-/// Bytes as a `data:` address.
+/// Bytes as a `data:` URI.
 #[must_use]
 pub fn data_uri(mime: &str, bytes: &[u8]) -> String {
     format!("data:{mime};base64,{}", base64(bytes))
@@ -91,7 +91,7 @@ mod tests {
     #[test]
     fn a_picture_has_a_pixel_for_each_cell() {
         let png = cells_picture(&[Some(1.0), Some(0.0), None, Some(1.0)], 2, 0.5).unwrap();
-        let mut reader = png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
+        let mut reader = ::png::Decoder::new(std::io::Cursor::new(png)).read_info().unwrap();
         let mut pixels = vec![0; reader.output_buffer_size().unwrap()];
         reader.next_frame(&mut pixels).unwrap();
         assert_eq!(pixels, [0xe2, 0xe2, 0xe2, 68, 1, 84, 0xb4, 0xb4, 0xb4, 0xe2, 0xe2, 0xe2]);

@@ -1,4 +1,4 @@
-//! What a fit of one Θ for all layers leaves: residuals by layer and of all layers together, beside those of Gaussian targets.
+//! Residuals of fitting one Θ to all layers: by layer and for all layers together, with those of Gaussian targets.
 
 use std::collections::HashMap;
 
@@ -26,7 +26,7 @@ const GAP: f64 = 26.0;
 const WIDEST: f64 = 420.0;
 const NARROWEST: f64 = 200.0;
 const CELL: f64 = 30.0;
-/// What the panel for all layers together takes, and what stands before it.
+/// Width of the part for all layers together, and the gap before it.
 const ALL_WIDTH: f64 = 44.0;
 const ALL_GAP: f64 = 8.0;
 const TICKS: usize = 6;
@@ -60,7 +60,7 @@ impl Residuals<'_> {
         layers
     }
 
-    /// From a little below the least residual to a little above the largest, each with the spread of its control.
+    /// From a little below the smallest residual to a little above the largest, including the spread of the controls.
     fn axis(&self) -> Option<Axis> {
         let spread = |row: &&FitRow| {
             let sd = row.residual_sd.unwrap_or(0.0);
@@ -112,7 +112,7 @@ impl Residuals<'_> {
         let of = |layer: &u32| by_layer.get(layer.to_string().as_str()).copied();
         let places = layers.iter().enumerate().map(|(index, layer)| (at(index), of(layer))).collect();
         series(scene, plot, places, (0.35 * layers_width / layers.len().max(1) as f64).min(8.0));
-        // A module outside any repeated container has one row without a number, and is all there is.
+        // A module that is not in a repeated container has one row, without a layer number.
         let whole = by_layer.get(FitRow::ALL).or(by_layer.get("")).copied();
         let middle = plot.left + plot.width - ALL_WIDTH / 2.0;
         series(scene, plot, vec![(middle, whole)], 9.0);
@@ -128,7 +128,7 @@ impl Residuals<'_> {
     }
 }
 
-/// The control's band and mean and the observed residuals, at these places.
+/// Draws the control's band and mean and the observed residuals at these positions.
 fn series(scene: &mut Scene, plot: &Plot<'_>, places: Vec<(f64, Option<&FitRow>)>, alone: f64) {
     let points = |value: &dyn Fn(&FitRow) -> Option<f64>| -> Points {
         places.iter().map(|(x, row)| (*x, row.and_then(value).filter(|value| value.is_finite()))).collect()

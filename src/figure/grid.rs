@@ -1,4 +1,5 @@
-//! φ(i, j) of two layers by every number of vectors (Hu et al. 2022, Figure 3): i from above to below, j from left to right.
+//! φ(i, j) of two layers for every pair of numbers of vectors (Hu et al. 2022, Figure 3): i from top to bottom, j from left to
+//! right.
 
 use super::kind::FigureKind;
 use super::options::FigureOptions;
@@ -49,7 +50,7 @@ impl VectorGrid<'_> {
 
     /// The figure.
     pub(super) fn scene(&self, options: &FigureOptions) -> Scene {
-        let (grid, most) = self.grid();
+        let (values, most) = self.values();
         let numbers: Vec<u32> = (1..=u32::try_from(most).unwrap_or(u32::MAX)).collect();
         let mark = |value: f64| Mark { value, label: "chance at i = j = r".to_owned() };
         let picture = SquareFigure {
@@ -69,32 +70,32 @@ impl VectorGrid<'_> {
             marks: self.last().and_then(|row| row.gaussian_expected).filter(|v| v.is_finite()).map(mark).into_iter().collect(),
             axis_titles: (format!("j, vectors of layer {}", self.layer_b), format!("i, vectors of layer {}", self.layer_a)),
             table: "grid.csv",
-            // i = j is a cell like any other.
+            // i = j compares two different layers, like every other cell.
             of_itself: false,
             tree: None,
-            grid,
+            values,
         };
         picture.scene(options)
     }
 
-    /// A square up to the larger of the two ranks.
-    fn grid(&self) -> (SquareValues, usize) {
+    /// φ of every (i, j), in a square of the larger of the two ranks, and that rank.
+    fn values(&self) -> (SquareValues, usize) {
         let most = self.rows.iter().map(|row| row.i.max(row.j)).max().unwrap_or(0);
-        let mut values = vec![None; most * most];
+        let mut cells = vec![None; most * most];
         for row in &self.rows {
             if let (Some(i), Some(j)) = (row.i.checked_sub(1), row.j.checked_sub(1)) {
-                values[i * most + j] = row.phi.filter(|phi| phi.is_finite());
+                cells[i * most + j] = row.phi.filter(|phi| phi.is_finite());
             }
         }
-        (SquareValues { n: most, values }, most)
+        (SquareValues { n: most, cells }, most)
     }
 
-    /// The row of all vectors of both layers.
+    /// The row with all vectors of both layers.
     fn last(&self) -> Option<&GridRow> {
         self.rows.iter().copied().max_by_key(|row| (row.i, row.j))
     }
 
-    /// `φ(1,1) 0.0312 · φ(8,8) 0.0522 · largest 0.0711 at (1,3)`; a status other than ok is told.
+    /// `φ(1,1) 0.0312 · φ(8,8) 0.0522 · largest 0.0711 at (1,3)`, and the status if it is not ok.
     fn second_line(&self) -> String {
         let first = self.rows.iter().copied().find(|row| (row.i, row.j) == (1, 1));
         let named = |row: &GridRow| row.phi.map(|phi| format!("φ({},{}) {phi:.4}", row.i, row.j));
@@ -146,9 +147,9 @@ mod tests {
         ];
         let groups = groups(&rows);
         assert_eq!(groups.len(), 1);
-        let (grid, most) = groups[0].grid();
+        let (values, most) = groups[0].values();
         let none = None;
-        assert_eq!((most, grid.values), (3, vec![Some(0.5), Some(0.25), none, Some(0.75), Some(0.625), none, none, none, none]));
+        assert_eq!((most, values.cells), (3, vec![Some(0.5), Some(0.25), none, Some(0.75), Some(0.625), none, none, none, none]));
         assert_eq!(groups[0].second_line(), "φ(1,1) 0.5000 · largest 0.7500 at (2,1) · status rank");
     }
 

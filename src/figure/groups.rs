@@ -1,4 +1,5 @@
-//! Table rows gathered into the layer × layer grids that are drawn.
+//! Rows of `similarity.csv` gathered into squares of layers × layers: what heatmaps, overviews and the paper's figure are drawn
+//! from.
 
 use std::collections::{BTreeSet, HashMap};
 
@@ -7,10 +8,10 @@ use crate::table::gather;
 use crate::table::rows::{SimilarityRow, SummaryRow, Tables};
 use crate::terms::{MatrixKind, Side};
 
-/// What the rows of one grid have in common.
+/// What all rows of one square have in common.
 type Key<'a> = (&'a str, &'a str, MatrixKind, Side, usize, usize);
 
-/// All rows of one adapter × module × matrix × side × (i, j).
+/// φ of all pairs of layers: the rows of one adapter × module × matrix × side × (i, j).
 pub(super) struct LayerSimilarity<'a> {
     pub(super) adapter: &'a str,
     pub(super) module: &'a str,
@@ -29,7 +30,7 @@ pub(super) fn layer_similarities(tables: &Tables) -> Vec<LayerSimilarity<'_>> {
     layer_similarities_of(tables, |_| true)
 }
 
-/// As [`layer_similarities`], of the adapters that are wanted.
+/// The same for the adapters that are wanted.
 pub(super) fn layer_similarities_of(tables: &Tables, wanted: impl Fn(&str) -> bool) -> Vec<LayerSimilarity<'_>> {
     let mut summaries: HashMap<Key<'_>, &SummaryRow> = HashMap::new();
     for row in tables.summary.iter().filter(|row| wanted(&row.adapter)) {
@@ -48,16 +49,16 @@ pub(super) fn layer_similarities_of(tables: &Tables, wanted: impl Fn(&str) -> bo
 }
 
 impl LayerSimilarity<'_> {
-    /// The grid of one column of the table. A pair of layers without a row has no value; nor has one with NaN.
-    pub(super) fn grid(&self, value: impl Fn(&SimilarityRow) -> Option<f64>) -> SquareValues {
+    /// The values of one column of the table. A pair of layers without a row, or with NaN, has no value.
+    pub(super) fn values(&self, value: impl Fn(&SimilarityRow) -> Option<f64>) -> SquareValues {
         let n = self.layers.len();
         let place: HashMap<u32, usize> = self.layers.iter().enumerate().map(|(k, layer)| (*layer, k)).collect();
-        let mut values = vec![None; n * n];
+        let mut cells = vec![None; n * n];
         for row in &self.rows {
             if let (Some(a), Some(b)) = (place.get(&row.layer_a), place.get(&row.layer_b)) {
-                values[a * n + b] = value(row).filter(|v| v.is_finite());
+                cells[a * n + b] = value(row).filter(|v| v.is_finite());
             }
         }
-        SquareValues { n, values }
+        SquareValues { n, cells }
     }
 }

@@ -19,16 +19,16 @@ pub(super) fn kind(group: &LayerSimilarity<'_>) -> FigureKind {
 
 /// The scene of one heatmap.
 pub(super) fn scene(group: &LayerSimilarity<'_>, options: &FigureOptions) -> Scene {
-    let (grid, tree) = in_order(group.grid(|row| row.phi), options.order);
+    let (values, tree) = in_order(group.values(|row| row.phi), options.order);
     let layers: Vec<u32> =
         tree.as_ref().map_or_else(|| group.layers.clone(), |tree| tree.order.iter().map(|k| group.layers[*k]).collect());
-    // Round numbers tell all layers where they rise. Where they do not, each needs its own.
+    // In rising order, a label at every tenth layer identifies all of them. In the tree's order each layer needs its own label.
     let names: Vec<String> = layers.iter().map(u32::to_string).collect();
-    let (labels, cell, tick) = if tree.is_some() && grid.n > MOST_ANNOTATED {
-        let (cell, tick) = named_cell_size(grid.n);
+    let (labels, cell, tick) = if tree.is_some() && values.n > MOST_ANNOTATED {
+        let (cell, tick) = named_cell_size(values.n);
         (Labels::Names(&names), cell, tick)
     } else {
-        (Labels::Layers(&layers), cell_size(grid.n), 10.0)
+        (Labels::Layers(&layers), cell_size(values.n), 10.0)
     };
     let picture = SquareFigure {
         labels,
@@ -42,13 +42,13 @@ pub(super) fn scene(group: &LayerSimilarity<'_>, options: &FigureOptions) -> Sce
         axis_titles: axis_titles(group),
         table: "similarity.csv",
         of_itself: true,
-        grid,
+        values,
         tree,
     };
     picture.scene(options)
 }
 
-/// The controls' means, where there are any.
+/// The means of the controls that were drawn.
 fn marks(group: &LayerSimilarity<'_>) -> Vec<Mark> {
     let Some(summary) = group.summary else { return Vec::new() };
     [(summary.w0_mean, "W0 control"), (summary.gaussian_mean, "gaussian")]
@@ -66,7 +66,7 @@ fn axis_titles(group: &LayerSimilarity<'_>) -> (String, String) {
     }
 }
 
-/// `mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010`, without what is not there; a status other than ok is told.
+/// `mean 0.0262 · gaussian 0.0208 · W0 control 0.0275 ± 0.0010`, without what is missing, and the status if it is not ok.
 fn second_line(group: &LayerSimilarity<'_>) -> String {
     let Some(summary) = group.summary else { return String::new() };
     let mut parts = Vec::new();

@@ -1,4 +1,4 @@
-//! Finished figures: what each shows, its bytes, and where it belongs.
+//! Finished figures: what each shows, its bytes, and its path.
 
 use super::options::{FigureFormat, FigureOptions};
 use super::render::encode;
@@ -23,9 +23,9 @@ pub enum FigureKind {
         /// How many singular vectors of `layer_b`.
         j: usize,
     },
-    /// All modules of an adapter beside their controls.
+    /// All modules of an adapter, with their controls.
     Overview,
-    /// φ of one module and matrix over all pairs of adapters, the mean over the layers.
+    /// φ of one module and matrix over all pairs of adapters, as means over the layers.
     Across {
         /// Module name.
         module: String,
@@ -38,7 +38,7 @@ pub enum FigureKind {
         /// How many singular vectors of the column's adapter.
         j: usize,
     },
-    /// φ of two layers of one module and matrix by every number of vectors.
+    /// φ of two layers of one module and matrix for every pair of numbers of vectors.
     Grid {
         /// Module name.
         module: String,
@@ -57,7 +57,7 @@ pub enum FigureKind {
         module: String,
         /// How many singular vectors of the left adapter.
         i: usize,
-        /// How many of the right one.
+        /// How many singular vectors of the right adapter.
         j: usize,
     },
     /// Singular values of one module's conversion matrices, by layer.
@@ -76,7 +76,7 @@ pub enum FigureKind {
         /// How many singular vectors of `layer_b`.
         j: usize,
     },
-    /// What one Θ for all layers of a module leaves.
+    /// Residuals of fitting one Θ to all layers of a module.
     Fit {
         /// Module name.
         module: String,
@@ -102,7 +102,7 @@ impl FigureKind {
         }
     }
 
-    /// The module that it is about, where it is about one.
+    /// The module that it shows, if it shows only one.
     #[must_use]
     pub fn module(&self) -> Option<&str> {
         match self {
@@ -121,7 +121,7 @@ impl FigureKind {
 /// A finished figure.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct DrawnFigure {
-    /// Adapter name; empty for a figure of different adapters.
+    /// Adapter name; empty for a figure that compares adapters.
     pub adapter: String,
     /// What it shows.
     pub kind: FigureKind,
@@ -131,11 +131,11 @@ pub struct DrawnFigure {
     pub bytes: Vec<u8>,
 }
 
-/// The folder of the figures of different adapters. No adapter's folder has a `+` in its name, so none can be called the same.
+/// The folder of figures that compare adapters. A `+` in an adapter's name is escaped, so no adapter's folder has this name.
 const ACROSS_FOLDER: &str = "+across";
 
 impl DrawnFigure {
-    /// Where it belongs below the folder of the figures: `trec-seed0/query.A.left.i8-j8.svg`, `trec-seed0/query.spectrum.svg`,
+    /// Its path in the folder of the figures: `trec-seed0/query.A.left.i8-j8.svg`, `trec-seed0/query.spectrum.svg`,
     /// `+across/query.A.left.i8-j8.svg`, `value.i8-j8.svg` of a comparison, `value.fit.svg`. Names are safe for a file system.
     #[must_use]
     pub fn path(&self) -> String {
@@ -168,7 +168,7 @@ impl DrawnFigure {
     }
 }
 
-/// One scene in every format asked for.
+/// Writes a scene in every format that was asked for.
 pub(super) fn in_each_format(
     scene: &Scene,
     adapter: &str,

@@ -1,4 +1,8 @@
-//! What makes a figure legible, held for every kind of figure: text in the picture, none over another, none too small, and contrast.
+//! Tests that every kind of figure is legible: all text is inside the picture, no text covers another, none is too small, and
+//! each has enough contrast with its background.
+
+#[path = "../../tests/shared/rows.rs"]
+mod rows;
 
 use super::context::FigureContext;
 use super::groups::{LayerSimilarity, layer_similarities};
@@ -11,7 +15,7 @@ use super::{across, comparison, grid, heatmap, overview, spectrum, training};
 use crate::table::rows::{AcrossRow, CompareRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables, TrainingRow};
 use crate::terms::{MatrixKind, Side, Status, UpdateMatrix};
 
-/// Font size in CSS pixels below which nothing is written: 5.6 points.
+/// The smallest allowed font size in CSS pixels: 5.6 points.
 const SMALLEST: f64 = 7.5;
 
 /// Left, top, right and bottom of a text's digits and capitals, in device pixels.
@@ -27,7 +31,7 @@ fn bounds(text: &Text) -> [f64; 4] {
     if text.upwards { [x - height, y - start - width, x, y - start] } else { [x + start, y - height, x + start + width, y] }
 }
 
-/// The colour of an item at a point, where it covers it. Lines are too thin to stand behind text.
+/// The colour of an element at a point that it covers. Lines are too thin to count as a background of text.
 fn colour_at(item: &Element, (px, py): (f64, f64)) -> Option<Rgb> {
     match item {
         Element::Rect { x, y, width, height, fill } => {
@@ -51,7 +55,7 @@ fn colour_at(item: &Element, (px, py): (f64, f64)) -> Option<Rgb> {
     }
 }
 
-/// Fails where a rule is broken.
+/// Fails if a rule is broken.
 fn check(scene: &Scene, what: &str) {
     let texts: Vec<(usize, &Text)> = scene
         .elements
@@ -75,7 +79,7 @@ fn check(scene: &Scene, what: &str) {
         }
         boxes.push((area, &text.text));
     }
-    // By their left edges, so that only neighbours are compared.
+    // Sorted by their left edges, so that only neighbours have to be compared.
     boxes.sort_by(|a, b| a.0[0].total_cmp(&b.0[0]));
     for (k, (a, text)) in boxes.iter().enumerate() {
         for (b, other) in boxes[k + 1..].iter().take_while(|(b, _)| b[0] < a[2]) {
@@ -92,52 +96,18 @@ fn study(modules: &[&str], matrices: &[MatrixKind], layers: u32) -> Tables {
             for (layer_a, layer_b) in (0..layers).flat_map(|a| (0..layers).map(move |b| (a, b))) {
                 let mixed = (layer_a * 31 + layer_b * 17 + layer_a * layer_b) % 101;
                 let phi = if layer_a == layer_b { 1.0 } else { f64::from(mixed) / 100.0 };
-                tables.similarity.push(SimilarityRow {
-                    adapter: "an-adapter".to_owned(),
-                    module: (*module).to_owned(),
-                    matrix,
-                    side: Side::Left,
-                    i: 8,
-                    j: 8,
-                    layer_a,
-                    layer_b,
-                    phi: (mixed % 11 != 1).then_some(phi),
-                    phi_error_bound: None,
-                    gaussian_mean: Some(0.0208),
-                    gaussian_sd: Some(0.002),
-                    w0_mean: Some(0.9 * phi),
-                    w0_sd: Some(0.01),
-                    init: None,
-                    status: Status::Ok,
-                });
+                let row = rows::similarity("an-adapter", module, matrix, (layer_a, layer_b), phi);
+                let phi = (mixed % 11 != 1).then_some(phi);
+                tables.similarity.push(SimilarityRow { phi, w0_mean: row.phi.map(|phi| 0.9 * phi), w0_sd: Some(0.01), ..row });
             }
-            tables.summary.push(SummaryRow {
-                adapter: "an-adapter".to_owned(),
-                module: (*module).to_owned(),
-                matrix,
-                side: Side::Left,
-                i: 8,
-                j: 8,
-                layers: layers as usize,
-                phi_mean: Some(0.5),
-                phi_min: Some(0.0),
-                phi_max: Some(1.0),
-                gaussian_expected: Some(0.0208),
-                gaussian_mean: Some(0.0209),
-                gaussian_sd: Some(0.0004),
-                w0_mean: Some(0.0275),
-                w0_sd: Some(0.001),
-                w0_z: Some(-1.4),
-                w0_p: Some(0.9),
-                init_mean: None,
-                status: Status::LowConfidence,
-            });
+            let row = rows::summary("an-adapter", module, matrix, layers as usize);
+            tables.summary.push(SummaryRow { phi_mean: Some(0.5), status: Status::LowConfidence, ..row });
         }
     }
     tables
 }
 
-/// Every way of drawing that changes colours or places.
+/// All combinations of the options that change colours or positions.
 fn ways() -> Vec<FigureOptions> {
     let mut ways = Vec::new();
     for colours in ColourMap::ALL {
@@ -174,7 +144,7 @@ fn heatmaps_of_many_layers_are_legible() {
             for group in layer_similarities(&tables) {
                 let scene = heatmap::scene(&group, &options);
                 check(&scene, &format!("{layers} layers, {order}"));
-                // Layers in their order have ticks at round numbers, and in the tree's each its own.
+                // Layers in rising order have ticks at round numbers; in the tree's order each has its own.
                 let names: Vec<u32> = scene
                     .elements
                     .iter()
@@ -249,7 +219,7 @@ fn figures_of_adapters_and_comparisons_are_legible() {
         };
         let rows: Vec<CompareRow> = (0..count).flat_map(|layer| UpdateMatrix::ALL.map(|matrix| row(layer, matrix))).collect();
         let lines = comparison::LayerLines::of(rows.iter().collect()).unwrap();
-        check(&comparison::scene(&lines).unwrap(), &format!("{count} layers of a comparison"));
+        check(&comparison::scene(&lines), &format!("{count} layers of a comparison"));
     }
 }
 

@@ -1,10 +1,11 @@
-//! Table rows to pictures: the paper's heatmaps, one overview for each adapter, heatmaps of different adapters, and line charts of
-//! comparisons, fits, singular values and training, as SVG, PNG and PDF.
+//! Table rows to pictures: the paper's heatmaps, one overview for each adapter, heatmaps of different adapters, and line charts
+//! of comparisons, fits, singular values and training, as SVG, PNG and PDF.
 //!
 //! Sees row types only, so any picture can be drawn again from a saved table. Writes no files: the caller does.
 //!
-//! Read from below: a [`scene`] is a figure as whole numbers, [`render`] writes one in a format, [`parts`] are what several figures are
-//! made of, then there is one file for each figure, and [`all`] draws those of a study.
+//! From the bottom up: `scene` is a figure as a list of elements at whole coordinates, `render` writes a scene in a format,
+//! `parts` are the pieces that several figures share, then comes one file for each figure, and `all` draws every figure of a
+//! study.
 
 mod across;
 mod all;

@@ -64,7 +64,7 @@ pub struct Dpi(u16);
 impl Dpi {
     /// Below this the smallest text cannot be read.
     pub const LEAST: u16 = 72;
-    /// What journals ask for of line art at most; a finer print is drawn from SVG or PDF.
+    /// Finer than print can show of these pictures; SVG and PDF have no resolution.
     pub const MOST: u16 = 600;
 
     /// The resolution, if it is one that figures can be drawn at.

@@ -1,5 +1,5 @@
-//! The paper's Figure 1 for one module (Kim et al. 2024): the heatmaps of Θ_A and Θ_B side by side on one scale, with the numbers that
-//! belong into its caption.
+//! The paper's Figure 1 for one module (Kim et al. 2024): the heatmaps of Θ_A and Θ_B side by side on one scale, and a caption
+//! with their means and controls.
 
 use rayon::prelude::*;
 
@@ -24,18 +24,19 @@ const MARGIN: f64 = 14.0;
 const PANEL_TITLE: f64 = 12.0;
 const CAPTION: f64 = 10.0;
 const CAPTION_LINE: f64 = 1.45;
-/// The cells' side where there are many layers.
+/// Width of a panel with many layers.
 const SIDE: f64 = 300.0;
 const GAP: f64 = 26.0;
 const BAR_GAP: f64 = 16.0;
 const BAR_WIDTH: f64 = 14.0;
-/// Numbers are written in cells at least this wide.
+/// Numbers are written in cells that are at least this wide.
 const NARROWEST_ANNOTATED: f64 = 22.0;
-/// A caption is this wide at least.
+/// Minimum width of the caption.
 const NARROWEST: f64 = 420.0;
 
-/// Θ_A and Θ_B of one module, whichever are there.
+/// Θ_A and Θ_B of one module; one of them if the other was not compared.
 struct FigureOne<'a> {
+    /// Never empty: they are gathered rows.
     groups: Vec<&'a LayerSimilarity<'a>>,
 }
 
@@ -54,7 +55,7 @@ pub fn draw_paper(
     let mut pairs: Vec<FigureOne<'_>> = pairs.into_iter().map(|(_, groups)| FigureOne { groups }).collect();
     pairs.iter_mut().for_each(|pair| pair.groups.sort_by_key(|group| group.matrix));
     let draw = |pair: &FigureOne<'_>| {
-        let Some(first) = pair.groups.first() else { return Ok((String::new(), Vec::new())) };
+        let first = pair.groups[0];
         let caption = pair.caption(context);
         let kind = FigureKind::Paper { module: first.module.to_owned(), side: first.side, i: first.i, j: first.j };
         Ok((caption.clone(), in_each_format(&pair.scene(&caption, options), first.adapter, &kind, options)?))
@@ -64,9 +65,9 @@ pub fn draw_paper(
 }
 
 impl FigureOne<'_> {
-    /// The caption, in one line: what is shown, and the means over layer_a < layer_b beside those of the controls.
+    /// The caption, in one line: what is shown, and the means over layer_a < layer_b with those of the controls.
     fn caption(&self, context: &FigureContext<'_>) -> String {
-        let Some(first) = self.groups.first() else { return String::new() };
+        let first = self.groups[0];
         let names: Vec<String> = self.groups.iter().map(|group| matrix_name(group.matrix)).collect();
         let base = context.base_name.map_or_else(String::new, |base| format!(" on {}", printable(base)));
         let sizes = if first.i == first.j { format!("i = j = {}", first.i) } else { format!("i = {}, j = {}", first.i, first.j) };
@@ -86,11 +87,11 @@ impl FigureOne<'_> {
     }
 
     fn scene(&self, caption: &str, options: &FigureOptions) -> Scene {
-        let grids: Vec<SquareValues> = self.groups.iter().map(|group| group.grid(|row| row.phi)).collect();
-        let n = grids.iter().map(|grid| grid.n).max().unwrap_or(1);
+        let squares: Vec<SquareValues> = self.groups.iter().map(|group| group.values(|row| row.phi)).collect();
+        let n = squares.iter().map(|square| square.n).max().unwrap_or(1);
         let hi = match options.scale {
             ColourScale::Paper => 1.0,
-            ColourScale::Data => scale_end(grids.iter().filter_map(SquareValues::largest).reduce(f64::max)),
+            ColourScale::Data => scale_end(squares.iter().filter_map(SquareValues::largest).reduce(f64::max)),
         };
         let cell = ((cell_size(n).min(SIDE / n as f64) * SCALE).floor() / SCALE).max(1.0);
         let annotated = (n <= 16 && cell >= NARROWEST_ANNOTATED.min(SIDE / 16.0)).then(|| (0.34 * cell).clamp(7.5, 12.0));
@@ -102,11 +103,11 @@ impl FigureOne<'_> {
 
         let mut places = Vec::new();
         let mut x = 0.0;
-        for (index, (group, grid)) in self.groups.iter().zip(&grids).enumerate() {
+        for (index, (group, values)) in self.groups.iter().zip(&squares).enumerate() {
             x += panel::left_space(Labels::Layers(&group.layers), fonts, index == 0);
             places.push(x);
             let title = font::width(&panel_title(index, group), PANEL_TITLE);
-            x += (cell * grid.n as f64).max(title) + GAP;
+            x += (cell * values.n as f64).max(title) + GAP;
         }
         let content = x - GAP + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
         let room = content.max(NARROWEST);
@@ -119,7 +120,7 @@ impl FigureOne<'_> {
         let height = caption_top + (lines.len() as f64 * CAPTION_LINE - 0.4) * CAPTION + MARGIN;
         let mut scene = Scene::new(room + 2.0 * MARGIN, height, caption.to_owned());
         let left = MARGIN + (room - content) / 2.0;
-        for (index, ((group, grid), x)) in self.groups.iter().zip(&grids).zip(places).enumerate() {
+        for (index, ((group, values), x)) in self.groups.iter().zip(&squares).zip(places).enumerate() {
             let x = left + x;
             scene.text(x, top - 7.0, PANEL_TITLE, Anchor::Start, colour::INK, panel_title(index, group));
             let (x_title, y_title) = axis_titles(group);
@@ -128,7 +129,7 @@ impl FigureOne<'_> {
                 y: top,
                 cell,
                 labels: Labels::Layers(&group.layers),
-                paints: paint(grid, options, hi, true),
+                paints: paint(values, options, hi, true),
                 fonts,
                 x_title: Some(&x_title),
                 y_title: (index == 0).then_some(y_title.as_str()),
@@ -152,7 +153,7 @@ impl FigureOne<'_> {
         let mut marks: Vec<Mark> = summaries()
             .filter_map(|(matrix, summary)| Some(Mark { value: mean(summary.w0_mean)?, label: format!("W0 control, {matrix}") }))
             .collect();
-        // That of A and that of B differ by the draws alone.
+        // The Gaussian means of A and B estimate the same number from different draws, so they are one mark.
         let gaussian: Vec<f64> = summaries().filter_map(|(_, summary)| mean(summary.gaussian_mean)).collect();
         if !gaussian.is_empty() {
             let value = gaussian.iter().sum::<f64>() / gaussian.len() as f64;

@@ -1,4 +1,5 @@
-//! Singular values of a module's conversion matrices: a panel for each matrix, a line for each layer in the colour of its place.
+//! Singular values of a module's conversion matrices: a panel for each matrix, a line for each layer. The colour says which
+//! layer it is.
 
 use std::collections::BTreeMap;
 
@@ -17,18 +18,19 @@ const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
 const SUBTITLE: f64 = 11.0;
 const NOTE: f64 = 9.5;
-/// A panel's height; its width for few and for many singular values; what stands between two.
+/// A panel's height; its width for few and for many singular values; the width for each of them if there are few; the gap between
+/// panels.
 const HEIGHT: f64 = 200.0;
 const NARROWEST: f64 = 170.0;
 const WIDEST: f64 = 300.0;
 const CELL: f64 = 22.0;
 const GAP: f64 = 20.0;
-/// The colours of the layers, to the right.
+/// The bar with the layers' colours, to the right of the panels.
 const BAR_GAP: f64 = 18.0;
 const BAR_WIDTH: f64 = 12.0;
-/// Below this share of the first a singular value is nothing but rounding, and no scale reaches there.
+/// Singular values below this share of the largest are only rounding, and are not drawn.
 const FLOOR: f64 = 1e-20;
-/// Viridis up to here: beyond it is too light for a line on white.
+/// Only this part of viridis is used: lines in its lightest colours could not be seen on white.
 const LIGHTEST: f64 = 0.86;
 const TICKS: usize = 7;
 
@@ -51,7 +53,7 @@ pub(super) fn spectra(rows: &[SpectrumRow]) -> Vec<Spectra<'_>> {
 type Line = BTreeMap<usize, f64>;
 
 impl Spectra<'_> {
-    /// The layers, in rising order; none of them for a module outside any repeated container.
+    /// The layers, in rising order; empty for a module that is not in a repeated container.
     fn layers(&self) -> Vec<u32> {
         let mut layers: Vec<u32> = self.rows.iter().filter_map(|row| row.layer).collect();
         layers.sort_unstable();
@@ -76,15 +78,15 @@ impl Spectra<'_> {
         matrices
     }
 
-    /// The figure; none where there is no singular value above zero.
+    /// The figure; `None` if no singular value is above zero.
     pub(super) fn scene(&self) -> Option<Scene> {
         let (layers, matrices) = (self.layers(), self.matrices());
         let ratios = || matrices.iter().flat_map(|(_, lines)| lines.values()).flat_map(BTreeMap::values).copied();
         let lowest = ratios().filter(|ratio| *ratio >= FLOOR).reduce(f64::min)?;
         let dropped = ratios().filter(|ratio| *ratio < FLOOR).count();
-        // Without a gap in k there are as many rows at least.
+        // A table that was edited by hand could name any k; without gaps in k there are at least as many rows.
         let most = self.rows.iter().map(|row| row.k).max().unwrap_or(1).clamp(1, self.rows.len());
-        // With room for a dot at either end.
+        // With room for a dot at both ends.
         let y = Axis::log(0.8 * lowest.min(0.5), 1.25, TICKS);
         let panel_width = (CELL * most as f64).clamp(NARROWEST, WIDEST);
         let axis = LABEL + 8.0 + y.width();
@@ -128,7 +130,7 @@ impl Spectra<'_> {
 }
 
 fn draw_lines(scene: &mut Scene, plot: &Plot<'_>, lines: &BTreeMap<Option<u32>, Line>, layers: &[u32], most: usize) {
-    // Thin where there are many, so that one can be followed.
+    // Thin lines if there are many, so that a single one can be followed.
     let width = if lines.len() > 24 { 0.5 } else { 1.0 };
     for (layer, line) in lines {
         let place = layer.and_then(|layer| layers.binary_search(&layer).ok()).unwrap_or(0);
@@ -145,14 +147,14 @@ fn draw_lines(scene: &mut Scene, plot: &Plot<'_>, lines: &BTreeMap<Option<u32>, 
     }
 }
 
-/// Numbers at the k that there is room for.
+/// Ticks at those k whose labels have room.
 fn k_ticks(plot: &Plot<'_>, most: usize) -> Vec<(f64, String)> {
     let all: Vec<u32> = (1..=u32::try_from(most).unwrap_or(u32::MAX)).collect();
     let shown = labelled_layers(&all, plot.width / most as f64, 4.0, |label| font::width(label, LABEL));
     shown.into_iter().map(|index| (plot.part(index, most), all[index].to_string())).collect()
 }
 
-/// The colour of the layer at a place among `count`.
+/// The colour of the layer at position `place` of `count`.
 fn layer_colour(place: usize, count: usize) -> Rgb {
     colour::sequential(ColourMap::Viridis)(LIGHTEST * place as f64 / count.saturating_sub(1).max(1) as f64)
 }
@@ -162,7 +164,7 @@ fn layers_width(layers: &[u32]) -> f64 {
     BAR_WIDTH + 6.0 + widest(labels.iter().map(String::as_str), LABEL).max(font::width("layer", LABEL) - BAR_WIDTH - 6.0)
 }
 
-/// The layers' colours, the first at the top, with the numbers that there is room for.
+/// A bar of the layers' colours, the first at the top, with the layer numbers that have room.
 fn layers_key(scene: &mut Scene, left: f64, top: f64, layers: &[u32]) {
     let cell = HEIGHT / layers.len() as f64;
     scene.text(left, top - 7.0, LABEL, Anchor::Start, colour::INK, "layer");

@@ -14,20 +14,20 @@ const TITLE: f64 = 13.0;
 const SUBTITLE: f64 = 11.0;
 const HEIGHT: f64 = 170.0;
 const WIDTH: f64 = 230.0;
-/// Between two panels, of which each has an axis of its own.
+/// Gap between two panels, which have their own vertical axes.
 const GAP: f64 = 20.0;
 const TICKS: usize = 6;
 const STEP_TICKS: usize = 4;
-/// Height of a line of a panel's key; curves with names in a panel.
+/// Height of a line of a panel's key, and the maximum number of curves in a panel.
 const KEY_LINE: f64 = 15.0;
 const MOST_CURVES: usize = 5;
-/// Evaluations are far apart: each has its dot up to this many.
+/// Evaluations are rare: up to this many points are drawn with dots.
 const MOST_DOTS: usize = 60;
-/// Curves of one panel; each has a contrast of at least 3 with white.
+/// The colours of a panel's curves. Each has a contrast of at least 3:1 with white.
 const CURVES: [Rgb; MOST_CURVES] =
     [chart::OBSERVED, chart::CONTROL, Rgb(0x2e, 0x7d, 0x32), Rgb(0x7b, 0x3f, 0xa0), Rgb(0x5c, 0x5c, 0x5c)];
 
-/// What a panel shows.
+/// The quantity that a panel shows.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 enum Theme {
     Loss,
@@ -48,7 +48,7 @@ impl Theme {
         }
     }
 
-    /// The panel that a name of the log belongs to; none for times, sums at the end, and what only some program knows.
+    /// The panel for a name in the log; `None` for times, totals at the end, and names that only their program knows.
     fn of(name: &str) -> Option<Self> {
         let is_time = ["_runtime", "_per_second", "_preparation_time"].iter().any(|end| name.ends_with(end));
         match name {
@@ -62,7 +62,7 @@ impl Theme {
     }
 }
 
-/// The log of one adapter.
+/// The training log of one adapter.
 pub(super) struct Training<'a> {
     pub(super) adapter: &'a str,
     rows: Vec<&'a TrainingRow>,
@@ -73,7 +73,7 @@ pub(super) fn trainings(rows: &[TrainingRow]) -> Vec<Training<'_>> {
     gather(rows, |row| row.adapter.as_str()).into_iter().map(|(adapter, rows)| Training { adapter, rows }).collect()
 }
 
-/// One panel: curves by name, in the order of the log, each by rising step.
+/// One panel: its curves by name, in the order of the log, each by rising step.
 struct Curves<'a> {
     theme: Theme,
     curves: Vec<(&'a str, Points)>,
@@ -97,7 +97,7 @@ impl<'a> Training<'a> {
             let values = || curves.iter().flat_map(|(_, points)| points).filter_map(|point| point.1);
             if let (Some(lo), Some(hi)) = (values().reduce(f64::min), values().reduce(f64::max)) {
                 let room = 0.05 * (hi - lo);
-                // Quantities that are none below zero are seen from there where they come near it.
+                // The axis of a quantity that is never negative starts at zero if its values come near it.
                 let lo = if lo >= 0.0 && lo < 0.5 * hi { 0.0 } else { lo - room };
                 panels.push(Curves { theme, curves, y: Axis::linear(lo, hi + room, TICKS) });
             }
@@ -105,12 +105,12 @@ impl<'a> Training<'a> {
         panels
     }
 
-    /// The figure; none where nothing of the log is a curve.
+    /// The figure; `None` if the log has nothing that can be drawn as a curve.
     pub(super) fn scene(&self) -> Option<Scene> {
         let panels = self.panels();
         let steps = || panels.iter().flat_map(|panel| &panel.curves).flat_map(|(_, points)| points).map(|point| point.0);
         let (first, last) = (steps().reduce(f64::min)?, steps().reduce(f64::max)?);
-        // With room for a dot at either end.
+        // With room for a dot at both ends.
         let room = 0.02 * (last - first);
         let x = Axis::linear((first - room).max(0.0), last + room, STEP_TICKS);
         let content: f64 = panels.iter().map(|panel| panel.y.width() + WIDTH).sum::<f64>() + (panels.len() - 1) as f64 * GAP;
@@ -141,7 +141,7 @@ impl<'a> Training<'a> {
 }
 
 impl Curves<'_> {
-    /// Lines of its key: none where the panel's name says it.
+    /// Number of lines in its key: none if the panel's title already names the curve.
     fn lines(&self) -> usize {
         match (self.theme, self.curves.len()) {
             (Theme::LearningRate | Theme::GradientNorm, _) => 0,
@@ -173,13 +173,14 @@ impl Curves<'_> {
     }
 }
 
-/// The points that can be told apart: of those in one column of pixels the first, the least, the largest and the last.
+/// Drops points that would not be visible: of those in one column of pixels it keeps the first, the smallest, the largest and the
+/// last.
 fn thinned(points: &Points) -> Points {
     let column = |x: f64| (x * SCALE).round();
     let mut kept: Points = Vec::new();
     for run in points.chunk_by(|a, b| column(a.0) == column(b.0)) {
         if run.len() <= 4 || run.iter().any(|point| point.1.is_none()) {
-            // A gap is kept as one.
+            // A run of missing values is kept as one, so that the line is still interrupted.
             let gap = run.len() > 4;
             kept.extend(
                 run.iter()

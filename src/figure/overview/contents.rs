@@ -11,10 +11,11 @@ use crate::figure::scene::colour::{self, Rgb};
 use crate::figure::scene::font::printable;
 use crate::terms::Status;
 
-/// Chance differs between columns where their sizes do; more marks than this are not drawn.
+/// Chance depends on the size of a matrix, so columns can differ in it. If there are more values than this, only the smallest and
+/// the largest are marked.
 const MOST_CHANCES: usize = 3;
 
-/// A row of panels.
+/// One row of panels, which all show the same quantity.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum PanelRow {
     Observed,
@@ -34,7 +35,7 @@ impl PanelRow {
     }
 }
 
-/// One module and matrix, with a grid for each row.
+/// One module and matrix, with its values for each row of panels.
 pub(super) struct Column<'a> {
     pub(super) group: &'a LayerSimilarity<'a>,
     pub(super) observed: SquareValues,
@@ -47,15 +48,15 @@ impl<'a> Column<'a> {
     pub(super) fn new(group: &'a LayerSimilarity<'a>) -> Self {
         Self {
             group,
-            observed: group.grid(|row| row.phi),
-            w0: group.grid(|row| row.w0_mean),
-            gaussian: group.grid(|row| row.gaussian_mean),
-            // Not where the control does not vary: then its mean is all there is to say.
-            deviation: group.grid(|row| Some((row.phi? - row.w0_mean?) / row.w0_sd.filter(|sd| *sd > 0.0)?)),
+            observed: group.values(|row| row.phi),
+            w0: group.values(|row| row.w0_mean),
+            gaussian: group.values(|row| row.gaussian_mean),
+            // Undefined where the control does not vary: a difference cannot be expressed in a standard deviation of zero.
+            deviation: group.values(|row| Some((row.phi? - row.w0_mean?) / row.w0_sd.filter(|sd| *sd > 0.0)?)),
         }
     }
 
-    pub(super) fn grid(&self, row: PanelRow) -> &SquareValues {
+    pub(super) fn values(&self, row: PanelRow) -> &SquareValues {
         match row {
             PanelRow::Observed => &self.observed,
             PanelRow::W0 => &self.w0,
@@ -101,18 +102,18 @@ pub(super) struct Overview<'a> {
     /// `φ(8,8)`, or `φ` where the columns differ.
     pub(super) phi: String,
     pub(super) phi_differs: bool,
-    /// The end of the sequential rows' scale: the largest value beside their diagonals.
+    /// The upper end of the sequential rows' scale: their largest off-diagonal value.
     pub(super) hi: f64,
-    /// Where the diverging scale ends, and whether values beyond it exist.
+    /// The end of the diverging scale, and whether some values lie beyond it.
     pub(super) limit: f64,
     pub(super) clipped: bool,
-    /// The colour of 0 to 1 on the sequential rows' scale.
+    /// The colours of the sequential rows, for values from 0 to 1.
     pub(super) sequential: fn(f64) -> Rgb,
-    /// Whether the diagonals of these rows need a line to be told from values.
+    /// Whether a line is drawn along the diagonals of these rows, because their grey is also a colour of the scale.
     pub(super) struck: bool,
 }
 
-/// The parts of the title; names may be shortened to fit.
+/// The parts of the title. Names are shortened if there is no room for them.
 pub(super) struct Title {
     pub(super) adapter: String,
     pub(super) base: Option<String>,
@@ -120,22 +121,22 @@ pub(super) struct Title {
 }
 
 impl Overview<'_> {
-    /// How the cells are painted; without their numbers where these are not written (an overview has up to some 100,000 cells).
+    /// How the cells are painted. Numbers are formatted only if they are written: an overview can have 100,000 cells.
     pub(super) fn paints(&self, column: &Column<'_>, row: PanelRow, annotated: bool) -> Vec<Paint> {
-        let grid = column.grid(row);
+        let values = column.values(row);
         let label = |text: fn(f64) -> String, value: f64| if annotated { text(value) } else { String::new() };
         let paint = |(k, value): (usize, &Option<f64>)| match value {
-            _ if k / grid.n == k % grid.n => Paint::Diagonal,
+            _ if k / values.n == k % values.n => Paint::Diagonal,
             None => Paint::Missing,
             Some(z) if row == PanelRow::Deviation => {
                 Paint::Value { fill: colour::blue_to_red(0.5 + 0.5 * z / self.limit), label: label(signed, *z) }
             }
             Some(value) => Paint::Value { fill: (self.sequential)(value / self.hi), label: label(two_decimals, *value) },
         };
-        grid.values.iter().enumerate().map(paint).collect()
+        values.cells.iter().enumerate().map(paint).collect()
     }
 
-    /// What Gaussian matrices are expected to give: one mark, or one for each size of matrix.
+    /// The expected φ of Gaussian matrices: one mark, or one for each size of matrix.
     fn chances(&self) -> Vec<Mark> {
         let expected = self.columns.iter().filter_map(|c| c.group.summary?.gaussian_expected).filter(|v| v.is_finite());
         let mut values: Vec<f64> = expected.collect();
@@ -147,7 +148,7 @@ impl Overview<'_> {
         values.into_iter().map(|value| Mark { value, label: format!("chance {value:.4}") }).collect()
     }
 
-    /// The bar of the first rows, not yet placed.
+    /// The colour bar of the sequential rows. Its position is set later.
     pub(super) fn sequential_bar(&self, height: f64, size: f64, width: f64) -> Bar {
         Bar {
             x: 0.0,
@@ -164,7 +165,7 @@ impl Overview<'_> {
         }
     }
 
-    /// The bar of the last row, not yet placed.
+    /// The colour bar of the last row. Its position is set later.
     pub(super) fn diverging_bar(&self, height: f64, size: f64, width: f64) -> Bar {
         Bar {
             x: 0.0,
@@ -181,7 +182,7 @@ impl Overview<'_> {
         }
     }
 
-    /// What the rows are, for a reader who has only the figure.
+    /// Explains the rows to a reader who has only the figure.
     pub(super) fn caption(&self) -> String {
         let mut parts = vec![format!("Cells: {} of the left singular vectors of two layers; the diagonal is 1.", self.phi)];
         if self.rows.contains(&PanelRow::W0) {
@@ -198,7 +199,7 @@ impl Overview<'_> {
         if self.rows.contains(&PanelRow::Deviation) {
             parts.push("z compares the averages with the control's in its sd, p is the share of draws with an average no smaller (w0_z and w0_p of summary.csv); they are not means of the cells below.".to_owned());
         }
-        let hollow = |c: &Column<'_>| self.rows.iter().any(|row| c.grid(*row).has_gaps());
+        let hollow = |c: &Column<'_>| self.rows.iter().any(|row| c.values(*row).has_gaps());
         if self.columns.iter().any(hollow) {
             parts.push("Hatched: no value.".to_owned());
         }

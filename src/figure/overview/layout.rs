@@ -1,4 +1,4 @@
-//! Where everything on an overview stands.
+//! The positions of everything in an overview.
 
 use super::contents::{Column, Overview, PanelRow, Title};
 use crate::figure::parts::panel::{self, CellPanel, Labels, PanelFonts};
@@ -11,24 +11,24 @@ const MARGIN: f64 = 14.0;
 const TITLE: f64 = 14.0;
 const PANEL_TITLE: f64 = 10.5;
 const CAPTION: f64 = 9.5;
-/// Distance of its lines, in em.
+/// Distance between the caption's lines, in em.
 const CAPTION_LINE: f64 = 1.45;
 const ROW_LABEL: f64 = 11.0;
 const TICK: f64 = 9.0;
 const AXIS: f64 = 10.0;
-/// Height of one line of a panel's titles, and the space between the last and the panel.
+/// Height of one line of a panel's titles, and the space between the last line and the panel.
 const TITLE_LINE: f64 = 13.5;
 const TITLE_SPACE: f64 = 5.0;
 const COLUMN_GAP: f64 = 15.0;
 const ROW_GAP: f64 = 11.0;
 const BAR_WIDTH: f64 = 14.0;
 const BAR_GAP: f64 = 16.0;
-/// A panel's titles are shortened to this or to the panel.
+/// A panel's titles are shortened to this width, or to the panel's if that is larger.
 const WIDEST_PANEL_TITLE: f64 = 190.0;
-/// The page is at least so wide, for its caption, and wider up to the second for its title.
+/// The page has at least the first width, so that its caption is readable, and grows up to the second for a long title.
 const NARROWEST: f64 = 480.0;
 const WIDEST_TITLE: f64 = 720.0;
-/// Numbers are written up to this many layers, in cells at least this wide.
+/// Numbers are written in the cells of up to this many layers, if the cells are at least this wide.
 const MOST_ANNOTATED: usize = 12;
 const NARROWEST_ANNOTATED: f64 = 22.0;
 
@@ -48,14 +48,14 @@ fn cell_size(layers: usize, columns: usize) -> (f64, Option<f64>) {
     (cell.max(1.0), annotated.then(|| (0.28 * cell).clamp(8.0, 10.0)))
 }
 
-/// One column's place.
+/// The position of one column.
 struct ColumnPlace {
     /// Left edge of the panel.
     x: f64,
     side: f64,
 }
 
-/// One row's place.
+/// The position of one row of panels.
 struct RowPlace {
     row: PanelRow,
     /// Upper edge of the panels.
@@ -70,14 +70,14 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
     let (cell, cell_font) = cell_size(layers, columns.len());
     let fonts = PanelFonts { cell: cell_font, tick: TICK, title: AXIS };
 
-    // Across: row labels, the columns, the bars.
+    // From left to right: row labels, columns, colour bars.
     let labels_width = ROW_LABEL + 8.0;
     let (column_places, columns_width) = place_columns(overview, cell, fonts);
     let tallest = layers as f64 * cell;
     let bands_space = |lines: usize| lines as f64 * TITLE_LINE + TITLE_SPACE;
     let below = panel::bottom_space(Labels::Layers(&[]), fonts, false) + ROW_GAP;
 
-    // Down from 0: the rows; the title is put above them later.
+    // From top to bottom, starting at 0: the rows. They are moved below the title at the end.
     let mut row_places: Vec<RowPlace> = Vec::new();
     let mut y = 0.0;
     for &row in &overview.rows {
@@ -143,11 +143,11 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
     scene
 }
 
-/// The columns' panels from 0, and the width of all.
+/// The positions of the columns' panels, starting at 0, and the width of all together.
 fn place_columns(overview: &Overview<'_>, cell: f64, fonts: PanelFonts) -> (Vec<ColumnPlace>, f64) {
     let mut column_places = Vec::new();
     let mut x = 0.0;
-    // How far the titles and cells before reach.
+    // The right end of the titles and cells so far.
     let mut reached = f64::NEG_INFINITY;
     for (k, column) in overview.columns.iter().enumerate() {
         let side = cell * column.observed.n as f64;
@@ -167,7 +167,8 @@ fn title_room(side: f64) -> f64 {
     side.max(WIDEST_PANEL_TITLE)
 }
 
-/// Size and middle (from the panel's upper edge) of a row's label: on the panel, or on the whole row if that is too short.
+/// Font size and middle (from the panel's upper edge) of a row's label. It is centred on the panel, or on the whole row with its
+/// titles if the panel is too short for it.
 fn row_label(row_place: &RowPlace, panel: f64, below: f64) -> (f64, f64) {
     let length = font::width(row_place.row.label(), ROW_LABEL);
     if length <= panel {

@@ -1,4 +1,6 @@
-//! One page for an adapter: every module's Θ_A and Θ_B beside what chance and the base weights give by themselves.
+//! One page for an adapter: φ of every module's Θ_A and Θ_B, and below each the same cells of the W0 and Gaussian controls.
+//!
+//! `contents` collects what is shown, `layout` decides where.
 
 mod contents;
 mod layout;
@@ -18,12 +20,12 @@ use crate::figure::scene::font::printable;
 use crate::table::rows::Tables;
 use crate::terms::{MatrixKind, Side};
 
-/// The diverging scale reaches at least this far, and at most that far.
+/// The diverging scale ends between these, in standard deviations of the control: a fixed lower limit keeps noise pale.
 const LEAST_LIMIT: f64 = 4.0;
 const MOST_LIMIT: f64 = 10.0;
-/// The scene of an adapter's overview; none without Θ_A or Θ_B on the left side.
+/// The scene of an adapter's overview; `None` without Θ_A or Θ_B on the left side.
 ///
-/// `groups` are the adapter's, `ranks` its smallest and its largest.
+/// `groups` are those of the adapter, `ranks` its smallest and its largest rank.
 pub(crate) fn scene(
     adapter: &str,
     groups: &[&LayerSimilarity<'_>],
@@ -34,7 +36,7 @@ pub(crate) fn scene(
     let columns = columns(groups);
     let first = columns.first()?.group;
     let phi_differs = columns.iter().any(|c| (c.group.i, c.group.j) != (first.i, first.j));
-    let present = |row: &PanelRow| *row == PanelRow::Observed || columns.iter().any(|column| !column.grid(*row).is_empty());
+    let present = |row: &PanelRow| *row == PanelRow::Observed || columns.iter().any(|column| !column.values(*row).is_empty());
     let rows: Vec<PanelRow> =
         [PanelRow::Observed, PanelRow::W0, PanelRow::Gaussian, PanelRow::Deviation].into_iter().filter(present).collect();
     let largest = columns.iter().flat_map(|c| [&c.observed, &c.w0, &c.gaussian]).filter_map(SquareValues::largest);

@@ -7,11 +7,11 @@ use crate::figure::scene::{Anchor, Scene};
 
 const TICK: f64 = 3.0;
 const TICK_GAP: f64 = 2.5;
-/// From the bar's edge to the label of a mark; the leader runs here.
+/// Distance from the bar's edge to the label of a mark. A leader connects the two.
 const LEADER: f64 = 11.0;
-/// From the bar's upper edge to the baseline of its title.
+/// Distance from the bar's upper edge to the baseline of its title.
 const TITLE_GAP: f64 = 7.0;
-/// Colours on a bar.
+/// Number of colours on a bar.
 const STEPS: usize = 256;
 
 /// A reference value on a bar.
@@ -21,7 +21,7 @@ pub(crate) struct Mark {
     pub(crate) label: String,
 }
 
-/// A bar and where it stands (CSS pixels; `x`, `y` its upper left corner).
+/// A bar and its position (CSS pixels; `x`, `y` is its upper left corner).
 pub(crate) struct Bar {
     pub(crate) x: f64,
     pub(crate) y: f64,
@@ -29,27 +29,27 @@ pub(crate) struct Bar {
     pub(crate) height: f64,
     pub(crate) lo: f64,
     pub(crate) hi: f64,
-    /// Colour for 0 to 1.
+    /// The colour of values from 0 to 1.
     pub(crate) scale: fn(f64) -> Rgb,
     pub(crate) marks: Vec<Mark>,
     /// Font size of ticks and marks.
     pub(crate) size: f64,
-    /// Written above the bar from its left edge on, and its font size.
+    /// The title above the bar, aligned with its left edge, and its font size.
     pub(crate) title: Option<(String, f64)>,
-    /// Whether values beyond either end exist: the ends are then labelled so.
+    /// Whether some values lie beyond the ends, which are then labelled with ≤ and ≥.
     pub(crate) clipped: bool,
 }
 
 impl Bar {
     fn ticks(&self) -> Vec<(f64, String)> {
-        // A label needs about 3 lines of room.
+        // Labels look crowded with less than about three lines each.
         let most = (self.height / (3.2 * self.size)).floor().clamp(2.0, 9.0) as usize;
         if self.clipped {
             let end = |value: f64, sign: &str| (value, format!("{sign} {}", number(value, 0)));
             return vec![end(self.lo, "≤"), (0.0, "0".to_owned()), end(self.hi, "≥")];
         }
         if self.lo == -self.hi {
-            // Both ends and the middle say what a symmetric scale spans; halves where there is room.
+            // A symmetric scale has labels at both ends and in the middle, and at the halves if there is room.
             let parts = if self.height >= 9.0 * self.size { 4 } else { 2 };
             let decimals = usize::from((self.hi / 2.0).fract() != 0.0 && parts == 4);
             let at = |k: i32| self.lo + (self.hi - self.lo) * f64::from(k) / f64::from(parts);
@@ -78,7 +78,8 @@ impl Bar {
     /// Adds the bar to a scene.
     pub(crate) fn draw(self, scene: &mut Scene) {
         let Self { x, y, width, height, .. } = self;
-        // From the top; each step reaches under the next one, which is drawn over it: no seam can show.
+        // From the top down. Each step extends below its lower edge and the next one is drawn over it: if they only touched,
+        // smoothing would show a seam at some zooms.
         for step in (0..STEPS).rev() {
             let below = height * (STEPS - 1 - step) as f64 / STEPS as f64;
             let reach = (height / STEPS as f64 + 1.0).min(height - below);
@@ -99,13 +100,13 @@ impl Bar {
     fn draw_marks(&self, scene: &mut Scene) {
         let edge = self.x + self.width;
         let mut marks: Vec<&Mark> = self.marks.iter().collect();
-        // Rising on the page, so falling in value.
+        // The largest value is at the top of the page.
         marks.sort_by(|a, b| b.value.total_cmp(&a.value));
         let wanted: Vec<f64> = marks.iter().map(|mark| self.height_of(mark.value)).collect();
         let half = HALF_CAP * self.size;
         let placed = spread(&wanted, 1.3 * self.size, self.y + half, self.y + self.height - half);
         for ((mark, at), label_at) in marks.into_iter().zip(wanted).zip(placed) {
-            // White between black lines shows on every colour of a scale.
+            // A white line between black ones is visible on every colour of a scale.
             scene.rect(self.x, at - 1.0, self.width, 2.0, colour::BLACK);
             scene.rect(self.x, at - 0.5, self.width, 1.0, colour::WHITE);
             let bend = edge + LEADER - 4.0;

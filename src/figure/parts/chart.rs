@@ -1,4 +1,4 @@
-//! What line charts are made of: axes, the plotting area with lines, bands and dots in it, and the key beside it.
+//! The pieces of line charts: axes, the plotting area with its lines, bands and dots, and the key.
 
 use crate::figure::parts::ticks::{labelled_layers, number, round_ticks, widest};
 use crate::figure::scene::colour::{self, Rgb};
@@ -16,14 +16,14 @@ const SAMPLE: f64 = 22.0;
 const DOT: f64 = 2.6;
 const DASH: f64 = 4.0;
 
-/// What was observed.
+/// The colour of observed values.
 pub(crate) const OBSERVED: Rgb = Rgb(0x1b, 0x4f, 0x9c);
-/// What a control gives, and its spread.
+/// The colours of a control's mean and of its spread.
 pub(crate) const CONTROL: Rgb = Rgb(0xb8, 0x62, 0x0e);
 pub(crate) const BAND: Rgb = Rgb(0xf6, 0xdf, 0xc0);
 const GRID: Rgb = Rgb(0xe8, 0xe8, 0xe8);
 
-/// Points from left to right; one without a value interrupts what is drawn.
+/// Points from left to right. A point without a value interrupts the line.
 pub(crate) type Points = Vec<(f64, Option<f64>)>;
 
 /// An axis for values from `lo` to `hi`, with its ticks.
@@ -36,18 +36,18 @@ pub(crate) struct Axis {
 }
 
 impl Axis {
-    /// An axis with at most `most` round ticks; where there is nothing between its ends, a little of both sides.
+    /// An axis with at most `most` round ticks. If both ends are the same value, it is widened to both sides.
     pub(crate) fn linear(lo: f64, hi: f64, most: usize) -> Self {
         let (lo, hi) = if hi > lo { (lo, hi) } else { (lo - 0.5 * lo.abs().max(1.0), lo + 0.5 * lo.abs().max(1.0)) };
         let mut ticks = round_ticks(lo, hi, most);
-        // Where decimals are many, powers of ten are told apart more easily.
+        // Labels with many decimals are easier to read as powers of ten.
         if ticks.iter().any(|(_, label)| label.chars().count() > 8) {
             ticks.iter_mut().for_each(|(value, label)| *label = exponent(*value));
         }
         Self { lo, hi, log: false, ticks }
     }
 
-    /// A logarithmic axis for positive values, with ticks at powers of ten or, where there are few, at 2 and 5 times these too.
+    /// A logarithmic axis for positive values, with ticks at powers of ten and, if these are few, at multiples of them.
     pub(crate) fn log(lo: f64, hi: f64, most: usize) -> Self {
         let (lo, hi) = if hi > lo { (lo, hi) } else { (lo / 2.0, lo * 2.0) };
         let (first, last) = (lo.log10().floor() as i32, hi.log10().ceil() as i32);
@@ -74,18 +74,18 @@ impl Axis {
         Self { lo, hi, log: true, ticks }
     }
 
-    /// Where a value lies, from 0 at the lower end to 1 at the upper one.
+    /// The position of a value, from 0 at the lower end to 1 at the upper end.
     fn at(&self, value: f64) -> f64 {
         let at = if self.log {
             (value.log10() - self.lo.log10()) / (self.hi.log10() - self.lo.log10())
         } else {
-            // Halves, because the difference of two finite numbers need not be finite.
+            // Halved first, because the difference of two finite numbers can overflow.
             (value / 2.0 - self.lo / 2.0) / (self.hi / 2.0 - self.lo / 2.0)
         };
         if at.is_finite() { at.clamp(0.0, 1.0) } else { 0.0 }
     }
 
-    /// What its labels and ticks take to the left of the plot.
+    /// Width of its labels and ticks, to the left of the plot.
     pub(crate) fn width(&self) -> f64 {
         TICK + TICK_GAP + widest(self.ticks.iter().map(|(_, label)| label.as_str()), LABEL)
     }
@@ -111,11 +111,11 @@ pub(crate) struct Plot<'a> {
     pub(crate) y: &'a Axis,
 }
 
-/// What stands below a plot: ticks, labels and the name of what they count.
+/// Height of what is below a plot: ticks, labels and the title of the axis.
 pub(crate) const BELOW: f64 = TICK + 2.0 + LABEL + 6.0 + LABEL;
 
 impl Plot<'_> {
-    /// The height of a value.
+    /// The vertical position of a value.
     pub(crate) fn y(&self, value: f64) -> f64 {
         self.top + self.height * (1.0 - self.y.at(value))
     }
@@ -125,12 +125,12 @@ impl Plot<'_> {
         self.left + (index as f64 + 0.5) * self.width / count.max(1) as f64
     }
 
-    /// The place of a value on a horizontal axis.
+    /// The horizontal position of a value on an axis.
     pub(crate) fn x(&self, axis: &Axis, value: f64) -> f64 {
         self.left + self.width * axis.at(value)
     }
 
-    /// Lines at the vertical axis' ticks, with their labels or without.
+    /// Draws lines at the ticks of the vertical axis, with or without labels.
     pub(crate) fn grid(&self, scene: &mut Scene, labelled: bool) {
         for (value, label) in &self.y.ticks {
             let y = self.y(*value);
@@ -144,7 +144,7 @@ impl Plot<'_> {
         }
     }
 
-    /// The frame, and below it a number for each part that there is room for.
+    /// Draws the frame, and below it the numbers of those parts that have room.
     pub(crate) fn close(&self, scene: &mut Scene, numbers: &[u32], parts: usize, name: &str) {
         let cell = self.width / parts.max(1) as f64;
         let shown = labelled_layers(numbers, cell, 4.0, |label| font::width(label, LABEL));
@@ -152,12 +152,12 @@ impl Plot<'_> {
         self.close_with(scene, ticks.collect(), name);
     }
 
-    /// The frame, and below it a horizontal axis.
+    /// Draws the frame, and below it a horizontal axis.
     pub(crate) fn close_axis(&self, scene: &mut Scene, axis: &Axis, name: &str) {
         self.close_with(scene, axis.ticks.iter().map(|(value, label)| (self.x(axis, *value), label.clone())).collect(), name);
     }
 
-    /// The frame, and below it these ticks.
+    /// Draws the frame, and below it these ticks.
     pub(crate) fn close_with(&self, scene: &mut Scene, ticks: Vec<(f64, String)>, name: &str) {
         let bottom = self.top + self.height;
         scene.frame(self.left, self.top, self.width, self.height, colour::FRAME);
@@ -168,14 +168,15 @@ impl Plot<'_> {
         scene.text(self.left + self.width / 2.0, bottom + BELOW, LABEL, Anchor::Middle, colour::INK, name);
     }
 
-    /// A line through points, in the stretches that have values; a single one gets `alone` of width at either side.
+    /// Draws a line through points, interrupted where values are missing. A single point becomes a line that extends `alone` to
+    /// both sides.
     pub(crate) fn line(&self, scene: &mut Scene, points: &Points, width: f64, alone: f64, colour: Rgb) {
         for stretch in stretches(points, alone) {
             scene.path(&self.placed(&stretch), width, colour);
         }
     }
 
-    /// The same in dashes.
+    /// Draws the same line dashed.
     pub(crate) fn dashed(&self, scene: &mut Scene, points: &Points, alone: f64) {
         for stretch in stretches(points, alone) {
             for ends in self.placed(&stretch).windows(2) {
@@ -186,7 +187,7 @@ impl Plot<'_> {
         }
     }
 
-    /// The area between two lines with values at the same points.
+    /// Fills the area between two lines with values at the same points.
     pub(crate) fn band(&self, scene: &mut Scene, low: &Points, high: &Points, alone: f64) {
         for (low, high) in stretches(low, alone).iter().zip(&stretches(high, alone)) {
             let around: Vec<(f64, f64)> = self.placed(low).into_iter().chain(self.placed(high).into_iter().rev()).collect();
@@ -194,7 +195,7 @@ impl Plot<'_> {
         }
     }
 
-    /// A dot at every value, smaller where there are many.
+    /// Draws a dot at every value, smaller if there are many.
     pub(crate) fn dots(&self, scene: &mut Scene, points: &Points, colour: Rgb) {
         let radius = DOT.min(0.3 * self.width / points.len().max(1) as f64).max(1.0);
         for (x, value) in points {
@@ -209,7 +210,7 @@ impl Plot<'_> {
     }
 }
 
-/// Stretches of points that have a value; a single one is given some width.
+/// Splits points where values are missing. A single point becomes two, `alone` to its left and right.
 fn stretches(points: &Points, alone: f64) -> Vec<Vec<(f64, f64)>> {
     let mut stretches: Vec<Vec<(f64, f64)>> = vec![Vec::new()];
     for (x, value) in points {
@@ -227,7 +228,7 @@ fn stretches(points: &Points, alone: f64) -> Vec<Vec<(f64, f64)>> {
     stretches
 }
 
-/// What a line in the key looks like.
+/// How an entry of the key looks.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Sample {
     /// A line with dots.
@@ -240,7 +241,7 @@ pub(crate) enum Sample {
     Dashed,
 }
 
-/// The key: samples with their meaning, one after the other from `left`, centred on `y`.
+/// Draws the key: samples with their meanings in a row that starts at `left`, centred on `y`.
 pub(crate) fn key(scene: &mut Scene, left: f64, y: f64, entries: &[(Sample, &str)]) {
     let mut x = left;
     for (sample, text) in entries {
@@ -267,7 +268,7 @@ pub(crate) fn key_width(entries: &[(Sample, &str)]) -> f64 {
     entries.iter().map(|(_, text)| SAMPLE + 6.0 + font::width(text, LABEL) + 18.0).sum::<f64>() - 18.0
 }
 
-/// A dashed straight line.
+/// Draws a dashed straight line.
 fn dashed(scene: &mut Scene, from: (f64, f64), to: (f64, f64)) {
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
     let length = dx.hypot(dy);
@@ -279,7 +280,7 @@ fn dashed(scene: &mut Scene, from: (f64, f64), to: (f64, f64)) {
     }
 }
 
-/// Where a figure's two lines of title end: the baseline of the second one.
+/// Draws a figure's title and the line below it.
 pub(crate) fn titles(scene: &mut Scene, margin: f64, (title, size): (String, f64), (second, second_size): (String, f64)) {
     scene.text(margin, title_at(margin, size), size, Anchor::Start, colour::INK, title);
     scene.text(margin, second_at(margin, size, second_size), second_size, Anchor::Start, colour::SOFT_INK, second);

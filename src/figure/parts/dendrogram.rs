@@ -1,27 +1,27 @@
-//! The tree of average linkage above and beside a heatmap's cells, with the scale of its heights.
+//! The tree of average linkage above a heatmap and to its right, with a scale of its heights.
 
 use crate::figure::parts::linkage::Tree;
 use crate::figure::parts::ticks::{number, widest};
 use crate::figure::scene::colour;
 use crate::figure::scene::{Anchor, Scene};
 
-/// Between the cells and the lowest merge that can be, and from there to the highest.
+/// Height of the lowest merge above the cells, and of the highest above the lowest.
 const STEM: f64 = 8.0;
 const RISE: f64 = 40.0;
-/// Between the cells and the tree.
+/// Gap between the cells and the tree.
 const GAP: f64 = 4.0;
 const TICK: f64 = 3.0;
 const TICK_GAP: f64 = 2.5;
-/// Font size of the heights.
+/// Font size of the scale's labels.
 const LABEL: f64 = 8.0;
 
-/// Room that a tree needs above or beside the cells.
+/// Space that a tree needs above the cells, and to their right.
 pub(crate) const SPACE: f64 = GAP + STEM + RISE;
 
-/// What the tree says, for the figure's note.
+/// Explains the tree, in the figure's note.
 pub(crate) const NOTE: &str = "Tree: average linkage of 1 − φ; a branch point stands at the mean φ between its two groups.";
 
-/// A tree beside square cells (CSS pixels; `x`, `y` the cells' upper left corner).
+/// A tree at a square of cells (CSS pixels; `x`, `y` is the cells' upper left corner).
 pub(crate) struct Dendrogram<'a> {
     pub(crate) tree: &'a Tree,
     pub(crate) x: f64,
@@ -30,7 +30,7 @@ pub(crate) struct Dendrogram<'a> {
 }
 
 impl Dendrogram<'_> {
-    /// Adds the tree above the columns, with its scale, and the same tree to the right of the rows.
+    /// Draws the tree above the columns, with its scale, and once more to the right of the rows.
     pub(crate) fn draw(&self, scene: &mut Scene) {
         let right = self.x + self.cell * self.tree.order.len() as f64;
         let along = |place: f64| (place + 0.5) * self.cell;
@@ -50,19 +50,19 @@ impl Dendrogram<'_> {
         self.scale(scene);
     }
 
-    /// Distance from the cells of a merge.
+    /// Distance of a merge from the cells.
     fn rise(&self, height: f64) -> f64 {
         let (low, high) = self.tree.span().unwrap_or_default();
         let share = if high > low { (height - low) / (high - low) } else { 1.0 };
         GAP + STEM + RISE * share
     }
 
-    /// The same of the end of a branch: leaves begin at the cells.
+    /// Distance of the end of a branch from the cells. Leaves begin at the cells.
     fn foot(&self, height: Option<f64>) -> f64 {
         height.map_or(GAP, |height| self.rise(height))
     }
 
-    /// The mean φ of the highest and the lowest merge, to the left of the tree.
+    /// Draws the scale to the left of the tree: the mean φ of the highest and of the lowest merge.
     fn scale(&self, scene: &mut Scene) {
         let Some((low, high)) = self.tree.span() else { return };
         let x = self.x - TICK;
@@ -83,7 +83,7 @@ fn labels(tree: &Tree) -> Vec<String> {
     ends.into_iter().map(|height| number(1.0 - height, 2)).collect()
 }
 
-/// Room that the scale needs to the left of the cells.
+/// Space that the scale needs to the left of the cells.
 pub(crate) fn left_space(tree: &Tree) -> f64 {
     2.0 * TICK + TICK_GAP + widest(labels(tree).iter().map(String::as_str), LABEL)
 }
@@ -97,8 +97,8 @@ mod tests {
     #[test]
     fn branch_points_stand_at_their_heights_and_leaves_begin_at_the_cells() {
         // φ 0.9 between 0 and 1, 0.5 between them and 2.
-        let values = [1.0, 0.9, 0.5, 0.9, 1.0, 0.5, 0.5, 0.5, 1.0].map(Some).to_vec();
-        let tree = Tree::of(&SquareValues { n: 3, values });
+        let cells = [1.0, 0.9, 0.5, 0.9, 1.0, 0.5, 0.5, 0.5, 1.0].map(Some).to_vec();
+        let tree = Tree::of(&SquareValues { n: 3, cells });
         let mut scene = Scene::new(200.0, 200.0, String::new());
         let dendrogram = Dendrogram { tree: &tree, x: 50.0, y: 100.0, cell: 20.0 };
         dendrogram.draw(&mut scene);
@@ -108,7 +108,7 @@ mod tests {
             .filter_map(|item| if let Element::Line { from, to, .. } = item { Some((*from, *to)) } else { None })
             .collect();
         let at = |x: f64, y: f64| (device(x), device(y));
-        // Above the columns, then the same turned, for each of the three strokes of a merge.
+        // Above the columns, then the same turned by 90 degrees, for each of the three strokes of a merge.
         assert!(lines.contains(&(at(60.0, 100.0 - GAP), at(60.0, 100.0 - GAP - STEM))));
         assert!(lines.contains(&(at(60.0, 100.0 - GAP - STEM), at(80.0, 100.0 - GAP - STEM))));
         assert!(lines.contains(&(at(70.0, 100.0 - GAP - STEM), at(70.0, 100.0 - SPACE))));

@@ -1,4 +1,4 @@
-//! What matrices and φ are called in every figure.
+//! The names of matrices and of φ in all figures.
 
 use crate::terms::{MatrixKind, UpdateMatrix};
 

@@ -1,4 +1,4 @@
-//! One square of cells with the layers or names at its sides.
+//! One square of cells, with the layers or names along its axes.
 
 use crate::figure::parts::ticks::{every, labelled_layers, widest};
 use crate::figure::scene::colour::{self, Rgb};
@@ -8,11 +8,11 @@ use crate::figure::scene::{Anchor, Cells, Element, Scene, device};
 /// Length of a tick, and the space between it and its label.
 const TICK: f64 = 3.0;
 const TICK_GAP: f64 = 2.5;
-/// Between the tick labels and the axis title.
+/// Gap between the tick labels and the axis title.
 const TITLE_GAP: f64 = 5.0;
-/// Least space between two tick labels.
+/// Minimum space between two tick labels.
 const LABEL_GAP: f64 = 4.0;
-/// Device pixels between two lines of hatching.
+/// Distance between two lines of hatching, in device pixels.
 const HATCH_STEP: i32 = 8;
 
 /// How one cell is painted.
@@ -26,22 +26,22 @@ pub(crate) enum Paint {
 /// Font sizes of a panel, in CSS pixels.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct PanelFonts {
-    /// The numbers in the cells; none are written where this is `None`.
+    /// The numbers in the cells; `None` if they are not written.
     pub(crate) cell: Option<f64>,
     pub(crate) tick: f64,
     pub(crate) title: f64,
 }
 
-/// What stands at the rows and at the columns: the same on both sides.
+/// The labels of the rows, which are also those of the columns.
 #[derive(Debug, Clone, Copy)]
 pub(crate) enum Labels<'a> {
     /// Layer numbers.
     Layers(&'a [u32]),
-    /// Names; those of the columns are written upwards.
+    /// Names. Those of the columns are written upwards.
     Names(&'a [String]),
 }
 
-/// The room that a row with a name needs.
+/// The height that a row with a name needs.
 pub(crate) fn names_line(size: f64) -> f64 {
     1.2 * size
 }
@@ -61,11 +61,11 @@ impl Labels<'_> {
         }
     }
 
-    /// Which of them there is room for.
+    /// The indices of those that have room.
     fn shown(self, cell: f64, size: f64) -> Vec<usize> {
         match self {
             Self::Layers(layers) => {
-                // The same layers on both axes: what fits across fits down.
+                // Both axes have the same layers, so the larger extent of a label decides for both.
                 labelled_layers(layers, cell, LABEL_GAP, |label| widest([label], size).max(2.0 * HALF_CAP * size))
             }
             Self::Names(names) => every(names.len(), cell, names_line(size)),
@@ -77,7 +77,7 @@ impl Labels<'_> {
         widest(labels.iter().map(String::as_str), size)
     }
 
-    /// How far they reach below the axis.
+    /// How far they extend below the axis.
     fn depth(self, size: f64) -> f64 {
         match self {
             Self::Layers(_) => 2.0 * HALF_CAP * size,
@@ -86,7 +86,7 @@ impl Labels<'_> {
     }
 }
 
-/// A panel and where it stands (CSS pixels; `x`, `y` the cells' upper left corner).
+/// A panel and its position (CSS pixels; `x`, `y` is the cells' upper left corner).
 pub(crate) struct CellPanel<'a> {
     pub(crate) x: f64,
     pub(crate) y: f64,
@@ -130,11 +130,13 @@ impl CellPanel<'_> {
         self.axes(scene);
     }
 
-    /// Adds the cells, and hatching over those without a value.
+    /// Draws the cells, and hatching over those without a value. A colour alone would not do: every grey is a value on some
+    /// scale.
     fn hatch(&self, scene: &mut Scene, block: &Cells) {
         scene.elements.push(Element::Cells(block.clone()));
         let n = block.n;
-        // Runs of missing cells in a row, joined with the same run in the row above.
+        // Runs of missing cells in a row, joined with an equal run in the row above, so that a missing layer is one area and not
+        // n.
         let mut open: Vec<(usize, usize, usize)> = Vec::new();
         for row in 0..=n {
             let missing = |k: usize| row < n && matches!(self.paints.get(row * n + k), Some(Paint::Missing));
@@ -205,7 +207,7 @@ impl CellPanel<'_> {
     }
 }
 
-/// A line along the diagonal of a square: on a grey scale its own grey alone would not tell that it is left out.
+/// Draws a line along the diagonal of a square. On a grey scale the grey of an excluded diagonal could be taken for a value.
 pub(crate) fn strike_diagonal(scene: &mut Scene, (x, y): (f64, f64), side: f64) {
     scene.line((x, y), (x + side, y + side), colour::FRAME);
 }
@@ -214,7 +216,7 @@ pub(crate) fn strike_diagonal(scene: &mut Scene, (x, y): (f64, f64), side: f64) 
 fn hatch_area(scene: &mut Scene, block: &Cells, columns: (usize, usize), rows: (usize, usize)) {
     let (left, right) = (block.x + columns.0 as i32 * block.cell, block.x + columns.1 as i32 * block.cell - 1);
     let (top, bottom) = (block.y + rows.0 as i32 * block.cell, block.y + rows.1 as i32 * block.cell - 1);
-    // Multiples of the step everywhere, so that the lines go on from one area to the next.
+    // The constants are multiples of the step, so that lines continue from one area to the next.
     let mut sum = left + top + (-(left + top)).rem_euclid(HATCH_STEP);
     while sum <= right + bottom {
         let from = (left.max(sum - bottom), bottom.min(sum - left));

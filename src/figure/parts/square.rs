@@ -1,4 +1,5 @@
-//! A square of φ with everything that is written around it: what the figures of layers, of adapters and of numbers of vectors have in common.
+//! A square of φ with everything around it: titles, axes, colour bar, tree and notes. The figures of layers, of adapters and of
+//! numbers of vectors are such squares.
 
 use crate::figure::options::{CellOrder, ColourMap, ColourScale, FigureOptions};
 use crate::figure::parts::bar::{Bar, Mark};
@@ -14,32 +15,33 @@ const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
 const SUBTITLE: f64 = 11.0;
 const NOTE: f64 = 9.5;
-/// Distance of the notes' lines.
+/// Distance between lines of the notes.
 const NOTE_LINE: f64 = 1.6 * NOTE;
-/// The cells' side where there are many layers.
+/// Width of all cells together if there are many layers.
 const SIDE: f64 = 400.0;
 /// Numbers are written in the cells up to this many layers.
 pub(crate) const MOST_ANNOTATED: usize = 16;
-/// Between the cells and the bar's tick labels, and the bar's width.
+/// Gap between the cells and the bar's tick labels, and the bar's width.
 const BAR_GAP: f64 = 16.0;
 const BAR_WIDTH: f64 = 16.0;
-/// A figure is widened for its title up to this.
+/// A figure is widened for a long title, up to this width.
 const WIDEST_TITLE: f64 = 560.0;
 
-/// Font size of the adapters' names, and where their rows are too narrow for it.
+/// Font size of names, and the smaller one that is used if the rows are too narrow for it.
 const NAME: f64 = 10.0;
 const SMALL_NAME: f64 = 7.5;
-/// The cells' side where there are very many adapters: up to a hundred of them each row has its name.
+/// Width of all cells together if rows have names. It leaves room for a name at every row of up to a hundred.
 const NAMED_SIDE: f64 = 900.0;
 
-/// Width of a cell in CSS pixels: whole device pixels, larger for few layers.
+/// Width of a cell in CSS pixels, larger for few layers. It is a whole number of device pixels: otherwise some cells of a bitmap
+/// would be wider than others.
 pub(crate) fn cell_size(n: usize) -> f64 {
     let count = n.max(1) as f64;
     let wanted = (SIDE / count).min((110.0 - 7.5 * count).max(SIDE / 7.0));
     ((wanted * SCALE).floor() / SCALE).max(1.0)
 }
 
-/// The end of a scale from 0 to the largest value: 1 where that is nothing but rounding, or no similarity at all.
+/// The upper end of a scale from 0 to the largest value: 1 if that value is only rounding, or too large to be a similarity.
 pub(crate) fn scale_end(largest: Option<f64>) -> f64 {
     largest.filter(|v| (1e-9..=2.0).contains(v)).unwrap_or(1.0)
 }
@@ -53,61 +55,61 @@ pub(crate) fn two_decimals(value: f64) -> String {
     text.strip_prefix('0').map_or(text.clone(), str::to_owned)
 }
 
-/// Width of a cell, whole device pixels, and the font size of the names.
+/// The same for rows with names, and the font size of the names.
 pub(crate) fn named_cell_size(n: usize) -> (f64, f64) {
     let wide_enough = (NAMED_SIDE / n.max(1) as f64).min(names_line(NAME));
     let cell = cell_size(n).max((wide_enough * SCALE).floor() / SCALE).max(1.0 / SCALE);
     (cell, if cell >= names_line(NAME) { NAME } else { SMALL_NAME })
 }
 
-/// A square of φ with everything that is written around it.
+/// A square of φ with everything around it.
 pub(crate) struct SquareFigure<'a> {
-    pub(crate) grid: SquareValues,
+    pub(crate) values: SquareValues,
     pub(crate) labels: Labels<'a>,
     /// Width of a cell, and the font size of the labels.
     pub(crate) cell: f64,
     pub(crate) tick: f64,
-    /// The names in the title, which may be shortened, and what follows them.
+    /// The names in the title, which can be shortened, and what follows them.
     pub(crate) adapter: String,
     pub(crate) module: String,
     pub(crate) what: String,
     /// The line below the title.
     pub(crate) second: String,
     pub(crate) marks: Vec<Mark>,
-    /// Of the columns and of the rows; none where empty.
+    /// Titles of the horizontal and of the vertical axis; an empty one is not drawn.
     pub(crate) axis_titles: (String, String),
-    /// Where the reason for a missing value stands.
+    /// The table that says why a value is missing.
     pub(crate) table: &'static str,
-    /// Whether the diagonal compares something with itself: then no scale is drawn for it.
+    /// Whether the diagonal compares something with itself. Its φ is 1, and does not count for a scale of the data.
     pub(crate) of_itself: bool,
-    /// Of the rows and columns, where they are in its order.
+    /// The tree of the rows and columns, if they are in its order.
     pub(crate) tree: Option<Tree>,
 }
 
-/// A grid in the order asked for, and its tree where that is by similarity.
-pub(crate) fn in_order(grid: SquareValues, order: CellOrder) -> (SquareValues, Option<Tree>) {
+/// Values in the order that was asked for, and their tree if that is by similarity.
+pub(crate) fn in_order(values: SquareValues, order: CellOrder) -> (SquareValues, Option<Tree>) {
     match order {
-        CellOrder::Layer => (grid, None),
+        CellOrder::Layer => (values, None),
         CellOrder::Similarity => {
-            let tree = Tree::of(&grid);
-            (tree.ordered(&grid), Some(tree))
+            let tree = Tree::of(&values);
+            (tree.ordered(&values), Some(tree))
         }
     }
 }
 
 impl SquareFigure<'_> {
-    /// The picture laid out.
+    /// Lays the figure out.
     pub(crate) fn scene(self, options: &FigureOptions) -> Scene {
-        let Self { grid, labels, cell, .. } = &self;
+        let Self { values, labels, cell, .. } = &self;
         let hi = match options.scale {
             ColourScale::Paper => 1.0,
-            ColourScale::Data if self.of_itself => scale_end(grid.largest()),
-            ColourScale::Data => scale_end(grid.values.iter().flatten().copied().reduce(f64::max)),
+            ColourScale::Data if self.of_itself => scale_end(values.largest()),
+            ColourScale::Data => scale_end(values.cells.iter().flatten().copied().reduce(f64::max)),
         };
-        let side = cell * grid.n as f64;
-        let annotated = (grid.n <= MOST_ANNOTATED).then(|| (0.34 * cell).clamp(8.0, 13.0));
+        let side = cell * values.n as f64;
+        let annotated = (values.n <= MOST_ANNOTATED).then(|| (0.34 * cell).clamp(8.0, 13.0));
         let fonts = PanelFonts { cell: annotated, tick: self.tick, title: 11.0 };
-        let paints = paint(grid, options, hi, self.of_itself);
+        let paints = paint(values, options, hi, self.of_itself);
 
         let mut bar = Bar {
             x: 0.0,
@@ -128,7 +130,7 @@ impl SquareFigure<'_> {
         let axis_left = panel::left_space(*labels, fonts, y_title.is_some());
         let axis_left = self.tree.as_ref().map_or(axis_left, |tree| axis_left.max(dendrogram::left_space(tree)));
         let content = axis_left + side + tree_space + BAR_GAP + bar.left_space() + BAR_WIDTH + bar.right_space();
-        // Kerning makes a line a little narrower or wider than its parts.
+        // Two pixels to spare, because kerning makes a line a little narrower or wider than its parts.
         let lines = self.first_line_width().max(font::width(&self.second, SUBTITLE)) + 2.0;
         let room = content.max(lines.min(WIDEST_TITLE));
         let (first, second) = (self.first_line(room), fit(&self.second, SUBTITLE, room));
@@ -137,7 +139,7 @@ impl SquareFigure<'_> {
         let middle = width / 2.0;
         let first_at = MARGIN + 2.0 * HALF_CAP * TITLE;
         let second_at = first_at + if second.is_empty() { 0.0 } else { 1.7 * SUBTITLE };
-        // The bar's name stands above it.
+        // With room for the bar's name above it.
         let top = second_at + 12.0 + 14.0 + tree_space;
         let bottom = top + side + panel::bottom_space(*labels, fonts, x_title.is_some());
         let notes: Vec<String> = self.notes(&paints).iter().flat_map(|note| wrap(note, NOTE, room)).collect();
@@ -168,7 +170,7 @@ impl SquareFigure<'_> {
         scene
     }
 
-    /// What the picture needs to be read, below it.
+    /// The notes below the figure that explain it.
     fn notes(&self, paints: &[Paint]) -> Vec<String> {
         let missing = || format!("Hatched: no value (the reason is the status in {}).", self.table);
         let missing = paints.contains(&Paint::Missing).then(missing);
@@ -179,10 +181,10 @@ impl SquareFigure<'_> {
         font::width(&format!("{}: {}{}", self.adapter, self.module, self.what), TITLE)
     }
 
-    /// `ADAPTER: query · Θ_A, left, φ(8,8)` within `room`: the names are shortened, the rest never is.
+    /// `ADAPTER: query · Θ_A, left, φ(8,8)` within `room`: the names are shortened, the rest is not.
     fn first_line(&self, room: f64) -> String {
         let names = room - font::width(&self.what, TITLE) - font::width(": ", TITLE);
-        // Either name may take what the other leaves, and at least half.
+        // Each name gets what the other leaves, and at least half.
         let module_room = (names - font::width(&self.adapter, TITLE)).max(names / 2.0);
         let module = fit(&self.module, TITLE, module_room);
         let adapter = fit(&self.adapter, TITLE, names - font::width(&module, TITLE));
@@ -190,14 +192,14 @@ impl SquareFigure<'_> {
     }
 }
 
-pub(crate) fn paint(grid: &SquareValues, options: &FigureOptions, hi: f64, of_itself: bool) -> Vec<Paint> {
+pub(crate) fn paint(values: &SquareValues, options: &FigureOptions, hi: f64, of_itself: bool) -> Vec<Paint> {
     let fill = colour::sequential(options.colours);
     let paint = |(k, value): (usize, &Option<f64>)| match value {
-        _ if of_itself && options.scale == ColourScale::Data && k / grid.n == k % grid.n => Paint::Diagonal,
+        _ if of_itself && options.scale == ColourScale::Data && k / values.n == k % values.n => Paint::Diagonal,
         Some(value) => Paint::Value { fill: fill(value / hi), label: two_decimals(*value) },
         None => Paint::Missing,
     };
-    grid.values.iter().enumerate().map(paint).collect()
+    values.cells.iter().enumerate().map(paint).collect()
 }
 
 #[cfg(test)]

@@ -1,9 +1,9 @@
-//! Which ticks are labelled, and where labels stand so that none covers another.
+//! Which ticks get a label, and where the labels go so that none covers another.
 
 use crate::figure::scene::font;
 
 /// Chooses the layers to label: all of them, or those divisible by the first of 2, 5, 10, 20, ... whose labels keep
-/// `gap` between them. `cell` is the distance of two ticks, `extent` the length of a label along the axis.
+/// `gap` between them. `cell` is the distance between two ticks, `extent` the length of a label along the axis.
 /// Returns indices into `layers`, which are in rising order.
 pub(crate) fn labelled_layers(layers: &[u32], cell: f64, gap: f64, extent: impl Fn(&str) -> f64) -> Vec<usize> {
     let half: Vec<f64> = layers.iter().map(|layer| extent(&layer.to_string()) / 2.0).collect();
@@ -24,7 +24,8 @@ pub(crate) fn labelled_layers(layers: &[u32], cell: f64, gap: f64, extent: impl 
     }
 }
 
-/// Every first, 2nd, 5th, 10th, ... of `count` places, `cell` apart: as many as have `room` each.
+/// All of `count` positions, or every 2nd, 5th, 10th, ...: as many as have `room` each. `cell` is the distance between two
+/// positions.
 pub(crate) fn every(count: usize, cell: f64, room: f64) -> Vec<usize> {
     let mut step: u32 = 1;
     while f64::from(step) * cell < room && (step as usize) < count {
@@ -34,7 +35,7 @@ pub(crate) fn every(count: usize, cell: f64, room: f64) -> Vec<usize> {
     (0..count).step_by(step as usize).collect()
 }
 
-/// 1, 2, 5, 10, 20, 50, ...; none after the last that fits.
+/// The step after 1, 2, 5, 10, 20, 50, ...; `None` after the last that fits into the type.
 fn next_step(step: u32) -> Option<u32> {
     let leading = step / 10_u32.pow(step.ilog10());
     if leading == 2 { (step / 2).checked_mul(5) } else { step.checked_mul(2) }
@@ -51,14 +52,14 @@ pub(crate) fn round_ticks(lo: f64, hi: f64, most: usize) -> Vec<(f64, String)> {
         return vec![(lo, number(lo, 2))];
     }
     let power = 10_f64.powf(rough.log10().floor());
-    // The smallest of 1, 2, 5, 10 times the power of ten that is no finer than asked for.
+    // The smallest of 1, 2, 5 and 10 times a power of ten that gives no more than `most` ticks.
     let step = [1.0, 2.0, 5.0, 10.0].map(|m| m * power).into_iter().find(|step| *step >= rough * 0.999_999).unwrap_or(rough);
     let decimals = (-(step * 1.000_001).log10().floor()).max(0.0) as usize;
     let (first, last) = ((lo / step - 1e-6).ceil() as i64, (hi / step + 1e-6).floor() as i64);
     (first..=last).map(|k| k as f64 * step).map(|value| (value, number(value, decimals))).collect()
 }
 
-/// A number with a true minus sign, and none before zero.
+/// A number with a typographic minus sign, and no sign before zero.
 pub(crate) fn number(value: f64, decimals: usize) -> String {
     let text = format!("{value:.decimals$}");
     match text.strip_prefix('-') {
@@ -68,10 +69,10 @@ pub(crate) fn number(value: f64, decimals: usize) -> String {
     }
 }
 
-/// Moves `wanted` positions (rising) apart to at least `gap`, each group about its own middle, and into `lo..=hi` where
-/// there is room for all.
+/// Moves `wanted` positions (in rising order) apart by at least `gap`, as little as possible (by least squares: a group that has
+/// to be moved stays centred on its own mean), and into `lo..=hi` if there is room for all.
 pub(crate) fn spread(wanted: &[f64], gap: f64, lo: f64, hi: f64) -> Vec<f64> {
-    // Positions less their rank times the gap must not fall: isotonic regression by pooling neighbours.
+    // p_k - k·gap must not decrease, which is isotonic regression: neighbours that violate it are pooled and get their mean.
     let mut pools: Vec<(f64, usize)> = Vec::new();
     for (rank, position) in wanted.iter().enumerate() {
         let mut pool = (position - rank as f64 * gap, 1);
@@ -141,7 +142,7 @@ mod tests {
     #[test]
     fn gaps_in_the_layer_numbers_are_kept() {
         assert_eq!(labelled_layers(&[0, 1, 7, 30], 60.0, 4.0, extent), [0, 1, 2, 3]);
-        // No layer is divisible by a step that fits, or only one: still a label, and never a collision.
+        // If no layer is divisible by a step that fits, the first is labelled, so that there is one label and no collision.
         assert_eq!(labelled_layers(&[4_294_967_291, 4_294_967_295], 1.0, 4.0, extent).len(), 1);
         assert!(labelled_layers(&[], 1.0, 4.0, extent).is_empty());
     }

@@ -1,40 +1,40 @@
-//! The values of a square figure: what its cells hold, and what is said of all of them.
+//! The values of a square figure's cells, and statistics of them.
 
-/// Values of `n × n` cells, row by row. Never NaN.
+/// Values of `n × n` cells, row by row. Missing ones are `None`; none is NaN.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct SquareValues {
     pub(crate) n: usize,
-    pub(crate) values: Vec<Option<f64>>,
+    pub(crate) cells: Vec<Option<f64>>,
 }
 
 impl SquareValues {
-    /// The values beside the diagonal.
+    /// The off-diagonal values.
     pub(crate) fn off_diagonal(&self) -> impl Iterator<Item = f64> {
         let n = self.n;
-        self.values.iter().enumerate().filter(move |(k, _)| k / n != k % n).filter_map(|(_, value)| *value)
+        self.cells.iter().enumerate().filter(move |(k, _)| k / n != k % n).filter_map(|(_, value)| *value)
     }
 
-    /// The largest value beside the diagonal.
+    /// The largest off-diagonal value.
     pub(crate) fn largest(&self) -> Option<f64> {
         self.off_diagonal().reduce(f64::max)
     }
 
-    /// Whether a cell beside the diagonal has no value.
+    /// Whether an off-diagonal cell has no value.
     pub(crate) fn has_gaps(&self) -> bool {
-        self.values.iter().enumerate().any(|(k, value)| value.is_none() && k / self.n != k % self.n)
+        self.cells.iter().enumerate().any(|(k, value)| value.is_none() && k / self.n != k % self.n)
     }
 
-    /// Whether no cell beside the diagonal has a value.
+    /// Whether no off-diagonal cell has a value.
     pub(crate) fn is_empty(&self) -> bool {
         self.off_diagonal().next().is_none()
     }
 
-    /// Pearson's correlation with another grid over the cells beside the diagonal that both have.
-    /// None for fewer than three layers, or where one of them does not vary.
+    /// Pearson's correlation with other values, over the off-diagonal cells that both have.
+    /// `None` for fewer than three layers, or if one of them does not vary.
     pub(crate) fn correlation(&self, other: &Self) -> Option<f64> {
-        let pairs: Vec<(f64, f64)> = (0..self.values.len().min(other.values.len()))
+        let pairs: Vec<(f64, f64)> = (0..self.cells.len().min(other.cells.len()))
             .filter(|k| k / self.n != k % self.n)
-            .filter_map(|k| Some((self.values[k]?, other.values[k]?)))
+            .filter_map(|k| Some((self.cells[k]?, other.cells[k]?)))
             .collect();
         let count = pairs.len() as f64;
         if pairs.len() < 6 {
@@ -56,31 +56,31 @@ impl SquareValues {
 mod tests {
     use super::*;
 
-    fn grid(values: [f64; 9]) -> SquareValues {
-        SquareValues { n: 3, values: values.map(|v| v.is_finite().then_some(v)).to_vec() }
+    fn values(values: [f64; 9]) -> SquareValues {
+        SquareValues { n: 3, cells: values.map(|v| v.is_finite().then_some(v)).to_vec() }
     }
 
     #[test]
     fn the_diagonal_counts_for_nothing() {
-        let g = grid([1.0, 0.1, 0.2, 0.1, 1.0, 0.3, 0.2, 0.3, 1.0]);
+        let g = values([1.0, 0.1, 0.2, 0.1, 1.0, 0.3, 0.2, 0.3, 1.0]);
         assert_eq!(g.largest(), Some(0.3));
         assert_eq!(g.off_diagonal().count(), 6);
-        let alone = SquareValues { n: 1, values: vec![Some(1.0)] };
+        let alone = SquareValues { n: 1, cells: vec![Some(1.0)] };
         assert!(alone.is_empty() && alone.largest().is_none());
-        let hollow = |at: usize| SquareValues { n: 2, values: (0..4).map(|k| (k != at).then_some(0.5)).collect() }.has_gaps();
+        let hollow = |at: usize| SquareValues { n: 2, cells: (0..4).map(|k| (k != at).then_some(0.5)).collect() }.has_gaps();
         assert_eq!([0, 1, 2, 3, 4].map(hollow), [false, true, true, false, false]);
     }
 
     #[test]
     fn correlation_is_pearsons() {
-        let g = grid([1.0, 0.1, 0.2, 0.1, 1.0, 0.3, 0.2, 0.3, 1.0]);
-        let twice = SquareValues { n: 3, values: g.values.iter().map(|v| v.map(|v| 2.0 * v + 0.5)).collect() };
-        let minus = SquareValues { n: 3, values: g.values.iter().map(|v| v.map(|v| -v)).collect() };
+        let g = values([1.0, 0.1, 0.2, 0.1, 1.0, 0.3, 0.2, 0.3, 1.0]);
+        let twice = SquareValues { n: 3, cells: g.cells.iter().map(|v| v.map(|v| 2.0 * v + 0.5)).collect() };
+        let minus = SquareValues { n: 3, cells: g.cells.iter().map(|v| v.map(|v| -v)).collect() };
         assert!((g.correlation(&twice).unwrap() - 1.0).abs() < 1e-12);
         assert!((g.correlation(&minus).unwrap() + 1.0).abs() < 1e-12);
-        let flat = grid([1.0; 9]);
+        let flat = values([1.0; 9]);
         assert_eq!(g.correlation(&flat), None);
-        let holes = grid([1.0, f64::NAN, 0.2, 0.1, 1.0, 0.3, 0.2, 0.3, 1.0]);
+        let holes = values([1.0, f64::NAN, 0.2, 0.1, 1.0, 0.3, 0.2, 0.3, 1.0]);
         assert_eq!(g.correlation(&holes), None);
     }
 }

@@ -1,4 +1,4 @@
-//! A scene as a file of one format.
+//! Writes a scene in a file format.
 
 pub(super) mod bitmap;
 #[cfg(feature = "pdf")]
@@ -10,7 +10,7 @@ use super::options::{Dpi, FigureFormat};
 use super::scene::Scene;
 use crate::error::Result;
 
-/// Writes a scene in a format; the resolution is that of a bitmap.
+/// Writes a scene in a format. The resolution is used for bitmaps only.
 ///
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if the bitmap would be too large.

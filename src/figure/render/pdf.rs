@@ -1,4 +1,4 @@
-//! Scenes to PDF: one page, the font embedded as far as it is used, the text real text.
+//! Scenes to PDF: one page, text as text, and the font embedded as far as it is used.
 //!
 //! krilla writes no date and takes its identifiers from the contents, so equal scenes give equal bytes.
 
@@ -19,7 +19,7 @@ use crate::figure::scene::{Anchor, Element, PER_INCH, Scene, Text};
 /// Points in one of the scene's device pixels.
 const POINTS: f32 = (72.0 / PER_INCH) as f32;
 
-/// How far a quarter of a circle's control points are from its ends, in radii.
+/// Distance of the control points from the ends of a quarter circle, in radii: 4/3 · (√2 − 1).
 const ROUND: f32 = 0.552_284_8;
 
 /// Writes a scene as a PDF document.
@@ -51,7 +51,7 @@ fn bug(found: &str) -> Error {
 fn draw(surface: &mut Surface<'_>, item: &Element, face: &Font) {
     match item {
         Element::Rect { x, y, width, height, fill } => rect(surface, (*x, *y), (x + width, y + height), *fill),
-        // As in the bitmap: the unit to the right of and below a point is the point's own.
+        // As in the bitmap, a point is the unit to its right and below it, so a line runs through the middles of units.
         Element::Line { from, to, colour } => stroke(surface, &[middle(*from), middle(*to)], 1.0, *colour, LineCap::Square),
         Element::Path { points, width, colour } => {
             let points: Vec<(f32, f32)> = points.iter().map(|point| middle(*point)).collect();
@@ -69,7 +69,6 @@ fn draw(surface: &mut Surface<'_>, item: &Element, face: &Font) {
             }
         }
         Element::Text(text) => write(surface, text, face),
-        // Drawn row by row, and each reaches under its right and lower neighbours: no viewer can show a seam.
         Element::Cells(block) => block.runs(|from, to, fill| rect(surface, from, to, fill)),
     }
 }
@@ -86,7 +85,7 @@ fn filled(surface: &mut Surface<'_>, path: &Path, Rgb(r, g, b): Rgb) {
 
 fn rect(surface: &mut Surface<'_>, from: (i32, i32), to: (i32, i32), fill: Rgb) {
     let mut path = PathBuilder::new();
-    // Nothing is drawn where there is no room.
+    // A rectangle without a size is not drawn.
     if let Some(rect) = Rect::from_ltrb(from.0 as f32, from.1 as f32, to.0 as f32, to.1 as f32) {
         path.push_rect(rect);
     }
@@ -185,7 +184,7 @@ mod tests {
         let text = String::from_utf8_lossy(&one);
         assert!(!text.contains("/CreationDate") && !text.contains("xmp:CreateDate"));
         assert!(text.contains("/MediaBox [0 0 75 37.5]") || text.contains("/MediaBox[0 0 75 37.5]"), "{text}");
-        // A subset has six letters before its name.
+        // The name of a subset begins with six letters.
         assert!(text.contains("+CondloraSans") && text.contains("/ToUnicode"));
     }
 

@@ -1,7 +1,7 @@
 //! Scenes to SVG.
 //!
-//! Plotters writes the shapes and the text. The opening tag is ours (size in CSS pixels, a title), and so are the
-//! pictures that stand for very many cells: one rectangle each would make tens of megabytes.
+//! Plotters writes the shapes and the text. The opening tag is ours (size in CSS pixels, a title), and so are the images that are
+//! used for very many cells, which would be tens of megabytes as rectangles.
 
 use std::fmt::Write;
 
@@ -14,13 +14,14 @@ use crate::figure::render::png::{bug, encode};
 use crate::figure::scene::colour::Rgb;
 use crate::figure::scene::{Anchor, Cells, Element, SCALE, Scene, Text};
 
-/// What a viewer should draw the text with: the widths were measured in the first.
+/// The fonts that a viewer should use. Widths were measured in the first.
 const FAMILY: &str = "DejaVu Sans, Verdana, sans-serif";
 
-/// With more cells than this, blocks of cells are embedded pictures.
+/// If there are more cells than this, blocks of cells are embedded images.
 const MOST_RECTANGLES: usize = 4096;
 
-/// Plotters puts a top-anchored baseline this many em below the position, and divides font sizes by the second number.
+/// Plotters places text by its box and not by its baseline. For a box anchored at its top it writes a baseline 0.76 em below, and
+/// it divides font sizes by 1.24. Both are undone, so that baselines and sizes are those of the scene.
 const TOP_TO_BASELINE: f64 = 0.76;
 const SIZE_DIVISOR: f64 = 1.24;
 
@@ -35,7 +36,7 @@ pub(crate) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
 
     let mut out = String::with_capacity(drawn.len() + 1024);
     let (width, height) = (scene.width, scene.height);
-    // Writing to a String cannot fail.
+    // Writing to a String never fails.
     let _ = writeln!(
         out,
         "<svg xmlns=\"http://www.w3.org/2000/svg\" xmlns:xlink=\"http://www.w3.org/1999/xlink\" width=\"{}\" height=\"{}\" \
@@ -52,7 +53,7 @@ pub(crate) fn to_svg(scene: &Scene) -> Result<Vec<u8>> {
             }
         }
     }
-    // After plotters' own opening tag, which ours replaces.
+    // Without plotters' own opening tag, which is replaced by the one above.
     out.push_str(&tidy(drawn.split_once('\n').map_or("", |(_, shapes)| shapes)));
     Ok(out.into_bytes())
 }
@@ -109,8 +110,8 @@ fn write_text(backend: &mut SVGBackend<'_>, text: &Text) -> Result<()> {
         .map_err(|e| bug(&e))
 }
 
-/// Plotters' output without what the opening tag says once or what SVG takes for granted, and with whole font sizes
-/// (the division leaves 26.000000000000004). Names cannot be hit: their quotation marks are escaped.
+/// Plotters' output without attributes that the opening tag already has or that are SVG's defaults, and with whole font sizes
+/// (the division leaves 26.000000000000004). Names cannot be changed by this, because quotation marks are escaped in them.
 fn tidy(shapes: &str) -> String {
     const SIZE: &str = " font-size=\"";
     let family = format!(" font-family=\"{FAMILY}\"");
@@ -128,8 +129,8 @@ fn tidy(shapes: &str) -> String {
     out
 }
 
-/// A block of cells as an embedded PNG with as many pixels as the scene gives it. Cells are not to be smoothed: the attribute says
-/// so to viewers of SVG 1.1, the style to browsers.
+/// Writes a block of cells as an embedded PNG, with as many pixels as it has in the scene. Cells must not be smoothed: the
+/// attribute says so to viewers of SVG 1.1, the style to browsers.
 fn picture(out: &mut String, block: &Cells) -> Result<()> {
     let Cells { x, y, cell, n, fills } = block;
     let repeat = *cell as usize;

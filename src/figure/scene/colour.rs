@@ -1,4 +1,8 @@
-//! Colours: the scales, and the ink that can be read on them.
+//! Colours: the scales, and the ink that is legible on them.
+//!
+//! φ is shown in viridis by default: its lightness rises evenly, so that equal differences look equal, it is legible with the
+//! common kinds of colour blindness, and in grey print. The tables of viridis and magma are those of matplotlib, by the crate
+//! `colorous`.
 
 use crate::figure::options::ColourMap;
 
@@ -14,13 +18,15 @@ pub(crate) const INK: Rgb = Rgb(0x1a, 0x1a, 0x1a);
 pub(crate) const SOFT_INK: Rgb = Rgb(0x50, 0x50, 0x50);
 /// Frames and ticks.
 pub(crate) const FRAME: Rgb = Rgb(0x30, 0x30, 0x30);
-/// A diagonal that is left out of the scale.
+/// A diagonal that is excluded from the scale.
 pub(crate) const DIAGONAL: Rgb = Rgb(0xe2, 0xe2, 0xe2);
 /// A cell without a value, and its hatching.
 pub(crate) const MISSING: Rgb = Rgb(0xf6, 0xf6, 0xf6);
 pub(crate) const HATCH: Rgb = Rgb(0xb4, 0xb4, 0xb4);
 
-/// Relative luminance at which black and white have the same contrast: √(1.05 · 0.05) − 0.05.
+/// The relative luminance L at which black and white text have the same contrast. WCAG 2 defines the contrast of white as
+/// 1.05 / (L + 0.05) and that of black as (L + 0.05) / 0.05; they are equal, 4.58, for L = √(1.05 · 0.05) − 0.05. Below it white
+/// is better, above it black, so that either has at least 4.58:1, more than the 4.5:1 that WCAG asks for.
 const EVEN_CONTRAST: f64 = 0.179_128_784_747_792;
 
 /// The colours of φ, for values from 0 to 1.
@@ -40,7 +46,7 @@ fn magma(at: f64) -> Rgb {
     from_scale(colorous::MAGMA, at)
 }
 
-/// CIE lightness falls evenly from 97 to 8: paper stays light where φ is small, and both ends differ from it and from black.
+/// CIE lightness falls evenly from 97 to 8: small φ is nearly as light as paper, and both ends differ from pure white and black.
 fn greys(at: f64) -> Rgb {
     const LIGHTEST: f64 = 97.0;
     const DARKEST: f64 = 8.0;
@@ -62,7 +68,7 @@ fn from_scale(scale: colorous::Gradient, at: f64) -> Rgb {
     Rgb(r, g, b)
 }
 
-/// The one of 256 steps: the same value has the same colour in a cell and on the bar.
+/// The nearest of 256 steps. Cells and bar use the same steps, so that a value has exactly the same colour in both.
 fn step(at: f64) -> usize {
     let at = if at.is_finite() { at.clamp(0.0, 1.0) } else { 0.0 };
     (at * 255.0).round() as usize
@@ -125,8 +131,9 @@ mod tests {
 
     #[test]
     fn the_scales_are_smooth_and_their_lightness_is_even() {
-        // How far lightness departs from a straight line in matplotlib's own tables, by NumPy (they are even in CAM02-UCS, which is
-        // not CIE's); the third is even. One more or less in a byte of green is up to 0.5.
+        // The largest difference of lightness from a straight line in matplotlib's own tables, computed with NumPy. (They are
+        // even in CAM02-UCS, not in CIE lightness.) Greys are even by construction. A change of one in a byte of green is up to
+        // 0.5.
         for (map, departure) in [(ColourMap::Viridis, 1.700), (ColourMap::Magma, 5.574), (ColourMap::Greys, 0.0)] {
             let scale = sequential(map);
             let steps: Vec<Rgb> = (0..=255).map(|k| scale(f64::from(k) / 255.0)).collect();
@@ -142,7 +149,7 @@ mod tests {
 
     #[test]
     fn greys_are_their_formula() {
-        // CIE L* = 97 and 8 in sRGB, by the standard's equations.
+        // CIE L* = 97 and 8 in sRGB, computed with the standard's equations.
         assert_eq!((greys(0.0), greys(1.0)), (Rgb(246, 246, 246), Rgb(24, 24, 24)));
     }
 }

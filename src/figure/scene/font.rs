@@ -1,30 +1,31 @@
 //! The bundled font: widths for the layout, glyphs for bitmaps and PDF.
 //!
-//! Plotters' own `ab_glyph` text drops each glyph's side bearing and truncates its position, which shows as uneven letters;
-//! so bitmaps take their glyphs from here. SVG text is drawn by the viewer.
+//! Plotters' own `ab_glyph` text drops each glyph's side bearing and truncates its position, which looks uneven, so bitmaps take
+//! their glyphs from here. SVG text is drawn by the viewer, with the same font or one of nearly the same widths.
 
 use std::ops::Range;
 use std::sync::OnceLock;
 
 use ab_glyph::{Font, FontRef, Glyph, GlyphId, PxScale, point};
 
-/// DejaVu Sans cut down and renamed; see `assets/font/README.md`.
+/// A subset of DejaVu Sans, renamed as its licence asks; see `assets/font/README.md`.
 pub(crate) static FONT_FILE: &[u8] = include_bytes!("../../../assets/font/CondloraSans-Regular.ttf");
 
-/// Half the height of a digit or capital, in em: a baseline this far below a line centres them on it.
+/// Half the height of digits and capitals, in em: a baseline this far below a line centres them on it.
 pub(crate) const HALF_CAP: f64 = 0.3645;
 
-/// Width of characters that the font lacks, in em: East Asian ones are square, the rest get the width of the empty box.
+/// Widths of characters that the font does not have, in em: East Asian ones are square, all others get the width of the empty
+/// box.
 const WIDE: f64 = 1.0;
 const UNKNOWN: f64 = 0.6;
 
-fn font() -> Option<&'static FontRef<'static>> {
-    static FONT: OnceLock<Option<FontRef<'static>>> = OnceLock::new();
-    FONT.get_or_init(|| FontRef::try_from_slice(FONT_FILE).ok()).as_ref()
+fn font() -> &'static FontRef<'static> {
+    static FONT: OnceLock<FontRef<'static>> = OnceLock::new();
+    FONT.get_or_init(|| FontRef::try_from_slice(FONT_FILE).unwrap_or_else(|_| unreachable!("the bundled font is one")))
 }
 
-/// One character's glyph, and where it stands from the start of the text, in em.
-pub(crate) struct Placed {
+/// The glyph of one character, and its distance from the start of the text, in em.
+pub(crate) struct PlacedGlyph {
     pub(crate) id: GlyphId,
     pub(crate) at: f64,
     /// The character's bytes in the text.
@@ -33,7 +34,8 @@ pub(crate) struct Placed {
 }
 
 /// Places every character of `text`; returns the glyphs and the whole width in em.
-fn place(font: &FontRef<'static>, text: &str) -> (Vec<Placed>, f64) {
+fn place(text: &str) -> (Vec<PlacedGlyph>, f64) {
+    let font = font();
     let em = f64::from(font.units_per_em().unwrap_or(2048.0));
     let mut placed = Vec::with_capacity(text.len());
     let mut at = 0.0;
@@ -44,7 +46,7 @@ fn place(font: &FontRef<'static>, text: &str) -> (Vec<Placed>, f64) {
         if let (Some(before), true) = (before, known) {
             at += f64::from(font.kern_unscaled(before, id)) / em;
         }
-        placed.push(Placed { id, at, bytes: start..start + c.len_utf8() });
+        placed.push(PlacedGlyph { id, at, bytes: start..start + c.len_utf8() });
         at += match (known, c) {
             (true, _) => f64::from(font.h_advance_unscaled(id)) / em,
             (false, '\u{1100}'..) => WIDE,
@@ -55,30 +57,30 @@ fn place(font: &FontRef<'static>, text: &str) -> (Vec<Placed>, f64) {
     (placed, at)
 }
 
-/// Whether the font has a sign for this character.
+/// Whether the font has a glyph for this character.
 #[cfg(test)]
 pub(crate) fn has(c: char) -> bool {
-    font().is_some_and(|font| font.glyph_id(c).0 != 0)
+    font().glyph_id(c).0 != 0
 }
 
 /// Width of `text` at a font size, in the unit of `size`.
 pub(crate) fn width(text: &str, size: f64) -> f64 {
-    font().map_or_else(|| UNKNOWN * text.chars().count() as f64, |font| place(font, text).1) * size
+    place(text).1 * size
 }
 
 /// The glyphs of `text` and its width, in em.
 #[cfg(feature = "pdf")]
-pub(crate) fn glyphs(text: &str) -> (Vec<Placed>, f64) {
-    font().map_or_else(|| (Vec::new(), 0.0), |font| place(font, text))
+pub(crate) fn glyphs(text: &str) -> (Vec<PlacedGlyph>, f64) {
+    place(text)
 }
 
-/// Calls `ink(x, y, coverage)` for every pixel that the text touches, its baseline starting at `start` (y grows downwards).
+/// Calls `ink(x, y, coverage)` for every pixel that the text touches. Its baseline begins at `start`; y grows downwards.
 pub(crate) fn rasterise(text: &str, size: f64, start: (f64, f64), mut ink: impl FnMut(i32, i32, f32)) {
-    let Some(font) = font() else { return };
+    let font = font();
     let em = f64::from(font.units_per_em().unwrap_or(2048.0));
-    // ab_glyph's scale is the height of the line, not the em.
+    // The scale of ab_glyph is the height of a line, not an em.
     let scale = PxScale::from((size * f64::from(font.height_unscaled()) / em) as f32);
-    for Placed { id, at, .. } in place(font, text).0 {
+    for PlacedGlyph { id, at, .. } in place(text).0 {
         let glyph = Glyph { id, scale, position: point((start.0 + at * size) as f32, start.1 as f32) };
         if let Some(outline) = font.outline_glyph(glyph) {
             let corner = outline.px_bounds().min;
@@ -87,7 +89,7 @@ pub(crate) fn rasterise(text: &str, size: f64, start: (f64, f64), mut ink: impl 
     }
 }
 
-/// Shortens `text` with an ellipsis in its middle (the tail of a path often tells names apart), so that it fits `room`.
+/// Shortens `text` to `room` with an ellipsis in its middle: names that are paths often differ only at their ends.
 pub(crate) fn fit(text: &str, size: f64, room: f64) -> String {
     if width(text, size) <= room {
         return text.to_owned();
@@ -98,7 +100,7 @@ pub(crate) fn fit(text: &str, size: f64, room: f64) -> String {
         let head = kept - tail;
         chars[..head].iter().chain(&['…']).chain(&chars[chars.len() - tail..]).collect()
     };
-    // The width grows with every character kept, so the longest text that fits is found by halving.
+    // Text gets wider with every character that is kept, so the longest that fits is found by bisection.
     let (mut fits, mut too_many) = (0, chars.len());
     while too_many - fits > 1 {
         let middle = (fits + too_many) / 2;
@@ -107,7 +109,7 @@ pub(crate) fn fit(text: &str, size: f64, room: f64) -> String {
     shortened(fits)
 }
 
-/// Breaks `text` at spaces into lines of at most `room`. A word wider than that gets a line of its own.
+/// Breaks `text` at spaces into lines of at most `room`. A wider word gets its own line.
 pub(crate) fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
     let mut lines: Vec<String> = Vec::new();
     for word in text.split_whitespace() {
@@ -122,7 +124,7 @@ pub(crate) fn wrap(text: &str, size: f64, room: f64) -> Vec<String> {
     lines
 }
 
-/// A name as it may stand in a figure: no control characters, nothing that XML forbids.
+/// A name as it is written in figures: without control characters and what XML forbids.
 pub(crate) fn printable(name: &str) -> String {
     crate::error::escape(name).replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn the_figures_own_signs_are_in_the_font() {
-        let font = font().unwrap();
+        let font = font();
         for c in "Θφ·±−–→≥≤₀ᵀσ×…".chars() {
             assert_ne!(font.glyph_id(c).0, 0, "{c}");
         }
@@ -167,7 +169,7 @@ mod tests {
 
     #[test]
     fn a_glyph_keeps_its_side_bearing() {
-        // `l` is a thin bar that starts 0.09 em from its origin.
+        // `l` is a thin bar that begins 0.09 em after its origin.
         let mut left = i32::MAX;
         rasterise("l", 100.0, (0.0, 0.0), |x, _, coverage| {
             if coverage > 0.5 {

@@ -1,7 +1,12 @@
-//! A figure before it is drawn: rectangles, lines, text and blocks of cells, at device pixels.
+//! A figure before it is written in a format: rectangles, lines, text and blocks of cells, at whole coordinates.
 //!
-//! Layout code works in CSS pixels; [`Scene`] rounds to device pixels ([`SCALE`] to one CSS pixel), and all formats are drawn from these
-//! whole numbers, so that they are the same picture. A bitmap of another resolution scales them.
+//! Layout code works in CSS pixels. [`Scene`] rounds them to device pixels, [`SCALE`] to one CSS pixel, and every format is
+//! written from these whole numbers. So SVG, PNG and PDF are the same picture, and tests can compare scenes instead of bytes. A
+//! bitmap of another resolution scales the whole numbers.
+//!
+//! Text is laid out by us and not by plotters' charts. These reserve label areas of a fixed size and draw over them what does not
+//! fit. Here the width of every text in the bundled font is known before anything is drawn, so titles are shortened, ticks
+//! thinned and captions wrapped to the room that there is.
 
 pub(super) mod colour;
 pub(super) mod font;
@@ -9,13 +14,14 @@ pub(super) mod font;
 use self::colour::Rgb;
 use self::font::HALF_CAP;
 
-/// Device pixels in one CSS pixel. A device pixel is the scene's unit of length, half of 1/96 inch, whatever a bitmap's resolution is.
+/// Device pixels in one CSS pixel. A device pixel is the scene's unit of length, half of 1/96 inch, whatever a bitmap's
+/// resolution is.
 pub(crate) const SCALE: f64 = 2.0;
 
 /// Device pixels in one inch.
 pub(crate) const PER_INCH: f64 = 96.0 * SCALE;
 
-/// Which end of the text stands at its position.
+/// Which part of a text is at its position.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Anchor {
     Start,
@@ -23,7 +29,7 @@ pub(crate) enum Anchor {
     End,
 }
 
-/// One line of text. `x`, `y` lie on the baseline, in device pixels.
+/// One line of text. `x`, `y` are on its baseline, in device pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Text {
     pub(crate) x: i32,
@@ -47,8 +53,10 @@ pub(crate) struct Cells {
 }
 
 impl Cells {
-    /// Calls `rect(from, to, fill)` for each run of equal cells in a row, row by row. Each reaches under its right and lower
-    /// neighbours, which come later: drawn in this order, no seam can show at any zoom.
+    /// Calls `rect(from, to, fill)` for each run of equal cells in a row, row by row.
+    ///
+    /// Each rectangle extends by one device pixel under its right and lower neighbours, which are drawn later. Viewers smooth the
+    /// edges of rectangles that only touch, and the white page would show between them as a fine grid.
     pub(crate) fn runs(&self, mut rect: impl FnMut((i32, i32), (i32, i32), Rgb)) {
         let Self { x, y, cell, n, fills } = self;
         let end = |k: usize| k as i32 * cell + i32::from(k < *n);
@@ -65,7 +73,7 @@ impl Cells {
     }
 }
 
-/// One thing to draw, at device pixels.
+/// One thing to draw, in device pixels.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) enum Element {
     Rect {
@@ -107,7 +115,7 @@ pub(crate) struct Scene {
     /// Size in device pixels.
     pub(crate) width: u32,
     pub(crate) height: u32,
-    /// What the figure shows, in one line, for a reader that cannot see it.
+    /// What the figure shows, in one line, for screen readers.
     pub(crate) title: String,
     pub(crate) elements: Vec<Element>,
 }
@@ -124,19 +132,19 @@ impl Scene {
         Self { width: pixels(width), height: pixels(height), title, elements: Vec::new() }
     }
 
-    /// How many cells are in its blocks.
+    /// Number of cells in all blocks.
     pub(crate) fn cells(&self) -> usize {
         self.elements.iter().map(|item| if let Element::Cells(block) = item { block.fills.len() } else { 0 }).sum()
     }
 
-    /// A filled rectangle between two corners. Corners are rounded, not sizes: neighbours share their edge.
+    /// Adds a filled rectangle. Its corners are rounded and not its size, so that neighbours share an edge.
     pub(crate) fn rect(&mut self, x: f64, y: f64, width: f64, height: f64, fill: Rgb) {
         let (left, top) = (device(x), device(y));
         let item = Element::Rect { x: left, y: top, width: device(x + width) - left, height: device(y + height) - top, fill };
         self.elements.push(item);
     }
 
-    /// The outline of a rectangle, half a CSS pixel wide, drawn just outside it.
+    /// Adds the outline of a rectangle, half a CSS pixel wide, just outside it.
     pub(crate) fn frame(&mut self, x: f64, y: f64, width: f64, height: f64, colour: Rgb) {
         const PEN: f64 = 0.5;
         self.rect(x - PEN, y - PEN, width + 2.0 * PEN, PEN, colour);
@@ -145,40 +153,40 @@ impl Scene {
         self.rect(x + width, y, PEN, height, colour);
     }
 
-    /// A straight line of one device pixel.
+    /// Adds a straight line, one device pixel wide.
     pub(crate) fn line(&mut self, from: (f64, f64), to: (f64, f64), colour: Rgb) {
         self.elements.push(Element::Line { from: (device(from.0), device(from.1)), to: (device(to.0), device(to.1)), colour });
     }
 
-    /// A line through points, `width` CSS pixels wide.
+    /// Adds a line through points, `width` CSS pixels wide.
     pub(crate) fn path(&mut self, points: &[(f64, f64)], width: f64, colour: Rgb) {
         let width = (width * SCALE).round().max(1.0) as u32;
         self.elements.push(Element::Path { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), width, colour });
     }
 
-    /// A filled polygon.
+    /// Adds a filled polygon.
     pub(crate) fn area(&mut self, points: &[(f64, f64)], fill: Rgb) {
         self.elements.push(Element::Area { points: points.iter().map(|p| (device(p.0), device(p.1))).collect(), fill });
     }
 
-    /// A filled circle.
+    /// Adds a filled circle.
     pub(crate) fn dot(&mut self, x: f64, y: f64, radius: f64, fill: Rgb) {
         let radius = (radius * SCALE).round().max(1.0) as u32;
         self.elements.push(Element::Dot { at: (device(x), device(y)), radius, fill });
     }
 
-    /// Text whose baseline passes through `(x, y)`.
+    /// Adds text whose baseline passes through `(x, y)`.
     pub(crate) fn text(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         let item = Text { x: device(x), y: device(y), size: device(size), anchor, upwards: false, colour, text: text.into() };
         self.elements.push(Element::Text(item));
     }
 
-    /// Text whose digits and capitals are centred on the height `y`.
+    /// Adds text whose digits and capitals are vertically centred on `y`.
     pub(crate) fn text_centred(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         self.text(x, y + HALF_CAP * size, size, anchor, colour, text);
     }
 
-    /// Text that reads upwards, the end that `anchor` says at `(x, y)`.
+    /// Adds text that reads upwards and is centred on `x`. `anchor` says which part of it is at `y`.
     pub(crate) fn text_upwards(&mut self, x: f64, y: f64, size: f64, anchor: Anchor, colour: Rgb, text: impl Into<String>) {
         let x = device(x + HALF_CAP * size);
         let item = Text { x, y: device(y), size: device(size), anchor, upwards: true, colour, text: text.into() };

@@ -1,8 +1,9 @@
-//! Scenes to PNG, a strip of a few rows at a time.
+//! Scenes to PNG, in strips of a few rows.
 //!
-//! The overview of an adapter of 80 layers and 7 modules has 14550 x 4697 pixels at 600 dots to the inch, 205 MB, and its PNG 4 MB:
-//! so what is in memory is one strip, which the encoder has taken before the next one is drawn. Each strip draws all elements again,
-//! moved up; what is outside it is clipped, and costs little. A thread needs about 3 MB for any bitmap, so nobody has to reckon with it.
+//! The overview of an adapter with 80 layers and 7 modules has 14550 x 4697 pixels at 600 dpi. These are 205 MB, in each thread
+//! that draws such a figure, but only 4 MB as a PNG. So one strip is in memory at a time: it is drawn, given to the encoder, and
+//! used again for the next rows. All elements are drawn for every strip, and clipped to it, which costs little. A bitmap of any
+//! size then needs about 3 MB in addition to its PNG, and a study does not have to plan its memory for its figures.
 
 mod scale;
 mod strip;
@@ -17,7 +18,7 @@ use crate::figure::scene::Scene;
 /// Larger bitmaps are refused: programs that open them count pixels in 31 bits.
 const LARGEST: u64 = i32::MAX as u64;
 
-/// Bytes of a strip, or of one row where that has more.
+/// Bytes of a strip; one row can have more.
 const STRIP: usize = 2 << 20;
 
 /// Draws a scene and encodes it.
@@ -39,7 +40,7 @@ pub(crate) fn to_png(scene: &Scene, dpi: Dpi) -> Result<Vec<u8>> {
     in_strips(scene, scale, STRIP)
 }
 
-/// Draws as many rows at a time as have `most` bytes, but always one.
+/// Draws as many rows at a time as fit into `most` bytes, but at least one.
 fn in_strips(scene: &Scene, scale: Scale, most: usize) -> Result<Vec<u8>> {
     let (width, height) = scale.size(scene);
     let row = width as usize * PIXEL;
@@ -63,7 +64,7 @@ mod tests {
     use crate::figure::scene::colour::{INK, Rgb};
     use crate::figure::scene::{Anchor, Cells, Element};
 
-    /// A scene with every kind of item, in every direction and out of every side of the picture.
+    /// A scene with every kind of element, in every direction and beyond every edge of the picture.
     fn everything() -> Scene {
         let mut scene = Scene::new(90.0, 120.0, String::new());
         scene.rect(3.3, 4.0, 30.0, 90.5, Rgb(200, 10, 20));
@@ -77,7 +78,7 @@ mod tests {
         scene.line((80.0, -4.0), (80.0, 130.0), INK);
         scene.line((5.0, 118.0), (85.0, 2.0), Rgb(0, 0, 255));
         scene.path(&[(-3.0, 20.0), (20.0, 110.0), (30.0, 10.0), (60.0, 140.0), (95.0, 50.0)], 1.5, Rgb(90, 0, 90));
-        // Wider than high, higher than wide, with corners outside, and without any height.
+        // Wider than high, higher than wide, with corners outside, and with no height.
         scene.area(&[(2.0, 30.0), (40.0, 25.5), (95.0, 41.0), (60.0, 52.0), (-4.0, 38.0)], Rgb(250, 200, 0));
         scene.area(&[(60.0, -10.0), (70.5, 55.0), (64.0, 131.0), (51.0, 60.0)], Rgb(0, 200, 250));
         scene.area(&[(10.0, 70.0), (30.0, 70.0)], Rgb(7, 8, 9));
@@ -109,7 +110,7 @@ mod tests {
             for rows in [0, 2, 7, 64] {
                 assert!(in_strips(&scene, scale, rows * row).unwrap() == whole, "strips of {rows} rows at {dpi} dpi");
             }
-            // Alone, so that nothing hides beneath another thing.
+            // Each alone, so that nothing is hidden below something else.
             let empty = in_strips(&Scene { elements: Vec::new(), ..scene.clone() }, scale, usize::MAX).unwrap();
             for element in &scene.elements {
                 let alone = Scene { elements: vec![element.clone()], ..scene.clone() };

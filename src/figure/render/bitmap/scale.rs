@@ -1,9 +1,9 @@
-//! How many pixels a scene's whole numbers are at a resolution.
+//! Converts a scene's device pixels to the pixels of a bitmap of some resolution.
 
 use crate::figure::options::Dpi;
 use crate::figure::scene::{PER_INCH, Scene};
 
-/// From the scene's units to pixels.
+/// The conversion from the scene's units to pixels.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Scale {
     /// Pixels in one unit.
@@ -24,7 +24,7 @@ impl Scale {
         (size(scene.width), size(scene.height))
     }
 
-    /// The pixel where something begins or ends. Edges are rounded, not sizes: neighbours share theirs.
+    /// The pixel at which something begins or ends. Edges are rounded and not sizes, so that neighbours share an edge.
     pub(super) fn edge(self, units: i32) -> i32 {
         (f64::from(units) * self.factor).round() as i32
     }

@@ -1,8 +1,8 @@
-//! What of a scene is in one strip: some rows of its bitmap, as wide as the whole.
+//! Draws one strip of a scene's bitmap: some of its rows, in their full width.
 //!
-//! A pixel has the same value whatever strip it is in: everything is computed in the whole picture's pixels, and moved up by the strip's
-//! first row last. Shapes come from plotters, which clips them. Lines and glyphs are covered pixel by pixel here: plotters draws lines
-//! without smooth edges, and places glyphs on whole pixels.
+//! A pixel has the same value in whatever strip it is: all coordinates are computed for the whole picture, and the strip's first
+//! row is subtracted last. Plotters draws the shapes and clips them. Lines and glyphs are drawn pixel by pixel here, because
+//! plotters' lines have no smooth edges, and its glyphs are placed at whole pixels.
 
 use std::collections::BTreeMap;
 use std::ops::RangeInclusive;
@@ -19,7 +19,7 @@ use crate::figure::scene::{Anchor, Cells, Element, Text};
 /// Bytes of a pixel.
 pub(super) const PIXEL: usize = 3;
 
-/// Draws what is in the strip that has these pixels: rows of `width`, from the row `top` of the whole picture.
+/// Draws what is visible in the strip with these pixels: rows of `width`, starting at row `top` of the whole picture.
 pub(super) fn draw(elements: &[Element], scale: Scale, pixels: &mut [u8], (width, top): (u32, u32)) -> Result<()> {
     let height = (pixels.len() / (width as usize * PIXEL)) as u32;
     let backend = BitMapBackend::with_buffer(pixels, (width, height));
@@ -50,8 +50,8 @@ impl Strip<'_> {
                 self.stroke(&points, f64::from(*width) * scale.factor, *colour)
             }
             Element::Area { points, fill } => {
-                // Plotters sums corners and quotients of whole numbers: its fractions are rounded otherwise when moved, but far from where
-                // a pixel or one of the 256 steps of its coverage would change.
+                // Plotters adds corners and quotients of whole numbers. In another strip these sums are rounded differently, but
+                // by far less than what would change a pixel or one of the 256 steps of its coverage.
                 let corners = points.iter().map(|(x, y)| (scale.edge(*x), scale.edge(*y) - self.top));
                 self.backend.fill_polygon(corners, &rgb(*fill)).map_err(|e| bug(&e))
             }
@@ -75,8 +75,8 @@ impl Strip<'_> {
         Ok(())
     }
 
-    /// A filled rectangle; what has some size in the scene has a pixel at least.
-    /// Plotters' bitmap fills up to the second corner and not with it, as SVG does.
+    /// A filled rectangle. If it has a size in the scene, it has at least one pixel, so that thin lines do not vanish at 72 dpi.
+    /// As in SVG, the second corner is excluded.
     fn rect(&mut self, from: (i32, i32), to: (i32, i32), fill: Rgb) -> Result<()> {
         let end = |start: i32, from: i32, to: i32| self.scale.edge(to).max(if to > from { start + 1 } else { start });
         let (left, top) = (self.scale.edge(from.0), self.scale.edge(from.1));
@@ -84,7 +84,7 @@ impl Strip<'_> {
         self.backend.draw_rect((left, top - self.top), (right, bottom - self.top), &rgb(fill), true).map_err(|e| bug(&e))
     }
 
-    /// A line of one unit: level and upright ones on whole pixels.
+    /// A line, one unit wide. Horizontal and vertical ones cover whole pixels.
     fn line(&mut self, from: (i32, i32), to: (i32, i32), colour: Rgb) -> Result<()> {
         if from.0 == to.0 || from.1 == to.1 {
             let corner = |pick: fn(i32, i32) -> i32| (pick(from.0, to.0), pick(from.1, to.1));
@@ -94,11 +94,11 @@ impl Strip<'_> {
         self.stroke(&[self.scale.point(from), self.scale.point(to)], self.scale.factor.max(1.0), colour)
     }
 
-    /// A line with round ends and smooth edges, which plotters' has not: a pixel is covered as far as it is within the width.
+    /// A line with round ends and smooth edges: a pixel is covered by the part of it that lies within the line's width.
     fn stroke(&mut self, points: &[(f64, f64)], width: f64, colour: Rgb) -> Result<()> {
         let reach = width / 2.0 + 0.5;
         let (first, last, limit_x) = (f64::from(self.top), f64::from(self.last), f64::from(self.width) - 1.0);
-        // Where a line bends, its stretches cover the same pixels.
+        // At a bend two segments cover the same pixels. Only the larger coverage counts: drawn twice, a bend would be darker.
         let mut covered: BTreeMap<(i32, i32), f64> = BTreeMap::new();
         for ends in points.windows(2) {
             let &[from, to] = ends else { continue };
@@ -124,20 +124,20 @@ impl Strip<'_> {
 
     fn write(&mut self, text: &Text) -> Result<()> {
         let rows = rows_of(text, self.scale);
-        // Rasterising is the slow part of a strip.
+        // Rasterising glyphs is the slowest part of drawing, so text outside the strip is skipped as a whole.
         if *rows.start() > f64::from(self.last) || *rows.end() < f64::from(self.top) {
             return Ok(());
         }
         let size = f64::from(text.size) * self.scale.factor;
         let start = start_of(text, size);
         let (x, y) = self.scale.point((text.x, text.y));
-        // Whole pixels, and what of one is left in the direction of reading and across it.
+        // Whole pixels, and the remaining fractions in the direction of reading and across it.
         let (column, row) = (x.floor() as i32, if text.upwards { y.ceil() } else { y.floor() } as i32);
         let (across_x, across_y) = (x - f64::from(column), (y - f64::from(row)).abs());
         let origin = if text.upwards { (start + across_y, across_x) } else { (start + across_x, across_y) };
         let mut result = Ok(());
         font::rasterise(&text.text, size, origin, |dx, dy, coverage| {
-            // Turned a quarter to the left: right becomes up, down becomes right.
+            // Turned by 90 degrees to the left: right becomes up, down becomes right.
             let pixel = if text.upwards { (column + dy, row - 1 - dx) } else { (column + dx, row + dy) };
             if coverage > 0.0 && result.is_ok() {
                 result = self.cover(pixel, f64::from(coverage.min(1.0)), text.colour);
@@ -147,7 +147,7 @@ impl Strip<'_> {
     }
 }
 
-/// Where a text starts from its anchor, in the direction of reading, at a font size.
+/// Where a text starts relative to its anchor, in the direction of reading, at a font size.
 fn start_of(text: &Text, size: f64) -> f64 {
     match text.anchor {
         Anchor::Start => 0.0,
@@ -165,11 +165,11 @@ fn rows_of(text: &Text, scale: Scale) -> RangeInclusive<f64> {
     } else {
         (y, y)
     };
-    // No sign of the font is higher or deeper than this, or reaches farther out of its width; one pixel is for rounding.
+    // No glyph of the font is higher or deeper than this, or extends farther beyond its width. One pixel is for rounding.
     first - 1.5 * size - 1.0..=last + size + 1.0
 }
 
-/// The part of a row of pixels that a stretch can cover.
+/// The part of a row of pixels that a segment can cover.
 fn row_of(y: f64, from: (f64, f64), to: (f64, f64), reach: f64) -> (f64, f64) {
     let (left, right) = (from.0.min(to.0) - reach, from.0.max(to.0) + reach);
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
@@ -181,7 +181,7 @@ fn row_of(y: f64, from: (f64, f64), to: (f64, f64), reach: f64) -> (f64, f64) {
     (left.max(middle - half), right.min(middle + half))
 }
 
-/// How far a point is from the stretch between two others.
+/// The distance of a point from the segment between two others.
 fn distance(point: (f64, f64), from: (f64, f64), to: (f64, f64)) -> f64 {
     let (dx, dy) = (to.0 - from.0, to.1 - from.1);
     let (px, py) = (point.0 - from.0, point.1 - from.1);
@@ -223,7 +223,7 @@ mod tests {
         }
     }
 
-    /// What of a scene is in all of a bitmap of `width × height`.
+    /// The pixels of a bitmap of `width × height` in one strip.
     fn whole(elements: &[Element], scale: Scale, (width, height): (u32, u32)) -> Vec<u8> {
         let mut pixels = vec![255; width as usize * height as usize * PIXEL];
         draw(elements, scale, &mut pixels, (width, 0)).unwrap();
@@ -265,7 +265,7 @@ mod tests {
 
     #[test]
     fn no_text_has_ink_outside_its_rows() {
-        // Every sign that the font has, and one that it has not.
+        // Every glyph that the font has, and one that it does not have.
         let signs: Vec<char> = ('!'..='\u{ffff}').filter(|c| font::has(*c)).chain(['層']).collect();
         assert!(signs.len() > 200, "{}", signs.len());
         let scale = Scale::new(Dpi::default());
