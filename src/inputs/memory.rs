@@ -15,7 +15,7 @@ const ADDRESSES_OF_A_THREAD: u64 = (128 + 128 + 2) << 20;
 /// Address space of the program and its libraries.
 const ADDRESSES_OF_THE_PROGRAM: u64 = 100 << 20;
 
-/// Bytes that a study on so many threads may use by default: 80 % of what is available; none where that cannot be known.
+/// Bytes that a study on this many threads may use by default: 80 % of what is available; none where that cannot be known.
 pub(crate) fn default_limit(threads: usize) -> Option<u64> {
     available(threads).map(|bytes| bytes / 100 * SHARE)
 }
@@ -30,7 +30,7 @@ fn read(path: &Path) -> Option<String> {
     fs::read_to_string(path).ok()
 }
 
-/// Address space that so many threads take before they compute anything. It is reserved, not used.
+/// Address space that this many threads take before they compute anything. It is reserved, not used.
 fn addresses_of(threads: usize) -> u64 {
     ADDRESSES_OF_THE_PROGRAM.saturating_add(ADDRESSES_OF_A_THREAD.saturating_mul(threads as u64))
 }
@@ -43,7 +43,7 @@ pub(crate) fn blas_cannot_start() -> bool {
     address_limit(read).is_some_and(|limit| limit < addresses_of(blas_threads()))
 }
 
-/// Checks that the limit on address space (`ulimit -v`) leaves room for so many threads.
+/// Checks that the limit on address space (`ulimit -v`) leaves room for this many threads.
 ///
 /// # Errors
 /// [`Error::Resource`] if it does not: OpenBLAS asks for ever for a buffer that it does not get.
@@ -90,7 +90,7 @@ fn from_cgroups(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
             }
             _ => continue,
         };
-        // In a container the path may be the host's; its parts that do not exist here are passed over.
+        // In a container the path may be the host's; its parts that do not exist here are skipped.
         for place in Path::new(path.trim_start_matches('/')).ancestors() {
             let dir = Path::new(mount).join(place);
             if let Some(limit) = number(&dir.join(limit)) {

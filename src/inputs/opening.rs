@@ -146,3 +146,32 @@ impl OpenedAdapter {
 pub(crate) fn module_paths(adapter: &Adapter) -> impl Iterator<Item = &str> + Clone {
     adapter.modules.iter().flat_map(|module| &module.layers).map(|layer| layer.key.path.as_str())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn adapters_of_one_base_open_it_once() {
+        let base = Path::new("notebooks-data/base/all-MiniLM-L6-v2-qv");
+        let mut opener = Opener::new(Some(base), PairingRules::default(), false);
+        for name in ["trec-seed0", "sst2-seed0"] {
+            let dir = Path::new("notebooks-data/adapters").join(name);
+            let laid_out = opener.lay_out(Adapter::open(&dir, name.into()).unwrap()).unwrap();
+            assert_eq!((laid_out.base, module_paths(&laid_out.adapter).count()), (0, 12));
+            let opened = opener.pair(laid_out).unwrap();
+            assert!(opened.modules.iter().all(|module| module.layers.len() == 6));
+        }
+        // By another name of the same directory, too.
+        assert_eq!(opener.open_base(&base.join("../all-MiniLM-L6-v2-qv")).unwrap(), 0);
+        assert_eq!(opener.into_only_base().display_name(), "all-MiniLM-L6-v2-qv");
+    }
+
+    #[test]
+    fn a_base_that_cannot_be_opened_is_refused_each_time() {
+        let mut opener = Opener::new(None, PairingRules::default(), false);
+        for _ in 0..2 {
+            assert_eq!(opener.open_base(Path::new("nowhere/at/all")).unwrap_err().exit_code(), 3);
+        }
+    }
+}

@@ -2,7 +2,7 @@
 //!
 //! [`compare`] compares two adapters of one base, layer by layer; [`materialize`] makes a LoRA adapter of a CondLoRA;
 //! [`fit`] makes a CondLoRA of a LoRA, and says how much of it one Θ explains.
-//! Like [`crate::study`], beside which it stands, it joins [`crate::checkpoint`] and the mathematics, and prints nothing.
+//! Like [`crate::study`], which it does not know, it joins [`crate::checkpoint`] and the mathematics, and prints nothing.
 
 pub mod compare;
 pub mod fit;

@@ -99,7 +99,7 @@ fn observed_cells(module: &ModulePair, [left, right]: &[UpdateVectors; 2]) -> Ve
     places(module).map(cell).collect()
 }
 
-/// φ between the first i vectors of the left matrix and the first j of the right one; none where either has not so many.
+/// φ between the first i vectors of the left matrix and the first j of the right one; none where one of them has fewer.
 fn phi([left, right]: [&UpdateVectors; 2], matrix: UpdateMatrix, (i, j): (usize, usize)) -> Option<f64> {
     let (x, y) = (left.get(matrix), right.get(matrix));
     let there = has_phi(x.status(i)) && has_phi(y.status(j));

@@ -43,7 +43,7 @@ impl SharedLayers<'_> {
         self.trained.len()
     }
 
-    /// What stands before the factor's Θ.
+    /// The equation of a factor: W0 or its transpose comes before Θ.
     pub(super) fn equation(&self, factor: Factor) -> Equation {
         if factor == Factor::A && self.convention == Convention::General { Equation::W0Transposed } else { Equation::W0 }
     }

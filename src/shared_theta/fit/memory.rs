@@ -12,10 +12,8 @@ pub(super) fn bytes_for(module: &Fittable, config: &FitConfig) -> u64 {
     let square = length * length;
     // A and B, or Θ_A and Θ_B.
     let pair = 2 * length * first.adapter_layer.rank as u64;
-    // The stack's triangle and its factors, two sums for the expectation and a Gram matrix.
-    let stack = 9 * square;
-    // As stored, widened, by columns, and its basis.
-    let w0 = 5 * square;
+    // The stack's triangle, its factors, two sums for the expectation and one Gram matrix; W0 as stored, widened, by columns, and its basis.
+    let stack = 14 * square;
     // Of each set the right-hand side on its way through the stack, Θ, and both once more; of each layer the factors, trained and drawn.
     let sides = pair * (4 * sets + 2 * layers);
     let delta = if config.given.delta {
@@ -25,5 +23,5 @@ pub(super) fn bytes_for(module: &Fittable, config: &FitConfig) -> u64 {
     } else {
         0
     };
-    size_of::<f64>() as u64 * (stack + w0 + sides + delta)
+    size_of::<f64>() as u64 * (stack + sides + delta)
 }

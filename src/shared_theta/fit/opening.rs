@@ -34,7 +34,7 @@ pub(super) struct Fittable {
 }
 
 impl Fittable {
-    /// A layer that stands for all.
+    /// One layer, which is of the shape, rank and scaling of all.
     pub(super) fn first(&self) -> &PairedLayer {
         &self.layers[0]
     }

@@ -14,7 +14,7 @@ const TIE: f64 = 1e-12;
 pub(super) struct Score {
     /// None where there is nothing to fit.
     pub(super) residual: Option<f64>,
-    /// In closed form; none where there is none, and the draws' mean stands for it.
+    /// In closed form; none where there is no such form, and the mean of the draws is taken.
     pub(super) expected: Option<f64>,
     pub(super) draws: Vec<f64>,
 }

@@ -29,7 +29,7 @@ pub struct PreparedMaterialization {
     warnings: Vec<String>,
 }
 
-/// A layer, and where it stands in the class that the adapter is for.
+/// A layer, and its path in the class that the adapter is for.
 #[derive(Debug)]
 struct NamedLayer {
     paired: PairedLayer,

@@ -43,7 +43,7 @@ fn whole(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }
 
-/// The rank that stands in `r`: the configured one where some layer has it.
+/// The value of `r`: the configured one where some layer has it.
 fn common_rank(adapter: &Adapter, layers: &[(&str, &AdapterLayer)]) -> usize {
     let configured = adapter.config.r.filter(|r| layers.iter().any(|(_, layer)| layer.rank == *r));
     configured.or_else(|| layers.first().map(|(_, layer)| layer.rank)).unwrap_or(1)
@@ -81,8 +81,8 @@ fn add_patterns(fields: &mut Map<String, Value>, adapter: &Adapter, layers: &[(&
 
 /// Modules that were trained in full: those the configuration names, or else those that the tensors belong to.
 ///
-/// A tensor beside the adapted model (`classifier.dense.weight`) stands for the whole part it is in, as PEFT wraps heads; one inside it
-/// stands for its own module. Biases that were trained beside B·A are no module.
+/// A tensor outside the adapted model (`classifier.dense.weight`) means the whole part it is in, as PEFT wraps heads; one inside it
+/// means its own module. Biases that were trained beside B·A are no module.
 fn modules_to_save(
     given: Option<&Value>,
     layers: &[(&str, &AdapterLayer)],

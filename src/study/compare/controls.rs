@@ -207,3 +207,39 @@ fn gaussian_matrices(context: &Context<'_>, group: &Group, index: usize, number:
     }
     Ok(drawn)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use ndarray::{Array2, array};
+
+    /// Controls without a draw.
+    pub(crate) fn no_controls() -> Controls {
+        let none = || ControlDraws { by_view: Vec::new(), by_cka: Vec::new() };
+        Controls { gaussian: none(), w0: none() }
+    }
+
+    #[test]
+    fn draws_are_kept_by_view_and_numbers() {
+        let measures = |value: f64| PairMeasures { phi: vec![Some(value)], cosines: Some([0, 1, 2].map(|_| vec![Some(value)])) };
+        let mut draws =
+            ControlDraws { by_view: vec![vec![PairDraws::default(), PairDraws::default()]], by_cka: vec![Draws::default()] };
+        for value in [0.2, 0.4] {
+            draws
+                .add(MeasuredDraw { by_view: vec![vec![measures(value), measures(1.0)]], by_cka: vec![vec![Some(0.5 * value)]] });
+        }
+        assert!((draws.by_view[0][0].phi.moments(0).0.unwrap() - 0.3).abs() < 1e-15);
+        assert!((draws.by_view[0][0].cosines[2].moments(0).0.unwrap() - 0.3).abs() < 1e-15);
+        assert_eq!(draws.by_view[0][1].phi.moments(0), (Some(1.0), Some(0.0)));
+        assert!((draws.by_cka[0].moments(0).0.unwrap() - 0.15).abs() < 1e-15);
+    }
+
+    #[test]
+    fn a_layer_is_seen_as_it_was_drawn() {
+        let e = Array2::<f64>::eye(3);
+        let drawn = DrawnMatrices { by_view: vec![Some(e), None], by_cka: vec![Some(array![[1.0], [-1.0]])] };
+        let viewed = ViewedLayer::of(&drawn);
+        assert_eq!(viewed.by_view.iter().map(Option::is_some).collect::<Vec<_>>(), [true, false]);
+        assert_eq!(viewed.by_cka[0].unwrap().nrows(), 2);
+    }
+}

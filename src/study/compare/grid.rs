@@ -41,3 +41,40 @@ pub(crate) fn grid_rows(of: &ModuleView<'_>, asked: &[(u32, u32)]) -> Vec<GridRo
     }
     rows
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::controls::tests::no_controls;
+    use super::super::module::tests::{VIEW, layer, module};
+    use super::*;
+    use crate::terms::Status;
+    use ndarray::array;
+
+    #[test]
+    fn chosen_layers_are_compared_by_every_number_of_vectors() {
+        // The singular vectors are e₁, e₂ and e₁, e₃.
+        let first = array![[3.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]];
+        let second = array![[2.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]];
+        let (layers, controls, ranks) = ([layer(&first), layer(&second)], no_controls(), [2, 2]);
+        let module = module(&layers, &ranks, Some(vec![3, 9]), &controls);
+        // No layer 4: another module has it, or the plan had refused the pair.
+        let rows = grid_rows(&module.view(VIEW), &[(3, 9), (3, 4)]);
+        let numbers: Vec<_> = rows.iter().map(|row| (row.layer_a, row.layer_b, row.i, row.j)).collect();
+        assert_eq!(numbers, [(3, 9, 1, 1), (3, 9, 1, 2), (3, 9, 2, 1), (3, 9, 2, 2)]);
+        for (row, phi) in rows.iter().zip([1.0, 1.0, 1.0, 0.5]) {
+            assert!((row.phi.unwrap() - phi).abs() < 1e-15 && row.status == Status::Ok);
+        }
+        assert_eq!(rows[3].gaussian_expected, Some(0.5));
+    }
+
+    #[test]
+    fn vectors_beyond_the_rank_leave_an_empty_cell() {
+        let flat = array![[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]];
+        let full = array![[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]];
+        let (layers, controls, ranks) = ([layer(&flat), layer(&full)], no_controls(), [2, 2]);
+        let module = module(&layers, &ranks, Some(vec![0, 1]), &controls);
+        let rows = grid_rows(&module.view(VIEW), &[(0, 1)]);
+        assert_eq!(rows.iter().map(|row| row.status).collect::<Vec<_>>(), [Status::Ok, Status::Ok, Status::Rank, Status::Rank]);
+        assert_eq!((rows[2].phi, rows[2].gaussian_expected), (None, None));
+    }
+}

@@ -76,3 +76,59 @@ impl ModuleView<'_> {
         self.matrices[k].vectors(self.view.side).map(|vectors| vectors.nrows())
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+    use crate::layer_matrix::LayerMatrix;
+    use crate::linalg::subspace::SubspaceBasis;
+    use crate::table::ConversionRow;
+    use crate::terms::{Convention, MatrixKind, Method, Side, Status};
+    use ndarray::Array2;
+    use std::collections::BTreeMap;
+
+    pub(crate) const VIEW: View = View { matrix: MatrixKind::B, side: Side::Left };
+
+    /// A layer with these values as its only matrix.
+    pub(crate) fn layer(values: &Array2<f64>) -> MemberLayer {
+        let basis = values.iter().any(|v| *v != 0.0).then(|| SubspaceBasis::of(values.view()).unwrap());
+        let conversion = ConversionRow {
+            adapter: "adapter".into(),
+            module: "query".into(),
+            layer: Some(0),
+            adapter_key: "query".into(),
+            tensor: "query.weight".into(),
+            out_features: values.nrows(),
+            in_features: values.nrows(),
+            rank: values.ncols(),
+            scaling: 1.0,
+            convention: Convention::Paper,
+            method: Method::Lu,
+            w0_dtype: "F32".into(),
+            adapter_dtype: "F32".into(),
+            w0_rank: values.nrows(),
+            w0_condition: None,
+            residual_a: None,
+            residual_b: None,
+            backward_error_a: None,
+            backward_error_b: None,
+            norm_a: 1.0,
+            norm_b: 1.0,
+            norm_delta: 1.0,
+            status: Status::Ok,
+        };
+        let matrices = BTreeMap::from([(MatrixKind::B, LayerMatrix::without_w0(basis, 1.0, values.nrows()))]);
+        MemberLayer { conversion, matrices, untrained: BTreeMap::new() }
+    }
+
+    /// A module of such layers, compared by their first vectors.
+    pub(crate) fn module<'a>(
+        layers: &'a [MemberLayer],
+        ranks: &'a [usize],
+        numbers: Option<Vec<u32>>,
+        controls: &'a Controls,
+    ) -> Module<'a> {
+        let layers = layers.iter().collect();
+        Module { adapter: "adapter", name: "query", layers, ranks, numbers, ij: vec![(1, 1)], controls }
+    }
+}

@@ -122,3 +122,67 @@ impl SimilarityCells<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::super::controls::tests::no_controls;
+    use super::super::module::tests::{VIEW, layer, module};
+    use super::*;
+    use crate::layer_matrix::summed_errors;
+    use ndarray::array;
+
+    fn draws(of: &[[Option<f64>; 9]]) -> Draws {
+        let mut draws = Draws::default();
+        of.iter().for_each(|draw| draws.add(draw.to_vec()));
+        draws
+    }
+
+    /// Rows and average of three layers: e₁, a vector at an angle to it with cosine 0.6, and nothing.
+    fn compared(numbers: Option<Vec<u32>>, gaussian: &Draws, w0: &Draws) -> (Vec<SimilarityRow>, SummaryRow) {
+        let layers = [array![[1.0], [0.0]], array![[0.6], [0.8]], array![[0.0], [0.0]]].map(|values| layer(&values));
+        let (controls, ranks) = (no_controls(), [1, 1, 1]);
+        let module = module(&layers, &ranks, numbers, &controls);
+        let of = module.view(VIEW);
+        let untrained = UntrainedView::of(&of);
+        let among: Vec<usize> = if module.is_comparable() { (0..3).collect() } else { Vec::new() };
+        let summed = &summed_errors(&of.matrices, VIEW.side, &of.pairs, &among, &[(1, 1)])[0];
+        let cells = SimilarityCells { of: &of, i: 1, j: 1, summed, untrained: &untrained, gaussian, w0 };
+        let rows = cells.rows();
+        let summary = cells.summary(&rows);
+        (rows, summary)
+    }
+
+    #[test]
+    fn every_ordered_pair_has_a_row_and_pairs_above_the_diagonal_are_averaged() {
+        let half = [Some(0.5); 9];
+        let (rows, summary) = compared(Some(vec![2, 4, 7]), &draws(&[]), &draws(&[half, [Some(0.1); 9]]));
+        let places: Vec<_> = rows.iter().map(|row| (row.layer_a, row.layer_b)).collect();
+        assert_eq!(places, [(2, 2), (2, 4), (2, 7), (4, 2), (4, 4), (4, 7), (7, 2), (7, 4), (7, 7)]);
+        assert!((rows[1].phi.unwrap() - 0.36).abs() < 1e-15 && rows[1].phi == rows[3].phi);
+        assert_eq!(rows[1].status, Status::Ok);
+        // The third layer has no vectors: an empty cell, not a zero.
+        assert_eq!((rows[2].phi, rows[2].phi_error_bound, rows[2].status), (None, None, Status::Zero));
+        assert_eq!((rows[1].gaussian_mean, rows[1].init), (None, None));
+        assert!((rows[1].w0_mean.unwrap() - 0.3).abs() < 1e-15);
+        assert_eq!((summary.layers, summary.phi_mean, summary.status), (2, rows[1].phi, Status::Zero));
+        // One of two draws is above 0.36, and the observed value counts among them.
+        assert_eq!((summary.w0_p, summary.gaussian_expected), (Some(2.0 / 3.0), Some(0.5)));
+    }
+
+    #[test]
+    fn a_draw_counts_in_the_pairs_that_it_has() {
+        let mut cells = [None; 9];
+        let (_, without) = compared(Some(vec![0, 1, 2]), &draws(&[]), &draws(&[cells]));
+        assert_eq!((without.w0_mean, without.w0_p), (None, None));
+        cells[1] = Some(0.25);
+        let (_, with) = compared(Some(vec![0, 1, 2]), &draws(&[cells]), &draws(&[cells]));
+        assert_eq!((with.gaussian_mean, with.w0_mean, with.w0_p), (Some(0.25), Some(0.25), Some(0.5)));
+    }
+
+    #[test]
+    fn layers_without_an_index_are_not_compared() {
+        let (rows, summary) = compared(None, &draws(&[]), &draws(&[]));
+        assert!(rows.is_empty());
+        assert_eq!((summary.layers, summary.phi_mean, summary.status), (0, None, Status::Skipped));
+    }
+}

@@ -92,6 +92,66 @@ fn ranges(rising: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::checkpoint::{Adapter, FoundAdapter};
+
+    const ADAPTER: &str = "notebooks-data/adapters/trec-seed0";
+    const BASE: &str = "notebooks-data/base/all-MiniLM-L6-v2-qv";
+
+    fn opener() -> Opener {
+        Opener::new(Some(BASE.as_ref()), PairingRules::default(), false)
+    }
+
+    /// An adapter with the modules query and value in layers 0 to 5.
+    fn planned() -> PlannedAdapter {
+        let mut opener = opener();
+        let laid_out = opener.lay_out(Adapter::open(ADAPTER.as_ref(), "own".into()).unwrap()).unwrap();
+        let opened = opener.pair(laid_out).unwrap();
+        PlannedAdapter { adapter: opened.adapter, base: opened.base, modules: opened.modules, init: None }
+    }
+
+    fn others(paths: &[&str]) -> OtherShards {
+        let found = |path: &&str| FoundAdapter { name: "other".into(), dir: path.into() };
+        OtherShards::new(paths.iter().map(found).collect(), opener())
+    }
+
+    #[test]
+    fn only_the_modules_and_layers_that_are_wanted_are_kept() {
+        let mut adapters = [planned()];
+        keep_wanted(&Selection::of(&["value".into()], Some("1..2,5")).unwrap(), &mut adapters, &mut others(&[])).unwrap();
+        let modules = &adapters[0].modules;
+        assert_eq!(modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>(), ["value"]);
+        let layers: Vec<_> = modules[0].layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect();
+        assert_eq!(layers, [1, 2, 5]);
+    }
+
+    #[test]
+    fn what_no_adapter_of_any_shard_has_is_refused() {
+        let selection = |modules: &[String], layers| Selection::of(modules, layers).unwrap();
+        let refused = |selection: &Selection, own: &mut [PlannedAdapter], elsewhere: &[&str]| {
+            keep_wanted(selection, own, &mut others(elsewhere)).err().map(|error| error.to_string())
+        };
+        let unknown = selection(&["keys".into()], None);
+        let message = Some("--modules keys: no adapter has a module of that name".to_owned());
+        assert_eq!(refused(&unknown, &mut [planned()], &[ADAPTER]), message);
+        let message = Some("--layers 6: no module has such a layer".to_owned());
+        assert_eq!(refused(&selection(&[], Some("6")), &mut [planned()], &[ADAPTER]), message);
+        // Here is no adapter; elsewhere is one that has both. One that cannot be opened is its own shard's to name.
+        assert_eq!(refused(&selection(&["value".into()], Some("5")), &mut [], &["nowhere", ADAPTER]), None);
+        assert!(refused(&selection(&["value".into()], Some("5")), &mut [], &["nowhere"]).is_some());
+    }
+
+    #[test]
+    fn pairs_of_layers_are_refused_with_the_layers_there_are() {
+        let refused = |pair, own: &[PlannedAdapter], elsewhere: &[&str]| {
+            let error = refuse_missing_pairs(&[pair], own, &mut others(elsewhere)).err();
+            error.map(|error| (error.to_string(), error.hint().unwrap_or_default().to_owned()))
+        };
+        assert_eq!(refused((0, 5), &[planned()], &[]), None);
+        assert_eq!(refused((0, 5), &[], &[ADAPTER]), None);
+        let message = |hint: &str| Some(("--grid 0,6: no module has both layers".to_owned(), hint.to_owned()));
+        assert_eq!(refused((0, 6), &[planned()], &[]), message("the layers are 0..5"));
+        assert_eq!(refused((0, 6), &[], &[]), message("there are no numbered layers"));
+    }
 
     #[test]
     fn layers_are_shown_as_ranges() {

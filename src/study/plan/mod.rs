@@ -33,7 +33,7 @@ pub(crate) struct Plan {
     pub(crate) logs: Vec<PlannedLog>,
     /// Adapter name and text.
     pub(crate) warnings: Vec<(String, String)>,
-    /// Adapters that were passed over, and why (`--keep-going`).
+    /// Adapters that were skipped, and why (`--keep-going`).
     pub(crate) skipped: Vec<(String, Error)>,
     /// The adapters that this run's are some or all of.
     pub(crate) shard: Option<ShardRecord>,

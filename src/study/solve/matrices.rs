@@ -59,10 +59,9 @@ impl LayerThetas<'_> {
         let parts = Decompositions::of(self)?;
         // Θ_A and Θ_B are judged whether or not they are compared.
         let mut by_kind = BTreeMap::new();
-        for kind in [MatrixKind::A, MatrixKind::B].into_iter().chain(wanted.kinds.iter().copied()) {
-            if !by_kind.contains_key(&kind) {
-                by_kind.insert(kind, self.matrix(kind, &parts, wanted)?);
-            }
+        let also_wanted = wanted.kinds.iter().copied().filter(|kind| !matches!(kind, MatrixKind::A | MatrixKind::B));
+        for kind in [MatrixKind::A, MatrixKind::B].into_iter().chain(also_wanted) {
+            by_kind.insert(kind, self.matrix(kind, &parts, wanted)?);
         }
         let rank = self.factors.rank();
         let judged = |kind: MatrixKind| {
