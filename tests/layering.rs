@@ -16,7 +16,7 @@ const MAY_IMPORT: [(&str, &str); 24] = [
         "shared_theta study inputs report results output figure verdict table checkpoint linalg numerals json record terms error",
     ),
     ("report", "figure verdict output table numerals json record terms error"),
-    ("results", "output table json record terms error"),
+    ("results", "output table json record marker terms error"),
     ("figure", "table terms error"),
     ("verdict", "table numerals terms error"),
     ("output", "marker json record terms error"),
@@ -82,7 +82,8 @@ impl Source {
 
 /// Everything before the unit tests.
 fn before_tests(text: &str) -> &str {
-    text.find("#[cfg(test)]\nmod tests").map_or(text, |at| &text[..at])
+    let tests = Regex::new(r"#\[cfg\(test\)\]\n(?:pub\(\w+\) )?mod tests").unwrap();
+    tests.find(text).map_or(text, |found| &text[..found.start()])
 }
 
 /// Blanks comments and the contents of string and character literals.

@@ -1,9 +1,8 @@
 //! `condlora completions`: what a shell needs to complete commands and options.
 
-use clap::Args;
+use clap::{Args, Command};
 use clap_complete::Shell;
 
-use super::manual;
 use super::session::{Outcome, Session};
 use crate::error::Result;
 
@@ -22,17 +21,16 @@ pub(super) struct CompletionsArgs {
     shell: Shell,
 }
 
-/// Runs the command.
+/// Runs the command; `program` has the arguments that are completed.
 ///
 /// # Errors
 /// Those of [`super::terminal::Terminal::data`].
-pub(super) fn run(args: &CompletionsArgs, session: &Session) -> Result<Outcome> {
-    session.terminal.data(&script(args.shell))?;
+pub(super) fn run(args: &CompletionsArgs, program: Command, session: &Session) -> Result<Outcome> {
+    session.terminal.data(&script(args.shell, program))?;
     Ok(Outcome::Done)
 }
 
-fn script(shell: Shell) -> String {
-    let mut command = manual::command();
+fn script(shell: Shell, mut command: Command) -> String {
     let name = command.get_name().to_owned();
     let mut text = Vec::new();
     clap_complete::generate(shell, &mut command, name, &mut text);
@@ -44,12 +42,13 @@ mod tests {
     use clap::ValueEnum;
 
     use super::*;
+    use crate::cli::program;
 
     #[test]
     fn every_shell_gets_every_command() {
         for shell in Shell::value_variants() {
-            let text = script(*shell);
-            for sub in manual::command().get_subcommands() {
+            let text = script(*shell, program());
+            for sub in program().get_subcommands() {
                 assert!(text.contains(sub.get_name()), "{shell}: {}", sub.get_name());
             }
         }

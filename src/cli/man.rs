@@ -5,7 +5,6 @@ use std::path::PathBuf;
 use clap::{Args, Command};
 use clap_mangen::Man;
 
-use super::manual;
 use super::session::{Outcome, Session};
 use crate::error::{Error, Result, in_words, show_path};
 
@@ -21,12 +20,12 @@ pub(super) struct ManArgs {
     dir: Option<PathBuf>,
 }
 
-/// Runs the command.
+/// Runs the command; `program` has the arguments that the pages are about.
 ///
 /// # Errors
 /// [`Error::Output`] if a page or its directory cannot be written; those of [`super::terminal::Terminal::data`].
-pub(super) fn run(args: &ManArgs, session: &Session) -> Result<Outcome> {
-    let mut program = manual::command().disable_help_subcommand(true);
+pub(super) fn run(args: &ManArgs, program: Command, session: &Session) -> Result<Outcome> {
+    let mut program = program.disable_help_subcommand(true);
     // Hands the global options and the whole names down to the commands.
     program.build();
     match &args.dir {

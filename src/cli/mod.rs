@@ -28,7 +28,7 @@ use std::ffi::OsString;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::process::ExitCode;
 
-use clap::{FromArgMatches, Parser, Subcommand};
+use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::Result;
 use crate::inputs::blas_cannot_start;
@@ -95,8 +95,8 @@ impl Command {
             Self::Materialize(args) => materialize::run(args, session),
             Self::Merge(args) => merge::run(args, session),
             Self::Figures(args) => figures::run(args, session),
-            Self::Completions(args) => completions::run(args, session),
-            Self::Man(args) => man::run(args, session),
+            Self::Completions(args) => completions::run(args, program(), session),
+            Self::Man(args) => man::run(args, program(), session),
         }
     }
 }
@@ -126,9 +126,14 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
+/// What the program takes, with all that its help says.
+fn program() -> clap::Command {
+    manual::explained(Cli::command())
+}
+
 /// The arguments, checked one by one.
 fn parse(arguments: &[OsString]) -> Result<Cli, clap::Error> {
-    let mut command = manual::command();
+    let mut command = program();
     let matches = command.try_get_matches_from_mut(arguments)?;
     Cli::from_arg_matches(&matches).map_err(|error| error.format(&mut command))
 }
@@ -177,6 +182,6 @@ mod tests {
 
     #[test]
     fn the_arguments_are_consistent() {
-        manual::command().debug_assert();
+        program().debug_assert();
     }
 }

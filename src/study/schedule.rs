@@ -428,7 +428,7 @@ mod tests {
                     assert!(refused > 10 && divided > 3, "{refused} {divided}");
                     let free = Schedule::make(context, threads, None).unwrap();
                     check(context, &free, threads, u64::MAX);
-                    assert_eq!((free.workers, free.rounds.len(), free.jobs(&context.plan.groups)), (threads, 1, 12));
+                    assert_eq!((free.workers, free.rounds.len(), free.readings(&context.plan.groups)), (threads, 1, 12));
                 }
             });
         }

@@ -50,34 +50,6 @@ row! {
     }
 }
 
-#[cfg(test)]
-impl SummaryRow {
-    /// An average above chance and about as high as the base model alone gives.
-    pub(crate) fn example() -> Self {
-        Self {
-            adapter: "a".into(),
-            module: "query".into(),
-            matrix: MatrixKind::A,
-            side: Side::Left,
-            i: 8,
-            j: 8,
-            layers: 6,
-            phi_mean: Some(0.06),
-            phi_min: Some(0.05),
-            phi_max: Some(0.07),
-            gaussian_expected: Some(0.02),
-            gaussian_mean: Some(0.02),
-            gaussian_sd: Some(0.001),
-            w0_mean: Some(0.05),
-            w0_sd: Some(0.01),
-            w0_z: Some(1.0),
-            w0_p: Some(0.3),
-            init_mean: None,
-            status: Status::Ok,
-        }
-    }
-}
-
 row! {
     /// One row of `similarity.csv`: an ordered pair of layers, diagonal included.
     pub struct SimilarityRow in "similarity" {
@@ -416,6 +388,33 @@ tables! {
 mod tests {
     use super::super::columns::ValueKind;
     use super::*;
+
+    impl SummaryRow {
+        /// An average above chance and about as high as the base model alone gives.
+        pub(crate) fn example() -> Self {
+            Self {
+                adapter: "a".into(),
+                module: "query".into(),
+                matrix: MatrixKind::A,
+                side: Side::Left,
+                i: 8,
+                j: 8,
+                layers: 6,
+                phi_mean: Some(0.06),
+                phi_min: Some(0.05),
+                phi_max: Some(0.07),
+                gaussian_expected: Some(0.02),
+                gaussian_mean: Some(0.02),
+                gaussian_sd: Some(0.001),
+                w0_mean: Some(0.05),
+                w0_sd: Some(0.01),
+                w0_z: Some(1.0),
+                w0_p: Some(0.3),
+                init_mean: None,
+                status: Status::Ok,
+            }
+        }
+    }
 
     #[test]
     fn columns_are_those_that_are_promised() {

@@ -7,9 +7,8 @@ mod notes;
 
 use std::fmt::Write;
 
-use clap::{Arg, Command, CommandFactory, ValueHint};
+use clap::{Arg, Command, ValueHint};
 
-use super::Cli;
 use notes::{ENVIRONMENT, Entry, exit_codes, files};
 
 /// What a command's examples begin with.
@@ -17,9 +16,8 @@ const EXAMPLES: &str = "Examples:\n";
 /// Between a term and what it means.
 const GAP: usize = 2;
 
-/// The program's arguments with all that its help says.
-pub(super) fn command() -> Command {
-    let mut command = Cli::command();
+/// The program's arguments with all that its help says beyond them.
+pub(super) fn explained(mut command: Command) -> Command {
     let names: Vec<String> = command.get_subcommands().map(|sub| sub.get_name().to_owned()).collect();
     for name in names {
         command = command.mut_subcommand(&name, |sub| with_notes(sub.mut_args(with_hint), &name));
@@ -76,14 +74,17 @@ fn aligned(entries: Vec<Entry>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+    use crate::cli::{Cli, program};
 
     /// Where help wraps lines: ours never reach it.
     const NARROW: usize = 80;
 
     #[test]
     fn every_command_has_examples_and_says_how_it_ends() {
-        for sub in command().get_subcommands() {
+        for sub in program().get_subcommands() {
             let name = sub.get_name();
             assert!(!examples(&Cli::command().find_subcommand(name).unwrap().clone()).is_empty(), "{name}");
             let long = sub.get_after_long_help().unwrap().to_string();
