@@ -17,7 +17,7 @@ use condlora::figure::{
 use condlora::results::SavedResults;
 use condlora::table::columns::Row;
 use condlora::table::csv::{read_rows_from, write_rows};
-use condlora::table::manifest::MANIFEST_FILE;
+use condlora::output::manifest::MANIFEST_FILE;
 use condlora::table::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
     TrainingRow,
