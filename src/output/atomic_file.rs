@@ -41,8 +41,8 @@ fn write_folder(registry: &'static Registry, files: &[Pending<'_>]) -> Result<()
         Ok((first.folder().to_owned(), ()))
     };
     let (temporary, ()) = Temporary::make(registry, folder, |(), error| cannot(first.given, error))?;
-    let paths: Vec<PathBuf> = (0..changed.len()).map(|number| temporary.new().join(number.to_string())).collect();
-    registry.guarded(|| std::fs::create_dir(temporary.new()).map_err(|error| cannot(first.given, &error)))?;
+    let paths: Vec<PathBuf> = (0..changed.len()).map(|number| temporary.place().join(number.to_string())).collect();
+    registry.guarded(|| std::fs::create_dir(temporary.place()).map_err(|error| cannot(first.given, &error)))?;
     for (file, path) in changed.iter().zip(&paths) {
         let write = || File::create_new(path).and_then(|mut new| new.write_all(file.bytes));
         registry.guarded(|| write().map_err(|error| cannot(file.given, &error)))?;

@@ -144,7 +144,7 @@ impl OutputDir {
         if relative.as_os_str().is_empty() || !relative.components().all(|part| matches!(part, Component::Normal(_))) {
             return Err(self.destination.error(format!("`{}` is no path inside it", crate::error::show_path(relative))));
         }
-        let path = self.temporary.new().join(relative);
+        let path = self.temporary.place().join(relative);
         let created = self.temporary.registry.guarded(|| {
             let parents = path.parent().map_or(Ok(Vec::new()), make_parents);
             // Two outputs of one name, on a file system that ignores case say, must not become one.
@@ -176,7 +176,7 @@ impl OutputDir {
         names.push(Path::new(MANIFEST_FILE));
         let folders: BTreeSet<&Path> = names.iter().flat_map(|name| name.ancestors().skip(1)).collect();
         names.extend(folders);
-        let paths: Vec<_> = names.iter().map(|name| self.temporary.new().join(name)).collect();
+        let paths: Vec<_> = names.iter().map(|name| self.temporary.place().join(name)).collect();
         sync_all(&paths).map_err(|(index, error)| self.file_error(names.get(index).unwrap_or(&Path::new("")), &error))
     }
 }
@@ -222,7 +222,7 @@ fn put_in_place(destination: &Destination, overwrite: bool, temporary: &Temporar
     // Another run may have come first since the checks of `begin`.
     let found = destination.occupant()?;
     destination.check_occupant(&found, overwrite)?;
-    let (new, out) = (temporary.new(), &destination.real);
+    let (new, out) = (temporary.place(), &destination.real);
     if found != Occupant::Absent {
         keep_mode(out, &new).map_err(cannot)?;
     }
@@ -258,7 +258,7 @@ fn keep_mode(old: &Path, new: &Path) -> io::Result<()> {
 fn exchange(temporary: &Temporary, out: &Path) -> io::Result<PathBuf> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     use rustix::io::Errno;
-    let new = temporary.new();
+    let new = temporary.place();
     match renameat_with(CWD, &new, CWD, out, RenameFlags::EXCHANGE) {
         Ok(()) => Ok(new),
         // Old kernels, and file systems without this operation (NFS, some FUSE).
@@ -273,7 +273,7 @@ fn move_aside(temporary: &Temporary, out: &Path) -> io::Result<PathBuf> {
     let old = temporary.old().join(name);
     make_parents(&temporary.old())?;
     std::fs::rename(out, &old)?;
-    match std::fs::rename(temporary.new(), out) {
+    match std::fs::rename(temporary.place(), out) {
         Ok(()) => Ok(old),
         Err(error) => {
             std::fs::rename(&old, out)?;
@@ -381,7 +381,7 @@ mod tests {
     fn moving_aside_does_what_an_exchange_does() {
         let folder = tempfile::tempdir().unwrap();
         let (temporary, out) = (temporary_in(folder.path()), folder.path().join("out"));
-        for (dir, text) in [(&temporary.new(), "new"), (&out, "old")] {
+        for (dir, text) in [(&temporary.place(), "new"), (&out, "old")] {
             std::fs::create_dir(dir).unwrap();
             std::fs::write(dir.join("file"), text).unwrap();
         }
@@ -402,8 +402,8 @@ mod tests {
         let destination = Destination::resolve(&out, &mut Vec::new()).unwrap();
         let made = || {
             let temporary = temporary_in(folder.path());
-            std::fs::create_dir(temporary.new()).unwrap();
-            std::fs::write(temporary.new().join(MANIFEST_FILE), r#"{"program":"condlora"}"#).unwrap();
+            std::fs::create_dir(temporary.place()).unwrap();
+            std::fs::write(temporary.place().join(MANIFEST_FILE), r#"{"program":"condlora"}"#).unwrap();
             temporary
         };
         std::fs::create_dir(&out).unwrap();
@@ -417,6 +417,6 @@ mod tests {
         let second = made();
         assert_eq!(put_in_place(&destination, false, &second).unwrap_err().exit_code(), 7);
         put_in_place(&destination, true, &second).unwrap();
-        assert_eq!(names(&second.new()), [MANIFEST_FILE], "the old one is there to remove");
+        assert_eq!(names(&second.place()), [MANIFEST_FILE], "the old one is there to remove");
     }
 }

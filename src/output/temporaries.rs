@@ -136,7 +136,7 @@ impl Temporary {
     }
 
     /// Where what is being made is.
-    pub(super) fn new(&self) -> PathBuf {
+    pub(super) fn place(&self) -> PathBuf {
         self.path.join(NEW)
     }
 
@@ -315,8 +315,8 @@ mod tests {
     fn a_signal_removes_everything_and_ends_writing() {
         let (folder, registry) = (tempfile::tempdir().unwrap(), registry());
         let made = temporary(registry, &folder.path().join("a/b")).unwrap();
-        std::fs::create_dir_all(made.new().join("deep")).unwrap();
-        std::fs::write(made.new().join("deep/file"), "x").unwrap();
+        std::fs::create_dir_all(made.place().join("deep")).unwrap();
+        std::fs::write(made.place().join("deep/file"), "x").unwrap();
         registry.remove_all(15);
         assert!(names(folder.path()).is_empty());
         assert_eq!(registry.guarded(|| Ok(())).unwrap_err().exit_code(), 143);
@@ -344,7 +344,7 @@ mod tests {
     fn only_what_dead_runs_left_is_cleared() {
         let folder = tempfile::tempdir().unwrap();
         let live = temporary(registry(), folder.path()).unwrap();
-        std::fs::create_dir(live.new()).unwrap();
+        std::fs::create_dir(live.place()).unwrap();
         let make = |name: &str, files: &[&str]| {
             std::fs::create_dir(folder.path().join(name)).unwrap();
             for file in files {
@@ -359,7 +359,7 @@ mod tests {
         clear_stale(folder.path());
         let left = [".condlora-tmp-file", ".condlora-tmp-somebody's", "condlora-tmp-dead"];
         let names = names(folder.path());
-        assert!(live.new().exists() && names.len() == 4 && left.iter().all(|name| names.iter().any(|n| n == name)), "{names:?}");
+        assert!(live.place().exists() && names.len() == 4 && left.iter().all(|name| names.iter().any(|n| n == name)), "{names:?}");
         drop(live);
         assert_eq!(self::names(folder.path()), left);
     }
@@ -393,7 +393,7 @@ mod tests {
                     for _ in 0..100 {
                         clear_stale(folder.path());
                         let made = temporary(registry(), folder.path()).unwrap();
-                        std::fs::write(made.new(), "x").unwrap();
+                        std::fs::write(made.place(), "x").unwrap();
                         assert!(made.path.join("lock").exists());
                     }
                 });

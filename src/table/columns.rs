@@ -99,7 +99,7 @@ impl Cell for f64 {
     }
     fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
         // `f64::from_str` also takes "nan" and "inf", which no table of ours holds.
-        text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or_else(|| Cow::Borrowed("a finite number"))
+        text.parse().ok().filter(|value: &f64| value.is_finite()).ok_or(Cow::Borrowed("a finite number"))
     }
 }
 
