@@ -142,6 +142,30 @@ impl OpenedAdapter {
     }
 }
 
+/// An adapter that was analysed, and its base model.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Analysed {
+    /// The adapter's name in the tables.
+    pub name: String,
+    /// Its directory.
+    pub dir: PathBuf,
+    /// The base model's directory or file, links resolved.
+    pub base: PathBuf,
+    /// What the base model is called.
+    pub base_name: String,
+}
+
+impl Analysed {
+    pub(crate) fn of(adapter: &Adapter, base: &BaseModel) -> Self {
+        Self {
+            name: adapter.name.clone(),
+            dir: adapter.dir.clone(),
+            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
+            base_name: base.display_name().to_owned(),
+        }
+    }
+}
+
 /// The paths of all adapted modules.
 pub(crate) fn module_paths(adapter: &Adapter) -> impl Iterator<Item = &str> + Clone {
     adapter.modules.iter().flat_map(|module| &module.layers).map(|layer| layer.key.path.as_str())

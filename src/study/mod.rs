@@ -21,6 +21,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::InputRecord;
 use crate::error::{Error, Result, escape};
+pub use crate::inputs::Analysed;
 use crate::inputs::{Progress, default_limit};
 use crate::table::{AcrossRow, Tables};
 use compare::{GroupControls, compare_pass};
@@ -54,19 +55,6 @@ pub struct Study {
     pub adapters: Vec<Analysed>,
     /// Adapters that were skipped while they were read, by name, and why (`--keep-going`).
     pub skipped: Vec<(String, Error)>,
-}
-
-/// An adapter of a study, and its base model.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Analysed {
-    /// The adapter's name in the tables.
-    pub name: String,
-    /// Its directory.
-    pub dir: PathBuf,
-    /// The base model's directory or file, links resolved.
-    pub base: PathBuf,
-    /// What the base model is called.
-    pub base_name: String,
 }
 
 /// Opened and checked inputs: everything that can be refused without computing has been.
@@ -155,12 +143,7 @@ impl Prepared {
     fn analysed(&self, adapter: usize) -> Analysed {
         let planned = &self.plan.adapters[adapter];
         let base = &self.plan.bases[planned.base];
-        Analysed {
-            name: planned.adapter.name.clone(),
-            dir: planned.adapter.dir.clone(),
-            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
-            base_name: base.display_name().to_owned(),
-        }
+        Analysed::of(&planned.adapter, base)
     }
 
     /// How the work was divided so that it fits into memory.

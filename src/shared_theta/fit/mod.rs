@@ -24,8 +24,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::InputRecord;
 use crate::error::{Error, Result};
-use crate::inputs::{Progress, default_limit, show_bytes};
-use crate::study::Analysed;
+use crate::inputs::{Analysed, Progress, default_limit, show_bytes};
 pub use fitted::{Fit, FittedModule};
 use memory::bytes_for;
 use module::fit_module;
@@ -81,13 +80,7 @@ impl PreparedFit {
     /// The adapter and its base model, for the record.
     #[must_use]
     pub fn analysed(&self) -> Analysed {
-        let Opened { adapter, base, .. } = &self.opened;
-        Analysed {
-            name: adapter.name.clone(),
-            dir: adapter.dir.clone(),
-            base: base.path().canonicalize().unwrap_or_else(|_| base.path().to_owned()),
-            base_name: base.display_name().to_owned(),
-        }
+        Analysed::of(&self.opened.adapter, &self.opened.base)
     }
 
     /// What the user should know before the computation.
