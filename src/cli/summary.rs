@@ -228,11 +228,14 @@ mod tests {
 
     #[test]
     fn a_terminal_shows_a_few_of_many_adapters_and_a_table_of_all() {
-        let rows: Vec<SummaryRow> = (0..300).map(|k| row(&format!("run-{k:03}"), Some(if k < 7 { 1e-4 } else { 0.5 }))).collect();
-        let piped = shown(&rows, 9999, None);
+        // The first seven are beyond all draws.
+        let rows = |draws: usize| -> Vec<SummaryRow> {
+            (0..300).map(|k| row(&format!("run-{k:03}"), Some(if k < 7 { 1.0 / (draws as f64 + 1.0) } else { 0.5 }))).collect()
+        };
+        let piped = shown(&rows(9999), 9999, None);
         assert!(piped.contains("\nrun-299, left") && !piped.contains("more adapters"));
         for width in [40, 80] {
-            let shown = shown(&rows, 9999, Some(width));
+            let shown = shown(&rows(9999), 9999, Some(width));
             assert!(shown.contains("\nrun-009, left") && !shown.contains("run-010"), "{shown}");
             assert!(shown.contains("290 more adapters") && shown.contains("all 300 adapters\n"), "{shown}");
             assert!(shown.lines().count() < 80 && shown.lines().all(|line| line.chars().count() <= width.max(52)), "{shown}");
@@ -242,8 +245,10 @@ mod tests {
             assert!(line.contains(&"300"), "{digest}");
         }
         // With 99 draws no p is small enough for 300 comparisons, and with 5 none for one.
-        let last =
-            |draws| shown(&rows, draws, Some(80)).split("all 300 adapters\n").nth(1).unwrap().lines().nth(1).unwrap().to_owned();
+        let last = |draws| {
+            let shown = shown(&rows(draws), draws, Some(80));
+            shown.split("all 300 adapters\n").nth(1).unwrap().lines().nth(1).unwrap().to_owned()
+        };
         assert!(last(99).ends_with("300        7     0"), "{}", last(99));
         assert!(last(5).ends_with("0.0600"), "{}", last(5));
     }

@@ -35,7 +35,7 @@ fn is_below(value: f64) -> bool {
 /// How likely a further draw is to lie so many standard deviations above the mean of `draws` others, if draws are normal.
 ///
 /// Mean and deviation are estimated from the draws, so it is the upper tail of Student's t at z/√(1 + 1/draws) with draws − 1 degrees
-/// of freedom. A normal distribution would promise more than 20 draws can hold: 3 deviations are 1 in 741 by it, 1 in 233 by this.
+/// of freedom. A normal distribution would promise more than 20 draws can hold: 3 deviations are 1 in 741 by it, 1 in 231 by this.
 pub(super) fn upper_tail(z: f64, draws: usize) -> f64 {
     assert!(draws >= 2, "one draw has no deviation");
     let t = z / (1.0 + 1.0 / draws as f64).sqrt();
@@ -105,6 +105,6 @@ mod tests {
         }
         assert!((student_tail(-2.262, 9) - 0.975).abs() < 1e-4 && (student_tail(0.0, 9) - 0.5).abs() < 1e-15);
         assert!(student_tail(300.0, 19) < 1e-15);
-        assert!((upper_tail(3.0, 20) - 1.0 / 233.0).abs() < 1e-5 && (upper_tail(3.0, 100_000) - 0.00138).abs() < 2e-5);
+        assert!((upper_tail(3.0, 20) - 1.0 / 231.5).abs() < 1e-5 && (upper_tail(3.0, 100_000) - 0.001_383).abs() < 2e-5);
     }
 }

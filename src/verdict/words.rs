@@ -460,7 +460,7 @@ mod tests {
                 "All 3 averages are more than chance.",
                 "1 of 3 averages is above the base model alone at p < 0.05 taken by itself (smallest p 0.048).",
                 "20 draws give no p below 0.048; to correct for 3 comparisons (Holm) takes --null-draws 60 or more.",
-                "Of 3 comparisons about 0.1 fall below 0.05 by chance alone.",
+                "Of 3 comparisons about 0.2 fall below 0.05 by chance alone.",
                 NOT_THE_SAME,
             ]
         );
