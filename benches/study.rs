@@ -8,7 +8,7 @@ use std::path::Path;
 use condlora::conversion::{Equation, Target, Workspace, solve_theta};
 use condlora::linalg::subspace::{SubspaceBasis, ThinQr};
 use condlora::similarity::AllPairs;
-use condlora::study::{AnalyzeParams, prepare};
+use condlora::{AnalyzeParams, prepare};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ndarray::Array2;
 use safetensors::Dtype;

@@ -1,7 +1,7 @@
 //! Conversion matrices of LoRA adapters: how similar they are across layers, and how much of that is chance or the base model.
 //!
 //! Answers the questions of Kim et al. 2024, "A Single Linear Layer Yields Task-Adapted Low-Rank Matrices" (arXiv 2403.14946), for LoRA checkpoints
-//! as PEFT writes them. The program `condlora` is a thin layer over this library: [`cli`] makes [`AnalyzeParams`] of the arguments and calls [`prepare`].
+//! as PEFT writes them. The program `condlora` is a thin layer over this library: it makes [`AnalyzeParams`] of its arguments and calls [`prepare`].
 //!
 //! # Notation
 //!
@@ -12,28 +12,42 @@
 //! | Θ | `theta` | a conversion matrix: what W0 has to be multiplied by to give a factor |
 //! | φ | `phi` | the similarity of two subspaces, 0 to 1 |
 //!
-//! The conversion matrices solve, in f64 and with every solution checked by its own residual ([`conversion`]),
+//! The conversion matrices solve, in f64 and with every solution checked by its own residual ([`solve_theta`]),
 //!
 //! | convention | Θ_A | Θ_B | Θ_BA |
 //! |---|---|---|---|
 //! | [`Convention::Paper`] (square W0) | W0·Θ_A = Aᵀ | W0·Θ_B = B | Θ_B·A |
 //! | [`Convention::General`] (any W0) | W0ᵀ·Θ_A = Aᵀ | W0·Θ_B = B | Θ_B·A |
 //!
-//! and two layers are compared by φ(X, Y, i, j) = ‖U_Xⁱᵀ·U_Yʲ‖_F² / min(i, j), with the top i and j singular vectors of their matrices ([`similarity`]).
-//! The [`controls`] say what φ would be without training.
+//! and two layers are compared by φ(X, Y, i, j) = ‖U_Xⁱᵀ·U_Yʲ‖_F² / min(i, j), with the top i and j singular vectors of their matrices ([`phi`]).
+//! Controls say what φ would be without training, and [`RunVerdict`] what a study's averages say beside them.
 //!
 //! # The way of the data
 //!
-//! [`checkpoint`] (bytes to checked tensors) → [`study`] (pairs adapters with their base, factorises each W0 once) → [`conversion`], [`controls`] and
-//! [`similarity`] (on [`linalg`], which knows no LoRA) → rows ([`table`]) → files, [`figure`]s and the [`report`]. Beside the study stands [`shared_theta`]: CondLoRA, whose
-//! layers share their Θ.
+//! Checkpoints (bytes to checked tensors) → the study (pairs adapters with their base, factorises each W0 once) → conversion matrices, controls and
+//! similarity (dense kernels that know no LoRA) → rows → tables, figures and the report. [`prepare`] opens and checks everything that can be refused
+//! without computing, [`Prepared::run`] computes, and the rows are in [`Study::tables`]. [`prepare_comparison`], [`prepare_fit`] and
+//! [`prepare_materialization`] are the same for CondLoRA, whose layers share their Θ. Those who have matrices and no checkpoints begin with
+//! [`solve_theta`] and [`phi`].
 //! Results depend on the inputs and the seed alone: threads, batching and the other adapters of a run change no bit.
+//!
+//! # Features
+//!
+//! | feature | adds |
+//! |---|---|
+//! | `cli` (default) | the program `condlora`, with `figures` and `report` |
+//! | `figures` (default) | figures as SVG and PNG |
+//! | `pdf` (default) | figures as PDF too |
+//! | `report` (default) | `report.html` |
+//! | `parquet` (default) | tables as Parquet beside CSV |
+//! | `openblas-system` (default) or `openblas-static` | the OpenBLAS of the system, or one that is compiled here: one of the two is needed |
+//!
+//! `default-features = false` with one of the last two gives the mathematics, the readers of checkpoints and the CSV tables.
 //!
 //! # Example
 //!
 //! ```
-//! use condlora::verdict::RunVerdict;
-//! use condlora::{AnalyzeParams, prepare};
+//! use condlora::{AnalyzeParams, RunVerdict, prepare};
 //!
 //! # fn main() -> condlora::Result<()> {
 //! let config = AnalyzeParams {
@@ -52,41 +66,89 @@
 //! # }
 //! ```
 //!
-//! BLAS is kept at one thread; the work is spread over the rayon pool that [`study::Prepared::run`] is called in.
+//! BLAS is kept at one thread; the work is spread over the rayon pool that [`Prepared::run`] is called in. Types of `ndarray` in signatures
+//! are part of the promise: a new major version of it is one of this crate.
 
+// Modules are how the crate is built, and no promise: what is promised is re-exported below. Those that tests, benches and the fuzzer reach
+// into are public for them alone.
+#[doc(hidden)]
 pub mod checkpoint;
+#[cfg(feature = "cli")]
+#[doc(hidden)]
 pub mod cli;
+#[doc(hidden)]
 pub mod controls;
+#[doc(hidden)]
 pub mod conversion;
-pub mod error;
+mod error;
+#[cfg(feature = "figures")]
+#[doc(hidden)]
 pub mod figure;
 mod inputs;
 mod json;
 mod layer_matrix;
+#[doc(hidden)]
 pub mod linalg;
 mod marker;
-pub mod measures;
+mod measures;
 mod numerals;
+#[doc(hidden)]
 pub mod output;
-pub mod record;
-pub mod report;
+mod record;
+#[cfg(feature = "report")]
+mod report;
+#[doc(hidden)]
 pub mod results;
-pub mod shared_theta;
+mod shared_theta;
+#[doc(hidden)]
 pub mod similarity;
-pub mod study;
+mod study;
+#[doc(hidden)]
 pub mod table;
+#[doc(hidden)]
 pub mod terms;
-pub mod verdict;
+mod verdict;
 
 pub use error::{Error, Result};
+
+// A study, and what is there before one.
 pub use inputs::Progress;
-pub use shared_theta::{CompareParams, FitParams, MaterializeParams, prepare_comparison, prepare_fit, prepare_materialization};
-pub use study::{AnalyzeConfig, AnalyzeParams, InspectParams, Inspection, Prepared, Shard, Study, inspect, prepare};
-pub use table::{
-    AcrossRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow, Tables,
-    TrainingRow,
+pub use study::{
+    AnalyzeConfig, AnalyzeParams, Division, InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection,
+    Parameters, Prepared, Refusal, Shard, Study, inspect, prepare, prepare_across,
 };
-pub use terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
+// CondLoRA.
+pub use shared_theta::{
+    CompareConfig, CompareParams, Comparison, Fit, FitConfig, FitParams, FittedModule, MaterializeConfig, MaterializeParams,
+    MaterializedSize, PreparedComparison, PreparedFit, PreparedMaterialization, prepare_comparison, prepare_fit,
+    prepare_materialization,
+};
+// How adapters and bases are paired, and types that weights are stored in.
+pub use checkpoint::{FloatType, NameMap, PairingRules, Split};
+// Rows and what they say.
+pub use table::csv::{read_rows, write_rows};
+pub use table::{
+    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
+    TableFormat, Tables, TrainingRow, ViewKey,
+};
+pub use terms::{CondloraConvention, Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
+pub use verdict::{Answer, FitAnswer, FitVerdict, RowVerdict, RunVerdict};
+// A directory of results.
+pub use output::{Manifest, OutputDir};
+pub use record::{AdapterRecord, InputRecord, ShardRecord};
+pub use results::{MergedStudy, SavedResults, write_study};
+// The mathematics alone.
+pub use conversion::{Conversion, ConversionMatrix, Equation, Solver, Target, WeightRows, Workspace, solve_theta};
+pub use linalg::subspace::{Spectrum, SubspaceBasis, ThinQr};
+pub use similarity::{expected_by_chance, phi};
+
+#[cfg(feature = "figures")]
+pub use figure::{
+    CellOrder, ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_comparison, draw_fit,
+    draw_paper, draw_study,
+};
+#[cfg(feature = "report")]
+pub use report::{REPORT_FILE, report_html};
 
 /// The guide's Rust examples are tests too.
 #[cfg(doctest)]

@@ -171,14 +171,15 @@ impl<'a> Crate<'a> {
     /// The module whose file defines what a path names, seen from a file's module; `None` for what is not of this crate.
     fn definition(&self, from: &[String], path: &[String]) -> Option<Vec<String>> {
         let (first, mut rest) = path.split_first()?;
+        let own = [from, std::slice::from_ref(first)].concat();
         let mut at = match first.as_str() {
-            "crate" | "condlora" => Vec::new(),
+            "crate" => Vec::new(),
             "self" => from.to_owned(),
             "super" => from[..from.len() - 1].to_owned(),
-            child => {
-                let child = [from, &[child.to_owned()]].concat();
-                self.files.contains_key(&child).then_some(child)?
-            }
+            _ if self.files.contains_key(&own) => own,
+            // As the program calls its library.
+            "condlora" => Vec::new(),
+            _ => return None,
         };
         while let Some((next, after)) = rest.split_first() {
             rest = after;

@@ -8,8 +8,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use condlora::output::Manifest;
-use condlora::record::AdapterRecord;
-use condlora::report::report_html;
+use condlora::AdapterRecord;
+use condlora::report_html;
 use condlora::table::csv::read_rows;
 use condlora::table::{ConversionRow, SimilarityRow, SummaryRow, Tables};
 use condlora::{Convention, MatrixKind, Method, Side, Status};

@@ -13,6 +13,7 @@ use crate::table::{TableFormat, Tables, csv, phi_matrices};
 pub fn write_study(out: &mut OutputDir, tables: &Tables, formats: &[TableFormat]) -> Result<()> {
     for table in tables.each() {
         out.stream(&format!("{}.csv", table.name()), |mut file| table.write_csv(&mut file))?;
+        #[cfg(feature = "parquet")]
         if formats.contains(&TableFormat::Parquet) {
             out.stream(&format!("{}.parquet", table.name()), |file| table.write_parquet(file))?;
         }

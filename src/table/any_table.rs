@@ -4,7 +4,9 @@ use std::io::{self, Read, Write};
 use std::path::Path;
 
 use super::columns::Row;
-use super::{csv, parquet};
+use super::csv;
+#[cfg(feature = "parquet")]
+use super::parquet;
 use crate::error::Result;
 
 /// A table, for which it does not matter what its rows are.
@@ -30,6 +32,7 @@ pub trait AnyTable {
     ///
     /// # Errors
     /// Only those of `out`.
+    #[cfg(feature = "parquet")]
     fn write_parquet(&self, out: &mut (dyn Write + Send)) -> io::Result<()>;
 
     /// Adds the rows of a CSV; `path` is for messages.
@@ -58,6 +61,7 @@ impl<R: Row> AnyTable for Vec<R> {
         csv::write_rows(out, self)
     }
 
+    #[cfg(feature = "parquet")]
     fn write_parquet(&self, out: &mut (dyn Write + Send)) -> io::Result<()> {
         parquet::write_rows(out, self)
     }

@@ -8,9 +8,10 @@ pub enum TableFormat {
     /// Every table as `TABLE.csv`, and the φ matrices in `matrices/`: what we read ourselves, and so always written.
     Csv,
     /// Every table as `TABLE.parquet`.
+    #[cfg(feature = "parquet")]
     Parquet,
     /// The φ matrices in `npy/`, with an index.
     Npy,
 }
 
-named!(TableFormat, "a table format", { Csv = "csv", Parquet = "parquet", Npy = "npy" });
+named!(TableFormat, "a table format", { Csv = "csv", Parquet = "parquet" if "parquet", Npy = "npy" });

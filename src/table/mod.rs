@@ -10,6 +10,7 @@ pub mod file_name;
 pub mod format;
 mod gather;
 pub mod json;
+#[cfg(feature = "parquet")]
 pub mod parquet;
 pub mod phi_matrix;
 pub mod rows;
