@@ -105,6 +105,12 @@ fn json_has_the_tables_names_and_values_and_the_verdict() {
     let rows: Vec<serde_json::Map<String, serde_json::Value>> = serde_json::from_str(&run.stdout).unwrap();
     let table: Vec<SummaryRow> = read_rows(&folder.path().join("out/summary.csv")).unwrap();
     assert_eq!((rows.len(), table.len()), (6, 6));
+    // From the text: serde_json reads a number faster than to its last bit.
+    let phi = |line: &str| {
+        line.trim().strip_prefix("\"phi_mean\": ").map(|number| number.trim_end_matches(',').parse::<f64>().unwrap())
+    };
+    let shown: Vec<Option<f64>> = run.stdout.lines().filter_map(phi).map(Some).collect();
+    assert_eq!(shown, table.iter().map(|row| row.phi_mean).collect::<Vec<_>>());
     for (json, row) in rows.iter().zip(&table) {
         let verdict = ["chance_answer", "w0_answer", "verdict", "run_verdict"];
         let mut wanted: Vec<&str> = SUMMARY.split(',').chain(verdict).collect();

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use super::Answer;
 use super::statistics::{SIGNIFICANT, draws_for_holm, holm};
-use super::words::{cannot_tell, subject_of, takes_more_draws};
+use super::words::{cannot_tell, itself, subject_of, takes_more_draws};
 use crate::error::escape;
 use crate::numerals::{count, p};
 use crate::table::{FitRow, rows_json_with};
@@ -114,7 +114,7 @@ fn sentences(joint: &[Answer], compared: &[f64], draws: usize) -> Vec<String> {
         let after = if tested > 1 { format!(" after Holm's correction for {comparisons}") } else { String::new() };
         said.push(format!("{} better than chance at p < {SIGNIFICANT}{after}.", subject(better)));
     } else {
-        said.push(format!("{} better than chance at p < {SIGNIFICANT}, each taken by itself.", subject(uncorrected)));
+        said.push(format!("{} better than chance at p < {SIGNIFICANT}, taken by {}.", subject(uncorrected), itself(uncorrected)));
     }
     if draws < draws_for_holm(tested) {
         said.push(takes_more_draws(draws, tested));
@@ -168,7 +168,7 @@ mod tests {
         assert_eq!(
             verdict.sentences,
             [
-                "1 of 2 fits is better than chance at p < 0.05, each taken by itself.",
+                "1 of 2 fits is better than chance at p < 0.05, taken by itself.",
                 "20 draws give no p below 0.048; to correct for 2 comparisons (Holm) takes --null-draws 40 or more.",
             ]
         );

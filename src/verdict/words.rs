@@ -272,7 +272,7 @@ pub(super) fn takes_more_draws(draws: usize, comparisons: usize) -> String {
     )
 }
 
-fn itself(number: usize) -> &'static str {
+pub(super) fn itself(number: usize) -> &'static str {
     if number == 1 { "itself" } else { "themselves" }
 }
 

@@ -5,7 +5,7 @@ pub(super) type Entry = (&'static str, &'static str);
 
 /// The environment variables that the program reads.
 pub(super) const ENVIRONMENT: [Entry; 6] = [
-    ("HF_HUB_CACHE", "the Hugging Face cache, where base models are looked up by name"),
+    ("HF_HUB_CACHE", "the Hugging Face cache, where a base model is looked up"),
     ("HF_HOME", "its parent directory, used if HF_HUB_CACHE is not set"),
     ("XDG_CACHE_HOME", "the parent of that one, used if HF_HOME is not set [~/.cache]"),
     ("NO_COLOR", "no colour if set and not empty, unless --color always"),

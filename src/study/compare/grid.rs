@@ -70,7 +70,7 @@ mod tests {
     #[test]
     fn vectors_beyond_the_rank_leave_an_empty_cell() {
         let flat = array![[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]];
-        let full = array![[1.0, 0.0], [0.0, 1.0], [0.0, 0.0]];
+        let full = array![[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]];
         let (layers, controls, ranks) = ([layer(&flat), layer(&full)], no_controls(), [2, 2]);
         let module = module(&layers, &ranks, Some(vec![0, 1]), &controls);
         let rows = grid_rows(&module.view(VIEW), &[(0, 1)]);
