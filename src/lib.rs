@@ -69,8 +69,11 @@
 //! BLAS is kept at one thread; the work is spread over the rayon pool that [`Prepared::run`] is called in. Types of `ndarray` in signatures
 //! are part of the promise: a new major version of it is one of this crate.
 
-// Modules are how the crate is built, and no promise: what is promised is re-exported below. Those that tests, benches and the fuzzer reach
-// into are public for them alone.
+// What the program, the report and the figures need of the library is not all used without them.
+#![cfg_attr(not(all(feature = "cli", feature = "parquet", feature = "pdf")), allow(dead_code, unused_imports))]
+
+// Modules are how the crate is built, and no promise: what is promised is re-exported below. They are public for tests, benches and the
+// fuzzer alone, which reach into them.
 #[doc(hidden)]
 pub mod checkpoint;
 #[cfg(feature = "cli")]
@@ -80,7 +83,8 @@ pub mod cli;
 pub mod controls;
 #[doc(hidden)]
 pub mod conversion;
-mod error;
+#[doc(hidden)]
+pub mod error;
 #[cfg(feature = "figures")]
 #[doc(hidden)]
 pub mod figure;
@@ -90,32 +94,38 @@ mod layer_matrix;
 #[doc(hidden)]
 pub mod linalg;
 mod marker;
-mod measures;
+#[doc(hidden)]
+pub mod measures;
 mod numerals;
 #[doc(hidden)]
 pub mod output;
-mod record;
+#[doc(hidden)]
+pub mod record;
 #[cfg(feature = "report")]
-mod report;
+#[doc(hidden)]
+pub mod report;
 #[doc(hidden)]
 pub mod results;
-mod shared_theta;
+#[doc(hidden)]
+pub mod shared_theta;
 #[doc(hidden)]
 pub mod similarity;
-mod study;
+#[doc(hidden)]
+pub mod study;
 #[doc(hidden)]
 pub mod table;
 #[doc(hidden)]
 pub mod terms;
-mod verdict;
+#[doc(hidden)]
+pub mod verdict;
 
 pub use error::{Error, Result};
 
 // A study, and what is there before one.
 pub use inputs::Progress;
 pub use study::{
-    AnalyzeConfig, AnalyzeParams, Division, InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection,
-    Parameters, Prepared, Refusal, Shard, Study, inspect, prepare, prepare_across,
+    AnalyzeConfig, AnalyzeParams, Division, InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule,
+    Inspection, Parameters, Prepared, Refusal, Shard, Study, inspect, prepare, prepare_across,
 };
 // CondLoRA.
 pub use shared_theta::{
@@ -144,8 +154,8 @@ pub use similarity::{expected_by_chance, phi};
 
 #[cfg(feature = "figures")]
 pub use figure::{
-    CellOrder, ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_comparison, draw_fit,
-    draw_paper, draw_study,
+    CellOrder, ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_comparison,
+    draw_fit, draw_paper, draw_study,
 };
 #[cfg(feature = "report")]
 pub use report::{REPORT_FILE, report_html};

@@ -7,8 +7,8 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use condlora::output::Manifest;
 use condlora::AdapterRecord;
+use condlora::output::Manifest;
 use condlora::report_html;
 use condlora::table::csv::read_rows;
 use condlora::table::{ConversionRow, SimilarityRow, SummaryRow, Tables};

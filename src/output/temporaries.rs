@@ -359,7 +359,10 @@ mod tests {
         clear_stale(folder.path());
         let left = [".condlora-tmp-file", ".condlora-tmp-somebody's", "condlora-tmp-dead"];
         let names = names(folder.path());
-        assert!(live.place().exists() && names.len() == 4 && left.iter().all(|name| names.iter().any(|n| n == name)), "{names:?}");
+        assert!(
+            live.place().exists() && names.len() == 4 && left.iter().all(|name| names.iter().any(|n| n == name)),
+            "{names:?}"
+        );
         drop(live);
         assert_eq!(self::names(folder.path()), left);
     }

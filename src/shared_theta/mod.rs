@@ -8,6 +8,6 @@ pub mod compare;
 pub mod fit;
 pub mod materialize;
 
-pub use compare::{CompareConfig, CompareParams, Comparison, prepare_comparison};
+pub use compare::{CompareConfig, CompareParams, Comparison, PreparedComparison, prepare_comparison};
 pub use fit::{Fit, FitConfig, FitParams, FittedModule, PreparedFit, prepare_fit};
 pub use materialize::{MaterializeConfig, MaterializeParams, MaterializedSize, PreparedMaterialization, prepare_materialization};

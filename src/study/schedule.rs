@@ -13,8 +13,9 @@ use crate::record::InputRecord;
 use crate::table::{AcrossRow, ConversionRow, GridRow, MeasureRow, SimilarityRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Side};
 
-/// What the program needs before it has read anything, OpenBLAS and the threads' stacks included, and to draw figures at the end.
-const PROGRAM: u64 = 20 << 20;
+/// What the program needs before it has read anything, OpenBLAS and the threads' stacks included. Figures are drawn when no weight is in
+/// memory any more, and take less than one did.
+const PROGRAM: u64 = 16 << 20;
 /// What a thread keeps for small matrices.
 const THREAD: u64 = 2 << 20;
 /// What one allocation costs beyond its bytes.

@@ -14,10 +14,10 @@ use condlora::checkpoint::{
 use condlora::figure::{
     CellOrder, ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study,
 };
+use condlora::output::manifest::MANIFEST_FILE;
 use condlora::results::SavedResults;
 use condlora::table::columns::Row;
 use condlora::table::csv::{read_rows_from, write_rows};
-use condlora::output::manifest::MANIFEST_FILE;
 use condlora::table::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
     TrainingRow,
