@@ -20,8 +20,8 @@ $(CONDLORA) fit $(DATA)/adapters/trec-seed0 --base $(BASE) -q -o $(DEMO)/fitted 
 $(CONDLORA) figures $(DEMO)/fitted --figures-dir $(DEMO)/figures/fitted
 endef
 REFRESH = $(TARGET)/release/examples/refresh_results $(DEMO)/results $(DEMO)/figures $(DATA)/results figures
-# openblas-static takes OpenBLAS from GitHub and compiles it: a matter of its own.
-FEATURES := --no-default-features --features openblas-system,pdf
+# The default features are all but openblas-static, which takes OpenBLAS from GitHub and compiles it: a matter of its own.
+LEAST := --no-default-features --features openblas-system
 
 # The database of advisories is on GitHub; where that cannot be reached, the other three are left.
 CHECKS ?= advisories licenses bans sources
@@ -64,10 +64,11 @@ fmt: ## Format the Rust code
 
 lint: openblas ## Formatting, and clippy with warnings denied
 	$(CARGO) fmt --check
-	$(CARGO) clippy --all-targets $(FEATURES) -- -D warnings
+	$(CARGO) clippy --all-targets -- -D warnings
+	$(CARGO) clippy --lib $(LEAST) -- -D warnings
 
 doc: openblas ## Build the documentation, warnings denied
-	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps $(FEATURES)
+	RUSTDOCFLAGS=-Dwarnings $(CARGO) doc --no-deps
 
 deny: ## Check licences, sources, duplicates and advisories of all dependencies (CHECKS="licenses bans sources": offline)
 	@$(CARGO) deny --version >/dev/null 2>&1 || { echo "needs cargo-deny: $(CARGO) install --locked cargo-deny" >&2; exit 1; }

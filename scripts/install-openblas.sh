@@ -40,7 +40,7 @@ else
     say "  Fedora:    sudo dnf install gcc openblas-devel"
     say "  Arch:      sudo pacman -S gcc openblas"
     say "  openSUSE:  sudo zypper install gcc openblas-devel"
-    say "or build without it: cargo build --release --no-default-features --features openblas-static   (downloads and compiles OpenBLAS)"
+    say "or build without it: cargo build --release --no-default-features --features cli,parquet,pdf,openblas-static   (downloads and compiles OpenBLAS)"
     exit 1
 fi
 

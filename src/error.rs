@@ -137,7 +137,7 @@ pub enum Error {
 }
 
 impl Error {
-    /// The process exit code for this error (SPEC section 4).
+    /// The process exit code for this error (docs/spec.md, section 4).
     #[must_use]
     pub fn exit_code(&self) -> u8 {
         match self {

@@ -184,7 +184,7 @@ pub fn change_of_phi(phi: f64, angle: f64) -> f64 {
 
 /// First-order bound on how far the first `i` singular vectors of Θ can be off: `10·u·(n + κ·‖Θ‖₂/g_i)`, g_i the gap behind σ_i.
 ///
-/// The bound on a φ is the sum of its two matrices' values (SPEC section 3).
+/// The bound on a φ is the sum of its two matrices' values (docs/spec.md, section 3).
 #[must_use]
 pub fn vector_error(n: usize, error_factor: f64, spectrum: &Spectrum, i: usize) -> f64 {
     let norm = spectrum.sigma().first().copied().unwrap_or(0.0);

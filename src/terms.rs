@@ -131,7 +131,7 @@ pub enum Status {
 named!(Status, "a status", { Skipped = "skipped", Zero = "zero", Unreliable = "unreliable", Singular = "singular", Rank = "rank", LowConfidence = "low_confidence", Ok = "ok" });
 
 impl Status {
-    /// The worse of two: the one that comes first in the order of SPEC section 3.
+    /// The worse of two: the one that comes first in the order of docs/spec.md, section 3.
     #[must_use]
     pub fn worse(self, other: Self) -> Self {
         self.min(other)

@@ -243,7 +243,6 @@ fn lines_fit_a_page() {
 
 /// Paths of the repository that a page names, as `src/figure/` or `tests/fit.rs`.
 #[test]
-#[ignore = "CONTRIBUTING.md names the files of the layout that is being built"]
 fn files_that_pages_name_are_there() {
     let named = regex(r"`((?:src|tests|benches|examples|scripts|fuzz|docs|notebooks-data|\.ci)/[\w./-]*)`");
     let mut wrong = Vec::new();

@@ -360,7 +360,7 @@ fn insist(held: &Held, conditions: &[f64], r: usize, most: f64) {
 
 #[test]
 fn the_bound_is_not_useless() {
-    for (n, r, seeds) in [(8, 2, 8), (64, 8, 6)] {
+    for (n, r, seeds) in [(8, 2, 24), (64, 8, 6)] {
         let conditions: Vec<f64> = [1e2, 1e4, 1e6, 1e8].into_iter().flat_map(|c| vec![c; seeds]).collect();
         for kind in SPREADS {
             let layer_of = |(k, &c): (usize, &f64)| layer(k, k as u64, spread(k as u64, (n, n), kind, c), r);

@@ -1,4 +1,4 @@
-//! What must hold for any weights: the invariants of SPEC section 1, at sizes where a run takes microseconds.
+//! What must hold for any weights: the invariants of docs/spec.md, section 1, at sizes where a run takes microseconds.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;

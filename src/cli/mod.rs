@@ -101,7 +101,7 @@ impl Command {
     }
 }
 
-/// Runs the program with these arguments (the program's name first) and returns its exit code (SPEC section 4).
+/// Runs the program with these arguments (the program's name first) and returns its exit code (docs/spec.md, section 4).
 ///
 /// Arguments that are understood become a session, in which one command runs. Every way to end comes back here as a code, so
 /// that nothing below leaves the process in the middle of its work: a command returns, an error is printed with its hint, and a panic,

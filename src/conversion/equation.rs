@@ -69,7 +69,7 @@ pub struct ConversionMatrix {
     pub method: Method,
     /// ‖WΘ − T‖_F/‖T‖_F; none where T = 0.
     pub residual: Option<f64>,
-    /// The checked ratio of SPEC section 1; none where T = 0.
+    /// The checked ratio of docs/spec.md, section 1; none where T = 0.
     pub backward_error: Option<f64>,
     /// Whether that ratio passed.
     pub reliable: bool,

@@ -17,7 +17,7 @@ mod strips;
 pub mod subspace;
 mod substitution;
 
-/// 2⁻⁵², the spacing of f64 at 1: `ε` in SPEC section 1.
+/// 2⁻⁵², the spacing of f64 at 1: `ε` in docs/spec.md, section 1.
 pub const EPSILON: f64 = f64::EPSILON;
-/// 2⁻⁵³, the unit roundoff: `u` in SPEC section 1.
+/// 2⁻⁵³, the unit roundoff: `u` in docs/spec.md, section 1.
 pub const UNIT_ROUNDOFF: f64 = f64::EPSILON / 2.0;

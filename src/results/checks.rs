@@ -85,7 +85,8 @@ mod tests {
             Tables { across: Some((0..n).map(row).collect()), ..Tables::default() }
         };
         refuse_huge_squares(Path::new("out"), &across(362)).unwrap();
-        let expected = "out/across.csv: a heatmap of 363 adapters; expected at most 64 cells for each row, found 131769 cells for 363 rows";
+        let expected =
+            "out/across.csv: a heatmap of 363 adapters; expected at most 64 cells for each row, found 131769 cells for 363 rows";
         assert_eq!(refused(&across(363)), expected);
     }
 

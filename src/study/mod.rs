@@ -79,7 +79,7 @@ pub struct Division {
 /// Opens the checkpoints and pairs them, reading headers only, and divides the work so that it fits into memory, for the rayon pool it is called in.
 ///
 /// # Errors
-/// Whatever is wrong with the inputs (SPEC section 4: exit codes 2 to 5); [`Error::Resource`] if memory cannot suffice.
+/// Whatever is wrong with the inputs (docs/spec.md, section 4: exit codes 2 to 5); [`Error::Resource`] if memory cannot suffice.
 pub fn prepare(config: AnalyzeConfig) -> Result<Prepared> {
     prepare_with(config, Schedule::make)
 }

@@ -19,7 +19,7 @@ const USAGE: Entry = ("2", "the command line is wrong");
 const OUTPUT: Entry = ("7", "the output cannot be written, or exists without --overwrite");
 const BUG: Entry = ("70", "a bug in condlora");
 
-/// How a command can end (SPEC section 4); for the program itself, all that there is.
+/// How a command can end (docs/spec.md, section 4); for the program itself, all that there is.
 pub(super) fn exit_codes(command: &str) -> Vec<Entry> {
     let skipped = match command {
         "analyze" => Some("finished, but adapters were skipped (--keep-going; each is named)"),
