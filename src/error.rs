@@ -4,6 +4,7 @@
 //! Names that come from files are escaped, so that no message can drive a terminal.
 
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Result of anything in this crate.
 pub type Result<T, E = Error> = std::result::Result<T, E>;
@@ -222,6 +223,34 @@ impl Error {
     }
 }
 
+/// Whether what is said is read at the command line of the program.
+static AT_THE_COMMAND_LINE: AtomicBool = AtomicBool::new(false);
+
+/// From now on [`field`] names options. The program calls this before anything else.
+///
+/// It is one switch for the process because a name is said within a sentence, and sentences travel: into errors and their hints, refusals,
+/// warnings, verdicts, `manifest.json` and the report. A name that is only marked, to be written out where it is printed, would have to be
+/// translated in each of them, and nobody reads half of a program's messages as those of a library.
+#[cfg(feature = "cli")]
+pub(crate) fn name_options() {
+    AT_THE_COMMAND_LINE.store(true, Ordering::Relaxed);
+}
+
+/// How a message names a parameter: as the field that a program sets (`` `null_draws` ``), or as the option of the command line
+/// (`--null-draws`).
+pub(crate) fn field(name: &str) -> String {
+    if AT_THE_COMMAND_LINE.load(Ordering::Relaxed) { as_option(name) } else { format!("`{name}`") }
+}
+
+/// The option that sets a field.
+fn as_option(name: &str) -> String {
+    match name {
+        // The one that is written by its letter.
+        "out" => "-o".to_owned(),
+        _ => format!("--{}", name.replace('_', "-")),
+    }
+}
+
 /// Escapes control characters and invalid parts of a name that came from a file, and shortens it if it is very long.
 #[must_use]
 pub fn escape(name: &str) -> String {
@@ -266,6 +295,13 @@ mod tests {
         assert_eq!(escape("a\x1b[31m\nb\0"), "a\\u{1b}[31m\\nb\\u{0}");
         assert_eq!(escape("päth"), "päth");
         assert!(escape(&"x".repeat(1_000_000)).len() < 300);
+    }
+
+    #[test]
+    fn the_library_names_fields_and_the_program_options() {
+        let names = ["base", "null_draws", "memory_limit", "out"];
+        assert_eq!(names.map(field), ["`base`", "`null_draws`", "`memory_limit`", "`out`"]);
+        assert_eq!(names.map(as_option), ["--base", "--null-draws", "--memory-limit", "-o"]);
     }
 
     #[test]

@@ -30,7 +30,7 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
-use crate::error::Result;
+use crate::error::{Result, name_options};
 use crate::inputs::blas_cannot_start;
 use session::{Global, Outcome, Session};
 use terminal::{ColorChoice, Terminal};
@@ -107,6 +107,7 @@ impl Command {
 /// that nothing below leaves the process in the middle of its work: a command returns, an error is printed with its hint, and a panic,
 /// which is always a mistake of ours, is caught and reported as one. Signals alone end the process elsewhere.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
+    name_options();
     // Whether OpenBLAS could start its threads under this limit on memory. Asked before anything else, because what the program
     // takes for itself changes the answer.
     let blas_hangs_at_exit = blas_cannot_start();

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::Path;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::linalg::lapack::blas_threads;
 
 /// The share of what is available that is used unless a limit is given, in percent.
@@ -57,8 +57,10 @@ pub(crate) fn check_address_space(threads: usize) -> Result<()> {
     let fitting = limit.saturating_sub(ADDRESSES_OF_THE_PROGRAM) / ADDRESSES_OF_A_THREAD;
     let hint = match fitting {
         0 => "raise it".to_owned(),
-        _ if of_blas as u64 > fitting => format!("raise it, or set OPENBLAS_NUM_THREADS=1 and use --threads {fitting}"),
-        _ => format!("raise it, or use --threads {fitting}"),
+        _ if of_blas as u64 > fitting => {
+            format!("raise it, or set OPENBLAS_NUM_THREADS=1 and use {} {fitting}", field("threads"))
+        }
+        _ => format!("raise it, or use {} {fitting}", field("threads")),
     };
     Err(Error::Resource {
         what: "the limit on address space (ulimit -v) is too small".into(),

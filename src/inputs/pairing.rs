@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::path::Path;
 
 use crate::checkpoint::{Block, ModuleKey, PairedLayer, PairedModule};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 use crate::terms::Convention;
 
 /// A base weight W0 (out, in), or some rows of a fused one. Layers of different adapters that have the same share a factorisation.
@@ -59,7 +59,11 @@ pub(crate) fn choose_convention(weights_file: &Path, module: &PairedModule, want
             "square base weights",
             format!("`{}` with shape [{}, {}]", escape(&layer.tensor), layer.d_out, layer.d_in),
         )
-        .with_hint("use --convention general or auto, or leave the module out with --modules")),
+        .with_hint(format!(
+            "use {} general or auto, or leave the module out with {}",
+            field("convention"),
+            field("modules")
+        ))),
         (Some(convention), _) => Ok(convention),
         (None, Some(_)) => Ok(Convention::General),
         (None, None) => Ok(Convention::Paper),

@@ -1,7 +1,7 @@
 //! What is wanted of the adapters: their modules by name, their layers by index, and the numbers of singular vectors.
 
 use crate::checkpoint::PairedModule;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 
 /// The modules and layers that are wanted.
 #[derive(Debug, Clone)]
@@ -47,7 +47,7 @@ impl Selection {
         match self.modules.iter().find(|name| !there.contains(name.as_str())) {
             None => Ok(()),
             Some(unknown) => Err(Error::Usage {
-                what: format!("--modules {}: no adapter has a module of that name", escape(unknown)),
+                what: format!("{} {}: no adapter has a module of that name", field("modules"), escape(unknown)),
                 hint: Some(format!("the modules are {}", escape(&there.into_iter().collect::<Vec<_>>().join(", ")))),
             }),
         }
@@ -58,9 +58,9 @@ impl Selection {
     /// # Errors
     /// [`Error::Usage`] if layers were given.
     pub(crate) fn refuse_missing_layers(&self) -> Result<()> {
-        self.layers
-            .as_ref()
-            .map_or(Ok(()), |layers| Err(Error::usage(format!("--layers {}: no module has such a layer", escape(&layers.given)))))
+        self.layers.as_ref().map_or(Ok(()), |layers| {
+            Err(Error::usage(format!("{} {}: no module has such a layer", field("layers"), escape(&layers.given))))
+        })
     }
 }
 
@@ -74,8 +74,8 @@ struct LayerSet {
 impl LayerSet {
     fn parse(text: &str) -> Result<Self> {
         let wrong = |part: &str, why: &str| Error::Usage {
-            what: format!("--layers {}: {why}", escape(part)),
-            hint: Some("give 0-based indices and inclusive ranges, as in --layers 0..5,8".into()),
+            what: format!("{} {}: {why}", field("layers"), escape(part)),
+            hint: Some(format!("give 0-based indices and inclusive ranges, as in {} 0..5,8", field("layers"))),
         };
         let number = |part: &str| part.trim().parse::<u32>().map_err(|_| wrong(part, "expected a layer index"));
         let mut ranges = Vec::new();
@@ -103,7 +103,7 @@ impl LayerSet {
 /// [`Error::Usage`] for a 0.
 pub(crate) fn check_ij(ij: &mut Vec<(usize, usize)>) -> Result<()> {
     if let Some((i, j)) = ij.iter().find(|(i, j)| *i == 0 || *j == 0) {
-        return Err(Error::usage(format!("--ij {i},{j}: expected numbers of singular vectors from 1 on, found 0")));
+        return Err(Error::usage(format!("{} {i},{j}: expected numbers of singular vectors from 1 on, found 0", field("ij"))));
     }
     let mut seen = std::collections::BTreeSet::new();
     ij.retain(|pair| seen.insert(*pair));
@@ -137,11 +137,11 @@ mod tests {
     fn unknown_modules_are_refused_with_those_there_are() {
         let selection = Selection::of(&["value".to_owned(), "keys".to_owned()], Some("7")).unwrap();
         let error = selection.refuse_unknown_modules(["value", "query", "value"]).unwrap_err();
-        assert_eq!(error.to_string(), "--modules keys: no adapter has a module of that name");
+        assert_eq!(error.to_string(), "`modules` keys: no adapter has a module of that name");
         assert_eq!(error.hint(), Some("the modules are query, value"));
         assert!(selection.refuse_unknown_modules(["keys", "value"]).is_ok());
         let error = selection.refuse_missing_layers().unwrap_err();
-        assert_eq!(error.to_string(), "--layers 7: no module has such a layer");
+        assert_eq!(error.to_string(), "`layers` 7: no module has such a layer");
     }
 
     #[test]

@@ -7,7 +7,7 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
 use super::temporaries::make_parents;
-use crate::error::{Error, Result, escape, in_words};
+use crate::error::{Error, Result, escape, field, in_words};
 use crate::marker::FoundManifest;
 
 /// The resolved place of an output directory.
@@ -44,7 +44,8 @@ impl Destination {
         let real = match std::fs::metadata(out) {
             Ok(found) if found.is_dir() => out.canonicalize().map_err(|error| fail(in_words(&error)))?,
             Ok(_) => {
-                return Err(fail("exists and is not a directory".into()).with_hint("give another directory with -o"));
+                return Err(fail("exists and is not a directory".into())
+                    .with_hint(format!("give another directory with {}", field("out"))));
             }
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 if out.symlink_metadata().is_ok() {
@@ -75,15 +76,17 @@ impl Destination {
         match occupant {
             Occupant::Absent | Occupant::Empty => Ok(()),
             Occupant::Ours if overwrite => Ok(()),
-            Occupant::Ours => {
-                Err(self.error("exists already").with_hint("--overwrite replaces it, or give another directory with -o"))
-            }
+            Occupant::Ours => Err(self.error("exists already").with_hint(format!(
+                "{} replaces it, or give another directory with {}",
+                field("overwrite"),
+                field("out")
+            ))),
             Occupant::Checkpoint(file) => Err(self
                 .error(format!("is an adapter or base model directory (it holds {})", escape(file)))
-                .with_hint("give a directory of its own with -o")),
+                .with_hint(format!("give a directory of its own with {}", field("out")))),
             Occupant::Foreign => Err(self
                 .error("exists and is not an output of condlora (no manifest.json of ours in it)")
-                .with_hint("give another directory with -o")),
+                .with_hint(format!("give another directory with {}", field("out")))),
         }
     }
 
@@ -92,18 +95,18 @@ impl Destination {
         if let Some(input) = self.input_inside(protected) {
             return Err(self
                 .error(format!("replacing it would remove the input {}", crate::error::show_path(&input)))
-                .with_hint("give another directory with -o"));
+                .with_hint(format!("give another directory with {}", field("out"))));
         }
         if is_mount_point(&self.real) {
             return Err(self
                 .error("is a mount point, which cannot be exchanged for another directory")
-                .with_hint("give a directory inside it with -o"));
+                .with_hint(format!("give a directory inside it with {}", field("out"))));
         }
         // The exchange would leave every process that stands there in a directory that is gone.
         if std::env::current_dir().and_then(|here| here.canonicalize()).is_ok_and(|here| here.starts_with(&self.real)) {
             return Err(self
                 .error("is or holds the working directory, which cannot be exchanged for another")
-                .with_hint("give a directory below the working directory with -o"));
+                .with_hint(format!("give a directory below the working directory with {}", field("out"))));
         }
         Ok(())
     }

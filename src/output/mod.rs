@@ -19,7 +19,7 @@ pub use atomic_file::{write_file_atomically, write_files_atomically};
 pub use manifest::{Manifest, MergedFrom};
 pub use temporaries::remove_temporaries;
 
-use crate::error::{Result, in_words};
+use crate::error::{Result, field, in_words};
 use destination::{Destination, Occupant, occupant};
 use manifest::MANIFEST_FILE;
 use pause::wait_at;
@@ -214,9 +214,9 @@ fn check(destination: &Destination, overwrite: bool, protected: &[PathBuf]) -> R
 /// The one step. What was there before is then in the temporary directory.
 fn put_in_place(destination: &Destination, overwrite: bool, temporary: &Temporary) -> Result<()> {
     let cannot = |error: io::Error| match error.kind() {
-        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => {
-            destination.error("was made by something else meanwhile").with_hint("give another directory with -o")
-        }
+        io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => destination
+            .error("was made by something else meanwhile")
+            .with_hint(format!("give another directory with {}", field("out"))),
         _ => destination.error(format!("cannot be put in place: {}", in_words(&error))),
     };
     // Another run may have come first since the checks of `begin`.

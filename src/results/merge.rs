@@ -11,7 +11,7 @@ use serde_json::Value;
 
 use super::file::{Outputs, read_tables};
 use super::manifest::read_manifest;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 use crate::marker::MANIFEST_FILE;
 use crate::output::MergedFrom;
 use crate::output::manifest::Host;
@@ -135,7 +135,7 @@ impl Part {
         match read_tables(&self.dir, &self.manifest.outputs, tables) {
             Ok(true) => Ok(()),
             Ok(false) => Err(Error::missing(&self.dir, "holds no table of condlora; expected those of a study")),
-            Err(error) => Err(error.with_hint("make this shard again with --overwrite")),
+            Err(error) => Err(error.with_hint(format!("make this shard again with {}", field("overwrite")))),
         }
     }
 }

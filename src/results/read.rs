@@ -6,13 +6,16 @@ use std::path::Path;
 use super::checks::refuse_huge_squares;
 use super::file::{read_table, read_tables};
 use super::manifest::SavedManifest;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::record::only_base_name;
 use crate::table::any_table::Slot;
 use crate::table::{CompareRow, FitRow, Tables};
 
 /// What to do about a table that is not as it was written.
-const HINT: &str = "run the command that wrote it again; to leave something out of figures, use --modules or --adapters";
+fn hint() -> String {
+    let (modules, adapters) = (field("modules"), field("adapters"));
+    format!("run the command that wrote it again; to leave something out of figures, use {modules} or {adapters}")
+}
 
 /// What `analyze`, `merge`, `compare` or `fit` left in a directory.
 #[derive(Debug, Clone)]
@@ -41,7 +44,7 @@ impl SavedResults {
             read_table(dir, manifest.outputs(), &mut fit)?;
             Ok(found)
         });
-        let study = found.map_err(|error| error.with_hint(HINT))?.then_some(tables);
+        let study = found.map_err(|error| error.with_hint(hint()))?.then_some(tables);
         if study.is_none() && compare.is_none() && fit.is_none() {
             return Err(Error::missing(dir, "holds no table of condlora; expected summary.csv, compare.csv or fit.csv"));
         }

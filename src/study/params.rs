@@ -4,7 +4,7 @@ use std::path::PathBuf;
 
 use super::shard::Shard;
 use crate::checkpoint::PairingRules;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::inputs::{Selection, check_ij};
 use crate::terms::{Convention, MatrixKind, Side};
 
@@ -112,14 +112,18 @@ impl AnalyzeParams {
         let mut seen = std::collections::BTreeSet::new();
         self.grid.retain(|pair| seen.insert(*pair));
         if let Some(rcond) = self.rcond.filter(|x| !(0.0..1.0).contains(x)) {
-            return Err(Error::usage(format!("--rcond {rcond}: expected a number from 0 to below 1")));
+            return Err(Error::usage(format!("{} {rcond}: expected a number from 0 to below 1", field("rcond"))));
         }
         if self.matrices.is_empty() || self.sides.is_empty() {
             return Err(Error::usage("nothing to compare; expected at least one matrix and one side"));
         }
         if let Some(shard) = self.shard.filter(|_| self.across) {
             return Err(Error::Usage {
-                what: format!("--across with --shard {shard}: a part of the adapters cannot be compared with the rest"),
+                what: format!(
+                    "{} with {} {shard}: a part of the adapters cannot be compared with the rest",
+                    field("across"),
+                    field("shard")
+                ),
                 hint: Some("make the shards without it, then use condlora merge --across".into()),
             });
         }

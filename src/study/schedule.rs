@@ -6,7 +6,7 @@ use super::context::Context;
 use super::params::View;
 use super::plan::{Group, Member, Pass};
 use crate::conversion::columns_together;
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::inputs::show_bytes;
 use crate::linalg::perturbation::SAMPLES;
 use crate::record::InputRecord;
@@ -109,9 +109,13 @@ fn too_large(limit: u64, fixed: u64, in_flight: u64, largest: u64) -> Error {
             show_bytes(in_flight),
             show_bytes(largest)
         ),
-        hint: Some(
-            "raise --memory-limit, or ask for less with --modules, --layers, --null-draws or fewer adapters at a time".into(),
-        ),
+        hint: Some(format!(
+            "raise {}, or ask for less with {}, {}, {} or fewer adapters at a time",
+            field("memory_limit"),
+            field("modules"),
+            field("layers"),
+            field("null_draws")
+        )),
     }
 }
 

@@ -5,7 +5,7 @@ use serde_json::Value;
 use super::Answer;
 use super::statistics::{SIGNIFICANT, draws_for_holm, holm};
 use super::words::{cannot_tell, itself, subject_of, takes_more_draws};
-use crate::error::escape;
+use crate::error::{escape, field};
 use crate::numerals::{count, p};
 use crate::table::{FitRow, rows_json_with};
 use crate::terms::{Status, UpdateMatrix};
@@ -85,7 +85,7 @@ fn words_of(row: &FitRow, chance: Answer, draws: usize) -> String {
     let shown = row.p.map_or_else(String::new, |value| format!(" (p = {})", p(value)));
     let verdict = match chance {
         _ if row.status == Status::Unreliable => "unreliable: the solution failed its check".to_owned(),
-        Answer::None => "not compared with random targets (--null-draws)".to_owned(),
+        Answer::None => format!("not compared with random targets ({})", field("null_draws")),
         Answer::TooFewDraws => format!("{} cannot tell whether that is better than chance", count(draws, "draw")),
         Answer::More => format!("better than chance{shown}"),
         Answer::MoreUncorrected => format!("better than chance taken by itself{shown}"),
@@ -147,7 +147,7 @@ mod tests {
             (Some(1.0 / 21.0), 20, "better than chance (p = 0.048)"),
             (Some(0.05), 99, "not shown to be better than chance (p = 0.050)"),
             (Some(1.0 / 6.0), 5, "5 draws cannot tell whether that is better than chance"),
-            (None, 0, "not compared with random targets (--null-draws)"),
+            (None, 0, "not compared with random targets (`null_draws`)"),
         ] {
             assert_eq!(words(Some(0.8), p, draws), format!("{explains}{verdict}"));
         }
@@ -169,7 +169,7 @@ mod tests {
             verdict.sentences,
             [
                 "1 of 2 fits is better than chance at p < 0.05, taken by itself.",
-                "20 draws give no p below 0.048; to correct for 2 comparisons (Holm) takes --null-draws 40 or more.",
+                "20 draws give no p below 0.048; to correct for 2 comparisons (Holm) takes `null_draws` 40 or more.",
             ]
         );
         let enough = [row(Some(0.8), Some(1.0 / 101.0)), row(Some(0.9), Some(0.03))];

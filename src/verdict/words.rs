@@ -2,6 +2,7 @@
 
 use super::statistics::{SIGNIFICANT, draws_for_holm, smallest_p};
 use super::{Answer, Comparisons, LEAST_DRAWS_FOR_CHANCE, RowVerdict, Tally};
+use crate::error::field;
 use crate::numerals::{count, p, thousands};
 use crate::terms::Status;
 
@@ -255,8 +256,9 @@ pub(super) fn subject_of(part: usize, whole: usize, one: &str) -> String {
 pub(super) fn cannot_tell(draws: usize, what: &str) -> String {
     let least = p(smallest_p(draws));
     format!(
-        "{} cannot give a p below {least}, too few to tell {what}: that takes --null-draws {} or more.",
+        "{} cannot give a p below {least}, too few to tell {what}: that takes {} {} or more.",
         count(draws, "draw"),
+        field("null_draws"),
         draws_for_holm(1)
     )
 }
@@ -264,10 +266,11 @@ pub(super) fn cannot_tell(draws: usize, what: &str) -> String {
 /// Of draws that are too few for so many comparisons: how many would do.
 pub(super) fn takes_more_draws(draws: usize, comparisons: usize) -> String {
     format!(
-        "{} give no p below {}; to correct for {} (Holm) takes --null-draws {} or more.",
+        "{} give no p below {}; to correct for {} (Holm) takes {} {} or more.",
         count(draws, "draw"),
         p(smallest_p(draws)),
         count(comparisons, "comparison"),
+        field("null_draws"),
         draws_for_holm(comparisons)
     )
 }
@@ -426,7 +429,7 @@ mod tests {
                 "Not shown to be more than chance; not shown to be more than the base model alone gives.",
                 "None of 4 averages is more than chance.",
                 "None of 4 averages is more than the base model alone at p < 0.05 (smallest p 0.300).",
-                "20 draws give no p below 0.048; to correct for 4 comparisons (Holm) takes --null-draws 80 or more.",
+                "20 draws give no p below 0.048; to correct for 4 comparisons (Holm) takes `null_draws` 80 or more.",
                 NOT_THE_SAME,
             ]
         );
@@ -450,7 +453,7 @@ mod tests {
                 "More than chance; above all 20 draws of the base model alone, but these are too few to correct for 2 comparisons.",
                 "Both averages are more than chance.",
                 "Both averages are above all 20 draws of the base model alone (p = 0.048 each).",
-                "20 draws give no p below 0.048; to correct for 2 comparisons (Holm) takes --null-draws 40 or more.",
+                "20 draws give no p below 0.048; to correct for 2 comparisons (Holm) takes `null_draws` 40 or more.",
             ]
         );
         assert_eq!(
@@ -459,7 +462,7 @@ mod tests {
                 "More than chance; above the base model alone in 1 of 3 averages, each taken by itself, but 20 draws are too few to correct for 3 comparisons.",
                 "All 3 averages are more than chance.",
                 "1 of 3 averages is above the base model alone at p < 0.05 taken by itself (smallest p 0.048).",
-                "20 draws give no p below 0.048; to correct for 3 comparisons (Holm) takes --null-draws 60 or more.",
+                "20 draws give no p below 0.048; to correct for 3 comparisons (Holm) takes `null_draws` 60 or more.",
                 "Of 3 comparisons about 0.2 fall below 0.05 by chance alone.",
                 NOT_THE_SAME,
             ]
@@ -503,7 +506,7 @@ mod tests {
             [
                 "Higher than the value expected by chance, but not tested; 5 draws cannot tell it from the base model alone.",
                 "Both averages are higher than the value expected by chance, which 5 draws are too few to test.",
-                "5 draws cannot give a p below 0.167, too few to tell anything from the base model alone: that takes --null-draws 20 or more.",
+                "5 draws cannot give a p below 0.167, too few to tell anything from the base model alone: that takes `null_draws` 20 or more.",
             ]
         );
         let below = SummaryRow { phi_mean: Some(0.01), ..undrawn() };

@@ -51,7 +51,7 @@ pub(crate) static FOREIGN: [Case; 18] = [
     case(
         "kohya's name without its base",
         5,
-        &["style.safetensors: no module is one of", "lora_te_x_layer_0", "--base MODEL/unet"],
+        &["style.safetensors: no module is one of", "lora_te_x_layer_0", "MODEL/unet or"],
         |root| {
             renamed(root, "encoder_layer", "x_layer");
         },

@@ -12,7 +12,7 @@ use crate::checkpoint::files::disk::sample;
 use crate::checkpoint::files::tensor::{FloatType, matrix_shape, show_shape};
 use crate::checkpoint::files::weights::WeightsFile;
 use crate::checkpoint::keys::ModuleKey;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 use crate::terms::CondloraConvention;
 
 /// What follows a module's name in the names of Θ_A and Θ_B.
@@ -209,7 +209,7 @@ fn no_layer(file: &Path, base: &BaseModel, module: &str) -> Error {
     if let Some(tensor) = base.names().find(|name| name.ends_with(&packed)) {
         let what = format!("base weight `{}` needs full precision", escape(tensor));
         return Error::mismatch(base.file_of(tensor), what, "F32, F16, BF16 or F64", "GPTQ or AWQ (qweight)")
-            .with_hint("give the unquantised base model with --base");
+            .with_hint(format!("give the unquantised base model with {}", field("base")));
     }
     let what = format!("module `{}` of the CondLoRA has no weight in {}", escape(module), crate::error::show_path(base.path()));
     let names = base.names().map(str::to_owned).collect();

@@ -11,7 +11,7 @@ use super::peft::{PICKLE_FILE, WEIGHTS_FILE};
 use crate::checkpoint::config::CONFIG_FILE;
 use crate::checkpoint::files::disk::{listing, sample, unreadable};
 use crate::checkpoint::files::weights::WeightsFile;
-use crate::error::{Error, Result, escape, show_path};
+use crate::error::{Error, Result, escape, field, show_path};
 use crate::marker::{MANIFEST_FILE, is_our_output};
 
 /// What marks an adapter's directory.
@@ -268,9 +268,8 @@ pub fn match_init(init_root: &Path, adapter_names: &[String]) -> Result<BTreeMap
             let names = by_name.keys().map(|name| (*name).to_owned()).collect();
             let what =
                 format!("has no untrained adapter for `{}`; expected one of that name, found {}", escape(name), sample(names, 8));
-            return Err(
-                Error::missing(init_root, what).with_hint("--init takes one adapter for all, or one for each by its name")
-            );
+            return Err(Error::missing(init_root, what)
+                .with_hint(format!("{} takes one adapter for all, or one for each by its name", field("init"))));
         };
         matched.insert(name.clone(), (*dir).clone());
     }

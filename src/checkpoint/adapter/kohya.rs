@@ -15,7 +15,7 @@ use crate::checkpoint::config::dora_warning;
 use crate::checkpoint::files::disk::sample;
 use crate::checkpoint::files::tensor::{matrix_shape, show_shape};
 use crate::checkpoint::files::weights::WeightsFile;
-use crate::error::{Error, Result, escape, show_path};
+use crate::error::{Error, Result, escape, field, show_path};
 use crate::record::InputRecord;
 
 /// The prefix of a module's name: the model it belongs to. The longer ones first.
@@ -158,8 +158,10 @@ impl Kohya {
             let keys: Vec<String> = skipped.iter().flatten().map(|module| module.key.clone()).collect();
             let what = format!("no module is one of {}", show_path(base.path()));
             let (expected, names) = (sample(keys, 3), sample(base.names().map(str::to_owned).collect(), 3));
-            return Err(Error::mismatch(weights.path(), what, expected, format!("only {names}"))
-                .with_hint("give the model that was adapted with --base, as in --base MODEL/unet or --base MODEL/text_encoder"));
+            let given = field("base");
+            return Err(Error::mismatch(weights.path(), what, expected, format!("only {names}")).with_hint(format!(
+                "give the model that was adapted with {given}, as in {given} MODEL/unet or {given} MODEL/text_encoder"
+            )));
         }
         Ok(found)
     }

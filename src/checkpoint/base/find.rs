@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use super::hub_cache::{Lookup, look_up};
 use crate::checkpoint::config::AdapterConfig;
 use crate::checkpoint::files::disk::unreadable;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 
 /// Finds the base model: the one given, or the one that the adapter names. It is a path (from the adapter's folder or from here) or else a name
 /// in the Hugging Face cache.
@@ -13,8 +13,9 @@ use crate::error::{Error, Result, escape};
 /// # Errors
 /// [`Error::Missing`] if there is none, [`Error::Malformed`] for a damaged cache.
 pub fn find_base(given: Option<&Path>, adapter_dir: &Path, config: &AdapterConfig) -> Result<PathBuf> {
-    const HINT: &str = "give the base model's directory with --base";
-    let download = |name: &str| format!("download it with `hf download {}`, or give its directory with --base", escape(name));
+    let hint = || format!("give the base model's directory with {}", field("base"));
+    let download =
+        |name: &str| format!("download it with `hf download {}`, or give its directory with {}", escape(name), field("base"));
     let named = config.base_model_name_or_path.as_deref().filter(|name| !name.is_empty());
     if let Some(path) = given {
         let Err(err) = std::fs::metadata(path) else { return Ok(path.to_owned()) };
@@ -30,7 +31,7 @@ pub fn find_base(given: Option<&Path>, adapter_dir: &Path, config: &AdapterConfi
         };
     }
     let Some(named) = named else {
-        return Err(Error::missing(&config.path, "names no base model (base_model_name_or_path)").with_hint(HINT));
+        return Err(Error::missing(&config.path, "names no base model (base_model_name_or_path)").with_hint(hint()));
     };
     let candidates = [adapter_dir.join(named), PathBuf::from(named)];
     if let Some(path) = candidates.iter().find(|path| path.exists()) {
@@ -39,7 +40,7 @@ pub fn find_base(given: Option<&Path>, adapter_dir: &Path, config: &AdapterConfi
     let what = format!("names the base model `{}`, which is neither below its folder nor here", escape(named));
     match look_up(named, config.revision.as_deref())? {
         Lookup::Found(snapshot) => Ok(snapshot),
-        Lookup::NoHubName => Err(Error::missing(&config.path, what).with_hint(HINT)),
+        Lookup::NoHubName => Err(Error::missing(&config.path, what).with_hint(hint())),
         Lookup::Absent(looked) => {
             Err(Error::missing(&config.path, format!("{what}, nor in the Hugging Face cache (no {looked})"))
                 .with_hint(download(named)))
@@ -65,7 +66,7 @@ mod tests {
         assert_eq!(find_base(None, &adapter, &config("\"src\"")).unwrap(), PathBuf::from("src"));
         for name in ["\"org/none\"", "null", "\"\""] {
             let error = find_base(None, &adapter, &config(name)).unwrap_err();
-            assert_eq!((error.exit_code(), error.hint().unwrap().contains("--base")), (3, true));
+            assert_eq!((error.exit_code(), error.hint().unwrap().contains("`base`")), (3, true));
         }
         let wrong = dir.path().join("bse");
         assert!(find_base(Some(&wrong), &adapter, &config("null")).unwrap_err().hint().unwrap().ends_with("/base?"));

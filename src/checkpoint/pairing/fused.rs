@@ -9,7 +9,7 @@ use super::paired::{Block, PairedLayer, PairedModule};
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::base::model_config::{AttentionHeads, ModelConfig};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 
 /// Modules whose rows are `[q|k|v]`: GPT-2 and Qwen; timm and ViT; MPT and ModernBERT; Baichuan.
 const IN_THIRDS: [&str; 4] = ["c_attn", "qkv", "Wqkv", "W_pack"];
@@ -116,7 +116,7 @@ impl FusedLayout<'_> {
     }
 
     fn refused(&self, path: &str, expected: &str, found: impl Into<String>) -> Error {
-        Error::mismatch(self.file, format!("--split qkv: layout of `{}`", escape(path)), expected, found)
+        Error::mismatch(self.file, format!("{} qkv: layout of `{}`", field("split"), escape(path)), expected, found)
     }
 }
 

@@ -16,7 +16,7 @@ use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::adapter::source::AdapterLayer;
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::files::tensor::{FloatType, TensorInfo, matrix_shape, not_full_precision, show_shape};
-use crate::error::{Error, Result, escape, show_path};
+use crate::error::{Error, Result, escape, field, show_path};
 pub use paired::{Block, PairedLayer, PairedModule};
 use resolve::BaseIndex;
 pub use rules::{NameMap, PairingRules, Split};
@@ -102,7 +102,7 @@ fn check_dtype(base: &BaseModel, tensor: &str, info: &TensorInfo) -> Result<Floa
         (_, Some(kind)) => {
             let what = format!("base weight `{}` needs full precision", escape(tensor));
             Err(Error::mismatch(base.file_of(tensor), what, "F32, F16, BF16 or F64", format!("{} of {kind}", info.dtype))
-                .with_hint("give the unquantised base model with --base"))
+                .with_hint(format!("give the unquantised base model with {}", field("base"))))
         }
         (None, None) => Err(not_full_precision(base.file_of(tensor), tensor, info.dtype)),
     }

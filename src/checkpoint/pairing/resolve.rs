@@ -9,7 +9,7 @@ use crate::checkpoint::base::model_class::is_prefix;
 use crate::checkpoint::files::disk::sample;
 use crate::checkpoint::files::tensor::matrix_shape;
 use crate::checkpoint::keys::dotted_suffixes;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 
 /// What else is put before a module's path, beside the prefixes of transformers' classes: by PEFT, by models of text and images around
 /// their language model, by sentence-transformers' and older classes.
@@ -81,8 +81,10 @@ impl<'a> BaseIndex<'a> {
             }
             return self.only_one(layer, &hits);
         }
-        let hint =
-            "is this the base model the adapter was trained on? If it is, say what the weight is called there with --map FROM=TO";
+        let hint = format!(
+            "is this the base model the adapter was trained on? If it is, say what the weight is called there with {} FROM=TO",
+            field("map")
+        );
         Err(self.not_found(path, &tried).with_hint(hint))
     }
 
@@ -94,7 +96,8 @@ impl<'a> BaseIndex<'a> {
             Some(kind) => self.packed(&weight, kind),
             None => {
                 let tried = [format!("`{}`", escape(&weight)), format!("`{}`", escape(renamed))];
-                self.not_found(path, &tried).with_hint("--map names it so; its result has to be the name of a base tensor")
+                self.not_found(path, &tried)
+                    .with_hint(format!("{} names it so; its result has to be the name of a base tensor", field("map")))
             }
         })
     }
@@ -129,14 +132,14 @@ impl<'a> BaseIndex<'a> {
     fn packed(&self, name: &str, kind: &str) -> Error {
         let what = format!("base weight `{}` needs full precision", escape(name));
         Error::mismatch(self.base.weights_file(), what, "F32, F16, BF16 or F64", kind)
-            .with_hint("give the unquantised base model with --base")
+            .with_hint(format!("give the unquantised base model with {}", field("base")))
     }
 
     fn ambiguous(&self, path: &str, candidates: &[&str]) -> Error {
         let names = candidates.iter().map(|name| (*name).to_owned()).collect();
         let what = format!("base weight of `{}` is ambiguous", escape(path));
         Error::mismatch(self.base.weights_file(), what, "one candidate", sample(names, 20))
-            .with_hint("say which with --map FROM=TO")
+            .with_hint(format!("say which with {} FROM=TO", field("map")))
     }
 
     fn not_found(&self, path: &str, tried: &[String]) -> Error {

@@ -2,7 +2,7 @@
 
 use std::str::FromStr;
 
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 use crate::terms::{named, serde_as_text};
 
 /// How adapters are paired with their base, as far as it was asked for.
@@ -88,7 +88,8 @@ impl PairingRules {
                 let some = paths.clone().next().map(|path| format!("the first module of the adapters is `{}`", escape(path)));
                 return Err(Error::Usage {
                     what: format!(
-                        "--map {}: no module path has `{}` in it",
+                        "{} {}: no module path has `{}` in it",
+                        field("map"),
                         escape(&map.to_string()),
                         escape(&map.from.join("."))
                     ),
@@ -137,6 +138,6 @@ mod tests {
         let paths = ["a.b", "c.d"];
         assert!(rules(&["a=x", "x.b=y", "d=e"]).refuse_unused(paths.into_iter()).is_ok());
         let error = rules(&["a=x", "a.b=y"]).refuse_unused(paths.into_iter()).unwrap_err();
-        assert_eq!((error.exit_code(), error.to_string().as_str()), (2, "--map a.b=y: no module path has `a.b` in it"));
+        assert_eq!((error.exit_code(), error.to_string().as_str()), (2, "`map` a.b=y: no module path has `a.b` in it"));
     }
 }

@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use rayon::prelude::*;
 
 use crate::checkpoint::{Adapter, BaseModel, PairingRules, adapter_names};
-use crate::error::{Error, Result, show_path};
+use crate::error::{Error, Result, field, show_path};
 use crate::inputs::{OpenedAdapter, Opener, Progress, module_paths};
 use crate::record::InputRecord;
 use crate::table::{CompareAverageRow, CompareRow};
@@ -81,7 +81,8 @@ fn refuse_two_bases(opener: &Opener, adapters: &[Adapter]) -> Result<()> {
             None => common = Some((path, real)),
             Some((first, known)) if *known != real => {
                 let error = Error::mismatch(&adapter.config.path, "base model", show_path(first), show_path(&path));
-                return Err(error.with_hint("two adapters are compared through one base model: give it with --base"));
+                let hint = format!("two adapters are compared through one base model: give it with {}", field("base"));
+                return Err(error.with_hint(hint));
             }
             Some(_) => {}
         }

@@ -22,7 +22,7 @@ use std::time::{Duration, Instant};
 
 use rayon::prelude::*;
 
-use crate::error::{Error, Result};
+use crate::error::{Error, Result, field};
 use crate::inputs::{Progress, default_limit, show_bytes};
 use crate::record::{AdapterRecord, InputRecord};
 pub use fitted::{Fit, FittedModule};
@@ -48,16 +48,15 @@ pub fn prepare_fit(config: FitConfig) -> Result<PreparedFit> {
     let largest = opened.modules.iter().map(|module| bytes_for(module, &config)).max().unwrap_or(0);
     let limit = default_limit(rayon::current_num_threads()).unwrap_or(u64::MAX);
     if largest > limit {
-        let hint = if config.given.delta {
-            "fit fewer layers with --layers, or without --delta"
-        } else {
-            "fit fewer layers with --layers"
-        };
+        let mut hint = format!("fit fewer layers with {}", field("layers"));
+        if config.given.delta {
+            hint += &format!(", or without {}", field("delta"));
+        }
         return Err(Error::Resource {
             what: "the fit needs more memory than there is".into(),
             expected: format!("at most {}", show_bytes(limit)),
             found: show_bytes(largest),
-            hint: Some(hint.into()),
+            hint: Some(hint),
         });
     }
     let together = usize::try_from(limit / largest.max(1)).unwrap_or(usize::MAX).clamp(1, rayon::current_num_threads());

@@ -12,7 +12,7 @@ use std::path::PathBuf;
 use crate::checkpoint::{
     Adapter, BaseModel, FloatType, ModelClass, PairedLayer, PairingRules, SafetensorsWriter, TensorSpec, adapter_names,
 };
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 use crate::inputs::{BaseWeight, FactorPair, Opener, Progress, StoredWeight};
 use crate::json;
 use crate::record::InputRecord;
@@ -190,7 +190,7 @@ impl PreparedMaterialization {
                     "values within the range of the type",
                     format!("{value:e}"),
                 );
-                return Err(error.with_hint("take --dtype F32 or F64"));
+                return Err(error.with_hint(format!("take {} F32 or F64", field("dtype"))));
             }
         }
         Ok(factors)

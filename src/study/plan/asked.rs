@@ -5,7 +5,7 @@
 use super::adapter::PlannedAdapter;
 use super::others::OtherShards;
 use crate::checkpoint::{PairedModule, PairingRules};
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 use crate::inputs::{LaidOut, Opener, Selection, module_paths};
 
 /// `--map` where no adapter has such a path.
@@ -26,7 +26,7 @@ pub(crate) fn refuse_idle_split(rules: &PairingRules, adapters: &[PlannedAdapter
     }
     let name = own_modules(adapters).chain(other_modules(others)).next().map_or("", |module| module.name.as_str());
     Err(Error::Usage {
-        what: format!("--split {}: no module is a fused projection", split.name()),
+        what: format!("{} {}: no module is a fused projection", field("split"), split.name()),
         hint: Some(format!("fused are c_attn, qkv, Wqkv, W_pack and qkv_proj; the first module here is `{}`", escape(name))),
     })
 }
@@ -62,7 +62,10 @@ pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdap
             } else {
                 format!("the layers are {}", ranges(&layers))
             };
-            return Err(Error::Usage { what: format!("--grid {a},{b}: no module has both layers"), hint: Some(there) });
+            return Err(Error::Usage {
+                what: format!("{} {a},{b}: no module has both layers", field("grid")),
+                hint: Some(there),
+            });
         }
     }
     Ok(())
@@ -131,9 +134,9 @@ mod tests {
             keep_wanted(selection, own, &mut others(elsewhere)).err().map(|error| error.to_string())
         };
         let unknown = selection(&["keys".into()], None);
-        let message = Some("--modules keys: no adapter has a module of that name".to_owned());
+        let message = Some("`modules` keys: no adapter has a module of that name".to_owned());
         assert_eq!(refused(&unknown, &mut [planned()], &[ADAPTER]), message);
-        let message = Some("--layers 6: no module has such a layer".to_owned());
+        let message = Some("`layers` 6: no module has such a layer".to_owned());
         assert_eq!(refused(&selection(&[], Some("6")), &mut [planned()], &[ADAPTER]), message);
         // Here is no adapter; elsewhere is one that has both. One that cannot be opened is its own shard's to name.
         assert_eq!(refused(&selection(&["value".into()], Some("5")), &mut [], &["nowhere", ADAPTER]), None);
@@ -148,7 +151,7 @@ mod tests {
         };
         assert_eq!(refused((0, 5), &[planned()], &[]), None);
         assert_eq!(refused((0, 5), &[], &[ADAPTER]), None);
-        let message = |hint: &str| Some(("--grid 0,6: no module has both layers".to_owned(), hint.to_owned()));
+        let message = |hint: &str| Some(("`grid` 0,6: no module has both layers".to_owned(), hint.to_owned()));
         assert_eq!(refused((0, 6), &[planned()], &[]), message("the layers are 0..5"));
         assert_eq!(refused((0, 6), &[], &[]), message("there are no numbered layers"));
     }
