@@ -1,4 +1,4 @@
-//! What similarity comes without training: random matrices, and random targets through the same W0.
+//! How much similarity to expect without training: random matrices, and random targets solved through the same W0.
 //!
 //! | control | drawn | question |
 //! |---|---|---|
@@ -11,7 +11,7 @@ use ndarray::Array2;
 
 use crate::linalg::random::normal_stream;
 
-/// Which drawn control.
+/// What random numbers are drawn for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Control {
     /// Random matrices in place of Θ.
@@ -24,7 +24,7 @@ pub enum Control {
     Start,
 }
 
-/// What a draw stands in for.
+/// What a draw replaces.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Factor {
     /// Aᵀ or Θ_A.
@@ -35,8 +35,8 @@ pub enum Factor {
 
 /// A Gaussian matrix (length, rank) of draw number `draw`.
 ///
-/// Each column is its own stream of (seed, control, base tensor, factor, draw, column), so rank r takes columns 0..r of any larger
-/// rank, and nothing else in a run can change a draw.
+/// Each column has its own stream, derived from (seed, control, base tensor, factor, draw, column). So rank r gets columns 0..r of any
+/// larger rank, and nothing else in a run can change a draw.
 #[must_use]
 pub fn draw(seed: u64, control: Control, tensor: &str, factor: Factor, number: usize, length: usize, rank: usize) -> Array2<f64> {
     let control: &[u8] = match control {

@@ -1,7 +1,7 @@
 //! The conversion matrices of one layer: Θ with `W0·Θ = T` (Kim et al. 2024, Eq. 3 and 4).
 //!
 //! One factorisation of W0 serves every target: the adapters' Aᵀ and B, their initial values, and the Gaussian targets of the `w0` control.
-//! Every solution is checked by its own residual. What the targets are for is the caller's business.
+//! Every solution is checked by its own residual. This module does not know what the targets are for.
 
 mod by_lu;
 mod equation;
@@ -17,7 +17,7 @@ use minimum_norm::MinimumNorm;
 /// Solves `W0·Θ = T` (or `W0ᵀ·Θ = T`) for all targets of one layer at once.
 ///
 /// # Errors
-/// As [`Solver::solve`].
+/// Those of [`Solver::solve`].
 pub fn solve_theta(
     w0: &impl WeightRows,
     targets: &[Target<'_>],
@@ -36,7 +36,7 @@ pub fn solve_theta(
 ///
 /// # Numerics
 /// Square W0: LU with partial pivoting where the 1-norm condition estimate allows, backward error at most `max(n, 16)·u`, refined once, then least squares.
-/// With `rcond` always by SVD. A result's bits depend on W0, the target and `rcond` alone, not on the other targets nor on how they are divided into calls.
+/// With `rcond`, SVD is always used. A result's bits depend on W0, the target and `rcond` alone, not on the other targets nor on how they are divided into calls.
 #[derive(Debug)]
 pub struct Solver<'a, W: WeightRows> {
     w0: &'a W,
@@ -62,7 +62,7 @@ impl<'a, W: WeightRows> Solver<'a, W> {
     /// # Shapes
     /// Targets (out, k) or (in, k), returning (in, k) or (out, k).
     /// # Errors
-    /// [`Error::Shape`] if a target's rows do not fit; otherwise as [`Self::new`].
+    /// [`Error::Shape`] if a target's rows do not fit; otherwise those of [`Self::new`].
     pub fn solve(&mut self, targets: &[Target<'_>]) -> Result<Vec<ConversionMatrix>> {
         let (d_out, d_in) = self.w0.shape();
         for target in targets {
@@ -94,7 +94,7 @@ impl<'a, W: WeightRows> Solver<'a, W> {
     /// Condition number of W0: 1-norm estimate, or σ₁/σ_min over the singular values kept where an SVD was made.
     ///
     /// # Errors
-    /// As [`Self::new`].
+    /// Those of [`Self::new`].
     pub fn condition(&mut self) -> Result<f64> {
         if let Some(by_lu) = &mut self.by_lu {
             match by_lu.condition() {
@@ -128,10 +128,10 @@ impl<W: WeightRows> Drop for Solver<'_, W> {
 
 /// Bytes of right-hand sides that are solved together: enough to keep the kernels busy, few enough to stay in the caches.
 const BYTES_TOGETHER: usize = 2 << 20;
-/// However long the columns, so many are solved together.
+/// At least this many columns are solved together, however long they are.
 const FEWEST_TOGETHER: usize = 64;
 
-/// Columns of this length that are best solved together.
+/// How many columns of this length are best solved together.
 pub(crate) fn columns_together(length: usize) -> usize {
     (BYTES_TOGETHER / (size_of::<f64>() * length.max(1))).max(FEWEST_TOGETHER)
 }

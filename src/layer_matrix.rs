@@ -1,4 +1,4 @@
-//! A matrix of one layer as it is compared, and what is to be said of a comparison: its status, and the bound on its error.
+//! A matrix of one layer in the form in which it is compared, and the status and error bound of a comparison.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -12,20 +12,20 @@ use crate::terms::{Side, Status};
 /// A bound on φ above this makes its status `low_confidence`.
 const CONFIDENT: f64 = 1e-3;
 
-/// Times the expected error: what is taken for its bound. The bound is statistical: rounding errors are drawn at random, and the effect that a
-/// few samples have on φ is multiplied by this. On the matrices of `tests/numerics.rs` no error comes to more than the expected one.
+/// The bound on an error is the expected error times this. The bound is statistical: rounding errors are drawn at random, and the effect that a
+/// few samples have on φ is multiplied by this. On the matrices of `tests/numerics.rs` no error is larger than the expected one.
 const SAFETY: f64 = 4.0;
 
-/// Adds what the bound says to what is already known.
+/// The status, once the error bound is taken into account.
 pub(crate) fn with_confidence(status: Status, bound: f64) -> Status {
     if status == Status::Ok && bound > CONFIDENT { Status::LowConfidence } else { status }
 }
 
-/// A matrix of one layer, ready to be compared: the vectors that are wanted of it, and its spectrum.
+/// A matrix of one layer, ready to be compared: its singular vectors that are needed, and its spectrum.
 pub(crate) struct LayerMatrix {
     pub(crate) left: Option<Array2<f64>>,
     pub(crate) right: Option<Array2<f64>>,
-    /// What CKA compares, where it does; also none where the matrix has nothing to compare.
+    /// The centred matrix for CKA; none without CKA, or where the matrix has nothing to compare.
     pub(crate) centred: Option<Centred>,
     /// None where the matrix is zero, or where its solve overflowed.
     pub(crate) spectrum: Option<Spectrum>,
@@ -37,16 +37,16 @@ pub(crate) struct LayerMatrix {
     pub(crate) n: usize,
 }
 
-/// What is known of the rounding errors of a matrix's singular vectors.
+/// What is known about the rounding errors of a matrix's singular vectors.
 pub(crate) enum Trust {
-    /// What they are expected to be, from the errors of its solve.
+    /// Their expected size, from the errors of its solve.
     Expected(SubspaceErrors),
-    /// A bound from norms alone: times `‖Θ‖₂/gap`.
+    /// A bound from norms alone, to be multiplied by `‖Θ‖₂/gap`.
     NormWise(f64),
 }
 
 impl LayerMatrix {
-    /// A factor, or a product of factors, that is compared without W0: by the left vectors of `basis`, of which there is none where the
+    /// A factor, or a product of factors, that is compared without W0: by the left vectors of `basis`, which is none where the
     /// matrix is zero.
     pub(crate) fn without_w0(basis: Option<SubspaceBasis>, error_factor: f64, n: usize) -> Self {
         let (left, spectrum) = match basis.map(SubspaceBasis::into_parts) {
@@ -64,10 +64,10 @@ impl LayerMatrix {
         vectors.as_ref().map(|vectors| vectors.view())
     }
 
-    /// What is to be said of its first `i` vectors, whatever they are compared with.
+    /// The status of its first `i` vectors, which does not depend on what they are compared with.
     ///
-    /// One exception to the order of [`Status`]: `rank` comes before `unreliable` and `singular`. There are no such vectors, and that is what
-    /// the empty cell has to say; how good the solve was matters only for vectors that are there.
+    /// One exception to the order of [`Status`]: `rank` comes before `unreliable` and `singular`. There are no such vectors, which is what
+    /// the empty cell has to tell; the quality of the solve matters only for vectors that exist.
     pub(crate) fn status(&self, i: usize) -> Status {
         match &self.spectrum {
             None if self.zero => Status::Zero,
@@ -78,7 +78,7 @@ impl LayerMatrix {
         }
     }
 
-    /// The rounding errors of its vectors of one side, where more than norms is known of them.
+    /// The rounding errors of its vectors on one side, where more than norms is known.
     fn errors(&self, side: Side) -> Option<&SubspaceErrors> {
         match (&self.trust, side) {
             (Trust::Expected(errors), Side::Left) => Some(errors),
@@ -100,7 +100,7 @@ impl LayerMatrix {
 }
 
 /// The expected error of `min(i, j)·φ` that rounding makes in the vectors of both matrices, for each (i, j): a matrix over all pairs (a, b) of those
-/// `among` the observed, of the first `i` vectors of a and the first `j` of b; none where nothing is known but norms.
+/// `among` the observed, of the first `i` vectors of a and the first `j` of b; none where only norms are known.
 pub(crate) fn summed_errors(
     observed: &[&LayerMatrix],
     side: Side,
@@ -108,14 +108,14 @@ pub(crate) fn summed_errors(
     among: &[usize],
     numbers: &[(usize, usize)],
 ) -> Vec<Array2<Option<f64>>> {
-    // Of each pair what the errors of a's vectors make and what those of b's do.
+    // For each pair, the effect of the errors of a's vectors plus that of the errors of b's.
     let mut parts = vec![Array2::from_elem((among.len(), among.len()), [None; 2]); numbers.len()];
     for (row, &x) in among.iter().enumerate() {
         let Some(errors) = observed[x].errors(side) else { continue };
-        // One product for all that it is compared with: small ones, each for itself, take several times as long.
+        // One product for all matrices that it is compared with: many small products take several times as long.
         let Some(along) = errors.response().and_then(|response| pairs.times(x, response)) else { continue };
         for (column, &y) in among.iter().enumerate() {
-            // Of its first `own` vectors, compared with the first `others` of y.
+            // For its first `own` vectors, compared with the first `others` of y.
             let error = |own: usize, others: usize| {
                 let (along, cosines) = along.of(y, others).zip(pairs.products(x, y, own, others))?;
                 errors.of_overlap(along, cosines.view())
@@ -130,10 +130,10 @@ pub(crate) fn summed_errors(
     parts.into_iter().map(|parts| parts.mapv(|[of_a, of_b]| of_a.zip(of_b).map(|(a, b)| a + b))).collect()
 }
 
-/// What the status of a pair of layers is asked for: a bound on φ depends on φ itself.
+/// The value whose status and bound are wanted: a bound on φ depends on φ itself.
 #[derive(Clone, Copy)]
 pub(crate) enum PairValue {
-    /// A cosine between the subspaces, or a φ that there is none of.
+    /// A cosine between the subspaces, or a φ that does not exist.
     Cosine,
     /// φ.
     Phi(f64),
@@ -151,10 +151,10 @@ impl PairValue {
     }
 }
 
-/// What is to be said of φ between the first `i` vectors of `x` and the first `j` of `y`, and the bound on its error.
+/// The status of φ between the first `i` vectors of `x` and the first `j` of `y`, and the bound on its error.
 ///
 /// For square weights the bound is four times the expected effect of rounding errors that are drawn at random; it is statistical. Where only
-/// norms are known of the errors, it is a first-order bound from these.
+/// norms of the errors are known, it is a first-order bound from these.
 pub(crate) fn cell_status(
     [x, y]: [&LayerMatrix; 2],
     side: Side,
@@ -167,7 +167,7 @@ pub(crate) fn cell_status(
     let status = if differ_in_length {
         Status::Skipped
     } else if let Some(without) = [status_x, status_y].into_iter().filter(|s| matches!(s, Status::Zero | Status::Rank)).min() {
-        // One of the two has no vectors to compare: that is what the empty cell has to say.
+        // One of the two has no vectors to compare: that is what the empty cell has to tell.
         without
     } else {
         with_confidence(status_x.worse(status_y), bound)
@@ -175,7 +175,7 @@ pub(crate) fn cell_status(
     (status, bound)
 }
 
-/// The bound on what the errors of the vectors do to φ, or to a cosine.
+/// The bound on the effect that errors of the vectors have on φ, or on a cosine.
 fn error_bound([x, y]: [&LayerMatrix; 2], side: Side, (i, j): (usize, usize), value: PairValue) -> f64 {
     let angle = |smaller: usize| x.angle(side, i, smaller) + y.angle(side, j, smaller);
     let smaller = i.min(j);
@@ -184,18 +184,18 @@ fn error_bound([x, y]: [&LayerMatrix; 2], side: Side, (i, j): (usize, usize), va
         PairValue::Phi(phi) => change_of_phi(phi, angle(smaller)),
         PairValue::PhiWithErrors(phi, summed) => {
             let angle = angle(smaller);
-            // To first order the error of φ is a sum of many, which mostly cancel; what that neglects is of the size of the angle's square.
+            // To first order the error of φ is a sum of many terms, which mostly cancel; the neglected part has the size of the squared angle.
             change_of_phi(phi, angle).min(SAFETY * summed / smaller as f64 + angle * angle)
         }
     }
 }
 
-/// What rounding does to φ of given vectors of length up to n, and to their being orthonormal.
+/// The effect of rounding on φ of given vectors of length up to n, and on their orthonormality.
 fn evaluation_error(n: usize) -> f64 {
     20.0 * UNIT_ROUNDOFF * (1.0 + (n as f64).sqrt())
 }
 
-/// What is to be said of the CKA of two matrices: as of φ, without ranks and gaps.
+/// The status of the CKA of two matrices: as for φ, without ranks and gaps.
 pub(crate) fn cka_status(x: &LayerMatrix, y: &LayerMatrix, differ_in_length: bool) -> Status {
     if differ_in_length {
         return Status::Skipped;

@@ -1,12 +1,12 @@
 //! Measures of similarity beyond the paper's φ: the principal angles between two subspaces, and linear CKA of two matrices.
 //!
-//! | measure | of | source |
+//! | measure | definition | source |
 //! |---|---|---|
 //! | `cos_max`, `cos_mean`, `cos_min` | cosines of the principal angles between the subspaces that φ compares; φ is the mean of their squares | Björck & Golub 1973 |
 //! | `cka` | linear centred kernel alignment of two conversion matrices, with their rows as samples | Kornblith et al. 2019, Eq. 3 with a linear kernel |
 //!
 //! The angles, like φ, see subspaces alone. CKA sees the matrices: singular values count, and it changes where A becomes R·A and B becomes B·R⁻¹ with
-//! an R that is not orthogonal, although the update B·A stays the same. Of Θ_BA it is free of that.
+//! an R that is not orthogonal, although the update B·A stays the same. CKA of Θ_BA does not have this dependence.
 
 use ndarray::{Array2, ArrayView2, Axis};
 
@@ -19,11 +19,11 @@ use crate::similarity::AllPairs;
 /// Cosines of the principal angles between two subspaces: the largest, the mean of all min(i, j), and the smallest.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub struct PrincipalCosines {
-    /// Of the smallest angle: 1 where the subspaces share a direction.
+    /// The cosine of the smallest angle: 1 where the subspaces share a direction.
     pub max: f64,
-    /// The mean over all angles.
+    /// The mean cosine over all angles.
     pub mean: f64,
-    /// Of the largest angle: 1 where one subspace holds the other, 0 where a direction of one is orthogonal to the other.
+    /// The cosine of the largest angle: 1 where one subspace holds the other, 0 where a direction of one is orthogonal to the other.
     pub min: f64,
 }
 
@@ -47,9 +47,9 @@ impl PrincipalCosines {
 /// A matrix as CKA compares it.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Centred {
-    /// Its columns centred, scaled to norm 1 in all, which CKA does not see and which keeps fourth powers in range.
+    /// The matrix with centred columns, scaled to Frobenius norm 1, which does not change CKA and keeps fourth powers in range.
     pub values: Array2<f64>,
-    /// The share of its norm that centring left: an error relative to the matrix grows by its inverse.
+    /// The share of its norm that is left after centring; a relative error of the matrix grows by its inverse.
     pub share: f64,
 }
 
@@ -61,7 +61,7 @@ pub struct Centred {
 /// Θ (n, r), rows as samples.
 #[must_use]
 pub fn centred(matrix: ArrayView2<'_, f64>) -> Option<Centred> {
-    // The same order of summation however the matrix lies in memory.
+    // The order of summation does not depend on the memory layout.
     let matrix = matrix.as_standard_layout().into_owned();
     let before = frobenius_of(&matrix);
     if !(before > 0.0 && before.is_finite()) {
@@ -79,9 +79,9 @@ pub fn centred(matrix: ArrayView2<'_, f64>) -> Option<Centred> {
     Some(Centred { values, share })
 }
 
-/// What stands for Θ_BA = Θ_B·A in CKA: Θ_B·Rᵀ (n, r) with Aᵀ = Q·R, which has the same inner products with any other such matrix made of Θ_B and A.
+/// A substitute for Θ_BA = Θ_B·A in CKA: Θ_B·Rᵀ (n, r) with Aᵀ = Q·R, which has the same inner products with any other such matrix made of Θ_B and A.
 ///
-/// ‖(Θ_B'·A')ᵀ·H·Θ_B·A‖_F = ‖R'·Θ_B'ᵀ·H·Θ_B·Rᵀ‖_F, as Q' and Q have orthonormal columns; H centres the rows of both alike.
+/// ‖(Θ_B'·A')ᵀ·H·Θ_B·A‖_F = ‖R'·Θ_B'ᵀ·H·Θ_B·Rᵀ‖_F, as Q' and Q have orthonormal columns; H centres both in the same way.
 #[must_use]
 pub fn product_for_cka(theta_b: ArrayView2<'_, f64>, r_of_a_transposed: ArrayView2<'_, f64>) -> Array2<f64> {
     // Row by row in one order: a BLAS product's bits depend on how its operands lie in memory.
@@ -178,7 +178,7 @@ mod tests {
         let [a, b, c] = angles.map(f64::cos);
         assert!((found.max - a).abs() < 1e-14 && (found.min - b).abs() < 1e-14, "{found:?}");
         assert!((found.mean - (a + b + c) / 3.0).abs() < 1e-14);
-        // Of the same subspace, of one within another, and of orthogonal ones.
+        // Equal subspaces, one within another, and orthogonal ones.
         for (x, y, cosine) in [(0..3, 0..3, 1.0), (0..2, 0..3, 1.0), (0..3, 3..7, 0.0)] {
             let block = e.slice(s![.., x]).t().dot(&e.slice(s![.., y]));
             let found = PrincipalCosines::of(block.view()).unwrap().unwrap();
@@ -201,7 +201,7 @@ mod tests {
         // Centred and orthogonal to each other.
         let (x, y) = (array![[1.0], [-1.0], [1.0], [-1.0]], array![[1.0], [1.0], [-1.0], [-1.0]]);
         assert!(cka(&x, &y) < 1e-30);
-        // Of single columns it is the squared correlation.
+        // For single columns CKA is the squared correlation.
         assert!((cka(&x, &(&x + &y)) - 0.5).abs() < 1e-15);
         // X of singular values 2 and 1 in the plane where Y has 1 and 1: (4 + 1)/(√(16 + 1)·√2).
         let both = |a: f64, b: f64| ndarray::concatenate![Axis(1), &x * a, &y * b];
@@ -217,7 +217,7 @@ mod tests {
             squares(y.t().dot(&x)) / (squares(x.t().dot(&x)) * squares(y.t().dot(&y))).sqrt()
         };
         assert!((cka(&x, &y) - uncentred).abs() > 0.1);
-        // 3 and 5 leave -1 and 1 of a norm of √34.
+        // Centring turns 3 and 5, of norm √34, into -1 and 1.
         let half = centred(array![[3.0], [5.0]].view()).unwrap();
         assert!((half.share - (2.0_f64 / 34.0).sqrt()).abs() < 1e-15 && (half.values[(1, 0)] - 0.5_f64.sqrt()).abs() < 1e-15);
         assert!(centred(Array2::from_elem((5, 2), 0.1).view()).is_none());

@@ -38,7 +38,7 @@ pub fn expected_by_chance(i: usize, j: usize, length: usize) -> Option<f64> {
 
 /// All inner products between several bases: one Gram matrix serves every (i, j) up to the bases' sizes.
 ///
-/// A φ has the same bits whatever other bases are compared at the same time.
+/// The bits of a φ do not depend on the other bases that are compared at the same time.
 #[derive(Debug)]
 pub struct AllPairs {
     /// For each basis: its group (bases of one column length) and first column there; none where there is no basis.
@@ -109,7 +109,7 @@ impl AllPairs {
         for j in 1..=size_b {
             let mut sum = 0.0;
             for i in 1..=size_a {
-                // In the order in which the sum over the whole block runs, so that not even the last bit differs.
+                // In the order of the sum over the whole block, so that not even the last bit differs.
                 for cosine in block.slice(s![i - 1, ..j]) {
                     sum += cosine * cosine;
                 }
@@ -129,7 +129,7 @@ impl AllPairs {
             return None;
         }
         let gram = &self.grams[group_a];
-        // Only the upper triangle is there.
+        // Only the upper triangle is computed.
         let at = |row: usize, column: usize| gram[(row.min(column), row.max(column))];
         Some(Array2::from_shape_fn((i, j), |(row, column)| at(first_a + row, first_b + column)))
     }
@@ -151,7 +151,7 @@ impl AllPairs {
     }
 }
 
-/// What [`AllPairs::times`] gives.
+/// The result of [`AllPairs::times`].
 #[derive(Debug)]
 pub struct AllTimes<'a> {
     pairs: &'a AllPairs,
@@ -281,7 +281,7 @@ mod tests {
             for t in [1e-9, 1e-3, 0.2] {
                 let phi = f64::cos(alpha).powi(2);
                 let worst = [alpha - t, alpha + t].map(|a| (a.cos().powi(2) - phi).abs()).into_iter().fold(0.0, f64::max);
-                // Past a right angle or none it comes back.
+                // Past angle 0 or a right angle φ changes direction.
                 let allowed = change_of_phi(phi, t);
                 assert!((allowed - worst).abs() < 1e-15 + 1e-12 * worst, "{alpha} {t}: {allowed:e}, {worst:e}");
             }

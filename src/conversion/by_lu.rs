@@ -14,19 +14,19 @@ use crate::linalg::perturbation::{Rounding, SAMPLES, noise};
 use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
 use crate::terms::Method;
 
-/// Rows of W0 that are widened at a time for the residuals.
+/// How many rows of W0 are converted to f64 at a time for the residuals.
 const RESIDUAL_ROWS: usize = 64;
 
-/// A square W0 factorised.
+/// The LU factorisation of a square W0.
 #[derive(Debug)]
 pub(super) struct ByLu {
     lu: LuFactors,
     norms: MatrixNorms,
-    /// Norms of W0's rows and columns: rounding errors in an equation are of the size of its coefficients.
+    /// Norms of W0's rows and columns, because the rounding errors of an equation have the size of its coefficients.
     lines: [Vec<f64>; 2],
     /// The estimate, once the first solve has made it.
     rcond: Option<f64>,
-    /// Random errors of that size as W0⁻¹ and W0⁻ᵀ stretch them, once the first solve of the kind has made them.
+    /// Random errors of that size multiplied by W0⁻¹ and W0⁻ᵀ, once the first solve of each kind has computed them.
     responses: [Option<Arc<Array2<f64>>>; 2],
 }
 
@@ -70,10 +70,11 @@ impl ByLu {
         *self.rcond.insert(reciprocal_condition(&self.lu, self.norms.one, [&started[0], &started[1]]))
     }
 
-    /// Solves for all targets; `None` in place of one where it failed its check, and of all where W0 is too close to singular.
+    /// Solves for all targets; `None` in place of a solution that failed its check, and in place of all where W0 is too close to singular.
     pub(super) fn solve(&mut self, w0: &impl WeightRows, targets: &[Target<'_>]) -> Option<Vec<Option<ConversionMatrix>>> {
         let n = self.lu.size();
-        // The columns of the estimate and of the error bound ride along with the first targets, behind them: nobody asks for their residuals.
+        // The columns of the estimate and of the error bound are solved with the first targets and come after them, because their residuals are
+        // not needed.
         let wanted = |equation, index: usize| self.responses[index].is_none() && targets.iter().any(|t| t.equation == equation);
         let (sample_straight, sample_turned) = (wanted(Equation::W0, 0), wanted(Equation::W0Transposed, 1));
         let starting = if self.rcond.is_none() { STARTING_COLUMNS } else { 0 };
@@ -162,7 +163,7 @@ impl ByLu {
         (Checked::new(better.block(0, k), &new_rest, target, self.norms, n), new_rest)
     }
 
-    /// How large the errors in the equations are: at least one unit in the last place of what is added up in each, more where the residual shows more.
+    /// How large the errors in the equations are: at least one unit in the last place of the terms summed in each, and more where the residual shows more.
     fn rounding(&self, equation: Equation, theta: &Array2<f64>, rest: &Array2<f64>) -> Option<Rounding> {
         let index = usize::from(equation == Equation::W0Transposed);
         let lines = &self.lines[index];
@@ -175,11 +176,11 @@ impl ByLu {
     }
 }
 
-/// Where the columns of the targets of one equation stand in their panel.
+/// Where the columns of the targets of one equation are in their panel.
 struct PanelColumns {
     panel: Panel,
     first: Vec<Option<usize>>,
-    /// How many columns the targets have together; what else the panel has stands behind them.
+    /// How many columns the targets have together; the panel's other columns come after them.
     used: usize,
 }
 
@@ -205,14 +206,14 @@ impl PanelColumns {
     }
 }
 
-/// Writes what the condition estimate starts from into the panel's columns from `first` on.
+/// Writes the starting vectors of the condition estimate into the panel's columns from `first` on.
 fn set_starting_columns(panel: &mut Panel, first: usize) {
     for (k, column) in starting_columns(panel.rows()).into_iter().enumerate() {
         panel.set_column(first + k, column);
     }
 }
 
-/// Takes `W·x` out of the straight right-hand sides and `Wᵀ·x` out of the turned ones, widening W once.
+/// Subtracts `W·x` from the right-hand sides of W and `Wᵀ·x` from those of Wᵀ, converting W to f64 once.
 fn subtract_products(w0: &impl WeightRows, straight: &Panel, straight_rest: &mut Panel, turned: &Panel, turned_rest: &mut Panel) {
     let (d_out, d_in) = w0.shape();
     let mut buffer = vec![0.0; RESIDUAL_ROWS.min(d_out) * d_in];

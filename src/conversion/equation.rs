@@ -1,4 +1,4 @@
-//! What a solve is asked, W0 and its targets, and what it gives.
+//! The input of a solve, W0 and its targets, and its result.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -34,7 +34,7 @@ impl WeightRows for Array2<f64> {
     }
 }
 
-/// Which matrix stands before Θ.
+/// Which matrix Θ is multiplied by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Equation {
     /// `W0·Θ = T`.
@@ -84,10 +84,10 @@ pub struct ConversionMatrix {
     pub singular: bool,
 }
 
-/// All conversion matrices through one W0, and what was learnt about W0.
+/// All conversion matrices through one W0, and what the solve found out about W0.
 #[derive(Debug, Clone)]
 pub struct Conversion {
-    /// One for each target, in order.
+    /// One solution for each target, in order.
     pub matrices: Vec<ConversionMatrix>,
     /// Condition number of W0: 1-norm estimate, or σ₁/σ_min over the singular values kept where an SVD was made.
     pub condition: f64,
@@ -127,7 +127,7 @@ pub(super) fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNo
     }
 }
 
-/// Whether a solution is finite and its backward error no more than so many units of rounding. NaN (from an overflow on the way) is more, as it should be.
+/// Whether a solution is finite and its backward error at most this many units of rounding. NaN, which an overflow gives, fails the comparison, as it should.
 pub(super) fn is_reliable(theta: &Array2<f64>, backward_error: f64, units: f64) -> bool {
     backward_error <= units * UNIT_ROUNDOFF && theta.iter().all(|v| v.is_finite())
 }

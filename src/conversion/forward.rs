@@ -1,4 +1,4 @@
-//! The way back: factors made of W0 and a conversion matrix, `T = W0·Θ` (Kim et al. 2024, Eq. 5 to 7), as CondLoRA makes them.
+//! The opposite direction: factors computed from W0 and a conversion matrix, `T = W0·Θ` (Kim et al. 2024, Eq. 5 to 7), as CondLoRA makes them.
 
 use ndarray::{Array2, ArrayView2};
 
@@ -7,10 +7,10 @@ use crate::error::{Error, Result};
 use crate::linalg::panel::Panel;
 use crate::terms::CondloraConvention;
 
-/// Rows of W0 that are widened at a time.
+/// How many rows of W0 are converted to f64 at a time.
 const ROWS: usize = 64;
 
-/// What stands before Θ_A to give Aᵀ, and before Θ_B to give B.
+/// The matrix that Θ_A is multiplied by to give Aᵀ, and the one for Θ_B to give B.
 #[must_use]
 pub fn shared_equations(convention: CondloraConvention) -> [Equation; 2] {
     match convention {
@@ -53,7 +53,7 @@ pub fn factor_of(w0: &impl WeightRows, theta: ArrayView2<'_, f64>, equation: Equ
             Equation::W0Transposed => negative.subtract_transposed_product(first, part, &x),
         }
     }
-    // 0 − v, so that no zero has a sign.
+    // 0 − v, so that no zero is negative.
     let product = negative.block(0, k).mapv_into(|v| 0.0 - v);
     match product.iter().find(|v| !v.is_finite()) {
         None => Ok(product),

@@ -1,4 +1,4 @@
-//! The solves that LU cannot serve: minimum-norm least squares, with the check that the gradient gives.
+//! The solves that LU cannot serve: minimum-norm least squares, checked by the gradient of the residual.
 
 use ndarray::{Array2, ArrayView2, s};
 
@@ -35,7 +35,7 @@ impl MinimumNorm {
         self.factors.rank() < self.w.nrows().min(self.w.ncols())
     }
 
-    /// All products have the same shapes whatever the number of columns, so that BLAS takes the same way and rank r gets the first
+    /// All products have the same shapes for any number of columns, so that BLAS runs the same code and rank r gets the first
     /// r columns of a larger rank to the bit.
     fn solve_in_blocks(&self, targets: ArrayView2<'_, f64>, transposed: bool) -> Result<Array2<f64>> {
         let (rows, columns) = targets.dim();
@@ -73,7 +73,7 @@ impl MinimumNorm {
             });
         }
         let gradient = self.factors.gradient_norm(self.w.view(), rest.view(), transposed);
-        // W = 0 has the solution 0, which nothing can improve.
+        // W = 0 has the solution 0, which is the best there is.
         let backward_error = if self.norm == 0.0 { 0.0 } else { gradient / self.norm / (self.norm * theta_size + target_size) };
         let longest = self.w.nrows().max(self.w.ncols()) as f64;
         let reliable = is_reliable(&theta, backward_error, 16.0 * longest);

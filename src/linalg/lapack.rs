@@ -47,7 +47,7 @@ pub fn use_one_blas_thread() {
     });
 }
 
-/// How many threads OpenBLAS works with: before [`use_one_blas_thread`] as many as it has started when it was loaded, this one counted.
+/// How many threads OpenBLAS works with: before [`use_one_blas_thread`] all that it started when it was loaded, this one included.
 #[must_use]
 pub(crate) fn blas_threads() -> usize {
     // SAFETY: reads a process-wide setting of the linked OpenBLAS.
@@ -251,7 +251,7 @@ pub(crate) fn update_triangle(r: &mut [f64], block: &mut [f64], m: usize, n: usi
     Ok(Reflections { t, block: nb })
 }
 
-/// Applies the transposed reflections of [`update_triangle`] to what stands beside the triangle and the block (`tpmqrt`).
+/// Applies the transposed reflections of [`update_triangle`] to the right-hand sides of the triangle and the block (`tpmqrt`).
 ///
 /// # Shapes
 /// `reflectors` (m, n) as `update_triangle` left the block; `top` (n, k) and `below` (m, k); all column by column.
@@ -310,7 +310,7 @@ mod tests {
 
     #[test]
     fn buffers_that_do_not_fit_are_refused() {
-        // One thing wrong at a time: the calls would read or write past the end.
+        // Each case has one shape wrong, with which the call would read or write past the end.
         let mut pivots = [0; 2];
         for (values, rows, stride) in [(2, 1, 1), (4, 3, 2), (5, 2, 2), (8, 3, 3)] {
             assert!(factorise_panel(&mut vec![1.0; values], rows, stride, &mut pivots).is_err(), "{values} {rows} {stride}");
@@ -346,7 +346,7 @@ mod tests {
     #[test]
     fn conditions_of_triangles_by_hand() {
         assert_eq!(triangle_rcond(array![[1.0, 0.0], [0.0, 4.0]].view()).unwrap(), 0.25);
-        // 1/4 by its definition, which the estimate comes near to from above.
+        // The exact value is 1/4; the estimate is slightly above it.
         assert!((0.25..0.34).contains(&triangle_rcond(array![[1.0, 1.0], [0.0, 1.0]].view()).unwrap()));
         assert_eq!(triangle_rcond(Array2::zeros((0, 0)).view()).unwrap(), 1.0);
     }

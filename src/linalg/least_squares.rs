@@ -28,7 +28,7 @@ enum Factors {
 
 impl LeastSquares {
     /// Factorises `w`: by QR where its triangle is well enough conditioned, else by SVD, where singular values up to `max(out, in)·ε·σ₁`
-    /// count as zero. With `rcond` always by SVD, and those below `rcond·σ₁` count as zero.
+    /// count as zero. With `rcond` always by SVD, where those below `rcond·σ₁` count as zero.
     ///
     /// # Shapes
     /// `w` (out, in).
@@ -38,7 +38,7 @@ impl LeastSquares {
         Self::with_cutoff(w, rcond, w.nrows().max(w.ncols()) as f64)
     }
 
-    /// As [`Self::factorise`] for the triangle of a larger matrix, whose longer side counts.
+    /// Like [`Self::factorise`], for the triangle of a larger matrix, whose longer side sets the threshold.
     ///
     /// # Errors
     /// [`Error::Lapack`] if a factorisation fails.
@@ -103,7 +103,7 @@ impl LeastSquares {
         self.sensitivity
     }
 
-    /// ‖W‖₂, exactly by SVD, from below by QR.
+    /// ‖W‖₂: exact by SVD, a lower bound by QR.
     #[must_use]
     pub fn norm_2(&self) -> f64 {
         self.norm_2
@@ -123,7 +123,7 @@ impl LeastSquares {
                 r.solve_triangular(UPLO::Upper, Diag::NonUnit, &right).map_err(|e| lapack("trtrs", &e))
             }
             Factors::Qr { q, r, .. } => {
-                // It is the transpose: X = Q·R⁻ᵀ·T has least norm among the exact solutions.
+                // The factorised matrix is the transpose: X = Q·R⁻ᵀ·T has least norm among the exact solutions.
                 let lower = r.t().as_standard_layout().into_owned();
                 let inner =
                     lower.solve_triangular(UPLO::Lower, Diag::NonUnit, &targets.to_owned()).map_err(|e| lapack("trtrs", &e))?;
@@ -163,7 +163,7 @@ fn lapack(routine: &'static str, error: &impl ToString) -> Error {
     Error::Lapack { routine, detail: error.to_string() }
 }
 
-/// ‖R‖₂ from below by power iteration from the heaviest column.
+/// A lower bound on ‖R‖₂, by power iteration from the column of largest norm.
 fn norm_2_from_below(r: &Array2<f64>) -> f64 {
     let heaviest = r
         .columns()
@@ -205,7 +205,7 @@ mod tests {
 
     #[test]
     fn tall_wide_and_singular_match_the_pseudoinverse() {
-        // Pseudoinverses by hand.
+        // Pseudoinverses computed by hand.
         let tall = array![[1.0, 0.0], [0.0, 2.0], [0.0, 0.0]];
         let pinv = array![[1.0, 0.0, 0.0], [0.0, 0.5, 0.0]];
         for (w, p) in [(tall.clone(), pinv.clone()), (tall.t().to_owned(), pinv.t().to_owned())] {
@@ -253,7 +253,7 @@ mod tests {
 
     #[test]
     fn the_condition_is_that_of_the_factorisation() {
-        // By QR the 1-norm's, estimated to be no more than 2·2; by SVD the 2-norm's, (3 + √5)/2 = 2.6.
+        // QR estimates the condition in the 1-norm, at most 2·2; SVD gives the one in the 2-norm, (3 + √5)/2 = 2.6.
         let w = array![[1.0, 1.0], [0.0, 1.0], [0.0, 0.0]];
         let by = |rcond| LeastSquares::factorise(w.view(), rcond).unwrap();
         assert!((3.0..=4.0).contains(&by(None).condition()) && by(None).sensitivity() == by(None).condition());
@@ -263,7 +263,7 @@ mod tests {
 
     #[test]
     fn what_lies_at_the_threshold() {
-        // Asked for it is kept, by itself it is dropped.
+        // `rcond` keeps this singular value; the default threshold drops it.
         let at = |sigma: f64| Array2::from_diag(&array![1.0, sigma]);
         assert_eq!(LeastSquares::factorise(at(0.25).view(), Some(0.25)).unwrap().rank(), 2);
         assert_eq!(LeastSquares::factorise(at(2.0 * EPSILON).view(), None).unwrap().rank(), 1);

@@ -2,7 +2,8 @@
 //!
 //! LAPACK's own `getrf` spends half its time in triangular solves at the sizes that matter here (n = 384 to 4096). This one recurses on
 //! columns (Toledo 1997), so that nearly all work is matrix products: LAPACK factorises narrow panels, and the triangles between are solved in
-//! vector registers. Rows are contiguous, so that an exchange of rows moves whole cache lines.
+//! vector registers. The matrix is row-major, unlike LAPACK's: an exchange of rows then moves whole cache lines, W0 is read from the checkpoint as it is
+//! stored, and the kernels of [`super::substitution`] broadcast consecutive values. Only the narrow panels are copied to columns for LAPACK.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use pulp::{Arch, Simd, WithSimd};
@@ -47,7 +48,7 @@ impl LuFactors {
         Ok(Self { packed, exchanges, zero_pivot })
     }
 
-    /// The factors row by row.
+    /// The packed factors L and U, row by row.
     pub(super) fn values(&self) -> &[f64] {
         self.packed.as_slice().unwrap_or_else(|| unreachable!("only a matrix in standard layout is factorised"))
     }
@@ -140,7 +141,7 @@ fn contiguous(row: ArrayViewMut1<'_, f64>) -> &mut [f64] {
     row.into_slice().unwrap_or_else(|| unreachable!("rows of a matrix in standard layout are contiguous"))
 }
 
-/// `x ← L⁻¹·x` for the unit lower triangle L of `triangle`, whose size is a multiple of [`PANEL`]: the left half of some columns always is.
+/// `x ← L⁻¹·x` for the unit lower triangle L of `triangle`, whose size is a multiple of [`PANEL`]: the left half of a block of columns always is.
 fn divide_by_unit_lower(triangle: ArrayView2<'_, f64>, mut x: ArrayViewMut2<'_, f64>) {
     let size = triangle.nrows();
     if size <= PANEL {

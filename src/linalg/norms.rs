@@ -3,7 +3,7 @@
 use ndarray::{ArrayBase, Data, Dimension};
 use pulp::Arch;
 
-/// Partial sums kept apart, so that the compiler can use vector registers; the order of summation is the same on every CPU.
+/// How many partial sums are kept, so that the compiler can use vector registers; the order of summation is the same on every CPU.
 const PARTS: usize = 16;
 
 /// Sum of squares of consecutive values, added to what `parts` holds.
@@ -50,7 +50,7 @@ fn from_parts(parts: &[f64; PARTS], values: &[f64]) -> f64 {
     if values.iter().any(|v| v.is_nan()) {
         return f64::NAN;
     }
-    // By a power of two and in the same order, so that scaling the values by one changes no digit of their norm.
+    // The scale is a power of two and the order is the same, so that scaling the values by a power of two changes no digit of their norm.
     let unit = power_near(largest);
     let mut parts = [0.0; PARTS];
     for chunk in values.chunks(PARTS) {
@@ -122,7 +122,7 @@ pub fn line_norms(values: &[f64], columns: usize, size: f64) -> [Vec<f64>; 2] {
     [of_rows, of_columns]
 }
 
-/// The power of two at or below a positive number, but none so small that it cannot be divided by; 1 for what is not positive and finite.
+/// The largest power of two that is not above a positive number and whose inverse is finite; 1 for a number that is not positive and finite.
 pub(super) fn power_near(size: f64) -> f64 {
     if size > 0.0 && size.is_finite() {
         f64::from_bits(size.to_bits() & 0x7ff0_0000_0000_0000).max(f64::MIN_POSITIVE)
@@ -168,7 +168,7 @@ mod tests {
         let [rows, columns] = line_norms(&[3.0, 4.0, 0.0, 0.0, 12.0, 5.0], 2, 13.0);
         assert_eq!(rows, [5.0, 0.0, 13.0]);
         assert_eq!(columns, [153.0_f64.sqrt(), 41.0_f64.sqrt()]);
-        // Longer than the sums kept apart: 1² + … + 40² = 22140.
+        // Longer than the number of partial sums: 1² + … + 40² = 22140.
         let long: Vec<f64> = (1..=40).map(f64::from).collect();
         assert_eq!(line_norms(&long, 40, 100.0), [vec![22140.0_f64.sqrt()], long]);
     }

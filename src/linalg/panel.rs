@@ -1,8 +1,8 @@
-//! Many right-hand sides at once: triangular solves and residuals whose bits do not depend on the company a column keeps.
+//! Many right-hand sides at once: triangular solves and residuals in which the bits of a column do not depend on the other columns.
 //!
 //! A [`Panel`] holds columns in strips as wide as a vector register, one column in each lane. Every operation treats all lanes alike, so a column's
 //! result depends on that column and the matrix alone: not on its position, on how many others are solved with it, or on the number of threads. BLAS
-//! gives no such promise. The kernels also need no packing, which makes them about twice as fast as `getrs` for 16 columns at n = 768.
+//! does not promise that. The kernels also need no packing, which makes them about twice as fast as `getrs` for 16 columns at n = 768.
 
 use ndarray::{Array2, ArrayView2, s};
 use pulp::Arch;
@@ -161,7 +161,7 @@ impl Panel {
     /// Subtracts `rowsᵀ·x[first..]` from the whole panel: some rows of W taken as columns of Wᵀ.
     ///
     /// # Shapes
-    /// `rows` holds whole rows of W of `self.rows()` values each; they meet the rows of `x` from `first` on.
+    /// `rows` holds whole rows of W of `self.rows()` values each; they are multiplied with the rows of `x` from `first` on.
     pub fn subtract_transposed_product(&mut self, first: usize, rows: &[f64], x: &Self) {
         assert_eq!((self.columns, self.lanes), (x.columns, x.lanes), "panels of different widths");
         let (n_out, n_in) = (self.n, x.n);
@@ -171,7 +171,7 @@ impl Panel {
     /// Exchanges pairs of rows, one after the other.
     fn exchange(&mut self, pairs: impl Iterator<Item = (usize, usize)> + Clone) {
         let (n, lanes) = (self.n, self.lanes);
-        // A strip stays in the cache while all its rows change places.
+        // Strip by strip, so that a strip stays in the cache while all its rows are exchanged.
         for strip in self.strips_mut().chunks_exact_mut((n * lanes).max(1)) {
             for (a, b) in pairs.clone().filter(|(a, b)| a != b) {
                 let (low, high) = strip.split_at_mut(a.max(b) * lanes);
@@ -184,7 +184,7 @@ impl Panel {
 /// The columns of several matrices one after the other, to be multiplied with one another and with others.
 ///
 /// # Numerics
-/// Each product is summed from the first row to the last, whatever other columns are there: bits of two columns' product depend on these two alone.
+/// Each product is summed from the first row to the last: the bits of two columns' product depend on these two columns alone.
 #[derive(Debug, Clone)]
 pub struct Columns {
     n: usize,
@@ -193,7 +193,7 @@ pub struct Columns {
 }
 
 impl Columns {
-    /// The columns of blocks (n, k) of one n.
+    /// The columns of blocks (n, k) that all have the same n.
     #[must_use]
     pub fn of(blocks: &[ArrayView2<'_, f64>]) -> Self {
         let n = blocks.first().map_or(0, |block| block.nrows());
@@ -246,7 +246,7 @@ impl Columns {
     }
 }
 
-/// Runs of columns from `first` on that share a strip: which of the `count` they are, and where the first value of each run stands.
+/// Runs of columns from `first` on that share a strip: which of the `count` they are, and the position of the first value of each run.
 fn runs(first: usize, count: usize, n: usize, lanes: usize) -> impl Iterator<Item = (std::ops::Range<usize>, usize)> {
     let mut next = 0;
     std::iter::from_fn(move || {

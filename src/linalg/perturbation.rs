@@ -1,9 +1,9 @@
-//! How far rounding can turn singular subspaces: first-order perturbation theory, with what the rounding errors of a solve really do put in for them.
+//! How far rounding can turn singular subspaces: first-order perturbation theory, applied to the measured effect of rounding errors on a solve.
 //!
-//! A norm-wise bound, condition number times norm over gap, supposes that every error lies in the direction that W⁻¹ stretches most and that this
-//! direction is the one that matters. Mostly it is neither: what W⁻¹ stretches most is in the leading singular vectors already, where an error along
-//! them does no harm. So a few random vectors, as large in each row as the rounding errors there, are sent through the same factors (small-sample
-//! statistical condition estimation: Kenney and Laub 1994; Gudmundsson, Kenney and Laub 1995), and what comes back is taken apart by singular vectors.
+//! A norm-wise bound, condition number times norm over gap, assumes that every error lies in the direction that W⁻¹ stretches most and that this
+//! direction is the one that matters. Mostly it is neither: the directions that W⁻¹ stretches most are already in the leading singular vectors, where an error along
+//! them does no harm. So a few random vectors, as large in each row as the rounding errors there, are solved with the same factors (small-sample
+//! statistical condition estimation: Kenney and Laub 1994; Gudmundsson, Kenney and Laub 1995), and the solutions are expanded in the singular vectors.
 //!
 //! # What is summed
 //!
@@ -26,8 +26,9 @@ use super::UNIT_ROUNDOFF;
 use super::norms::{frobenius_of, power_near};
 use super::random::normal_stream;
 
-/// Random vectors sent through a solve. With its two other columns and the 16 right-hand sides of an adapter of rank 8 they fill four registers. Of fewer
-/// all would too often be small in the same direction.
+/// Random vectors that are solved for together with the targets. Fourteen is what fits at no cost: with the two columns of the condition estimate and
+/// the 16 right-hand sides of an adapter of rank 8 they fill four AVX-512 registers. With clearly fewer it happens too often that all of them are
+/// small in the same direction, and the bound is then too small; with more, the estimate improves only as the root of their number.
 pub const SAMPLES: usize = 14;
 
 /// What the QR and the singular value decompositions after a solve add, in units of the last place of a column.
@@ -48,9 +49,9 @@ pub fn noise(sizes: &[f64]) -> Array2<f64> {
 /// The rounding errors of one matrix that was solved for, as a random matrix: column j is off by `amplitudes[j]` times a column like those of each response.
 #[derive(Debug, Clone)]
 pub struct Rounding {
-    /// What came back of the random vectors (n, [`SAMPLES`]).
+    /// The solutions for the random vectors (n, [`SAMPLES`]).
     pub response: Arc<Array2<f64>>,
-    /// One for each column.
+    /// One amplitude for each column.
     pub amplitudes: Vec<f64>,
 }
 
@@ -65,7 +66,7 @@ pub struct Decomposed<'a> {
     pub right: ArrayView2<'a, f64>,
     /// Norms of the columns of X.
     pub norms: &'a [f64],
-    /// Of a product: Xᵀ times the left singular vectors (k, r), and the norms of the columns of Y.
+    /// For a product: Xᵀ times the left singular vectors (k, r), and the norms of the columns of Y.
     pub product: Option<(ArrayView2<'a, f64>, &'a [f64])>,
 }
 
@@ -85,40 +86,40 @@ struct Turns {
     along: Array2<f64>,
     /// Size of the error of vector k in units of the response.
     solve: Vec<f64>,
-    /// Square of its error from the decompositions, in whatever direction.
+    /// Square of its error from the decompositions, the same in every direction.
     own: Vec<f64>,
     /// Squares of its error along each later vector l: `[k][l − k − 1]`.
     between: Vec<Vec<f64>>,
 }
 
 impl SubspaceErrors {
-    /// Of the singular vectors of a matrix, with the errors of the solve it came from, if it came from one.
+    /// The errors of a matrix's singular vectors, including those of the solve that gave the matrix, if there was one.
     #[must_use]
     pub fn of(matrix: Decomposed<'_>, solve: Option<&Rounding>) -> Self {
         let r = matrix.sigma.len();
         let Decomposed { right, norms, .. } = matrix;
-        // Everything in units of a power of two near σ₁, so that no square leaves the range of f64 and no unit changes a bit.
+        // Everything is in units of a power of two near σ₁, so that no square leaves the range of f64 and no unit changes a bit.
         let unit = power_near(matrix.sigma.first().copied().unwrap_or(1.0));
         let sigma: Vec<f64> = matrix.sigma.iter().map(|sigma| sigma / unit).collect();
-        // Errors of the columns of X, each its own, seen along the right singular vector k: the squares of what they add up to.
+        // The columns of X have independent errors: this is the square of what they add up to along the right singular vector k.
         let along = |amplitudes: &[f64], k: usize| -> f64 {
             amplitudes.iter().zip(right.column(k)).map(|(amplitude, share)| (amplitude * share / unit).powi(2)).sum()
         };
         let qr: Vec<f64> = norms.iter().map(|norm| OWN * UNIT_ROUNDOFF * norm).collect();
         let x_errors: Vec<f64> = (0..r).map(|k| along(&qr, k)).collect();
-        // The errors of the factors of W are the same for all columns: of vector k they see σ_k.
+        // The errors of the factors of W are the same for all columns: in vector k they are multiplied by σ_k.
         let shared_error = solve.map_or(0.0, |solve| {
             let relative = solve.amplitudes.iter().zip(norms).filter(|(_, norm)| **norm > 0.0).map(|(a, norm)| a / norm);
             relative.fold(0.0, f64::max)
         });
         let solve_errors: Vec<f64> =
             (0..r).map(|k| solve.map_or(0.0, |solve| along(&solve.amplitudes, k) + (shared_error * sigma[k]).powi(2))).collect();
-        // The columns of Y of a product have errors of their own.
+        // In a product the columns of Y have errors of their own.
         let y_error = |(left, norms): (ArrayView2<'_, f64>, &[f64]), k: usize| -> f64 {
             norms.iter().zip(left.column(k)).map(|(norm, share)| (OWN * UNIT_ROUNDOFF * norm * share / unit).powi(2)).sum()
         };
         let y_errors: Vec<f64> = (0..r).map(|k| matrix.product.map_or(0.0, |product| y_error(product, k))).collect();
-        // The core is decomposed with errors of the size of its norm, of a product also of the norms of what is added up in it.
+        // The core is decomposed with errors of the size of its norm; that of a product also has errors of the size of the terms that are summed in it.
         let summed: f64 = matrix.product.map_or(0.0, |(_, other)| norms.iter().zip(other).map(|(x, y)| x * y / unit).sum());
         let core_error = (UNIT_ROUNDOFF * (sigma.first().copied().unwrap_or(0.0) + summed)).powi(2);
         let u_response = solve.map(|solve| matrix.left.t().dot(&*solve.response));
@@ -162,13 +163,13 @@ impl SubspaceErrors {
         i.checked_sub(1).and_then(|at| self.left.get(at)).copied().unwrap_or(f64::INFINITY)
     }
 
-    /// The same of the first `i` right singular vectors.
+    /// The same for the first `i` right singular vectors.
     #[must_use]
     pub fn right(&self, i: usize) -> f64 {
         i.checked_sub(1).and_then(|at| self.right.get(at)).copied().unwrap_or(f64::INFINITY)
     }
 
-    /// What came back of the random vectors (m, [`SAMPLES`]); none where nothing is known but norms.
+    /// The solutions for the random vectors (m, [`SAMPLES`]); none where only norms are known.
     #[must_use]
     pub fn response(&self) -> Option<ArrayView2<'_, f64>> {
         self.turns.as_ref().map(|turns| turns.response.view())
@@ -182,7 +183,7 @@ impl SubspaceErrors {
     pub fn of_overlap(&self, along: ArrayView2<'_, f64>, cosines: ArrayView2<'_, f64>) -> Option<f64> {
         let turns = self.turns.as_ref()?;
         let i = cosines.nrows();
-        // What of a turn tells: its component in Y outside of U. Each sample's, first along Y, then along Y's part in u_k.
+        // A turn changes the product by its component in Y outside of U: for each sample first the component along Y, then less Y's part in u_k.
         let seen = &along - &cosines.t().dot(&turns.along.slice(s![..i, ..]));
         let seen = cosines.dot(&seen);
         let gram = cosines.dot(&cosines.t());
@@ -229,7 +230,7 @@ mod tests {
 
     #[test]
     fn errors_of_random_perturbations_are_foreseen() {
-        // Errors of a known size and shape, in place of rounding: a stretching S of what is random, 1e-6 of the size of each column.
+        // Errors of a known size and shape in place of rounding: random vectors stretched by S, 1e-6 of the size of each column.
         let (n, r, size) = (30, 4, 1e-6);
         let theta = gaussian("theta", n, r) * &ndarray::array![[3.0, 1.0, 0.3, 0.1]];
         let stretch = Array2::from_diag(&Array2::from_shape_fn((n, 1), |(k, _)| 1.0 / (1.0 + k as f64)).column(0).to_owned());
@@ -259,7 +260,7 @@ mod tests {
                 change += (frobenius_of(&off.left().slice(s![.., ..i]).t().dot(&other.left())).powi(2) - overlap).powi(2);
             }
             let mean = |sum: f64| (sum / f64::from(draws)).sqrt();
-            // The errors that columns share are in what is expected, but not among these: up to √2 more. Fourteen samples are off by a fifth.
+            // The expectation includes errors that columns share, which are not drawn here: up to √2 more. Fourteen samples are off by a fifth.
             for (what, found, foreseen) in [("left", mean(left), expected.left(i)), ("right", mean(right), expected.right(i))] {
                 let close = if what == "right" && i == r { foreseen < 1e-12 } else { (0.7..2.0).contains(&(foreseen / found)) };
                 assert!(close, "{what} {i}: {found:e}, foreseen {foreseen:e}");
@@ -271,7 +272,7 @@ mod tests {
 
     #[test]
     fn a_product_is_off_by_what_its_factors_are() {
-        // X·Yᵀ with columns of opposite sizes: its errors come from each pair, not from the largest of both.
+        // X·Yᵀ with columns of opposite sizes: its errors come from each pair of columns, not from the largest of each factor.
         let (n, r) = (20, 2);
         let (x, y) = (gaussian("x", n, r) * &ndarray::array![[1e6, 1.0]], gaussian("y", n, r) * &ndarray::array![[1e-6, 1.0]]);
         let qr = |m: &Array2<f64>| crate::linalg::subspace::ThinQr::of(m.view()).unwrap();
@@ -304,7 +305,7 @@ mod tests {
         assert!(expected.response().is_none() && expected.of_overlap(left.view(), left.view()).is_none());
     }
 
-    /// In units of rounding, to the last digits.
+    /// Equal up to a few units of rounding.
     fn is(found: f64, units_squared: f64) {
         let expected = units_squared.sqrt() * UNIT_ROUNDOFF;
         assert!((found - expected).abs() <= 1e-14 * expected, "{found:e}, expected {expected:e}");
@@ -312,7 +313,7 @@ mod tests {
 
     #[test]
     fn diagonal_matrices_by_hand() {
-        // σ = 2, 1 with nothing but the decompositions' own errors: per column (2u·norm)², everywhere (u·σ₁)².
+        // σ = 2, 1 with only the errors of the decompositions: per column (2u·norm)², everywhere (u·σ₁)².
         let (left, right) = (Array2::eye(3), Array2::eye(2));
         let left = left.slice(s![.., ..2]);
         let whole = Decomposed { left, sigma: &[2.0, 1.0], right: right.view(), norms: &[2.0, 1.0], product: None };
@@ -321,14 +322,14 @@ mod tests {
         is(expected.right(1), (4.0 * 8.0 + 20.0) / 9.0);
         is(expected.left(2), 8.0);
         is(expected.right(2), 0.0);
-        // As a product diag(2, 1)·I the other factor is off too, and the core by (u·(σ₁ + 2·1 + 1·1))².
+        // As a product diag(2, 1)·I the other factor has errors too, and those of the core are (u·(σ₁ + 2·1 + 1·1))².
         let (from, norms) = (Array2::from_diag(&ndarray::array![2.0, 1.0]), [1.0, 1.0]);
         let expected = SubspaceErrors::of(Decomposed { product: Some((from.view(), &norms)), ..whole }, None);
         for side in [SubspaceErrors::left, SubspaceErrors::right] {
             is(side(&expected, 1), 25.0 + 4.0);
             is(side(&expected, 2), 8.0);
         }
-        // Errors that a solve does not add to: what is seen of the others in Y is the larger of its own and of the turn into the second vector.
+        // Errors without those of a solve: their effect in Y is the larger of the vector's own and of its turn into the second vector.
         let rounding = Rounding { response: Arc::new(Array2::ones((3, 4))), amplitudes: vec![0.0; 2] };
         let expected = SubspaceErrors::of(whole, Some(&rounding));
         let overlap = expected.of_overlap(ndarray::array![[0.0, 0.0, 0.0, 0.0]].view(), ndarray::array![[0.6]].view()).unwrap();
@@ -337,7 +338,7 @@ mod tests {
 
     #[test]
     fn a_vector_by_hand() {
-        // σ = 3, an amplitude of 9u once for its column and once for all: 2·(9/3)² = 18 times what the response has beside the vector, (9 + 16 + 0 + 1)/2.
+        // σ = 3, an amplitude of 9u once for its column and once for all: 2·(9/3)² = 18 times the part of the response that is orthogonal to the vector, (9 + 16 + 0 + 1)/2.
         let response = Arc::new(ndarray::array![[1.0, 2.0], [3.0, 4.0], [0.0, 1.0]]);
         let rounding = Rounding { response: Arc::clone(&response), amplitudes: vec![9.0 * UNIT_ROUNDOFF] };
         let (left, right) = (ndarray::array![[1.0], [0.0], [0.0]], ndarray::array![[1.0]]);
@@ -345,7 +346,7 @@ mod tests {
         let expected = SubspaceErrors::of(vector, Some(&rounding));
         is(expected.left(1), 18.0 * 13.0 + 4.0);
         assert_eq!(expected.response(), Some(response.view()));
-        // Of Y = (0.6, 0.8, 0) the response sees 0.6·0.8·(3, 4) beside the vector; own errors may have any direction.
+        // With Y = (0.6, 0.8, 0) the response has 0.6·0.8·(3, 4) outside the vector; the vector's own errors may have any direction.
         let y = ndarray::array![[0.6], [0.8], [0.0]];
         let overlap = expected.of_overlap(y.t().dot(&*response).view(), left.t().dot(&y).view()).unwrap();
         is(overlap, 4.0 * (18.0 * 0.48 * 0.48 * 25.0 / 2.0 + 8.0 * (0.36 - 0.36 * 0.36)));

@@ -1,6 +1,8 @@
-//! Streams of Gaussian numbers, each derived from what it is for.
+//! Streams of Gaussian numbers, each derived from its purpose.
 //!
-//! A stream depends on a seed and a label, never on which thread draws it or what was drawn before.
+//! A stream depends on a seed and a label, never on which thread draws it or what was drawn before. BLAKE3 of the label makes the key, because
+//! labels hold names of any length and no two of them may share a stream; ChaCha8 makes the numbers, because its output for a key is fixed by a
+//! specification, so that a control has the same draws on every machine.
 
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;

@@ -1,10 +1,10 @@
-//! What is left of `T − W·X` and `T − Wᵀ·X`, in vector registers: a kernel of [`super::panel`], made of [`super::strips`].
+//! The residuals `T − W·X` and `T − Wᵀ·X` in vector registers: a kernel of [`super::panel`], built on [`super::strips`].
 
 use pulp::{Simd, WithSimd};
 
 use super::strips::{Packed, ROWS, columns, depth, eliminate_rows, for_row_groups, for_strip_groups, load, store, subtract_rows};
 
-/// Some rows of W against all columns.
+/// Subtracts the product of some rows of W with all columns.
 pub(super) struct Residual<'a> {
     pub(super) rows: &'a [f64],
     pub(super) first: usize,
@@ -43,7 +43,7 @@ impl WithSimd for Residual<'_> {
     }
 }
 
-/// Some rows of W, taken as columns, against the matching rows of x.
+/// Subtracts the product of some rows of W, taken as columns of Wᵀ, with the matching rows of x.
 pub(super) struct TransposedResidual<'a> {
     pub(super) rows: &'a [f64],
     pub(super) first: usize,

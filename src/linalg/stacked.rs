@@ -1,6 +1,6 @@
-//! Least squares with a tall matrix that is given block of rows by block of rows and never held whole.
+//! Least squares with a tall matrix that is given as blocks of rows and never held as a whole.
 //!
-//! The triangle is brought up to date with each block by Householder reflections ("tall-skinny QR"), so that the accuracy is that of a QR of the whole: no Gram
+//! Each block updates the triangle by Householder reflections ("tall-skinny QR"), so that the accuracy is that of a QR of the whole: no Gram
 //! matrix, which would square the condition number.
 
 use ndarray::{Array2, ArrayView2, ShapeBuilder};
@@ -81,7 +81,7 @@ impl StackedQr {
         Array2::from_shape_fn((self.n, self.n), |(row, column)| if row <= column { self.r[column * self.n + row] } else { 0.0 })
     }
 
-    /// What solves with R, its singular values below `max(rows, n)·ε·σ₁` taken for zero.
+    /// A solver with R, in which singular values below `max(rows, n)·ε·σ₁` count as zero.
     ///
     /// # Errors
     /// [`Error::Lapack`] if a factorisation fails.
@@ -160,7 +160,7 @@ mod tests {
             stack.add(block.view(), vec![(&mut side, block.dot(&theta).view())]).unwrap();
         }
         let found = stack.least_squares().unwrap().solve(side.values().view(), false).unwrap();
-        // By normal equations the error would be 1e12·ε = 2e-4.
+        // With normal equations the error would be 1e12·ε = 2e-4.
         assert!(largest(&(found - theta)) < 1e-8);
     }
 

@@ -1,7 +1,7 @@
 //! Products in vector registers: one column in each lane, the matrix broadcast value by value.
 //!
-//! What [`super::substitution`] and [`super::residual`] are made of. Columns come in strips as wide as a register; nothing is packed.
-//! Each element adds its products in the order of the row, whatever columns stand beside it.
+//! [`super::substitution`] and [`super::residual`] are built on these. Columns come in strips as wide as a register; nothing is packed.
+//! Each element adds its products in the order of the row, so its bits do not depend on the other columns.
 
 use pulp::{Simd, WithSimd};
 
@@ -9,7 +9,7 @@ use pulp::{Simd, WithSimd};
 pub(super) const ROWS: usize = 8;
 /// Strips handled together: with [`ROWS`] rows their accumulators fill 24 of the 32 registers that AVX-512 and NEON have.
 pub(super) const STRIPS: usize = 3;
-/// Columns of the matrix taken at a time: [`STRIPS`] strips of so many rows stay in the first-level cache.
+/// Columns of the matrix taken at a time: [`STRIPS`] strips of this many rows stay in the first-level cache.
 const DEPTH: usize = 128;
 
 /// How many columns one strip holds on this CPU.
@@ -27,7 +27,7 @@ impl WithSimd for Lanes {
 ///
 /// A macro and not a function, because the number of strips in a group has to be a constant: the accumulators are arrays of that size, and only then
 /// does the compiler keep them in registers. `for_strip_groups!(strips, n, |x, V| { ... })` with seven strips of n registers runs the block three
-/// times, as if one had written `{ const V: usize = 3; let x = &mut strips[..3 * n]; ... }`, the same with `V = 2` for the next two strips, and
+/// times, as if you had written `{ const V: usize = 3; let x = &mut strips[..3 * n]; ... }`, the same with `V = 2` for the next two strips, and
 /// again for the last two.
 macro_rules! for_strip_groups {
     ($strips:expr, $group:expr, |$x:ident, $v:ident| $body:block) => {
@@ -57,7 +57,7 @@ macro_rules! for_strip_groups {
     };
 }
 
-/// How many columns of the matrix to take at a time for so many strips: all where they are few.
+/// How many columns of the matrix to take at a time for this number of strips: all of them if the strips are few.
 pub(super) fn depth(strips: usize) -> usize {
     if strips <= 2 * STRIPS { usize::MAX } else { DEPTH }
 }

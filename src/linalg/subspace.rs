@@ -35,7 +35,7 @@ impl ThinQr {
             });
         }
         check_finite(matrix)?;
-        // By columns LAPACK takes 17 µs at (768, 8), by rows 62.
+        // LAPACK takes 17 µs at (768, 8) if the matrix is column-major, 62 µs if it is row-major.
         let mut columns = Array2::zeros((m, k).f());
         columns.assign(&matrix);
         let (q, r) = columns.qr_into().map_err(|e| Error::Lapack { routine: "geqrf", detail: e.to_string() })?;
@@ -52,7 +52,7 @@ impl ThinQr {
         Ok(SubspaceBasis::new(self.q.dot(&u), right, sigma, cutoff))
     }
 
-    /// Singular vectors of `self·otherᵀ`, from the (k, k) core `R₁·R₂ᵀ`. Where the product overflows, its singular values do.
+    /// Singular vectors of `self·otherᵀ`, from the (k, k) core `R₁·R₂ᵀ`. Where the product overflows, its singular values do too.
     ///
     /// # Errors
     /// [`Error::Shape`] if the two have different numbers of columns.
@@ -64,7 +64,7 @@ impl ThinQr {
                 found: other.r.nrows().to_string(),
             });
         }
-        // By powers of two, which change no digit, the core is kept from overflow and underflow.
+        // Powers of two keep the core from overflow and underflow and change no digit.
         let units = [&self.r, &other.r].map(|r| power_near(frobenius_of(r)));
         let (u, sigma, v) = small_svd(&(&self.r / units[0]).dot(&(&other.r.t() / units[1])))?;
         let cutoff = self.r.nrows() as f64 * EPSILON;
@@ -126,12 +126,12 @@ impl SubspaceBasis {
     /// Singular vectors of a tall matrix (m, k), m ≥ k.
     ///
     /// # Errors
-    /// As [`ThinQr::of`].
+    /// Those of [`ThinQr::of`].
     pub fn of(matrix: ArrayView2<'_, f64>) -> Result<Self> {
         ThinQr::of(matrix)?.basis()
     }
 
-    /// The same of the transposed matrix: left and right change places.
+    /// The singular vectors of the transposed matrix: left and right are exchanged.
     #[must_use]
     pub fn transposed(self) -> Self {
         Self { left: self.right, right: self.left, ..self }
@@ -162,7 +162,7 @@ impl SubspaceBasis {
     }
 }
 
-/// Singular values of a small matrix, largest first; none of an empty one.
+/// Singular values of a small matrix, largest first; an empty matrix has none.
 ///
 /// # Errors
 /// [`Error::NonFinite`] if it holds NaN or Inf, [`Error::Lapack`] if the SVD does not converge.
@@ -180,7 +180,7 @@ pub fn singular_values(matrix: ArrayView2<'_, f64>) -> Result<Vec<f64>> {
 fn small_svd(core: &Array2<f64>) -> Result<(Array2<f64>, Vec<f64>, Array2<f64>)> {
     check_finite(core.view())?;
     let failed = |detail: String| Error::Lapack { routine: "gesvd", detail };
-    // LAPACK scales small and large matrices by what is no power of two, which would change digits.
+    // LAPACK scales small and large matrices by factors that are not powers of two, which would change digits.
     let unit = power_near(frobenius_of(core));
     match (core / unit).svd(true, true).map_err(|e| failed(e.to_string()))? {
         (Some(u), sigma, Some(vt)) => Ok((u, sigma.iter().map(|sigma| sigma * unit).collect(), vt.reversed_axes())),

@@ -1,6 +1,6 @@
 //! Substitution in vector registers, with the packed factors of an LU.
 //!
-//! The kernels of [`super::panel`], which knows how columns are stored; made of [`super::strips`].
+//! The kernels of [`super::panel`], which defines how columns are stored; they are built on [`super::strips`].
 
 use pulp::{Simd, WithSimd};
 
@@ -8,12 +8,12 @@ use super::strips::{
     Packed, ROWS, STRIPS, columns, depth, eliminate_rows, for_row_groups, for_strip_groups, load, store, subtract_rows,
 };
 
-/// Rows of the matrix that go over all strips before the next: what is read of the strips serves all of them.
+/// Rows of the matrix that are applied to all strips before the next rows, so that each value read from the strips serves all of them.
 const BLOCK: usize = 8 * ROWS;
 /// Bytes of strips that stay in the second-level cache.
 const STRIPS_BYTES: usize = 1 << 20;
 
-/// R rows of `L·y = t` (unit lower) from row `i` on, those above being solved and those above `from` taken out already.
+/// R rows of `L·y = t` (unit lower) from row `i` on, where those above are solved, and those above `from` are already subtracted.
 #[inline(always)]
 fn forward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], i: usize, from: usize) {
     let acc = load::<S, R, V>(simd, x, w.n, i);
@@ -29,7 +29,7 @@ fn forward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &
     store::<S, R, V>(x, w.n, i, acc);
 }
 
-/// R rows of `U·x = y` from row `i` on, those below being solved and those from `to` on taken out already.
+/// R rows of `U·x = y` from row `i` on, where those below are solved, and those from `to` on are already subtracted.
 #[inline(always)]
 fn backward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: &mut [S::f64s], i: usize, to: usize) {
     let acc = load::<S, R, V>(simd, x, w.n, i);
@@ -49,7 +49,7 @@ fn backward<S: Simd, const R: usize, const V: usize>(simd: S, w: Packed<'_>, x: 
     store::<S, R, V>(x, w.n, i, acc);
 }
 
-/// Takes the solved rows `from..to` out of the rows `first..last`: a product, in blocks that stay in the cache.
+/// Subtracts the solved rows `from..to` from the rows `first..last`: a matrix product, in blocks that stay in the cache.
 #[inline(always)]
 fn take_out<S: Simd>(simd: S, w: Packed<'_>, strips: &mut [S::f64s], first: usize, last: usize, from: usize, to: usize) {
     let depth = depth(strips.len() / w.n);
@@ -106,7 +106,7 @@ impl WithSimd for Solve<'_> {
     }
 }
 
-/// Takes the part of R solved rows out of rows `from..to`: `x[i] −= Σ_r w[k+r][i]·x[k+r]`.
+/// Subtracts the part of R solved rows from rows `from..to`: `x[i] −= Σ_r w[k+r][i]·x[k+r]`.
 #[inline(always)]
 fn eliminate<S: Simd, const R: usize, const V: usize>(
     simd: S,
@@ -178,7 +178,7 @@ impl WithSimd for SolveTransposed<'_> {
         let w = Packed { values: packed, stride, n };
         let (strips, _) = S::as_mut_simd_f64s(strips);
         let whole = n - n % ROWS;
-        // Few strips at a time, so that they stay in the second-level cache while the matrix goes by.
+        // Few strips at a time, so that they stay in the second-level cache while the matrix is read.
         let few = n * STRIPS * (STRIPS_BYTES / (n * STRIPS * size_of::<S::f64s>())).max(1);
         for strips in strips.chunks_mut(few) {
             for i in (0..whole).step_by(ROWS) {
