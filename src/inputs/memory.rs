@@ -20,7 +20,7 @@ pub(crate) fn default_limit(threads: usize) -> Option<u64> {
     available(threads).map(|bytes| bytes / 100 * SHARE)
 }
 
-/// The least of what the machine, its control groups and the process limits leave.
+/// The smallest amount that the machine, its control groups and the process limits leave.
 fn available(threads: usize) -> Option<u64> {
     let addresses = address_limit(read).map(|limit| limit.saturating_sub(addresses_of(threads)));
     [from_meminfo(read), from_cgroups(read), addresses].into_iter().flatten().min()
@@ -35,10 +35,10 @@ fn addresses_of(threads: usize) -> u64 {
     ADDRESSES_OF_THE_PROGRAM.saturating_add(ADDRESSES_OF_A_THREAD.saturating_mul(threads as u64))
 }
 
-/// Whether the limit on address space (`ulimit -v`) is too small for the threads that OpenBLAS starts when it is loaded. They then ask for
-/// their buffers for ever, and whoever waits for them, at the end of the process too, waits for ever.
+/// Whether the limit on address space (`ulimit -v`) is too small for the threads that OpenBLAS starts when it is loaded. Such threads
+/// request their buffers in an endless loop, so anything that waits for them never returns, including the exit of the process.
 ///
-/// To be asked before [`crate::linalg::lapack::use_one_blas_thread`].
+/// It has to be called before [`crate::linalg::lapack::use_one_blas_thread`].
 pub(crate) fn blas_cannot_start() -> bool {
     address_limit(read).is_some_and(|limit| limit < addresses_of(blas_threads()))
 }
@@ -46,7 +46,7 @@ pub(crate) fn blas_cannot_start() -> bool {
 /// Checks that the limit on address space (`ulimit -v`) leaves room for this many threads.
 ///
 /// # Errors
-/// [`Error::Resource`] if it does not: OpenBLAS asks for ever for a buffer that it does not get.
+/// [`Error::Resource`] if it does not: OpenBLAS requests a buffer in an endless loop when it does not get one.
 pub(crate) fn check_address_space(threads: usize) -> Result<()> {
     let Some(limit) = address_limit(read) else { return Ok(()) };
     let of_blas = blas_threads();
@@ -111,7 +111,7 @@ fn address_limit(read: impl Fn(&Path) -> Option<String>) -> Option<u64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Bytes as people read them.
+/// A number of bytes in a readable unit.
 pub(crate) fn show(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["bytes", "KiB", "MiB", "GiB", "TiB"];
     let mut value = bytes as f64;
@@ -123,7 +123,7 @@ pub(crate) fn show(bytes: u64) -> String {
     if unit == 0 || value >= 100.0 { format!("{value:.0} {}", UNITS[unit]) } else { format!("{value:.1} {}", UNITS[unit]) }
 }
 
-/// Reads `8G`, `512M` or a number of bytes; K, M, G and T are powers of 1024, also as KiB and so on, and KB and so on of 1000.
+/// Reads `8G`, `512M` or a number of bytes; K, M, G and T (or KiB and so on) are powers of 1024, KB and so on powers of 1000.
 ///
 /// # Errors
 /// What was expected.

@@ -1,7 +1,7 @@
-//! What every command begins with: adapters opened over their base models and paired with them, the modules and layers that are
-//! wanted, weights as they are stored, and how much memory may be used.
+//! The first steps of every command: opening adapters over their base models and pairing them, selecting modules and layers,
+//! reading weights as they are stored, and finding out how much memory may be used.
 //!
-//! `study` and `shared_theta` both stand on it and do not know each other. Nothing here computes more than a product of weights.
+//! `study` and `shared_theta` both use this module and do not depend on each other. Nothing here computes more than a product of weights.
 
 mod memory;
 mod opening;

@@ -1,6 +1,6 @@
 //! Adapters opened over their base models, each base once.
 //!
-//! The steps are apart because commands look between them: options that no adapter fits are refused once all adapters are opened and
+//! The steps are separate because commands check between them: options that fit no adapter are refused when all adapters are opened and
 //! before the first is paired. Only headers are read.
 
 use std::collections::BTreeMap;
@@ -9,7 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::{Adapter, BaseModel, PairedModule, PairingRules, base_name_warning, find_base, pair_with_base};
 use crate::error::{Result, escape};
 
-/// Opens base models, and adapters over them, as the options of a command say.
+/// Opens base models, and adapters over them, according to a command's options.
 pub(crate) struct Opener {
     /// The base model given; none for the one that each adapter names.
     given: Option<PathBuf>,
@@ -17,7 +17,7 @@ pub(crate) struct Opener {
     /// Whether a CondLoRA's Θ_B is the one of Eq. 6 as printed.
     eq6: bool,
     bases: Vec<BaseModel>,
-    /// By real path: two names of one directory are one base. A base that cannot be opened is tried once, whatever uses it.
+    /// The base models by real path, so that two names of one directory are one base. A base that cannot be opened is tried only once.
     known: BTreeMap<PathBuf, Result<usize>>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct OpenedAdapter {
     /// The number of its base.
     pub(crate) base: usize,
     pub(crate) modules: Vec<PairedModule>,
-    /// What the user should know of it.
+    /// Its warnings.
     pub(crate) warnings: Vec<String>,
 }
 
@@ -45,7 +45,7 @@ impl Opener {
     /// Finds the base model of an adapter.
     ///
     /// # Errors
-    /// As [`find_base`].
+    /// Those of [`find_base`].
     pub(crate) fn find_base(&self, adapter: &Adapter) -> Result<PathBuf> {
         find_base(self.given.as_deref(), &adapter.dir, &adapter.config)
     }
@@ -53,7 +53,7 @@ impl Opener {
     /// Opens a base model unless it is open already, and gives its number.
     ///
     /// # Errors
-    /// As [`BaseModel::open`].
+    /// Those of [`BaseModel::open`].
     pub(crate) fn open_base(&mut self, path: &Path) -> Result<usize> {
         let real = std::fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
         let bases = &mut self.bases;
@@ -64,15 +64,15 @@ impl Opener {
         self.known.entry(real).or_insert_with(open).clone()
     }
 
-    /// Lays an adapter out over a base: of some kinds only that says which layers there are.
+    /// Lays an adapter out over a base, which for some kinds of adapter determines what layers there are.
     ///
     /// # Errors
-    /// As [`Adapter::lay_out`].
+    /// Those of [`Adapter::lay_out`].
     pub(crate) fn lay_out_over(&self, adapter: &mut Adapter, base: usize) -> Result<()> {
         adapter.lay_out(&self.bases[base], self.eq6)
     }
 
-    /// The modules of an adapter that is laid out, each layer with its base weight.
+    /// The modules of an adapter that has been laid out, each layer with its base weight.
     ///
     /// # Errors
     /// [`crate::Error::Mismatch`] where the two do not fit.
@@ -83,7 +83,7 @@ impl Opener {
     /// Opens the base model of an adapter, and lays the adapter out over it.
     ///
     /// # Errors
-    /// As the steps.
+    /// Those of the two steps.
     pub(crate) fn lay_out(&mut self, mut adapter: Adapter) -> Result<LaidOut> {
         let base = self.open_base(&self.find_base(&adapter)?)?;
         self.lay_out_over(&mut adapter, base)?;
@@ -93,7 +93,7 @@ impl Opener {
     /// Finds the base weight of each of an adapter's layers.
     ///
     /// # Errors
-    /// As [`Self::paired_modules`].
+    /// Those of [`Self::paired_modules`].
     pub(crate) fn pair(&self, LaidOut { adapter, base }: LaidOut) -> Result<OpenedAdapter> {
         let modules = self.paired_modules(&adapter, base)?;
         let warnings = adapter.warnings.iter().cloned().chain(base_name_warning(&adapter, &self.bases[base])).collect();
@@ -103,7 +103,7 @@ impl Opener {
     /// Opens the untrained adapter of a trained one, over the same base.
     ///
     /// # Errors
-    /// As [`Adapter::open`] and [`Adapter::lay_out`].
+    /// Those of [`Adapter::open`] and [`Adapter::lay_out`].
     pub(crate) fn open_untrained(&self, dir: &Path, of: &OpenedAdapter) -> Result<Adapter> {
         let mut adapter = Adapter::open(dir, of.adapter.name.clone())?;
         self.lay_out_over(&mut adapter, of.base)?;
@@ -136,7 +136,7 @@ impl Opener {
 }
 
 impl OpenedAdapter {
-    /// Its warnings, each behind its name.
+    /// Its warnings, each preceded by its name.
     pub(crate) fn named_warnings(&self) -> impl Iterator<Item = String> {
         self.warnings.iter().map(|text| format!("{}: {text}", escape(&self.adapter.name)))
     }
@@ -162,7 +162,7 @@ mod tests {
             let opened = opener.pair(laid_out).unwrap();
             assert!(opened.modules.iter().all(|module| module.layers.len() == 6));
         }
-        // By another name of the same directory, too.
+        // Another name of the same directory gives the same base.
         assert_eq!(opener.open_base(&base.join("../all-MiniLM-L6-v2-qv")).unwrap(), 0);
         assert_eq!(opener.into_only_base().display_name(), "all-MiniLM-L6-v2-qv");
     }

@@ -1,4 +1,4 @@
-//! What an adapter is paired with, seen from the base: which weight, of which type, and by which equations it is solved through.
+//! The base's view of a paired layer: which weight, which type of weight, and which equations are solved through it.
 
 use std::borrow::Cow;
 use std::path::Path;
@@ -7,7 +7,7 @@ use crate::checkpoint::{Block, ModuleKey, PairedLayer, PairedModule};
 use crate::error::{Error, Result, escape, field};
 use crate::terms::Convention;
 
-/// A base weight W0 (out, in), or some rows of a fused one. Layers of different adapters that have the same share a factorisation.
+/// A base weight W0 (out, in), or some rows of a fused one. Layers of different adapters with the same base weight share a factorisation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BaseWeight {
     pub(crate) layer: Option<u32>,
@@ -30,8 +30,8 @@ impl BaseWeight {
         }
     }
 
-    /// What the random streams of the controls are derived from: the base tensor, and the part of it. Neither the adapter nor the order of
-    /// the work is in it, so that every adapter meets the same draws.
+    /// The label of the controls' random streams: the base tensor, and the part of it. It contains neither the adapter nor the order of
+    /// the work, so that every adapter is compared with the same draws.
     pub(crate) fn stream(&self) -> Cow<'_, str> {
         match &self.block {
             None => Cow::Borrowed(&self.tensor),
@@ -46,7 +46,7 @@ pub(crate) fn type_of_tensor(tensor: &str) -> String {
     ModuleKey::from_path(path.to_owned()).map_or_else(|_| path.to_owned(), |key| key.module_type)
 }
 
-/// The equations of a module of the adapter in `weights_file`: those that were asked for, or else the paper's where every layer is square.
+/// The equations of a module of the adapter in `weights_file`: those requested, or else the paper's if every layer is square.
 ///
 /// # Errors
 /// [`Error::Mismatch`] for a module that is not square where the paper's convention is asked for.

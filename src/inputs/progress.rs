@@ -1,10 +1,10 @@
-//! How far a computation has come, for whoever wants to show it.
+//! The progress of a computation, for callers that want to show it.
 
-/// Hears how far a computation has come; `()` hears nothing.
+/// Is told of the progress of a computation; `()` ignores it.
 pub trait Progress: Sync {
     /// The number of steps to do: base weights, layers or fits.
     fn begin(&self, total: usize);
-    /// One more is done.
+    /// One more step is done.
     fn step(&self);
 }
 

@@ -1,4 +1,4 @@
-//! What is wanted of the adapters: their modules by name, their layers by index, and the numbers of singular vectors.
+//! The selection of modules by name, of layers by index, and of numbers of singular vectors.
 
 use crate::checkpoint::PairedModule;
 use crate::error::{Error, Result, escape, field};
@@ -6,13 +6,13 @@ use crate::error::{Error, Result, escape, field};
 /// The modules and layers that are wanted.
 #[derive(Debug, Clone)]
 pub(crate) struct Selection {
-    /// Empty for all.
+    /// The names of the modules; empty for all.
     modules: Vec<String>,
     layers: Option<LayerSet>,
 }
 
 impl Selection {
-    /// Of names, none for all modules, and a list of layers (`0..5,8`).
+    /// The selection of these names (none for all modules) and of a list of layers (`0..5,8`).
     ///
     /// # Errors
     /// [`Error::Usage`] for layers that are no list of indices and ranges.
@@ -25,7 +25,7 @@ impl Selection {
         (self.modules.is_empty() || self.modules.iter().any(|name| name == module)) && self.wants_layer(layer)
     }
 
-    /// Whether this layer is wanted of the modules that are.
+    /// Whether this layer is wanted in the wanted modules.
     pub(crate) fn wants_layer(&self, layer: Option<u32>) -> bool {
         self.layers.as_ref().is_none_or(|layers| layer.is_some_and(|layer| layers.holds(layer)))
     }
@@ -53,7 +53,7 @@ impl Selection {
         }
     }
 
-    /// The error of a selection that left nothing, where that is for the layers.
+    /// The error of a selection that left nothing because of its layers.
     ///
     /// # Errors
     /// [`Error::Usage`] if layers were given.

@@ -1,4 +1,4 @@
-//! What is read of a layer: its base weight, and the factors of its adapters.
+//! What is read for a layer: its base weight, and the factors of its adapters.
 
 use std::ops::Range;
 
@@ -11,21 +11,21 @@ use crate::error::{Error, Result, escape};
 use crate::record::InputRecord;
 use crate::terms::CondloraConvention;
 
-/// A base weight W0 as it is stored, widened only where and when its rows are asked for; of a fused weight, the rows of one part.
+/// A base weight W0 as it is stored, whose rows are converted to f64 only when they are needed. For a fused weight, the rows of one part.
 pub(crate) struct StoredWeight {
     tensor: RawTensor,
     first_row: usize,
     d_out: usize,
     d_in: usize,
-    /// W0 in full where the model stores its transpose: its rows are columns there.
+    /// All of W0 in f64, where the model stores the transpose and a row of W0 is a column.
     transposed: Option<Array2<f64>>,
 }
 
 impl StoredWeight {
-    /// Reads a base weight and records that.
+    /// Reads a base weight and records that it was read.
     ///
     /// # Errors
-    /// As [`BaseModel::read`].
+    /// Those of [`BaseModel::read`].
     pub(crate) fn read(base: &BaseModel, weight: &BaseWeight, inputs: &mut Vec<InputRecord>) -> Result<Self> {
         let tensor = base.read(&weight.tensor)?;
         inputs.push(tensor.record());
@@ -55,7 +55,7 @@ impl StoredWeight {
         }
     }
 
-    /// An error about values that are not finite, in full: a computation only knows that something is; the tensor knows what and where.
+    /// Adds the tensor and position to an error about values that are not finite: the computation only knows that there are some.
     pub(crate) fn explain(&self, error: Error) -> Error {
         match error {
             Error::NonFinite { .. } => self.tensor.check_finite().err().unwrap_or(error),
@@ -94,10 +94,10 @@ pub(crate) struct FactorPair {
 }
 
 impl FactorPair {
-    /// Reads the factors of `layer`, which adapts `w0`; of a fused weight's B, the rows of one part.
+    /// Reads the factors of `layer`, which adapts `w0`. For a fused weight, B has the rows of one part.
     ///
     /// # Errors
-    /// As [`Adapter::read_factors`].
+    /// Those of [`Adapter::read_factors`].
     pub(crate) fn read(
         adapter: &Adapter,
         layer: &AdapterLayer,
@@ -120,10 +120,10 @@ impl FactorPair {
         Self::as_stored(layer, [factors.a, factors.b], w0.first_row..w0.first_row + w0.d_out)
     }
 
-    /// Reads the factors of a layer that stores them, without a look at W0.
+    /// Reads the factors of a layer that stores them, without reading W0.
     ///
     /// # Errors
-    /// As [`Adapter::read_factors`].
+    /// Those of [`Adapter::read_factors`].
     /// # Panics
     /// For a CondLoRA, whose factors are made of W0.
     pub(crate) fn read_stored(adapter: &Adapter, paired: &PairedLayer, inputs: &mut Vec<InputRecord>) -> Result<Self> {
@@ -137,7 +137,7 @@ impl FactorPair {
         Self::as_stored(layer, [factors.a, factors.b], first..first + paired.d_out)
     }
 
-    /// A and B as they were read, row by row; of a fused weight's B, some rows.
+    /// A and B as they were read, row by row; for a fused weight only some rows of B.
     fn as_stored(layer: &AdapterLayer, [a, b]: [Vec<f64>; 2], rows: Range<usize>) -> Result<Self> {
         let a_transposed = shaped(layer.rank, layer.d_in, a)?.reversed_axes().as_standard_layout().into_owned();
         let whole_b = shaped(layer.d_out, layer.rank, b)?;

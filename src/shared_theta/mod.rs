@@ -1,8 +1,8 @@
 //! CondLoRA: one Θ_A and one Θ_B for all layers of a module (Kim et al. 2024, Eq. 5 to 7).
 //!
 //! [`compare`] compares two adapters of one base, layer by layer; [`materialize`] makes a LoRA adapter of a CondLoRA;
-//! [`fit`] makes a CondLoRA of a LoRA, and says how much of it one Θ explains.
-//! Like [`crate::study`], which it does not know, it joins [`crate::checkpoint`] and the mathematics, and prints nothing.
+//! [`fit`] makes a CondLoRA of a LoRA, and tells how much of it one Θ explains.
+//! Like [`crate::study`], on which it does not depend, it joins [`crate::checkpoint`] and the mathematics, and prints nothing.
 
 pub mod compare;
 pub mod fit;

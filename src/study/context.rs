@@ -12,15 +12,15 @@ pub(super) struct Context<'a> {
     pub(super) clock: &'a Clock,
     /// The matrices and sides compared.
     pub(super) views: Vec<View>,
-    /// Those that the `w0` control has.
+    /// Those that the `w0` control covers.
     pub(super) drawn_views: Vec<View>,
     /// The matrices compared by CKA.
     pub(super) by_cka: Vec<MatrixKind>,
-    /// Those that the `w0` control has.
+    /// Those that the `w0` control covers.
     pub(super) drawn_by_cka: Vec<MatrixKind>,
 }
 
-/// What is wanted of every layer: which vectors, and how many.
+/// What is computed for every layer: which vectors, and how many.
 pub(super) struct Wanted<'a> {
     pub(super) kinds: &'a [MatrixKind],
     pub(super) views: &'a [View],
@@ -78,7 +78,7 @@ impl<'a> Context<'a> {
     /// What is kept of an adapter's layer.
     pub(super) fn wanted(&self) -> Wanted<'_> {
         let wanted = self.wanted_of(&self.views, &self.by_cka);
-        // Every number of vectors is compared in the grids.
+        // Grids compare every number of vectors.
         if self.config.params().grid.is_empty() { wanted } else { Wanted { most: None, ..wanted } }
     }
 
@@ -107,7 +107,7 @@ impl<'a> Context<'a> {
         given.clone()
     }
 
-    /// How often the controls are drawn for this group: a single weight has nothing to be compared with.
+    /// How often the controls are drawn for this group: a single weight has no other to compare with.
     pub(super) fn draws_of(&self, group: &Group) -> usize {
         if group.is_grid() { self.draws() } else { 0 }
     }

@@ -1,6 +1,6 @@
 //! What a study would find, from headers alone: adapters, their modules and layers, what each is paired with, and what would be refused.
 //!
-//! No tensor is read and nothing is computed but counts.
+//! No tensor is read, and only counts are computed.
 
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
@@ -13,14 +13,14 @@ use crate::checkpoint::{
 use crate::error::{Error, Result};
 use crate::inputs::{Opener, choose_convention};
 
-/// What is looked at.
+/// The options of an inspection.
 #[derive(Debug, Clone)]
 pub struct InspectParams {
     /// Adapter directories, or directories to search.
     pub paths: Vec<PathBuf>,
     /// The base model, if given.
     pub base: Option<PathBuf>,
-    /// How adapters and base are paired, where their names do not say.
+    /// How adapters and base are paired, where their names do not determine it.
     pub pairing: PairingRules,
     /// Take the Θ_B of CondLoRA checkpoints for the one of Eq. 6 as printed: B = W0ᵀ·Θ_B.
     pub eq6: bool,
@@ -108,9 +108,9 @@ pub struct InspectedLayer {
 /// Numbers of trained parameters.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
 pub struct Parameters {
-    /// Of A and B of every layer: (in + out)·r, summed.
+    /// The number for A and B of every layer: (in + out)·r, summed.
     pub lora: u64,
-    /// Of one Θ_A and Θ_B for each module type, as CondLoRA has them: (in + out)·r, summed over types. None where the layers of a type
+    /// The number for one Θ_A and Θ_B for each module type, as in CondLoRA: (in + out)·r, summed over types. None where the layers of a type
     /// differ in shape or rank, so that they cannot share.
     pub condlora: Option<u64>,
 }
@@ -144,7 +144,7 @@ impl From<&Error> for Refusal {
 /// Looks at all adapters below the paths.
 ///
 /// # Errors
-/// [`Error::Missing`] for a path without adapters; what is wrong with one of them is said in its place.
+/// [`Error::Missing`] for a path without adapters; what is wrong with one adapter is in its own entry.
 pub fn inspect(params: &InspectParams) -> Result<Inspection> {
     if params.paths.is_empty() {
         return Err(Error::usage("no adapter given; expected at least one PATH"));
@@ -181,7 +181,7 @@ fn inspect_adapter(found: FoundAdapter, base_is_given: bool, opener: &mut Opener
             if shown.modules.is_empty() {
                 shown.modules = adapter.modules.iter().map(unpaired_module).collect();
             }
-            // Of the adapter itself: where fused projections are taken apart, their parts share A.
+            // Counted from the adapter itself: where fused projections are split, their parts share A.
             shown.parameters = all_parameters(adapter.modules.iter().map(|module| parameters(module.layers.iter())));
         }
         Err(error) => shown.refused = Some(Refusal::from(&error)),
@@ -189,11 +189,11 @@ fn inspect_adapter(found: FoundAdapter, base_is_given: bool, opener: &mut Opener
     shown
 }
 
-/// Finds the base model and its weights, as far as that goes.
+/// Finds the base model and its weights, as far as possible.
 fn pair(adapter: &mut Adapter, base_is_given: bool, opener: &mut Opener, shown: &mut InspectedAdapter) -> Result<()> {
     let path = match opener.find_base(adapter) {
         Ok(path) => path,
-        // Without a base there is still much to see; `analyze` would ask for it.
+        // Without a base there is still much to show; `analyze` would refuse.
         Err(error) if !base_is_given => {
             shown.unpaired = Some(error.to_string());
             return Ok(());
@@ -255,7 +255,7 @@ fn parameters<'l>(layers: impl Iterator<Item = &'l AdapterLayer>) -> Parameters 
     parameters_of(layers.map(|layer| (layer.d_in, layer.d_out, layer.rank)))
 }
 
-/// Of layers of one type, by (in, out, r).
+/// The shared parameters of one module type, from the (in, out, r) of its layers.
 fn parameters_of(sizes: impl Iterator<Item = (usize, usize, usize)>) -> Parameters {
     let (mut lora, mut distinct) = (0, BTreeSet::new());
     for (d_in, d_out, rank) in sizes {

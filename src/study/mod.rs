@@ -42,7 +42,7 @@ pub struct Study {
     pub tables: Tables,
     /// Every header and tensor that was read, with its hash.
     pub inputs: Vec<InputRecord>,
-    /// Time by stage: of `analysis` and `open` by the clock, of the others summed over threads.
+    /// Time by stage: wall-clock time for `analysis` and `open`, summed over threads for the others.
     pub timings: Vec<(&'static str, Duration)>,
     /// Bytes of headers and tensors read from weight files.
     pub bytes_read: u64,
@@ -54,7 +54,7 @@ pub struct Study {
     pub skipped: Vec<(String, Error)>,
 }
 
-/// Opened and checked inputs: everything that can be refused without computing has been.
+/// Opened and checked inputs: everything that can be refused without computing has been checked.
 pub struct Prepared {
     config: AnalyzeConfig,
     plan: Plan,
@@ -70,7 +70,7 @@ pub struct Division {
     pub weights: usize,
     /// How often one is read and factorised: as many times as there are weights, if memory suffices.
     pub readings: usize,
-    /// Rounds, one after the other; of what a round gave only rows are kept for the next.
+    /// The number of rounds, which run one after the other; only a round's rows are kept when the next begins.
     pub rounds: usize,
     /// Weights in memory at a time.
     pub workers: usize,
@@ -84,10 +84,10 @@ pub fn prepare(config: AnalyzeConfig) -> Result<Prepared> {
     prepare_with(config, Schedule::make)
 }
 
-/// As [`prepare`] for a study that only compares adapters with one another: its tables have no rows but those of `across.csv`.
+/// Like [`prepare`], for a study that only compares adapters with one another: only `across.csv` has rows.
 ///
 /// # Errors
-/// As [`prepare`].
+/// Those of [`prepare`].
 pub fn prepare_across(config: AnalyzeConfig) -> Result<Prepared> {
     prepare_with(config, Schedule::across_only)
 }
@@ -112,7 +112,7 @@ impl Prepared {
         self.plan.bases.iter().map(|b| b.path().to_owned()).chain(adapters).collect()
     }
 
-    /// What the user should know, known before the computation; adapters with the same warning share a line.
+    /// Warnings that are known before the computation; adapters with the same warning share a line.
     #[must_use]
     pub fn warnings(&self) -> Vec<String> {
         let mut lines: Vec<(&str, Vec<&str>)> = Vec::new();
@@ -131,7 +131,7 @@ impl Prepared {
         self.plan.adapters.iter().filter_map(|a| Some((a.adapter.name.as_str(), a.adapter.config.rewritten_base()?))).collect()
     }
 
-    /// The part of the adapters that this study has.
+    /// The shard that this study is.
     #[must_use]
     pub fn shard(&self) -> Option<&ShardRecord> {
         self.plan.shard.as_ref()
@@ -168,16 +168,16 @@ impl Prepared {
         self.run_with(&())
     }
 
-    /// As [`Self::run`]; `progress` hears of every base weight that has been solved through.
+    /// Like [`Self::run`]; `progress` is told of every base weight that is done.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// Those of [`Self::run`].
     pub fn run_with(self, progress: &dyn Progress) -> Result<Study> {
         let clock = Clock::default();
         let context = Context::new(&self.config, &self.plan, &clock);
         progress.begin(self.schedule.readings(&self.plan.groups));
         let mut results = PassResults::default();
-        // Draws of one pass are compared with the members of a later one: the controls outlive the rounds.
+        // The controls outlive the rounds, because draws of one pass are compared with the members of a later one.
         let controls: Vec<Mutex<GroupControls>> = self.plan.groups.iter().map(|_| Mutex::default()).collect();
         for round in &self.schedule.rounds {
             run_round(&context, round, self.schedule.workers, &controls, progress, &mut results)?;
@@ -208,20 +208,20 @@ impl Prepared {
     }
 }
 
-/// What the passes have given so far.
+/// The results of the passes so far.
 #[derive(Default)]
 struct PassResults {
-    /// By adapter and module.
+    /// The rows by adapter and module.
     modules: BTreeMap<(usize, usize), Tables>,
-    /// By group and layer.
+    /// The rows of `across.csv` by group and layer.
     across: BTreeMap<(usize, usize), Vec<AcrossRow>>,
     inputs: Vec<InputRecord>,
-    /// Adapters that fell out, with the first reason in the order of the work.
+    /// Adapters that failed, each with the first error in the order of the work.
     failed: BTreeMap<usize, Error>,
 }
 
 impl PassResults {
-    /// All rows of the adapters that are left: adapters in the order of their names and modules within each, whatever the grouping was.
+    /// All rows of the adapters that are left, by adapter name and by module within each: the order does not depend on the grouping.
     fn into_tables(self, context: &Context<'_>, failed: &BTreeMap<usize, Error>, skipped: &[(String, Error)]) -> Tables {
         let grid = (!context.config.params().grid.is_empty()).then(Vec::new);
         let mut tables = Tables { measures: context.measures().then(Vec::new), grid, ..Tables::default() };

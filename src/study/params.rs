@@ -8,8 +8,8 @@ use crate::error::{Error, Result, field};
 use crate::inputs::{Selection, check_ij};
 use crate::terms::{Convention, MatrixKind, Side};
 
-/// The options of a study. [`Self::check`] puts lists into the order of the tables and drops what is in them twice, so those of an
-/// [`AnalyzeConfig`] can differ from those given. They stand by these names in a study's manifest.
+/// The options of a study. [`Self::check`] puts lists into the order of the tables and removes duplicates, so the options of an
+/// [`AnalyzeConfig`] can differ from those given. The manifest of a study has them under these names.
 #[derive(Debug, Clone, serde::Serialize, serde::Deserialize)]
 pub struct AnalyzeParams {
     /// Adapter directories, or directories to search.
@@ -18,7 +18,7 @@ pub struct AnalyzeParams {
     /// The base model, if given.
     #[serde(serialize_with = "crate::terms::path_if_any")]
     pub base: Option<PathBuf>,
-    /// How adapters and base are paired, where their names do not say.
+    /// How adapters and base are paired, where their names do not determine it.
     #[serde(flatten)]
     pub pairing: PairingRules,
     /// Names of the modules wanted; empty for all.
@@ -51,7 +51,7 @@ pub struct AnalyzeParams {
     pub measures: bool,
     /// Pairs of layers to compare by every number of vectors.
     pub grid: Vec<(u32, u32)>,
-    /// Pass over adapters that cannot be analysed, and say which.
+    /// Skip adapters that cannot be analysed, and name them.
     pub keep_going: bool,
     /// Bytes that may be used; none for 80 % of what is available.
     pub memory_limit: Option<u64>,
@@ -94,7 +94,7 @@ pub struct AnalyzeConfig {
 }
 
 impl AnalyzeParams {
-    /// Adapters, or directories to search for them; for the rest as by default.
+    /// These adapters, or directories to search for them, and the defaults for everything else.
     #[must_use]
     pub fn new<P: Into<PathBuf>>(paths: impl IntoIterator<Item = P>) -> Self {
         Self { paths: paths.into_iter().map(Into::into).collect(), ..Self::default() }
@@ -127,7 +127,7 @@ impl AnalyzeParams {
                 hint: Some("make the shards without it, then use condlora merge --across".into()),
             });
         }
-        // Tables have one fixed order, whatever the order of the options.
+        // Tables have one fixed order, which does not depend on the order of the options.
         self.matrices.sort();
         self.matrices.dedup();
         self.sides.sort();

@@ -1,6 +1,6 @@
-//! What is solved when, so that memory stays within its limit: passes over the weights of a group, and rounds of passes that run together.
+//! The order of the work that keeps memory within its limit: passes over the weights of a group, and rounds of passes that run together.
 //!
-//! A result's bits never depend on this: only what is held at the same time does.
+//! The bits of a result never depend on the schedule; it only decides what is in memory at the same time.
 
 use super::context::Context;
 use super::params::View;
@@ -42,7 +42,7 @@ impl Schedule {
         let retained: u64 = needs.iter().map(Need::retained).sum();
         let limit = limit.unwrap_or(u64::MAX);
         let left = limit.saturating_sub(fixed);
-        // All at once with every thread; or else half for the weights in flight, and half for what is kept.
+        // If everything fits, one round with every thread. Otherwise half of the memory is for the weights in flight, half for what is kept.
         let mut workers = threads.max(1);
         if left < retained.saturating_add(in_flight * workers as u64) {
             workers = usize::try_from(left / 2 / in_flight.max(1)).unwrap_or(threads).clamp(1, threads.max(1));
@@ -132,7 +132,7 @@ struct Need {
     all_at_one_layer: u64,
     /// For the rows and records of all members.
     rows: u64,
-    /// For the rows of `across.csv`, a part of that.
+    /// For the rows of `across.csv`, which are included in that.
     across_rows: u64,
 }
 
@@ -149,7 +149,7 @@ impl Need {
         };
         let copies = |member: &Member| if context.plan.adapters[member.adapter].init.is_some() { 2 } else { 1 };
         let member_layer = |member: &Member, k: usize| {
-            // Beside the vectors: the spectra of three matrices, and how their vectors are expected to turn.
+            // In addition to the vectors: the spectra of three matrices, and how their vectors are expected to turn.
             let rank = member.ranks[k];
             let vectors = lengths(member.at[k], rank, &context.views) + 8 * (rank * (4 + 3 * (SAMPLES + rank))) as u64;
             copies(member) * vectors + whole(member.at[k], member.ranks[k], &context.by_cka)
@@ -188,12 +188,12 @@ impl Need {
         self.members.iter().copied().max().unwrap_or(0).max(if self.draws > 0 { self.draw } else { 0 }).max(self.across_part())
     }
 
-    /// What comparing adapters holds at one layer where not all members are in one pass.
+    /// The memory for comparing adapters at one layer where not all members are in one pass.
     fn across_part(&self) -> u64 {
         if self.across_rows > 0 { self.all_at_one_layer } else { 0 }
     }
 
-    /// Draws first, then members, as many in each pass as there is room for; with the bytes of each pass.
+    /// Draws first, then members, as many in each pass as there is room for, with the bytes of each pass.
     fn passes(&self, group: usize, room: u64, across: bool) -> Vec<(Pass, u64)> {
         let empty = |members: usize, draws: usize| {
             let (members, draws) = (members..members, draws..draws);
@@ -244,7 +244,7 @@ fn left_length(convention: Convention, (d_out, d_in): (usize, usize), matrix: Ma
     }
 }
 
-/// One weight with everything that is there while it is solved through.
+/// The memory for one weight and everything that exists while it is being solved through.
 fn in_flight(context: &Context<'_>, group: &Group, index: usize) -> u64 {
     let layer = &group.layers[index];
     let (d_out, d_in) = (layer.d_out as u64, layer.d_in as u64);
@@ -255,7 +255,7 @@ fn in_flight(context: &Context<'_>, group: &Group, index: usize) -> u64 {
     let factors = 8 * d_out * d_in * if by_lu { 1 } else { 5 };
     let rank = group.members.iter().filter_map(|m| Some(m.ranks[m.position(index)?])).max().unwrap_or(0) as u64;
     let columns = columns_together(layer.d_out.max(layer.d_in)) as u64 + 2 * rank;
-    // Targets, right-hand sides, what is left of them, solutions, and one more of each while one becomes another. A CondLoRA's factors are
+    // Targets, right-hand sides, residuals, solutions, and one more of each while one is converted into the next. A CondLoRA's factors are
     // made before the solve, in less room than that: Θ and the product, each once more as panels, and some rows of W0.
     let panels = 8 * 6 * columns * d_out.max(d_in);
     stored + turned + factors + panels

@@ -1,7 +1,7 @@
 //! A part of a study: every N-th of its adapters, for as many machines as there are parts.
 //!
-//! Which adapters there are, what they are called and which options are valid is decided by the whole; so the parts put together
-//! are what one run gives.
+//! Which adapters there are, what they are called and which options are valid is decided by the whole; so the parts together
+//! give the same as one run.
 
 use std::fmt;
 use std::str::FromStr;
@@ -20,7 +20,7 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether the adapter at this place among all, sorted by name, is in the part.
+    /// Whether the adapter at this position among all, sorted by name, is in this part.
     fn has(self, index: usize) -> bool {
         index % self.of == self.number - 1
     }
@@ -44,12 +44,12 @@ impl fmt::Display for Shard {
 
 serde_as_text!(Shard);
 
-/// The part of these adapters that a run has.
+/// The part of these adapters that a run analyses.
 pub(super) fn record(shard: Option<Shard>, names: &[String]) -> ShardRecord {
     let Shard { number, of } = shard.unwrap_or(Shard { number: 1, of: 1 });
     let mut hash = blake3::Hasher::new();
     for name in names {
-        // A NUL is in no path.
+        // No path contains a NUL.
         hash.update(name.as_bytes()).update(b"\0");
     }
     ShardRecord { number, of, adapters: names.len(), names_blake3: hash.finalize().to_hex().to_string() }

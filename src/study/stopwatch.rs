@@ -1,4 +1,4 @@
-//! Where the time of a study goes: one counter a stage, summed over threads.
+//! The time that a study spends in each stage, summed over threads.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};

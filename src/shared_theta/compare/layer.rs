@@ -60,7 +60,7 @@ pub(super) fn compare_layer(
     let mut cells = observed_cells(module, &observed);
     if let Some(w0) = &w0 {
         let drawn = [0, 1].map(|side| {
-            // Two Gaussian Θ of one stream would be the same.
+            // Each side has its own stream, because two Gaussian Θ of one stream would be equal.
             let stream =
                 if side == 1 && conventions[0].is_some() { format!("{}#right", module.stream) } else { module.stream.clone() };
             conventions[side].map(|convention| DrawnSide {
@@ -115,7 +115,7 @@ struct DrawnSide {
 }
 
 impl DrawnSide {
-    /// The factors that Gaussian Θ make of W0, for some draws at once: a column's bits do not depend on its company.
+    /// The factors that Gaussian Θ make of W0, for some draws at once: a column's bits do not depend on the other columns.
     fn factors(&self, w0: &StoredWeight, numbers: Range<usize>) -> Result<Vec<FactorPair>> {
         let (rank, (d_out, d_in)) = (self.rank, w0.shape());
         let made = |factor: Factor, equation: Equation| {
@@ -134,7 +134,7 @@ impl DrawnSide {
     }
 }
 
-/// Adds φ of every draw to the cells: Gaussian Θ on the sides that are CondLoRA, the adapter as it is on the other.
+/// Adds φ of every draw to the cells: Gaussian Θ on the sides that are CondLoRA, the adapter itself on the other.
 fn add_draws(
     cells: &mut [Cell],
     module: &ModulePair,

@@ -14,7 +14,7 @@ pub(super) struct ModulePair {
     pub(super) layers: Vec<LayerPair>,
     /// The (i, j) compared.
     pub(super) ij: Vec<(usize, usize)>,
-    /// What the control's random streams are derived from: the type of the base tensors, as one Θ serves them all.
+    /// The label of the control's random streams: the type of the base tensors, because one Θ serves them all.
     pub(super) stream: String,
 }
 
@@ -37,10 +37,10 @@ fn place(layer: &PairedLayer) -> Place<'_> {
     (&layer.tensor, layer.block.as_ref())
 }
 
-/// Matches the layers of two adapters that were asked for; what only one of them has is named in a warning.
+/// Matches the selected layers of two adapters; what only one of them has is named in a warning.
 ///
 /// # Errors
-/// [`Error::Usage`] for a module that neither has, [`Error::Mismatch`] if there is nothing that both have.
+/// [`Error::Usage`] for a module that neither has, [`Error::Mismatch`] if they have nothing in common.
 pub(super) fn match_modules(
     config: &CompareConfig,
     sides: &[OpenedAdapter; 2],

@@ -22,7 +22,7 @@ use layer::compare_layer;
 use matching::{ModulePair, match_modules};
 pub use params::{CompareConfig, CompareParams};
 
-/// Opened and matched adapters: everything that can be refused without computing has been.
+/// Opened and matched adapters: everything that can be refused without computing has been checked.
 pub struct PreparedComparison {
     config: CompareConfig,
     base: BaseModel,
@@ -47,7 +47,7 @@ pub struct Comparison {
 /// Opens both adapters and finds the layers that they share; no tensor is read.
 ///
 /// # Errors
-/// Whatever is wrong with the inputs (exit codes 2 to 5): among others, that they have no layer in common.
+/// Whatever is wrong with the inputs (exit codes 2 to 5): for example, that they have no layer in common.
 pub fn prepare_comparison(config: CompareConfig) -> Result<PreparedComparison> {
     let given = &config.given;
     let dirs = [given.left.clone(), given.right.clone()];
@@ -71,7 +71,7 @@ pub fn prepare_comparison(config: CompareConfig) -> Result<PreparedComparison> {
     Ok(PreparedComparison { config, base, sides, modules, warnings })
 }
 
-/// One base model: W0 of a layer is read once and serves both sides.
+/// Checks that both have one base model: W0 of a layer is read once and serves both sides.
 fn refuse_two_bases(opener: &Opener, adapters: &[Adapter]) -> Result<()> {
     let mut common: Option<(PathBuf, PathBuf)> = None;
     for adapter in adapters {
@@ -98,7 +98,7 @@ impl PreparedComparison {
         std::iter::once(self.base.path().to_owned()).chain(adapters).collect()
     }
 
-    /// What the user should know, known before the computation.
+    /// Warnings that are known before the computation.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings
@@ -112,10 +112,10 @@ impl PreparedComparison {
         self.run_with(&())
     }
 
-    /// As [`Self::run`]; `progress` hears of every layer.
+    /// Like [`Self::run`]; `progress` is told of every layer.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// Those of [`Self::run`].
     pub fn run_with(self, progress: &dyn Progress) -> Result<Comparison> {
         let layers: Vec<_> =
             self.modules.iter().flat_map(|module| module.layers.iter().map(move |pair| (module, pair))).collect();

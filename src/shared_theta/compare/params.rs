@@ -18,7 +18,7 @@ pub struct CompareParams {
     /// The base model, if given.
     #[serde(serialize_with = "crate::terms::path_if_any")]
     pub base: Option<PathBuf>,
-    /// Renamings of module paths, where an adapter and the base name them otherwise.
+    /// Renamings of module paths, where an adapter and the base use different names.
     #[serde(rename = "map")]
     pub maps: Vec<NameMap>,
     /// Names of the modules wanted; empty for all.
@@ -36,7 +36,7 @@ pub struct CompareParams {
 }
 
 impl CompareParams {
-    /// Two adapters, and for the rest: all modules and layers, 20 draws.
+    /// The defaults for two adapters: all modules and layers, 20 draws.
     #[must_use]
     pub fn new(left: impl Into<PathBuf>, right: impl Into<PathBuf>) -> Self {
         Self {
@@ -72,7 +72,7 @@ pub struct CompareConfig {
 }
 
 impl CompareConfig {
-    /// The options behind it.
+    /// The options that were checked.
     #[must_use]
     pub fn params(&self) -> &CompareParams {
         &self.given

@@ -79,7 +79,7 @@ pub(super) fn average_rows<'a>(
     })
 }
 
-/// Whether one of the subspaces is the whole space, so that φ is 1 whatever the adapters are.
+/// Whether one of the subspaces is the whole space, so that φ is 1 for any adapters.
 fn by_construction(cell: &Cell) -> bool {
     cell.gaussian_expected.is_some_and(|expected| expected >= 1.0)
 }

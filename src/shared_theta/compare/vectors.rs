@@ -10,7 +10,7 @@ use crate::terms::UpdateMatrix;
 pub(super) struct UpdateVectors([LayerMatrix; 3]);
 
 impl UpdateVectors {
-    /// Takes them from A and B; B·A is never formed.
+    /// Computes them from A and B; B·A is never formed.
     ///
     /// # Numerics
     /// Rounding in B·A is of the size of ‖B‖₂‖A‖₂, which can be more than ‖B·A‖₂: its error factor is their ratio.

@@ -14,7 +14,7 @@ use crate::json;
 use crate::record::InputRecord;
 use crate::terms::Convention;
 
-/// What every name that belongs to an update has in it, whatever the kind of adapter.
+/// A part of the name of every tensor that belongs to an update, in every kind of adapter.
 const OF_UPDATES: [&str; 2] = ["lora_", "ranknum"];
 
 impl Fit {
@@ -69,7 +69,7 @@ impl Fit {
         self.modules.iter().map(|module| module.convention).max().unwrap_or(Convention::Paper)
     }
 
-    /// The layers that the Θ are for, where the base model has more of some module.
+    /// The layers that the Θ are for, where the base model has more layers of some module.
     fn layers(&self) -> Option<BTreeSet<u32>> {
         let all = || self.modules.iter().flat_map(|module| module.layers.iter().copied().flatten()).collect();
         self.modules.iter().any(|module| !module.whole).then(all)
@@ -148,7 +148,7 @@ impl Fit {
 /// The α with which α/r is the layers' scaling.
 fn alpha_of(module: &FittedModule) -> f64 {
     let alpha = module.scaling * module.theta_b.ncols() as f64;
-    // s was α/r: back at a whole α only rounding keeps it from being one.
+    // s was α/r with a whole α, from which s·r can differ only by rounding.
     if (alpha - alpha.round()).abs() <= 4.0 * crate::linalg::EPSILON * alpha.abs() { alpha.round() } else { alpha }
 }
 

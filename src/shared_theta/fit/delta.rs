@@ -1,7 +1,7 @@
 //! The fit of the updates: Θ_A and Θ_B that minimise `Σ_l ‖W0_l·Θ_B·(W0_l·Θ_A)ᵀ − B_l·A_l‖_F²` (`W0_lᵀ·Θ_A` in the `general` convention).
 //!
-//! The update B·A does not know the basis in which each layer's A and B are stored (A → R·A, B → B·R⁻¹); the direct fit does. Alternating least squares from several
-//! starts, the best kept. Nothing of the size of an update is formed: with `W0_l = Q_l·R` all work is on matrices of r columns.
+//! The update B·A does not depend on the basis in which each layer's A and B are stored (A → R·A, B → B·R⁻¹); the direct fit does. The method is alternating least
+//! squares from several starts, of which the best is kept. No matrix of the size of an update is formed: with `W0_l = Q_l·R` all work is on matrices of r columns.
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 
@@ -13,18 +13,18 @@ use crate::error::{Error, Result};
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::subspace::ThinQr;
 
-/// How far a search goes.
+/// When a search stops.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Effort {
     /// A sweep that lowers the residual by less than this, relative to it, is the last.
     progress: f64,
-    /// The gradient, relative to what is left, at which a half step is done.
+    /// The gradient, relative to the residual, at which a half step is done.
     gradient: f64,
 }
 
 /// Enough to tell the starts apart: they differ by 1e-3 where they lead to different ends.
 const FIRST: Effort = Effort { progress: 1e-4, gradient: 1e-2 };
-/// For the best of them: a hundredth of what random targets vary by, and all digits of an exact Θ.
+/// For the best of them: a hundredth of the variation of random targets, and all digits of an exact Θ.
 const LAST: Effort = Effort { progress: 1e-7, gradient: 1e-3 };
 /// A residual below this, relative to the targets, is rounding.
 const EXACT: f64 = 1e-13;
@@ -43,16 +43,16 @@ pub(super) struct Bases<'a> {
     pub(super) b: &'a [Array2<f64>],
 }
 
-/// What a search has come to.
+/// The result of a search.
 #[derive(Debug, Clone)]
 pub(super) struct Search {
     /// Y_A and Y_B with `W0_l·Θ = Q_l·Y`.
     pub(super) y: [Array2<f64>; 2],
     pub(super) squares: Squares,
-    /// Of all layers together, relative to the targets.
+    /// The residual of all layers together, relative to the targets.
     pub(super) residual: f64,
     pub(super) sweeps: usize,
-    /// Whether it ended because nothing more was gained.
+    /// Whether it ended because it no longer improved.
     pub(super) converged: bool,
 }
 
@@ -78,10 +78,10 @@ impl<'a> Updates<'a> {
         Ok((!nothing).then_some(Self { bases, a_transposed, b, squared_norms }))
     }
 
-    /// A search from each start, and from the best of them on to the end; of equal ones the first.
+    /// Searches briefly from each start, then continues from the best one to the end; of equal ones the first is taken.
     ///
     /// # Errors
-    /// As [`Self::search`].
+    /// Those of [`Self::search`].
     pub(super) fn best(&self, starts: &[Start]) -> Result<Option<Search>> {
         let mut best: Option<Search> = None;
         for start in starts {
@@ -110,7 +110,7 @@ impl<'a> Updates<'a> {
         self.alternate(y, start.fixed, effort)
     }
 
-    /// The residual never grows from sweep to sweep: one that would ends the search where it was.
+    /// The residual never grows from sweep to sweep: a sweep that would raise it ends the search before it.
     fn alternate(&self, mut y: [Array2<f64>; 2], fixed: Factor, effort: Effort) -> Result<Search> {
         let mut found: Option<Search> = None;
         for sweep in 1..=MOST_SWEEPS {
@@ -177,7 +177,7 @@ fn products(bases: &[Array2<f64>], y: &Array2<f64>) -> Vec<Array2<f64>> {
 /// ‖X·Yᵀ‖_F through the triangles of both.
 pub(super) fn norm_of_product(x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>) -> Result<f64> {
     let triangle = |m: ArrayView2<'_, f64>| -> Result<Array2<f64>> {
-        // A wide one is its own small factor.
+        // A wide matrix is its own small factor.
         if m.nrows() < m.ncols() { Ok(m.to_owned()) } else { Ok(ThinQr::of(m)?.r) }
     };
     Ok(frobenius_of(&triangle(x)?.dot(&triangle(y)?.t())))
@@ -238,7 +238,7 @@ mod tests {
                 .collect();
             let (each, best) = fits(convention, &weights, targets);
             assert!(best.residual < 1e-11, "{convention}: {:e}", best.residual);
-            // The start from the leading vectors is there at once, but for what conjugate gradients leave.
+            // The start from the leading vectors is already the solution, up to the tolerance of conjugate gradients.
             assert!(each.iter().any(|found| found.residual < 1e-11 && found.sweeps <= 4));
         }
     }
@@ -253,7 +253,7 @@ mod tests {
         };
         let (each, best) = fits(Convention::Paper, &weights, targets());
         assert!(each.len() >= 6 && each.iter().all(|found| found.converged && best.residual <= found.residual * (1.0 + 1e-4)));
-        // The residual by its factors is that of the formed updates.
+        // The residual computed from factors equals that of the formed updates.
         let layers = layers_of(Convention::Paper, &weights, targets());
         let direct = fit_direct(&layers, 0, 0).unwrap();
         let stack = &direct.stacks[0];
@@ -265,7 +265,7 @@ mod tests {
             size += frobenius_of(&update).powi(2);
         }
         assert!(((rest / size).sqrt() - best.residual).abs() < 1e-12);
-        // The direct fit is one of the starts and no better.
+        // The direct fit is one of the starts, so the search is at least as good.
         let of_direct: f64 = weights
             .iter()
             .zip(&layers.trained)

@@ -1,6 +1,6 @@
 //! The direct fit: one Θ_A and one Θ_B by least squares over all layers, on A and B as they are stored.
 //!
-//! `W = [W0_1; …; W0_L]`, targets stacked likewise. The weights go by three times, one at a time: for the triangle, for what is left of each layer, and for the
+//! `W = [W0_1; …; W0_L]`, targets stacked likewise. The weights are read three times, one at a time: for the triangle, for the residual of each layer, and for the
 //! expectation.
 
 use ndarray::Array2;
@@ -16,7 +16,7 @@ use crate::linalg::norms::frobenius_of;
 use crate::linalg::stacked::{Reflected, StackedQr};
 use crate::terms::Status;
 
-/// One Θ for each factor, and what is needed to go on from there.
+/// One Θ for each factor, and what the fit of the updates needs.
 pub(super) struct DirectFit {
     /// Θ_A and Θ_B.
     pub(super) thetas: [Array2<f64>; 2],
@@ -51,17 +51,17 @@ impl DirectFit {
     }
 }
 
-/// The targets of all layers, one under the other, on their way through the stack.
+/// The targets of all layers, one under the other, while the stack is factorised.
 struct StackedTarget {
     factor: Factor,
-    /// None for the trained one.
+    /// The draw's number; none for the trained factor.
     draw: Option<usize>,
     reflected: Reflected,
     theta: Array2<f64>,
     squares: Squares,
 }
 
-/// Fits, with the residuals of `draws` Gaussian targets beside.
+/// Fits the factors, and `draws` Gaussian targets for comparison.
 ///
 /// # Errors
 /// What is wrong with a weight; [`crate::Error::Lapack`] if a factorisation fails.
@@ -80,7 +80,7 @@ pub(super) fn fit_direct(layers: &SharedLayers<'_>, seed: u64, draws: usize) -> 
     Ok(DirectFit { thetas: [theta_a, theta_b], scores: [of_a, of_b], stacks })
 }
 
-/// Θ of a factor, and how it does.
+/// Θ of a factor, and its residuals.
 type Scored = (Array2<f64>, Scores);
 
 fn fit_stack(

@@ -1,4 +1,4 @@
-//! What a fit gives.
+//! The result of a fit.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +10,7 @@ use crate::record::InputRecord;
 use crate::table::FitRow;
 use crate::terms::Convention;
 
-/// A module's Θ, and how it does.
+/// A module's Θ, and how well it fits.
 #[derive(Debug, Clone)]
 pub struct FittedModule {
     /// The module's name in the adapter.
@@ -40,9 +40,9 @@ pub struct Fit {
     pub modules: Vec<FittedModule>,
     /// Every header and tensor that was read, with its hash.
     pub inputs: Vec<InputRecord>,
-    /// What the user should know of the result.
+    /// Warnings about the result.
     pub warnings: Vec<String>,
-    /// Time on the clock.
+    /// Wall-clock time.
     pub took: Duration,
     pub(super) adapter: Arc<Adapter>,
     pub(super) dtype: FloatType,

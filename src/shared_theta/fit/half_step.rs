@@ -1,6 +1,6 @@
 //! One half of an alternation: with the left factor's partner fixed, the best left factor of `Σ_l ‖Q_l·Y·M_lᵀ − B_l·A_l‖_F²`.
 //!
-//! With `M_l = U_l·R_l` the part of the target outside U_l is left whatever Y is, and what remains is `Σ_l ‖Q_l·Y·R_lᵀ − B_l·(A_l·U_l)‖_F²`: matrices of r columns
+//! With `M_l = U_l·R_l` the part of the target outside U_l remains for any Y, and what is left to minimise is `Σ_l ‖Q_l·Y·R_lᵀ − B_l·(A_l·U_l)‖_F²`: matrices of r columns
 //! only. Its normal equations couple all layers, so it is solved by conjugate gradients on the residual (CGLS), in coordinates where `Σ_l Q_lᵀQ_l = I` and
 //! `Σ_l R_lᵀR_l = I`: if all layers had equal shares, one iteration would do.
 
@@ -10,13 +10,13 @@ use crate::error::{Error, Result};
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::subspace::ThinQr;
 
-/// What is left, relative to the target, at which nothing remains but rounding.
+/// The residual, relative to the target, below which there is only rounding.
 const ROUNDING: f64 = 1e-15;
 const MOST_ITERATIONS: usize = 400;
 
 /// The best Y (n, r) given `partner` M_l (in, r), from `start` on; the sum of squares never grows.
 ///
-/// Done where the gradient is at most `gradient_enough` of what is left. What it misses the next half step takes up, which begins where this one ended.
+/// Done when the gradient is at most `gradient_enough` of the residual. The next half step begins where this one ended and takes up what it missed.
 ///
 /// # Shapes
 /// `bases` Q_lᵀ (n, out); `left` B_l (out, r) and `right` A_lᵀ (in, r).
@@ -175,7 +175,7 @@ mod tests {
         let (of_left, of_right): (Vec<_>, Vec<_>) =
             (left.iter().map(|m| m.view()).collect(), right.iter().map(|m| m.view()).collect());
         let mut y = Array2::zeros((n, r));
-        // One half step stops at its tolerance; repeated, it goes on from there.
+        // One half step stops at its tolerance; a repeated one continues from there.
         for _ in 0..8 {
             y = half_step(&bases, &partner, &of_left, &of_right, &y, 1e-4).unwrap();
         }

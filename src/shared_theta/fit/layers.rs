@@ -12,7 +12,7 @@ use crate::terms::Convention;
 /// Aᵀ (in, r) and B (out, r) of every layer.
 pub(super) type Targets = Vec<FactorPair>;
 
-/// Which of the two factors, in this order wherever there is one of each.
+/// Which of the two factors; pairs are always in this order.
 pub(super) const FACTORS: [Factor; 2] = [Factor::A, Factor::B];
 
 /// The factor's target in one layer.
@@ -29,9 +29,9 @@ pub(super) struct SharedLayers<'a> {
     pub(super) rank: usize,
     pub(super) d_out: usize,
     pub(super) d_in: usize,
-    /// As they are stored.
+    /// The factors as they are stored.
     pub(super) trained: Targets,
-    /// What the random streams of each layer are derived from.
+    /// The label of each layer's random streams.
     pub(super) streams: Vec<String>,
     /// Reads W0 (out, in) of a layer.
     pub(super) read: Box<dyn Fn(usize) -> Result<Array2<f64>> + Sync + 'a>,
@@ -74,7 +74,7 @@ impl SharedLayers<'_> {
     }
 }
 
-/// W0 as an equation has it.
+/// The matrix of an equation: W0 or its transpose.
 pub(super) fn rows_of(w0: &Array2<f64>, equation: Equation) -> ArrayView2<'_, f64> {
     if equation == Equation::W0 { w0.view() } else { w0.t() }
 }

@@ -14,10 +14,10 @@ pub(super) fn bytes_for(module: &Fittable, config: &FitConfig) -> u64 {
     let pair = 2 * length * first.adapter_layer.rank as u64;
     // The stack's triangle, its factors, two sums for the expectation and one Gram matrix; W0 as stored, widened, by columns, and its basis.
     let stack = 14 * square;
-    // Of each set the right-hand side on its way through the stack, Θ, and both once more; of each layer the factors, trained and drawn.
+    // For each set its right-hand side and Θ, and a copy of both; for each layer the factors, trained and drawn.
     let sides = pair * (4 * sets + 2 * layers);
     let delta = if config.given.delta {
-        // A basis of every layer, for each equation, and of every set the factors, their products with the bases, and what is left.
+        // A basis of every layer for each equation, and for every set the factors, their products with the bases, and the residuals.
         let equations = if module.convention == Convention::Paper { 1 } else { 2 };
         square * layers * equations + 3 * pair * layers * sets
     } else {

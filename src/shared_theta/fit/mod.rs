@@ -31,7 +31,7 @@ use module::fit_module;
 use opening::Opened;
 pub use params::{FitConfig, FitParams};
 
-/// Opened and checked inputs: everything that can be refused without computing has been.
+/// Opened and checked inputs: everything that can be refused without computing has been checked.
 pub struct PreparedFit {
     config: FitConfig,
     opened: Opened,
@@ -83,7 +83,7 @@ impl PreparedFit {
         AdapterRecord::new(&adapter.name, &adapter.dir, base.path(), base.display_name())
     }
 
-    /// What the user should know before the computation.
+    /// Warnings that are known before the computation.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.opened.warnings
@@ -109,10 +109,10 @@ impl PreparedFit {
         self.run_with(&())
     }
 
-    /// As [`Self::run`]; `progress` hears of every fit, that of the draws with `delta` included.
+    /// Like [`Self::run`]; `progress` is told of every fit, with `delta` including those of the draws.
     ///
     /// # Errors
-    /// As [`Self::run`].
+    /// Those of [`Self::run`].
     pub fn run_with(&self, progress: &dyn Progress) -> Result<Fit> {
         let started = Instant::now();
         let given = &self.config.given;

@@ -1,4 +1,4 @@
-//! The fit of one module: A and B, and with `--delta` the updates, each beside Gaussian targets.
+//! The fit of one module: A and B, and with `--delta` the updates, each with Gaussian targets for comparison.
 
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
@@ -68,7 +68,7 @@ fn read_layers<'m>(opened: &'m Opened, module: &'m Fittable) -> Result<(SharedLa
         trained.push(pair);
     }
     let base = &opened.base;
-    // What is read again is recorded already.
+    // What is read again has already been recorded.
     let read = move |layer: usize| StoredWeight::read(base, &BaseWeight::of(&module.layers[layer]), &mut Vec::new())?.to_f64();
     let first = module.first();
     let layers = SharedLayers {
@@ -83,7 +83,7 @@ fn read_layers<'m>(opened: &'m Opened, module: &'m Fittable) -> Result<(SharedLa
     Ok((layers, inputs))
 }
 
-/// Fits the updates, and as many sets of Gaussian ones.
+/// Fits the updates, and sets of Gaussian ones for comparison.
 fn fit_delta(given: &FitParams, layers: &SharedLayers<'_>, direct: &DirectFit, progress: &dyn Progress) -> Result<DeltaFit> {
     let bases_of = |factor: Factor| -> Result<Vec<Array2<f64>>> {
         let stack = direct.stack(factor);
@@ -120,7 +120,7 @@ fn fit_delta(given: &FitParams, layers: &SharedLayers<'_>, direct: &DirectFit, p
     Ok(DeltaFit { scores, search: observed, thetas })
 }
 
-/// What the fit of one module gave.
+/// The result of fitting one module.
 pub(super) struct ModuleFit {
     pub(super) module: FittedModule,
     pub(super) rows: Vec<FitRow>,
@@ -144,7 +144,7 @@ fn with_norms_of(mut drawn: Targets, trained: &Targets) -> Result<Targets> {
     Ok(drawn)
 }
 
-/// Θ_A and Θ_B in the basis of r columns where both have the singular values' roots: of all that give the same updates, one that depends on these alone.
+/// Θ_A and Θ_B in the basis of r columns where both carry the roots of the singular values. Many pairs give the same updates; this one depends only on the updates.
 fn thetas_of(direct: &DirectFit, search: &Search) -> Result<[Array2<f64>; 2]> {
     let theta = |factor: Factor, y: &Array2<f64>| -> Result<Array2<f64>> { direct.stack(factor).solver.solve(y.view(), false) };
     let (a, b) = (theta(Factor::A, &search.y[0])?, theta(Factor::B, &search.y[1])?);

@@ -25,7 +25,7 @@ pub(super) struct Opened {
 #[derive(Debug, Clone)]
 pub(super) struct Fittable {
     pub(super) name: String,
-    /// What its tensors are called in the checkpoint: a name that fits the base weights of this module alone.
+    /// Its name in the checkpoint, which matches the base weights of this module and no others.
     pub(super) key: String,
     pub(super) convention: Convention,
     pub(super) layers: Vec<PairedLayer>,
@@ -34,7 +34,7 @@ pub(super) struct Fittable {
 }
 
 impl Fittable {
-    /// One layer, which is of the shape, rank and scaling of all.
+    /// One layer, which has the shape, rank and scaling of all layers.
     pub(super) fn first(&self) -> &PairedLayer {
         &self.layers[0]
     }
@@ -101,7 +101,7 @@ fn obstacle(layers: &[PairedLayer]) -> Option<String> {
     })
 }
 
-/// In what the layers differ that must share a Θ.
+/// How layers that must share a Θ differ.
 fn difference(layers: &[PairedLayer]) -> Option<String> {
     let first = layers.first()?;
     let number = |layer: &PairedLayer| layer.adapter_layer.layer.map_or_else(|| "-".to_owned(), |number| number.to_string());
@@ -129,7 +129,7 @@ fn difference(layers: &[PairedLayer]) -> Option<String> {
     None
 }
 
-/// The shortest name that ends the paths of this module's base weights and of no others, and whether its layers are all that it fits.
+/// The shortest suffix of the paths of this module's base weights that matches no other type of weight, and whether it matches the weights of these layers alone.
 fn key_of(base: &BaseModel, module: &PairedModule) -> Option<(String, bool)> {
     let path = |tensor: &str| tensor.strip_suffix(".weight").map(str::to_owned);
     let own: BTreeSet<String> = module.layers.iter().filter_map(|layer| path(&layer.tensor)).collect();

@@ -30,14 +30,14 @@ pub struct FitParams {
     pub convention: Option<Convention>,
     /// How many times random targets are fitted too.
     pub null_draws: usize,
-    /// The seed of these and of random starts.
+    /// The seed of the random targets and the random starts.
     pub seed: u64,
     /// The type Θ is stored in.
     pub dtype: FloatType,
 }
 
 impl FitParams {
-    /// An adapter, and for the rest: all modules and layers, A and B as they are stored, 20 draws.
+    /// The defaults for an adapter: all modules and layers, A and B as they are stored, 20 draws.
     #[must_use]
     pub fn new(adapter: impl Into<PathBuf>) -> Self {
         Self {
@@ -72,7 +72,7 @@ pub struct FitConfig {
 }
 
 impl FitConfig {
-    /// The options behind it.
+    /// The options that were checked.
     #[must_use]
     pub fn params(&self) -> &FitParams {
         &self.given

@@ -1,4 +1,4 @@
-//! How well a shared Θ does, and how well one would do for Gaussian targets of the same norms.
+//! How well a shared Θ fits, and how well one would fit Gaussian targets of the same norms.
 
 use ndarray::Array2;
 
@@ -6,7 +6,7 @@ use crate::controls::mean_and_sd;
 use crate::table::FitRow;
 use crate::terms::{Status, UpdateMatrix};
 
-/// Residuals of two targets closer than this are the same: p counts them so.
+/// Residuals closer than this count as equal in p.
 const TIE: f64 = 1e-12;
 
 /// One residual, observed and drawn.
@@ -14,17 +14,17 @@ const TIE: f64 = 1e-12;
 pub(super) struct Score {
     /// None where there is nothing to fit.
     pub(super) residual: Option<f64>,
-    /// In closed form; none where there is no such form, and the mean of the draws is taken.
+    /// The expectation in closed form; none where there is no such form and the mean of the draws is used.
     pub(super) expected: Option<f64>,
     pub(super) draws: Vec<f64>,
 }
 
-/// Of every layer, and of all together.
+/// The residuals of every layer, and of all layers together.
 #[derive(Debug, Clone, PartialEq)]
 pub(super) struct Scores {
     pub(super) layers: Vec<Score>,
     pub(super) all: Score,
-    /// Of the fit; a layer without a target has its own.
+    /// The status of the fit; a layer without a target has its own status.
     pub(super) status: Status,
 }
 
@@ -85,7 +85,7 @@ impl Scores {
     }
 }
 
-/// `(1 + #draws with a residual no larger)/(1 + draws)`: the observed one counts among them, as in the `w0` control.
+/// `(1 + #draws with a residual no larger)/(1 + draws)`: the observed residual counts as one of the draws, as in the `w0` control.
 fn p_value(residual: f64, draws: &[f64]) -> Option<f64> {
     let small = draws.iter().filter(|&&draw| draw <= residual + TIE).count();
     (!draws.is_empty()).then(|| (1 + small) as f64 / (1 + draws.len()) as f64)
@@ -98,7 +98,7 @@ pub(super) struct Expected {
     pub(super) all: Option<f64>,
 }
 
-/// What the closed form is made of: `Q_l` are the rows of layer l in an orthonormal basis of the stack's column space, with `Σ Q_lᵀQ_l = I`.
+/// The sums in the closed form: `Q_l` are the rows of layer l in an orthonormal basis of the stack's column space, with `Σ Q_lᵀQ_l = I`.
 pub(super) struct Leverage {
     /// Rows of each layer.
     pub(super) rows: usize,
@@ -111,12 +111,12 @@ pub(super) struct Leverage {
 impl Leverage {
     /// The expectation of the squared residual over the squared norm of Gaussian targets with these squared norms, its root taken.
     ///
-    /// What is left of layer l is `T_l − Q_l·Σ_k Q_kᵀ·T_k`. With independent entries of variance `‖T_k‖²/(rows·r)`:
+    /// The residual of layer l is `T_l − Q_l·Σ_k Q_kᵀ·T_k`. With independent entries of variance `‖T_k‖²/(rows·r)`:
     /// `1 − 2·‖Q_l‖²/rows + Σ_k ‖T_k‖²·‖Q_l·Q_kᵀ‖²/(rows·‖T_l‖²)` for a layer, which is `1 − ‖Q_l‖²/rows` where all norms are equal, and
     /// `1 − Σ_l ‖T_l‖²·‖Q_l‖²/rows / Σ_l ‖T_l‖²` for all of them.
     pub(super) fn expected(&self, squared_norms: &[f64]) -> Expected {
         let rows = self.rows as f64;
-        // An exact fit leaves rounding of either sign.
+        // After an exact fit this is rounding of either sign.
         let root = |share: f64| if share > rows * crate::linalg::EPSILON { share.sqrt() } else { 0.0 };
         let layer = |l: usize| {
             let norm = squared_norms[l];

@@ -16,11 +16,11 @@ pub(super) const RANDOM_STARTS: usize = 3;
 
 /// The leading left vectors of all layers' conversion matrices side by side, each as an orthonormal basis: one for Θ_A and one for Θ_B.
 ///
-/// Where the updates are made of one Θ, whatever basis each layer has its factors in, they span it.
+/// If the updates come from one Θ, they span it, in whatever basis each layer stores its factors.
 pub(super) struct Leading([Option<Array2<f64>>; 2]);
 
 impl Leading {
-    /// For each of several sets of targets; every weight is factorised once for all of them.
+    /// Computes them for several sets of targets; every weight is factorised once for all of them.
     ///
     /// # Errors
     /// What is wrong with a weight; [`crate::Error::Lapack`] if a factorisation fails.
@@ -110,7 +110,7 @@ fn equal_shares(bases: Bases<'_>, targets: &Targets, rank: usize) -> Result<Arra
     let basis = if tall(&left) && tall(&right) {
         ThinQr::of(right.view())?.basis_of_product(&ThinQr::of(left.view())?)?
     } else {
-        // More columns than rows: the product itself is the smaller.
+        // With more columns than rows, the product itself is the smaller matrix.
         let product = right.dot(&left.t());
         if tall(&product) { SubspaceBasis::of(product.view())? } else { SubspaceBasis::of(product.t())?.transposed() }
     };

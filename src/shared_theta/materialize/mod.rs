@@ -19,7 +19,7 @@ use crate::record::InputRecord;
 pub use params::{MaterializeConfig, MaterializeParams};
 use peft_config::{PEFT_PREFIX, peft_config};
 
-/// An opened CondLoRA: everything that can be refused without computing has been.
+/// An opened CondLoRA: everything that can be refused without computing has been checked.
 #[derive(Debug)]
 pub struct PreparedMaterialization {
     base: BaseModel,
@@ -43,7 +43,7 @@ pub struct MaterializedSize {
     pub name: String,
     /// Names of its modules.
     pub modules: Vec<String>,
-    /// Its layers, those of all modules counted together.
+    /// Its layers, summed over all modules.
     pub layers: usize,
     /// Numbers in all A and B.
     pub lora_parameters: usize,
@@ -100,7 +100,7 @@ impl PreparedMaterialization {
         vec![self.base.path().to_owned(), self.adapter.dir.clone()]
     }
 
-    /// What the user should know.
+    /// Warnings.
     #[must_use]
     pub fn warnings(&self) -> &[String] {
         &self.warnings

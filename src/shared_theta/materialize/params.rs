@@ -1,11 +1,11 @@
-//! What the making of a LoRA adapter is asked to do.
+//! The options for making a LoRA adapter of a CondLoRA.
 
 use std::path::PathBuf;
 
 use crate::checkpoint::FloatType;
 use crate::error::Result;
 
-/// What a CondLoRA is made into.
+/// The options as they were given.
 #[derive(Debug, Clone, serde::Serialize)]
 pub struct MaterializeParams {
     /// The directory of the CondLoRA.

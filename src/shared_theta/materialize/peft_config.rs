@@ -7,7 +7,7 @@ use serde_json::{Map, Value, json};
 
 use crate::checkpoint::{Adapter, AdapterLayer};
 
-/// What PEFT puts before every name.
+/// The prefix that PEFT adds to every name.
 pub(super) const PEFT_PREFIX: &str = "base_model.model.";
 
 /// The configuration; `layers` with their paths in the model's class, `others` the tensors that are no Θ.
@@ -38,7 +38,7 @@ pub(super) fn peft_config(adapter: &Adapter, layers: &[(&str, &AdapterLayer)], o
     out
 }
 
-/// A number without a fraction where it has none: PEFT means `lora_alpha` to be an int.
+/// A number without a fraction where it has none: PEFT expects `lora_alpha` to be an int.
 fn whole(value: f64) -> Value {
     if value.fract() == 0.0 && value.abs() < 1e15 { json!(value as i64) } else { json!(value) }
 }

@@ -34,20 +34,20 @@ pub(crate) struct Controls {
 
 /// The draws of one control.
 pub(crate) struct ControlDraws {
-    /// By view and (i, j).
+    /// The draws by view and (i, j).
     pub(crate) by_view: Vec<Vec<PairDraws>>,
-    /// By matrix that CKA compares.
+    /// The draws by matrix that CKA compares.
     pub(crate) by_cka: Vec<Draws>,
 }
 
-/// The measures of one draw, in the places of [`ControlDraws`].
+/// The measures of one draw, indexed like [`ControlDraws`].
 struct MeasuredDraw {
     by_view: Vec<Vec<PairMeasures>>,
     by_cka: Vec<Cells>,
 }
 
 impl ControlDraws {
-    /// No draw yet.
+    /// Without any draw yet.
     fn new(context: &Context<'_>, ij: usize) -> Self {
         let of_view = || std::iter::repeat_with(PairDraws::default).take(ij).collect();
         Self {
@@ -127,7 +127,7 @@ impl GroupControls {
     }
 }
 
-/// What of a layer is compared in one draw, in the places of [`DrawnMatrices`].
+/// The part of a layer that is compared in one draw, indexed like [`DrawnMatrices`].
 struct ViewedLayer<'l> {
     by_view: Vec<Option<ArrayView2<'l, f64>>>,
     by_cka: Vec<Option<ArrayView2<'l, f64>>>,
@@ -140,7 +140,7 @@ impl<'l> ViewedLayer<'l> {
         Self { by_view: views(&drawn.by_view), by_cka: views(&drawn.by_cka) }
     }
 
-    /// A draw of the `w0` control at one layer; the factors themselves have no W0 in them and stay empty. So does all of a layer whose weight
+    /// A draw of the `w0` control at one layer; the factors themselves do not depend on W0 and stay empty. So does a whole layer whose weight
     /// could not be read (`--keep-going`).
     fn of_w0(context: &Context<'_>, layer: &'l SolvedLayer, rank: usize, number: usize) -> Self {
         let drawn = layer.w0_draws.get(&rank).and_then(|draws| draws.get(number));
@@ -213,7 +213,7 @@ pub(crate) mod tests {
     use super::*;
     use ndarray::{Array2, array};
 
-    /// Controls without a draw.
+    /// Controls without any draw.
     pub(crate) fn no_controls() -> Controls {
         let none = || ControlDraws { by_view: Vec::new(), by_cka: Vec::new() };
         Controls { gaussian: none(), w0: none() }

@@ -6,13 +6,13 @@ use crate::similarity::expected_by_chance;
 use crate::table::GridRow;
 
 /// The rows of one view, for each pair of layers asked for that this module has: all i up to the first layer's rank, all j up to the
-/// second's. The view has the products of all vectors, and each φ is a part of their squares' sum.
+/// second's. The view has the inner products of all vectors, and each φ is a partial sum of their squares.
 pub(crate) fn grid_rows(of: &ModuleView<'_>, asked: &[(u32, u32)]) -> Vec<GridRow> {
     let ModuleView { module, view, matrices, pairs } = of;
     let place = |layer: u32| (0..matrices.len()).find(|&k| module.number(k) == layer);
     let mut rows = Vec::new();
     for &(layer_a, layer_b) in asked {
-        // Another module of the study has both, or the plan had refused the pair.
+        // Another module of the study has both, since the plan refuses a pair that no module has.
         let (Some(a), Some(b)) = (place(layer_a), place(layer_b)) else { continue };
         let values = pairs.phi_up_to(a, b);
         let differ = pairs.differ_in_length(a, b);
@@ -57,7 +57,7 @@ mod tests {
         let second = array![[2.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]];
         let (layers, controls, ranks) = ([layer(&first), layer(&second)], no_controls(), [2, 2]);
         let module = module(&layers, &ranks, Some(vec![3, 9]), &controls);
-        // No layer 4: another module has it, or the plan had refused the pair.
+        // There is no layer 4 here; the plan refuses a pair that no module has.
         let rows = grid_rows(&module.view(VIEW), &[(3, 9), (3, 4)]);
         let numbers: Vec<_> = rows.iter().map(|row| (row.layer_a, row.layer_b, row.i, row.j)).collect();
         assert_eq!(numbers, [(3, 9, 1, 1), (3, 9, 1, 2), (3, 9, 2, 1), (3, 9, 2, 2)]);

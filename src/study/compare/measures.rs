@@ -1,4 +1,4 @@
-//! The measures beyond φ: every pair's cosines of principal angles and CKA, with what the controls give: the rows of `measures.csv`.
+//! The measures beyond φ: every pair's cosines of principal angles and CKA, with the values of the controls: the rows of `measures.csv`.
 
 use super::module::{Module, ModuleView};
 use super::pairs::{Draws, cosines_of};
@@ -8,7 +8,7 @@ use crate::measures::AllCka;
 use crate::table::MeasureRow;
 use crate::terms::{MatrixKind, Measure, Status};
 
-/// What both controls give for one measure.
+/// The values of both controls for one measure.
 #[derive(Clone, Copy)]
 pub(crate) struct MeasureDraws<'a> {
     pub(crate) gaussian: &'a Draws,

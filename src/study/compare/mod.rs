@@ -1,4 +1,4 @@
-//! From the matrices of all layers to the rows of the tables: φ of every pair, what the controls give, and how far to trust it.
+//! From the matrices of all layers to the rows of the tables: φ of every pair, the values of the controls, and the status of each.
 
 mod controls;
 mod grid;
@@ -20,7 +20,7 @@ use measures::{MeasureDraws, cka_rows, cosine_rows};
 use module::Module;
 use similarity::{SimilarityCells, UntrainedView};
 
-/// Adds a pass's draws to the controls, then gives the rows of its members; members that fell out have none.
+/// Adds a pass's draws to the controls, then gives the rows of its members; members that failed have none.
 ///
 /// # Errors
 /// [`crate::Error::Lapack`] if a small SVD fails.
@@ -64,7 +64,7 @@ fn rows(context: &Context<'_>, module: &Module<'_>) -> Result<Tables> {
     Ok(tables)
 }
 
-/// The rows of each view: those of all pairs of layers, their averages, cosines and grids.
+/// The rows of each view: all pairs of layers, their averages, cosines and grids.
 fn add_views(context: &Context<'_>, module: &Module<'_>, tables: &mut Tables) -> Result<()> {
     let asked = &context.config.params().grid;
     let compared: Vec<usize> = if module.is_comparable() { (0..module.layers.len()).collect() } else { Vec::new() };

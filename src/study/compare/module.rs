@@ -15,7 +15,7 @@ pub(crate) struct Module<'a> {
     pub(crate) layers: Vec<&'a MemberLayer>,
     /// How many vectors each layer can have.
     pub(crate) ranks: &'a [usize],
-    /// The index of each layer. None outside any repeated container: that is one weight, which has nothing to be compared with.
+    /// The index of each layer. None outside any repeated container: that is one weight, which has no other to compare with.
     numbers: Option<Vec<u32>>,
     /// The (i, j) compared.
     pub(crate) ij: Vec<(usize, usize)>,
@@ -52,7 +52,7 @@ impl<'a> Module<'a> {
         self.numbers.as_ref().map_or_else(|| unreachable!("layers without an index are not compared"), |numbers| numbers[k])
     }
 
-    /// Its layers as one view has them.
+    /// Its layers as seen in one view.
     pub(crate) fn view(&self, view: View) -> ModuleView<'_> {
         let matrices: Vec<&LayerMatrix> = self.layers.iter().map(|layer| layer.matrix(view.matrix)).collect();
         let pairs = AllPairs::of(&matrices.iter().map(|matrix| matrix.vectors(view.side)).collect::<Vec<_>>());
@@ -64,9 +64,9 @@ impl<'a> Module<'a> {
 pub(crate) struct ModuleView<'a> {
     pub(crate) module: &'a Module<'a>,
     pub(crate) view: View,
-    /// By layer.
+    /// The matrices, by layer.
     pub(crate) matrices: Vec<&'a LayerMatrix>,
-    /// The products of all their vectors.
+    /// The inner products of all their vectors.
     pub(crate) pairs: AllPairs,
 }
 

@@ -1,4 +1,4 @@
-//! The measures of all ordered pairs of a module's layers, of the adapter itself and of the draws of a control.
+//! The measures of all ordered pairs of a module's layers, for the adapter itself and for the draws of a control.
 
 use crate::controls::mean_and_sd;
 use crate::error::Result;
@@ -11,12 +11,12 @@ pub(crate) type Cells = Vec<Option<f64>>;
 /// The measures of one view and (i, j).
 pub(crate) struct PairMeasures {
     pub(crate) phi: Cells,
-    /// Of [`crate::terms::Measure::COSINES`], in that order.
+    /// The measures [`crate::terms::Measure::COSINES`], in that order.
     pub(crate) cosines: Option<[Cells; 3]>,
 }
 
 impl PairMeasures {
-    /// φ, and with it the cosines where they are wanted.
+    /// φ, and the cosines where they are wanted.
     ///
     /// # Errors
     /// [`crate::Error::Lapack`] if a small SVD fails.

@@ -1,4 +1,4 @@
-//! φ of every pair of a module's layers, beside what the controls give, and its averages: the rows of `similarity.csv` and `summary.csv`.
+//! φ of every pair of a module's layers with the values of the controls, and the averages: the rows of `similarity.csv` and `summary.csv`.
 
 use ndarray::Array2;
 
@@ -30,12 +30,12 @@ impl<'a> UntrainedView<'a> {
     }
 }
 
-/// One view and (i, j) of a module, with all that its rows are made of.
+/// One view and (i, j) of a module, with everything that its rows are computed from.
 pub(crate) struct SimilarityCells<'a> {
     pub(crate) of: &'a ModuleView<'a>,
     pub(crate) i: usize,
     pub(crate) j: usize,
-    /// As [`crate::layer_matrix::summed_errors`] gives them.
+    /// The result of [`crate::layer_matrix::summed_errors`].
     pub(crate) summed: &'a Array2<Option<f64>>,
     pub(crate) untrained: &'a UntrainedView<'a>,
     pub(crate) gaussian: &'a Draws,
@@ -43,7 +43,7 @@ pub(crate) struct SimilarityCells<'a> {
 }
 
 impl SimilarityCells<'_> {
-    /// The rows of all ordered pairs, row by row; none of a module whose layers cannot be compared.
+    /// The rows of all ordered pairs, row by row; none for a module whose layers cannot be compared.
     pub(crate) fn rows(&self) -> Vec<SimilarityRow> {
         let count = if self.of.module.is_comparable() { self.of.matrices.len() } else { 0 };
         (0..count).flat_map(|a| (0..count).map(move |b| self.row(a, b))).collect()
@@ -117,7 +117,7 @@ impl SimilarityCells<'_> {
             w0_z: phi_mean.filter(|_| !by_construction).and_then(|phi| z_score(phi, w0_mean, w0_sd)),
             w0_p: phi_mean.filter(|_| !by_construction).and_then(|phi| p_value(phi, &w0)),
             init_mean: mean_and_sd(&init).0,
-            // A module outside any repeated container has nothing to be compared with.
+            // A module outside any repeated container has no other layer to compare with.
             status: if module.is_comparable() { status } else { Status::Skipped },
         }
     }

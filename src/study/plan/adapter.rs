@@ -1,11 +1,11 @@
-//! One adapter of a study: with the modules that are wanted of it, and its untrained counterpart.
+//! One adapter of a study, with its selected modules and its untrained counterpart.
 
 use crate::checkpoint::{Adapter, AdapterLayer, PairedModule};
 use crate::error::{Error, Result, escape};
 use crate::inputs::choose_convention;
 use crate::terms::Convention;
 
-/// An adapter with the modules that are wanted of it.
+/// An adapter with its selected modules.
 pub(crate) struct PlannedAdapter {
     pub(crate) adapter: Adapter,
     /// Index into the plan's base models.

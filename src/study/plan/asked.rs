@@ -1,6 +1,6 @@
-//! Whether what was asked for is there: options that no adapter of any shard fits are refused, before anything is read.
+//! Checks of the options against the adapters: an option that fits no adapter of any shard is refused before anything is read.
 //!
-//! Each first looks at this shard's adapters; those of the others are opened only if that is not enough.
+//! Each check first looks at this shard's adapters; those of the other shards are opened only if that is not enough.
 
 use super::adapter::PlannedAdapter;
 use super::others::OtherShards;
@@ -8,7 +8,7 @@ use crate::checkpoint::{PairedModule, PairingRules};
 use crate::error::{Error, Result, escape, field};
 use crate::inputs::{LaidOut, Opener, Selection, module_paths};
 
-/// `--map` where no adapter has such a path.
+/// Refuses `--map` where no adapter has such a path.
 pub(crate) fn refuse_unused_maps(opener: &Opener, laid_out: &[LaidOut], others: &mut OtherShards) -> Result<()> {
     let own = laid_out.iter().flat_map(|laid_out| module_paths(&laid_out.adapter));
     opener.refuse_unused_maps(own.clone()).or_else(|_| {
@@ -17,7 +17,7 @@ pub(crate) fn refuse_unused_maps(opener: &Opener, laid_out: &[LaidOut], others: 
     })
 }
 
-/// `--split` where nothing is fused.
+/// Refuses `--split` where nothing is fused.
 pub(crate) fn refuse_idle_split(rules: &PairingRules, adapters: &[PlannedAdapter], others: &mut OtherShards) -> Result<()> {
     let Some(split) = rules.split else { return Ok(()) };
     let is_split = |module: &PairedModule| module.layers.iter().any(|layer| layer.block.is_some());
@@ -48,7 +48,7 @@ pub(crate) fn keep_wanted(selection: &Selection, adapters: &mut [PlannedAdapter]
     selection.refuse_missing_layers().or_else(|error| if other_modules(others).any(is_wanted) { Ok(()) } else { Err(error) })
 }
 
-/// `--grid` with layers that no module has both of.
+/// Refuses `--grid` with two layers that no module has both of.
 pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdapter], others: &mut OtherShards) -> Result<()> {
     let numbers = |module: &PairedModule| module.layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect::<Vec<_>>();
     for &(a, b) in asked {
@@ -79,7 +79,7 @@ fn other_modules(others: &mut OtherShards) -> impl Iterator<Item = &PairedModule
     others.adapters().iter().flat_map(|opened| &opened.modules)
 }
 
-/// `0..5, 8`.
+/// Layer indices as ranges, as in `0..5, 8`.
 fn ranges(rising: &[u32]) -> String {
     let mut runs: Vec<(u32, u32)> = Vec::new();
     for &layer in rising {
@@ -138,7 +138,7 @@ mod tests {
         assert_eq!(refused(&unknown, &mut [planned()], &[ADAPTER]), message);
         let message = Some("`layers` 6: no module has such a layer".to_owned());
         assert_eq!(refused(&selection(&[], Some("6")), &mut [planned()], &[ADAPTER]), message);
-        // Here is no adapter; elsewhere is one that has both. One that cannot be opened is its own shard's to name.
+        // This shard has no adapter, another has one with both. An adapter that cannot be opened is named by its own shard.
         assert_eq!(refused(&selection(&["value".into()], Some("5")), &mut [], &["nowhere", ADAPTER]), None);
         assert!(refused(&selection(&["value".into()], Some("5")), &mut [], &["nowhere"]).is_some());
     }

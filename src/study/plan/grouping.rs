@@ -13,7 +13,7 @@ use crate::terms::Convention;
 pub(crate) struct Group {
     pub(crate) base: usize,
     pub(crate) convention: Convention,
-    /// What its adapters call the module; where they do not agree, its name by the base's tensors.
+    /// The name that its adapters use for the module; where they differ, its name in the base's tensors.
     pub(crate) name: String,
     /// The base weights of all members, sorted by layer.
     pub(crate) layers: Vec<BaseWeight>,
@@ -27,7 +27,7 @@ pub(crate) struct Member {
     pub(crate) adapter: usize,
     /// Index into the adapter's modules.
     pub(crate) module: usize,
-    /// For each of its layers the group's.
+    /// For each of its layers, the index of the group's layer.
     pub(crate) at: Vec<usize>,
     /// Rank of each of its layers.
     pub(crate) ranks: Vec<usize>,
@@ -61,7 +61,7 @@ struct Shared {
     convention: Convention,
 }
 
-/// Puts modules that use the same type of base weight together.
+/// Groups modules that use the same type of base weight.
 ///
 /// # Errors
 /// [`Error::Mismatch`] for a module that is not square where the paper's convention is asked for.
@@ -118,7 +118,7 @@ fn assemble(adapters: &[PlannedAdapter], shared: &Shared, own_name: String, memb
     Group { base: shared.base, convention: shared.convention, name, layers, members }
 }
 
-/// Where a member's weight is among its group's.
+/// The position of a member's weight among those of its group.
 fn index_of(weights: &[BaseWeight], weight: &BaseWeight) -> usize {
     weights.binary_search(weight).unwrap_or_else(|_| unreachable!("a group has the weights of all its members"))
 }

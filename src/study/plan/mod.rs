@@ -1,4 +1,4 @@
-//! Which weights are read and what is solved through each: adapters opened, paired and grouped.
+//! The plan of a study: which weights are read and what is solved through each, after adapters are opened, paired and grouped.
 
 mod adapter;
 mod asked;
@@ -29,18 +29,18 @@ pub(crate) struct Plan {
     pub(crate) bases: Vec<BaseModel>,
     pub(crate) adapters: Vec<PlannedAdapter>,
     pub(crate) groups: Vec<Group>,
-    /// What the adapters' trainings logged.
+    /// The training logs of the adapters.
     pub(crate) logs: Vec<PlannedLog>,
-    /// Adapter name and text.
+    /// Warnings, as adapter name and text.
     pub(crate) warnings: Vec<(String, String)>,
     /// Adapters that were skipped, and why (`--keep-going`).
     pub(crate) skipped: Vec<(String, Error)>,
-    /// The adapters that this run's are some or all of.
+    /// All adapters that were found; this run analyses some or all of them.
     pub(crate) shard: Option<ShardRecord>,
 }
 
 impl Plan {
-    /// Opens, pairs and groups, in steps over all adapters: what is wrong with the options is said before what is wrong with an adapter's
+    /// Opens, pairs and groups, in steps over all adapters: mistakes in the options are reported before those in an adapter's
     /// layers. With `--keep-going` an adapter that fails a step is skipped.
     ///
     /// # Errors
@@ -87,7 +87,7 @@ impl Plan {
         Ok(plan)
     }
 
-    /// What a step gave for an adapter; none where that failed and is noted (`--keep-going`).
+    /// The result of a step for an adapter; none where the step failed and the failure was recorded (`--keep-going`).
     fn unless_skipped<T>(&mut self, step: Result<T>, adapter: &str, given: &AnalyzeParams) -> Result<Option<T>> {
         match step {
             Ok(done) => Ok(Some(done)),
@@ -99,7 +99,7 @@ impl Plan {
         }
     }
 
-    /// Where no adapter is left, the error of the first is the study's; of a shard, others may be left.
+    /// If no adapter is left, the error of the first is the study's error. A shard may be empty, because other shards may have adapters left.
     fn refuse_if_empty(&self, left: usize, given: &AnalyzeParams) -> Result<()> {
         let none_left = left == 0 && given.shard.is_none();
         let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| none_left);

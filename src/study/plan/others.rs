@@ -16,7 +16,7 @@ impl OtherShards {
         Self { found, opener, opened: None }
     }
 
-    /// Those that can be opened and paired; what is wrong with the rest is their own shard's to say.
+    /// Those that can be opened and paired; what is wrong with the rest is reported by their own shard.
     pub(crate) fn adapters(&mut self) -> &[OpenedAdapter] {
         let (found, opener) = (std::mem::take(&mut self.found), &mut self.opener);
         self.opened.get_or_insert_with(|| {

@@ -6,12 +6,12 @@ use std::ops::Range;
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pass {
     pub(crate) group: usize,
-    /// Of the group's members.
+    /// The group's members in this pass.
     pub(crate) members: Range<usize>,
-    /// Of the controls.
+    /// The draws of the controls in this pass.
     pub(crate) draws: Range<usize>,
-    /// Whether adapters are compared with one another: then all members are there.
+    /// Whether adapters are compared with one another; the pass then has all members.
     pub(crate) across: bool,
-    /// Whether the layers of each adapter are compared: then their vectors are kept until all are there.
+    /// Whether the layers of each adapter are compared; their vectors are then kept until all layers are solved.
     pub(crate) within: bool,
 }

@@ -1,4 +1,4 @@
-//! Training logs beside the adapters: rows of `training.csv`.
+//! The training logs in the adapters' directories: rows of `training.csv`.
 
 use super::adapter::PlannedAdapter;
 use crate::checkpoint::{find_training_log, read_training_log};
@@ -13,7 +13,7 @@ pub(crate) struct PlannedLog {
     pub(crate) record: InputRecord,
 }
 
-/// Reads the logs that are there. One that is not what it should be is a warning (adapter and text): no result depends on it.
+/// Reads the logs that exist. A malformed log gives a warning (adapter and text), since no result depends on it.
 pub(crate) fn read_logs(adapters: &[PlannedAdapter]) -> (Vec<PlannedLog>, Vec<(String, String)>) {
     let (mut logs, mut warnings) = (Vec::new(), Vec::new());
     for (index, planned) in adapters.iter().enumerate() {

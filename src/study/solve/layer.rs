@@ -50,7 +50,7 @@ struct OwnedFactors {
 /// Whose factors are solved for.
 #[derive(Clone, Copy)]
 enum Owner {
-    /// The pass's member of this number.
+    /// The member with this index in the pass.
     Trained(usize),
     /// Its untrained adapter.
     Untrained(usize),
@@ -58,7 +58,7 @@ enum Owner {
     Draw(usize),
 }
 
-/// One base weight, and what has been kept of it so far.
+/// One base weight, and the results kept for it so far.
 struct LayerWork<'a> {
     context: &'a Context<'a>,
     group: &'a Group,
@@ -108,7 +108,7 @@ impl LayerWork<'_> {
         &self.group.members[self.pass.members.start + k]
     }
 
-    /// Reads or draws the factors of an owner; none where it has none.
+    /// Reads or draws the factors of an owner; none if it has no such layer.
     fn factors(&mut self, owner: Owner, w0: &StoredWeight, drawn_ranks: &[usize]) -> Result<Option<FactorPair>> {
         match owner {
             Owner::Draw(number) => {
@@ -127,7 +127,7 @@ impl LayerWork<'_> {
         FactorPair { a_transposed: gaussian(Factor::A, self.weight.d_in), b: gaussian(Factor::B, self.weight.d_out) }
     }
 
-    /// Reads the factors of a member, or of its untrained adapter; none where it has no such layer or fell out.
+    /// Reads the factors of a member, or of its untrained adapter; none where it has no such layer or failed.
     fn read_factors(&mut self, k: usize, w0: &StoredWeight, untrained: bool) -> Result<Option<FactorPair>> {
         let (context, number) = (self.context, self.member(k).adapter);
         let Some(paired) = self.member(k).layer(&context.plan.adapters, self.index) else { return Ok(None) };
@@ -153,7 +153,7 @@ impl LayerWork<'_> {
         }
     }
 
-    /// Solves for the waiting pairs and keeps what is wanted of each.
+    /// Solves for the waiting pairs and keeps what will be compared of each.
     fn solve(&mut self, solver: &mut Solver<'_, StoredWeight>, waiting: &[OwnedFactors], ranks: &[usize]) -> Result<()> {
         let equation_a = if self.group.convention == Convention::Paper { Equation::W0 } else { Equation::W0Transposed };
         let targets: Vec<Target<'_>> = waiting.iter().flat_map(|pair| pair.factors.targets(equation_a)).collect();
@@ -168,7 +168,7 @@ impl LayerWork<'_> {
         })
     }
 
-    /// Keeps what is wanted of two solutions.
+    /// Keeps what will be compared of two solutions.
     fn keep(&mut self, of: &OwnedFactors, [a, b]: [&ConversionMatrix; 2], condition: f64, ranks: &[usize]) -> Result<()> {
         let context = self.context;
         let n = self.weight.d_out.max(self.weight.d_in);

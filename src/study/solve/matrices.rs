@@ -1,4 +1,4 @@
-//! From factors and conversion matrices to what is compared of one layer: singular vectors, spectrum, and what is known of their errors.
+//! From the factors and conversion matrices of one layer to what is compared: singular vectors, spectrum, and what is known of their errors.
 
 use std::collections::BTreeMap;
 
@@ -31,27 +31,27 @@ pub(crate) struct LayerThetas<'a> {
     pub(crate) n: usize,
 }
 
-/// What one adapter's layer gives.
+/// The result for one adapter's layer.
 pub(crate) struct LayerMatrices {
-    /// Those that are wanted.
+    /// The matrices that are compared.
     pub(crate) by_kind: BTreeMap<MatrixKind, LayerMatrix>,
-    /// Of Θ_A and Θ_B, the worse.
+    /// The worse status of Θ_A and Θ_B.
     status: Status,
     norm_of_product: f64,
 }
 
-/// What several of a layer's matrices are made of.
+/// Decompositions that several of a layer's matrices use.
 struct Decompositions {
     zero_a: bool,
     zero_b: bool,
     /// `Aᵀ = Q·R`; none where A is zero or its norm overflows.
     qr_a: Option<ThinQr>,
-    /// Of Θ_B; none where B is zero or the norm of Θ_B overflows.
+    /// The QR decomposition of Θ_B; none where B is zero or the norm of Θ_B overflows.
     qr_theta_b: Option<ThinQr>,
 }
 
 impl LayerThetas<'_> {
-    /// The matrices wanted, and what `conversion.csv` says of Θ_A and Θ_B.
+    /// The matrices to compare, and the values of Θ_A and Θ_B for `conversion.csv`.
     ///
     /// # Errors
     /// [`crate::Error::Lapack`] if a small SVD fails.
@@ -117,7 +117,7 @@ impl LayerThetas<'_> {
         }
     }
 
-    /// The solve that a matrix rests on: none of a factor itself.
+    /// The solve that a matrix comes from; none for a factor itself.
     fn solution(&self, kind: MatrixKind) -> Option<&ConversionMatrix> {
         match kind {
             MatrixKind::A => Some(self.a),
@@ -126,7 +126,7 @@ impl LayerThetas<'_> {
         }
     }
 
-    /// The matrix as CKA compares it; of one that overflowed nothing is left.
+    /// The centred matrix for CKA; none for a matrix that overflowed.
     fn centred(&self, kind: MatrixKind, parts: &Decompositions) -> Option<Centred> {
         match kind {
             MatrixKind::A => centred(self.a.theta.view()),
@@ -137,7 +137,7 @@ impl LayerThetas<'_> {
         }
     }
 
-    /// What is known of the rounding errors of the singular vectors of Θ_A, Θ_B or Θ_BA.
+    /// What is known about the rounding errors of the singular vectors of Θ_A, Θ_B or Θ_BA.
     fn trust(&self, kind: MatrixKind, basis: &SubspaceBasis, theta: &ConversionMatrix) -> Trust {
         let Some(rounding) = &theta.rounding else { return Trust::NormWise(theta.error_factor) };
         let norms = |matrix: &Array2<f64>| matrix.columns().into_iter().map(|column| frobenius_of(&column)).collect::<Vec<_>>();
@@ -212,8 +212,8 @@ impl Decompositions {
     }
 }
 
-/// What is compared of matrices drawn in place of Θ_A, Θ_B and (for BA) Aᵀ; none of a matrix that is zero or too small in rank. Of the factors
-/// themselves there is nothing here.
+/// The vectors to compare of matrices drawn in place of Θ_A, Θ_B and (for BA) Aᵀ; none for a matrix that is zero or has too small a rank.
+/// The factors themselves are not covered.
 ///
 /// # Errors
 /// [`crate::Error::Lapack`] if a small SVD fails.

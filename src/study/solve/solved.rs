@@ -1,4 +1,4 @@
-//! What is kept of a base weight once everything has been solved through it: only what will be compared, and the rows that are known already.
+//! What is kept for a base weight once everything has been solved through it: only what will be compared, and the rows that are already known.
 
 use std::collections::BTreeMap;
 
@@ -10,17 +10,17 @@ use crate::record::InputRecord;
 use crate::table::{AcrossRow, ConversionRow};
 use crate::terms::MatrixKind;
 
-/// What is kept of one base weight.
+/// What is kept for one base weight.
 #[derive(Default)]
 pub(crate) struct SolvedLayer {
-    /// One for each member of the pass; none where it has no such layer or fell out.
+    /// One for each member of the pass; none where it has no such layer or failed.
     pub(crate) members: Vec<Option<MemberLayer>>,
-    /// By rank: what is compared of each draw of the pass.
+    /// What is compared of each draw of the pass, by rank.
     pub(crate) w0_draws: BTreeMap<usize, Vec<DrawnMatrices>>,
-    /// Adapters against one another, where that was asked for.
+    /// The comparison of adapters with one another, if requested.
     pub(crate) across: Vec<AcrossRow>,
     pub(crate) inputs: Vec<InputRecord>,
-    /// Adapters that fell out here, and why.
+    /// Adapters that failed here, and why.
     pub(crate) failed: Vec<(usize, Error)>,
 }
 
@@ -33,7 +33,7 @@ pub(crate) struct DrawnMatrices {
     pub(crate) by_cka: Vec<Option<Array2<f64>>>,
 }
 
-/// What is kept of one adapter's layer.
+/// What is kept for one adapter's layer.
 pub(crate) struct MemberLayer {
     pub(crate) conversion: ConversionRow,
     pub(crate) matrices: BTreeMap<MatrixKind, LayerMatrix>,

@@ -1,4 +1,4 @@
-//! Jobs taken in order by a few workers, so that no more than these are in memory at a time.
+//! Jobs that are taken in order by a few workers, so that only as many jobs as workers are in memory at a time.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
 
@@ -10,7 +10,7 @@ use crate::error::Result;
 /// Runs all jobs, at most `workers` at a time, each with a workspace that no other has; results in the order of the jobs.
 ///
 /// # Errors
-/// Of the failing job that comes first, whichever failed first: jobs behind a failure are not begun, those before it are finished.
+/// The error of the first failing job in the order of the jobs, not in time: later jobs are not begun, earlier ones are finished.
 pub(crate) fn run_jobs<J: Sync, T: Send>(
     jobs: &[J],
     workers: usize,
