@@ -20,9 +20,9 @@
 //! | [`Convention::General`] (any W0) | W0ᵀ·Θ_A = Aᵀ | W0·Θ_B = B | Θ_B·A |
 //!
 //! and two layers are compared by φ(X, Y, i, j) = ‖U_Xⁱᵀ·U_Yʲ‖_F² / min(i, j), with the top i and j singular vectors of their matrices ([`phi`]).
-//! Controls say what φ would be without training, and [`RunVerdict`] what a study's averages say beside them.
+//! Controls say what φ would be without training, and [`RunVerdict`] compares a study's averages with them.
 //!
-//! # The way of the data
+//! # The path of the data
 //!
 //! Checkpoints (bytes to checked tensors) → the study (pairs adapters with their base, factorises each W0 once) → conversion matrices, controls and
 //! similarity (dense kernels that know no LoRA) → rows → tables, figures and the report. [`prepare`] opens and checks everything that can be refused

@@ -25,7 +25,7 @@ pub(crate) struct FoundManifest {
 }
 
 impl<'de> Deserialize<'de> for FoundManifest {
-    // By hand, because a derived one takes an array (`["condlora"]`) for an object, and to hold nothing but these two
+    // Written by hand, because a derived one accepts an array (`["condlora"]`) as an object, and to keep only these two fields
     // of a manifest that may list the inputs of ten thousand adapters.
     fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
         struct Fields;
@@ -54,7 +54,7 @@ impl FoundManifest {
     /// The manifest in a directory, if there is one and it is ours.
     pub(crate) fn of(dir: &Path) -> Option<Self> {
         let path = dir.join(MANIFEST_FILE);
-        // Not a FIFO, which would block, and not a link to some other directory's manifest.
+        // A FIFO would block, and a link could lead to another directory's manifest, so neither is read.
         if !std::fs::symlink_metadata(&path).ok()?.is_file() {
             return None;
         }

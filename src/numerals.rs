@@ -1,4 +1,4 @@
-//! Numbers as sentences and tables for people have them: `12,345`, `2 adapters`, a p.
+//! Numbers as they are written for people: `12,345`, `2 adapters`, a p.
 
 use std::fmt::Display;
 

@@ -20,7 +20,7 @@ pub struct InputRecord {
 }
 
 impl InputRecord {
-    /// The record of a file's header, or of a whole file that is no file of tensors.
+    /// The record of a file's header, or of a whole file that holds no tensors.
     #[must_use]
     pub fn of_file(file: &Path, blake3: String) -> Self {
         Self { file: file.to_string_lossy().into_owned(), tensor: None, dtype: None, blake3 }
@@ -38,7 +38,7 @@ impl InputRecord {
     }
 }
 
-/// By the parts of the path and not by its text: `a/x` comes before `a-b/x`, so that a folder's files stay together.
+/// Compares the parts of the path and not its text: `a/x` comes before `a-b/x`, so that a folder's files stay together.
 impl Ord for InputRecord {
     fn cmp(&self, other: &Self) -> Ordering {
         let by_path = Path::new(&self.file).cmp(Path::new(&other.file));

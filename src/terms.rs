@@ -49,7 +49,7 @@ pub enum Measure {
     CosMax,
     /// Mean cosine of their principal angles.
     CosMean,
-    /// Cosine of the largest.
+    /// Cosine of the largest principal angle.
     CosMin,
     /// Linear CKA of two matrices.
     Cka,
@@ -58,7 +58,7 @@ pub enum Measure {
 named!(Measure, "a measure", { CosMax = "cos_max", CosMean = "cos_mean", CosMin = "cos_min", Cka = "cka" });
 
 impl Measure {
-    /// Those of principal angles.
+    /// The measures of principal angles.
     pub const COSINES: [Self; 3] = [Self::CosMax, Self::CosMean, Self::CosMin];
 }
 
@@ -124,7 +124,7 @@ pub enum Status {
     Rank,
     /// The error bound is above 1e-3.
     LowConfidence,
-    /// Nothing to object to.
+    /// No objection.
     Ok,
 }
 

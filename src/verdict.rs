@@ -1,8 +1,8 @@
-//! What a run's averages say: against chance, and against what the base model alone gives. Decided here, once, for terminal, JSON and report.
+//! The verdict on a run's averages, against chance and against what the base model alone gives. It is decided here, once, for terminal, JSON and report.
 //!
-//! An answer keeps to what was tested. A control that was not drawn, or not often enough, gives none; an average that does not exceed
+//! An answer claims only what was tested. A control that was not drawn, or not often enough, gives none; an average that does not exceed
 //! its control was not shown to be more, which is not the same as being no more; and what is called more has passed Holm's
-//! correction for all comparisons of the run, because of hundreds some would exceed any control by chance alone.
+//! correction for all comparisons of the run, because among hundreds of averages some exceed any control by chance alone.
 
 mod fit;
 mod statistics;
@@ -21,7 +21,7 @@ use crate::terms::Status;
 
 /// An average is called more (or less) than chance if it lies this many standard deviations of the Gaussian draws from their mean.
 const CHANCE_SDS: f64 = 3.0;
-/// Fewer draws do not say how far chance strays.
+/// Fewer draws do not determine how far chance varies.
 const LEAST_DRAWS_FOR_CHANCE: usize = 10;
 
 /// How an average compares with one of its controls.
@@ -35,11 +35,11 @@ pub enum Answer {
     NotShown,
     /// Less than it. Chance alone is asked about in this direction.
     Less,
-    /// Higher than the expected value, but nothing says by how much chance strays from it.
+    /// Higher than the expected value, but it is not known how far chance varies around it.
     HigherUntested,
-    /// Not higher than the expected value, and nothing says by how much chance strays from it.
+    /// Not higher than the expected value, and it is not known how far chance varies around it.
     NotHigherUntested,
-    /// Too few draws for any average to be an answer.
+    /// There are too few draws for any average to be tested.
     TooFewDraws,
     /// There is nothing to ask.
     None,
@@ -62,7 +62,7 @@ impl Answer {
     }
 }
 
-/// What one average says.
+/// The verdict on one average.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowVerdict {
     /// Against chance: Gaussian matrices in place of what is compared.
@@ -82,10 +82,10 @@ impl RowVerdict {
     }
 }
 
-/// What a run's averages say, one by one and together.
+/// The verdict on a run's averages, one by one and together.
 ///
 /// # JSON
-/// `--json` prints the rows of the table under their names, and after them four fields more. `chance_answer` and `w0_answer` are an
+/// `--json` prints the rows of the table under their names, followed by four more fields. `chance_answer` and `w0_answer` are an
 /// [`Answer`] by its name, or null where there is nothing to ask; `verdict` is the row's answer in words; `run_verdict` is
 /// [`RunVerdict::text`], the same in every row, so that the array stays one of rows. `more` has passed Holm's correction for the
 /// run, so that counting it gives the numbers of the sentences.
@@ -95,12 +95,12 @@ pub struct RunVerdict {
     pub rows: Vec<RowVerdict>,
     /// The answer in one sentence.
     pub headline: String,
-    /// What it rests on, sentence by sentence.
+    /// The reasons for it, one sentence each.
     pub grounds: Vec<String>,
     comparisons: Comparisons,
 }
 
-/// What correction has to be made for.
+/// The comparisons that are corrected for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Comparisons {
     /// How often the base model's control was drawn.
@@ -114,13 +114,13 @@ struct Comparisons {
 }
 
 impl Comparisons {
-    /// Whether a single p could stay below the level after Holm's correction for so many.
+    /// Whether a single p could stay below the level after Holm's correction for this many comparisons.
     fn can_be_corrected_for(&self) -> bool {
         self.draws >= draws_for_holm(self.base)
     }
 }
 
-/// One average and its controls, whichever table it is from.
+/// One average and its controls, from any table.
 struct Average {
     phi: Option<f64>,
     /// Why there is none.
@@ -130,7 +130,7 @@ struct Average {
     /// Mean and standard deviation of the drawn averages.
     gaussian: Option<(f64, f64)>,
     p: Option<f64>,
-    /// What is said of the base model where it has no part in what is compared.
+    /// The words about the base model where what is compared does not depend on it.
     without_base: Option<&'static str>,
 }
 
@@ -169,7 +169,7 @@ impl From<&CompareAverageRow> for Average {
             expected: row.gaussian_expected,
             gaussian: None,
             p: row.w0_p,
-            // Of two LoRA none has W0 in it, and of a CondLoRA without draws there is nothing to say.
+            // Two LoRA do not depend on W0, and without draws nothing can be said about a CondLoRA.
             without_base: row.w0_mean.is_none().then_some(""),
         }
     }
@@ -226,7 +226,7 @@ impl RunVerdict {
         sentences.join(" ")
     }
 
-    /// What some of the rows come to, among all of the run.
+    /// The combined answer of some rows, among all of the run.
     pub(crate) fn text_of(&self, rows: &[RowVerdict]) -> String {
         self.comparisons.counted(&Tally::of(rows)).join(" ")
     }
@@ -258,7 +258,7 @@ fn alone(average: &Average, [chance_draws, draws]: [usize; 2]) -> RowVerdict {
     if average.status == Status::Unreliable {
         return silent("unreliable: a solution failed its check; draw nothing from this number");
     }
-    // The compared vectors span their whole space, so that φ is 1 whatever they are.
+    // The compared vectors span their whole space, so that φ is 1 in any case.
     if average.expected.is_some_and(|expected| expected >= 1.0) {
         return silent("1 by construction: as many vectors as they have entries span everything; nothing to test");
     }
@@ -281,7 +281,7 @@ fn alone(average: &Average, [chance_draws, draws]: [usize; 2]) -> RowVerdict {
 }
 
 impl Average {
-    /// What chance gives: exactly, or by the draws.
+    /// The φ of chance: exact, or from the draws.
     fn chance(&self) -> Option<f64> {
         self.expected.or(self.gaussian.map(|(mean, _)| mean))
     }
@@ -301,19 +301,19 @@ fn corrected(p_values: Vec<Option<f64>>) -> (usize, Vec<bool>) {
     (tested.len(), by_row)
 }
 
-/// What is counted of several verdicts.
+/// Counts over several verdicts.
 #[derive(Debug, Default, Clone, PartialEq)]
 pub(crate) struct Tally {
     /// Averages with an answer.
     pub(crate) averages: usize,
-    /// Averages tested against draws of chance, and what came of it.
+    /// Averages tested against draws of chance, and the results.
     pub(crate) chance_tested: usize,
     pub(crate) more_than_chance: usize,
     chance_uncorrected: usize,
-    /// Averages that are beside an expected value alone, and those that are higher.
+    /// Averages that have only an expected value to compare with, and those that are higher.
     chance_untested: usize,
     pub(crate) higher_untested: usize,
-    /// Averages with a p against the base model alone, and what came of it.
+    /// Averages with a p against the base model alone, and the results.
     pub(crate) base_tested: usize,
     pub(crate) more_than_base: usize,
     /// More only where nothing is corrected for; [`Tally::significant`] counts these too.
@@ -411,7 +411,7 @@ mod tests {
         // Two with the least p that 20 draws can give: it takes 40 draws for either to be an answer.
         assert_eq!(base(&[with_p(1.0 / 21.0), with_p(1.0 / 21.0)], 20), [MoreUncorrected; 2]);
         assert_eq!(base(&[with_p(1.0 / 41.0), with_p(1.0 / 41.0)], 40), [More; 2]);
-        // Rows without an answer are no comparisons.
+        // Rows without an answer do not count as comparisons.
         let unreliable = SummaryRow { status: Status::Unreliable, ..with_p(0.9) };
         let whole = SummaryRow { gaussian_expected: Some(1.0), ..with_p(0.9) };
         assert_eq!(base(&[with_p(1.0 / 21.0), unreliable, whole], 20), [More, Answer::None, Answer::None]);

@@ -1,4 +1,4 @@
-//! Single files that replace older ones in one step: for `--figures-dir`, where other things may be too.
+//! Single files that replace older ones in one step: for `--figures-dir`, whose directory may hold other files too.
 
 use std::fs::File;
 use std::io::{self, Read, Write};
@@ -8,7 +8,7 @@ use super::sync_all;
 use super::temporaries::{Registry, TEMPORARIES, Temporary, clear_stale, make_parents};
 use crate::error::{Error, Result, in_words};
 
-/// Writes a file by way of a temporary one. Returns whether it changed: a file that holds these bytes already is not
+/// Writes a file through a temporary one. Returns whether it changed: a file that holds these bytes already is not
 /// touched.
 ///
 /// # Errors
@@ -20,7 +20,7 @@ pub fn write_file_atomically(path: &Path, bytes: &[u8]) -> Result<bool> {
 /// Writes many files as [`write_file_atomically`] does.
 ///
 /// # Errors
-/// [`Error::Output`] if one cannot be written. Until all of its folder have been written none there is put in place, and
+/// [`Error::Output`] if one cannot be written. No file is put in place until all files of its folder have been written, and
 /// nothing is written at all if it can be seen at once that one cannot be.
 pub fn write_files_atomically<P: AsRef<Path>, B: AsRef<[u8]>>(files: &[(P, B)]) -> Result<Vec<bool>> {
     let files: Vec<Pending<'_>> =
@@ -47,7 +47,7 @@ fn write_folder(registry: &'static Registry, files: &[Pending<'_>]) -> Result<()
         let write = || File::create_new(path).and_then(|mut new| new.write_all(file.bytes));
         registry.guarded(|| write().map_err(|error| cannot(file.given, &error)))?;
     }
-    // After a signal the files are gone, and that is why.
+    // After a signal the temporary files are gone, which is the cause of the error.
     sync_all(&paths).map_err(|(index, error)| match registry.guarded(|| Ok(())) {
         Err(interrupted) => interrupted,
         Ok(()) => cannot(changed[index].given, &error),
@@ -63,7 +63,7 @@ fn write_folder(registry: &'static Registry, files: &[Pending<'_>]) -> Result<()
 /// A file that is to be written.
 struct Pending<'a> {
     given: &'a Path,
-    /// Where it is once links are followed, so that a link stays one.
+    /// Its path with links followed, so that a link stays a link.
     target: PathBuf,
     bytes: &'a [u8],
     /// Whether the file that is there, if any, holds something else.
@@ -101,7 +101,7 @@ fn cannot(path: &Path, error: &io::Error) -> Error {
 
 fn holds(path: &Path, bytes: &[u8]) -> bool {
     let mut found = Vec::with_capacity(bytes.len() + 1);
-    // One byte more than is looked for, in case the file has grown.
+    // One byte more than expected, in case the file has grown.
     let read = File::open(path).and_then(|file| file.take(bytes.len() as u64 + 1).read_to_end(&mut found));
     read.is_ok() && found == bytes
 }

@@ -1,4 +1,4 @@
-//! Where an output is to go, and whether what is there may be replaced. Looks only; makes nothing but missing parents.
+//! Where an output is to go, and whether what is there may be replaced. It only looks, and makes nothing but missing parents.
 
 use std::collections::BTreeSet;
 use std::ffi::OsString;
@@ -19,7 +19,7 @@ pub(super) struct Destination {
     pub(super) real: PathBuf,
 }
 
-/// What stands at the destination.
+/// What is at the destination.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum Occupant {
     /// Nothing.
@@ -61,12 +61,12 @@ impl Destination {
         Ok(Self { given: out.to_owned(), real })
     }
 
-    /// The directory that it is, or will be, in.
+    /// The parent directory.
     pub(super) fn folder(&self) -> &Path {
         self.real.parent().unwrap_or_else(|| unreachable!("the root directory is refused"))
     }
 
-    /// What stands there now.
+    /// What is there now.
     pub(super) fn occupant(&self) -> Result<Occupant> {
         occupant(&self.real).map_err(|error| self.error(in_words(&error)))
     }
@@ -102,7 +102,7 @@ impl Destination {
                 .error("is a mount point, which cannot be exchanged for another directory")
                 .with_hint(format!("give a directory inside it with {}", field("out"))));
         }
-        // The exchange would leave every process that stands there in a directory that is gone.
+        // After the exchange, every process with this working directory would be in a directory that no longer exists.
         if std::env::current_dir().and_then(|here| here.canonicalize()).is_ok_and(|here| here.starts_with(&self.real)) {
             return Err(self
                 .error("is or holds the working directory, which cannot be exchanged for another")
@@ -156,7 +156,7 @@ fn resolve_absent(out: &Path, made: &mut Vec<PathBuf>) -> Result<PathBuf> {
     }
 }
 
-/// Names the file that stands where a directory is needed, if that is what is wrong.
+/// Names the file that is where a directory is needed, if that is the problem.
 fn why_unreachable(path: &Path, error: &io::Error) -> String {
     match path.ancestors().skip(usize::from(path.is_dir())).find(|part| part.is_file()) {
         Some(file) if error.kind() == io::ErrorKind::NotADirectory || error.kind() == io::ErrorKind::AlreadyExists => {
@@ -166,7 +166,7 @@ fn why_unreachable(path: &Path, error: &io::Error) -> String {
     }
 }
 
-/// What stands at a path.
+/// What is at a path.
 pub(super) fn occupant(path: &Path) -> io::Result<Occupant> {
     let mut entries = match std::fs::read_dir(path) {
         Ok(entries) => entries,
@@ -185,7 +185,7 @@ pub(super) fn occupant(path: &Path) -> io::Result<Occupant> {
     Ok(if manifest.is_some() { Occupant::Ours } else { Occupant::Foreign })
 }
 
-/// The name, if it is one that adapters and base models use for what cannot be made again.
+/// The name, if adapters and base models use it for files that cannot be made again.
 fn weights(name: OsString) -> Option<String> {
     let name = name.into_string().ok()?;
     let weights = name == "adapter_config.json"
@@ -196,7 +196,7 @@ fn weights(name: OsString) -> Option<String> {
     weights.then_some(name)
 }
 
-/// Whether another file system begins here. (One that is mounted a second time is told when it is to be exchanged.)
+/// Whether another file system begins here. (A file system that is mounted a second time is noticed only by the exchange.)
 fn is_mount_point(path: &Path) -> bool {
     let device = |path: &Path| std::fs::metadata(path).map(|found| found.dev()).ok();
     path.parent().is_some_and(|parent| device(parent) != device(path))

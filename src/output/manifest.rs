@@ -1,6 +1,6 @@
 //! `manifest.json`: where a result came from. The only output that holds times and versions.
 //!
-//! It is also what marks a directory as ours, which is why `--overwrite` may replace it.
+//! It also marks a directory as written by this program, so that `--overwrite` may replace it.
 
 use std::collections::BTreeMap;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
@@ -13,7 +13,7 @@ use crate::marker::PROGRAM;
 pub use crate::marker::{MANIFEST_FILE, is_our_output};
 use crate::record::{AdapterRecord, InputRecord, ShardRecord};
 
-/// A shard's directory that a result was put together from.
+/// A shard's directory that a result was merged from.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct MergedFrom {
     /// The directory.
@@ -54,9 +54,9 @@ pub struct Manifest {
     pub shard: Option<ShardRecord>,
     /// The adapters analysed, by name.
     pub adapters: Vec<AdapterRecord>,
-    /// Adapters that were passed over, and why.
+    /// Adapters that were skipped, and why.
     pub skipped: BTreeMap<String, String>,
-    /// What a merged result was put together from.
+    /// The shards that a merged result was made from.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub merged_from: Vec<MergedFrom>,
     /// Every header and tensor read.

@@ -1,6 +1,6 @@
-//! The output directory: made in a temporary directory beside it, and put in place in one step.
+//! The output directory: made in a temporary directory next to it, and put in place in one step.
 //!
-//! Whatever happens before that step, what was there before is untouched and nothing else is left; after it, the new
+//! If anything fails before that step, the old output is untouched and nothing else is left; after it, the new
 //! output is there in full. A run that is killed outright leaves its temporary directory, which the next run removes.
 
 pub mod atomic_file;
@@ -25,7 +25,7 @@ use manifest::MANIFEST_FILE;
 use pause::wait_at;
 use temporaries::{Registry, TEMPORARIES, Temporary, clear_stale, make_parents};
 
-/// From this many files on they are brought to the disk all at once.
+/// From this many files on, all are synced to disk at once.
 const MANY: usize = 64;
 
 /// An output directory that is not yet in place.
@@ -61,7 +61,7 @@ impl OutputDir {
             Ok((folder, destination))
         };
         let cannot = |destination: &Destination, error: &io::Error| {
-            destination.error(format!("nothing can be written beside it: {}", in_words(error)))
+            destination.error(format!("nothing can be written next to it: {}", in_words(error)))
         };
         let (temporary, destination) = Temporary::make(registry, folder, cannot)?;
         wait_at("begun");
@@ -73,7 +73,7 @@ impl OutputDir {
     /// # Errors
     /// [`crate::Error::Output`] if it has not.
     pub fn require_room(&self, bytes: u64) -> Result<()> {
-        // A file system that does not say how large it is (total 0) is taken at its word when it is full.
+        // A file system that does not say how large it is (total 0) reports by itself when it is full.
         if let Ok(found) = rustix::fs::statvfs(&self.temporary.path)
             && found.f_blocks > 0
             && found.f_bavail.saturating_mul(found.f_frsize) < bytes
@@ -134,7 +134,7 @@ impl OutputDir {
             let what = format!("the new output is in place, but the old one could not be removed: {}", in_words(&error));
             destination.error(what).with_hint(format!("remove {}", crate::error::show_path(&temporary.path)))
         })?;
-        // What a crash of the system could undo now is the renaming as a whole: either state is a whole output.
+        // A crash of the system can now only undo the rename as a whole, and both states are complete outputs.
         let _ = sync_all(&[destination.folder().to_owned()]);
         Ok(destination.given.clone())
     }
@@ -147,7 +147,7 @@ impl OutputDir {
         let path = self.temporary.place().join(relative);
         let created = self.temporary.registry.guarded(|| {
             let parents = path.parent().map_or(Ok(Vec::new()), make_parents);
-            // Two outputs of one name, on a file system that ignores case say, must not become one.
+            // Two outputs with one name must not become one, for example on a file system that ignores case.
             Ok(parents.and_then(|_| File::create_new(&path)))
         })?;
         created.map_err(|error| self.file_error(relative, &error))
@@ -162,7 +162,7 @@ impl OutputDir {
 
     /// An error about a file, under the name it would have had.
     fn file_error(&self, relative: impl AsRef<Path>, error: &io::Error) -> crate::Error {
-        // After a signal the directory is gone, and that is why.
+        // After a signal the directory is gone, which is the cause of the error.
         match self.temporary.registry.guarded(|| Ok(())) {
             Err(interrupted) => interrupted,
             Ok(()) => {
@@ -211,7 +211,7 @@ fn check(destination: &Destination, overwrite: bool, protected: &[PathBuf]) -> R
         .map_err(|error| destination.error(format!("cannot be replaced: {}", in_words(&io::Error::from(error)))))
 }
 
-/// The one step. What was there before is then in the temporary directory.
+/// The one step. The old output is then in the temporary directory.
 fn put_in_place(destination: &Destination, overwrite: bool, temporary: &Temporary) -> Result<()> {
     let cannot = |error: io::Error| match error.kind() {
         io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists => destination
@@ -227,7 +227,7 @@ fn put_in_place(destination: &Destination, overwrite: bool, temporary: &Temporar
         keep_mode(out, &new).map_err(cannot)?;
     }
     if found != Occupant::Ours {
-        // Renaming a directory replaces nothing but an empty one, whatever has happened since the check.
+        // Renaming a directory can only replace an empty one, so nothing that came since the check is lost.
         return std::fs::rename(&new, out).map_err(cannot);
     }
     wait_at("checked");
@@ -245,7 +245,7 @@ fn put_in_place(destination: &Destination, overwrite: bool, temporary: &Temporar
     Err(destination.error("was changed by something else meanwhile"))
 }
 
-/// A directory that was made beforehand, for a group to share say, keeps its permissions.
+/// A directory that was made beforehand, for example to be shared by a group, keeps its permissions.
 fn keep_mode(old: &Path, new: &Path) -> io::Result<()> {
     let mode = std::fs::metadata(old)?.mode() & 0o7777;
     if std::fs::metadata(new)?.mode() & 0o7777 != mode {
@@ -254,7 +254,10 @@ fn keep_mode(old: &Path, new: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Puts the new output in the place of the one that is there; returns where that is now.
+/// Puts the new output in the place of the old one; returns where the old one is now.
+///
+/// The two directories are exchanged, because a plain rename cannot replace a directory that is not empty: with an exchange the path
+/// always leads to one complete output, also if the process is killed in the middle.
 fn exchange(temporary: &Temporary, out: &Path) -> io::Result<PathBuf> {
     use rustix::fs::{CWD, RenameFlags, renameat_with};
     use rustix::io::Errno;
@@ -267,7 +270,7 @@ fn exchange(temporary: &Temporary, out: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// The next best: two renames with a gap between them. [`clear_stale`] repairs what a kill in the gap leaves.
+/// The fallback: two renames with a gap between them. [`clear_stale`] repairs what a kill in the gap leaves.
 fn move_aside(temporary: &Temporary, out: &Path) -> io::Result<PathBuf> {
     let Some(name) = out.file_name() else { unreachable!("an output that is there has a name") };
     let old = temporary.old().join(name);
@@ -282,11 +285,11 @@ fn move_aside(temporary: &Temporary, out: &Path) -> io::Result<PathBuf> {
     }
 }
 
-/// Brings files and directories to the disk, before they take the place of older ones. The error comes with the index of
-/// the path that it is about; a path that is gone is one.
+/// Syncs files and directories to disk before they replace older ones. The error comes with the index of
+/// the path that it is about; a path that no longer exists is an error too.
 fn sync_all(paths: &[PathBuf]) -> Result<(), (usize, io::Error)> {
     // One after another costs a journal commit each: on ext4, 0.2 s for 70 files and 2 s for 1000. One `syncfs` takes
-    // 0.03 s for 1000, but also waits for whatever anyone else has written.
+    // 0.03 s for 1000, but also waits for what other processes have written.
     let at_once = paths.len() > MANY && sync_file_system(&paths[0]);
     for (index, path) in paths.iter().enumerate() {
         let synced = File::open(path).and_then(|file| if at_once { Ok(()) } else { sync_one(&file) });

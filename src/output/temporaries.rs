@@ -1,12 +1,12 @@
-//! What exists only while a run is writing: one directory beside each place that something is to be put in.
+//! What exists only while a run is writing: one directory next to each place where output will be put.
 //!
-//! All directories of this process are on one list, so that whoever handles a signal can remove them from another
-//! thread. What makes, publishes or removes one does so under the list's lock: a tree that is being removed is never
+//! All directories of this process are on one list, so that the handler of a signal can remove them from another
+//! thread. Directories are made, published and removed under the list's lock: a tree that is being removed is never
 //! published, and nothing is made in one that is gone.
 //!
-//! In each directory is a file that its run keeps locked. The kernel ends the lock with the process, whatever ended
-//! that, and on every machine and in every container that sees the file. So a directory that nobody has locked was left
-//! by a run that was killed, and the next run that writes beside it removes it.
+//! Each directory has a file that its run keeps locked. The kernel releases the lock when the process ends for any reason, and
+//! the lock is visible on every machine and in every container that sees the file. So a directory that nobody has locked was left
+//! by a run that was killed, and the next run that writes to the same place removes it.
 
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
@@ -24,9 +24,9 @@ pub(super) static TEMPORARIES: Registry = Registry::new();
 const PREFIX: &str = ".condlora-tmp-";
 /// The locked file in each of them.
 const LOCK: &str = "lock";
-/// What is being made.
+/// The output that is being made.
 const NEW: &str = "new";
-/// The old output, for the moment that it has no other place.
+/// The old output, while it has no other place.
 const OLD: &str = "old";
 
 /// How much room must be there before anything is computed. The smallest study writes about this much.
@@ -34,13 +34,13 @@ const LEAST_ROOM: usize = 32 << 10;
 
 /// Removes every temporary directory of this process, for a thread that handles a signal.
 ///
-/// Afterwards nothing more can be written: whatever else this process tries to write ends in
+/// Afterwards nothing more can be written: any other attempt of this process to write ends in
 /// [`Error::Interrupted`] with this signal, so that either thread may end the process with the same exit code.
 pub fn remove_temporaries(signal: i32) {
     TEMPORARIES.remove_all(signal);
 }
 
-/// What to remove in the end.
+/// The directory to remove in the end.
 #[derive(Debug)]
 struct Entry {
     path: PathBuf,
@@ -110,12 +110,12 @@ pub(super) struct Temporary {
     pub(super) registry: &'static Registry,
     id: u64,
     pub(super) path: PathBuf,
-    /// Locked as long as this run lives. None where files cannot be locked.
+    /// The file that is locked while this run lives; none where files cannot be locked.
     _lock: Option<File>,
 }
 
 impl Temporary {
-    /// Makes one. `folder` says where, makes what is missing on the way there and lists it; `cannot` says that the
+    /// Makes one. `folder` tells where, makes missing parents and lists them; `cannot` says that the
     /// directory cannot be made there. Nothing is left if either fails.
     pub(super) fn make<T>(
         registry: &'static Registry,
@@ -135,17 +135,17 @@ impl Temporary {
         Ok((Self { registry, id, path, _lock: lock }, of))
     }
 
-    /// Where what is being made is.
+    /// The path of the output that is being made.
     pub(super) fn place(&self) -> PathBuf {
         self.path.join(NEW)
     }
 
-    /// Where an old output can be for the moment that it has no other place.
+    /// The path for an old output while it has no other place.
     pub(super) fn old(&self) -> PathBuf {
         self.path.join(OLD)
     }
 
-    /// Puts something in its place: then the directories that were made for it are there to stay.
+    /// Puts an output in its place; the directories that were made for it then stay.
     pub(super) fn publish<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
         let mut state = self.registry.lock_unless_interrupted()?;
         let done = act()?;
@@ -179,7 +179,7 @@ fn claim(folder: &Path) -> io::Result<(PathBuf, Option<File>)> {
         std::fs::create_dir(&path)?;
         match lock_new(&path) {
             Ok(lock) => return Ok((path, lock)),
-            // Another run took it for one that was left, before it was locked.
+            // Another run took it for an abandoned directory before it was locked.
             Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_gone(&path) => {}
             Err(error) => {
                 let _ = remove_temporary(&path);
@@ -205,8 +205,8 @@ fn lock_new(path: &Path) -> io::Result<Option<File>> {
     }
 }
 
-/// Removes the temporary directories that killed runs have left in a folder. What may belong to a run that is still
-/// going is left alone.
+/// Removes the temporary directories that killed runs have left in a folder. Directories that may belong to a run that is still
+/// active are left alone.
 pub(super) fn clear_stale(folder: &Path) {
     let Ok(entries) = std::fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -215,7 +215,7 @@ pub(super) fn clear_stale(folder: &Path) {
             continue;
         }
         let path = entry.path();
-        // Whatever fails here is tried again by the next run.
+        // Anything that fails here is tried again by the next run.
         match File::options().read(true).write(true).open(path.join(LOCK)) {
             Ok(lock) => {
                 if lock.try_lock().is_ok() && put_back(&path.join(OLD), folder).is_ok() {
@@ -228,7 +228,7 @@ pub(super) fn clear_stale(folder: &Path) {
     }
 }
 
-/// Puts an output back that was moved out of its place, if nothing has come there since.
+/// Puts back an output that was moved out of its place, if the place is still free.
 fn put_back(old: &Path, folder: &Path) -> io::Result<()> {
     let Ok(entries) = std::fs::read_dir(old) else { return Ok(()) };
     for entry in entries {
@@ -242,7 +242,7 @@ fn put_back(old: &Path, folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Removes a temporary directory, the locked file last: what has a part of it left still has the lock.
+/// Removes a temporary directory, the locked file last, so that a partly removed directory is still locked.
 fn remove_temporary(path: &Path) -> io::Result<()> {
     remove_path(&path.join(NEW))?;
     remove_path(&path.join(OLD))?;

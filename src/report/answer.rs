@@ -1,4 +1,4 @@
-//! The study's question and what the averages answer, in the words of [`crate::verdict`]: over all adapters, for each, and row by row.
+//! The study's question and its answer, in the words of [`crate::verdict`]: over all adapters, for each adapter, and for each row.
 
 use serde::Serialize;
 
@@ -9,7 +9,7 @@ use crate::verdict::{Answer, RowVerdict, RunVerdict, Tally, capital};
 
 /// With more adapters than this the first table has one row for each module and matrix, over all adapters.
 const MOST_SINGLE: usize = 6;
-/// With more rows than this it has as well: an adapter may have many modules.
+/// The same applies with more rows than this, because an adapter may have many modules.
 const MOST_ROWS: usize = 120;
 
 /// The page's first section.
@@ -17,7 +17,7 @@ const MOST_ROWS: usize = 120;
 pub(super) struct AnswerView {
     /// The answer in one sentence.
     headline: String,
-    /// What it rests on, sentence by sentence.
+    /// The reasons for it, one sentence each.
     grounds: Vec<String>,
     /// A table for each adapter's rows; empty for very many.
     adapters: Vec<AdapterAnswer>,
@@ -29,7 +29,7 @@ pub(super) struct AnswerView {
     with_init: bool,
 }
 
-/// What an adapter's rows come to.
+/// The combined answer of an adapter's rows.
 #[derive(Debug, Serialize)]
 struct AdapterAnswer {
     name: String,
@@ -37,7 +37,7 @@ struct AdapterAnswer {
     rows: Vec<RowView>,
 }
 
-/// One average beside its controls.
+/// One average with its controls.
 #[derive(Debug, Serialize)]
 struct RowView {
     module: String,
@@ -105,7 +105,7 @@ fn largest(row: &SummaryRow) -> Option<f64> {
     [row.phi_mean, row.gaussian_expected, band].into_iter().flatten().reduce(f64::max)
 }
 
-/// A table for each adapter, all of one scale.
+/// A table for each adapter, all with the same scale.
 fn by_adapter(summary: &[SummaryRow], verdict: &RunVerdict) -> Vec<AdapterAnswer> {
     let end = summary.iter().filter_map(largest).fold(0.0, f64::max);
     let mut rest = verdict.rows.as_slice();

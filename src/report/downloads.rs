@@ -1,4 +1,4 @@
-//! The CSVs inside the page, as far as they are small.
+//! The CSVs inside the page, if they are small.
 
 use std::io::{self, Write};
 
@@ -10,7 +10,7 @@ use crate::table::Tables;
 use crate::table::columns::Row;
 use crate::table::csv::write_rows;
 
-/// All tables together take at most this many bytes of CSV in the page. A larger one stays beside it.
+/// All tables together take at most this many bytes of CSV in the page. Larger ones are only in the page's directory.
 pub(super) const MOST_BYTES: usize = 1 << 20;
 
 /// One CSV.
@@ -52,7 +52,7 @@ fn download<R: Row>(rows: &[R], left: &mut usize) -> Download {
     }
 }
 
-/// Takes so many bytes and then no more, so that a long table costs no time.
+/// A writer that fails after this many bytes, so that a long table costs no time.
 struct Bounded {
     bytes: Vec<u8>,
     most: usize,

@@ -1,4 +1,4 @@
-//! The page's tables: rows of the CSVs, the first ones of very many.
+//! The page's tables: the rows of the CSVs, of long ones only the first.
 
 use std::convert::Infallible;
 
@@ -19,7 +19,7 @@ pub(super) struct Listing {
     about: &'static str,
     columns: Vec<Column>,
     rows: Vec<Vec<Field>>,
-    /// That rows are missing, and where they are.
+    /// A note that rows are missing, and where they are.
     note: Option<String>,
 }
 

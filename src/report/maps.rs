@@ -1,6 +1,6 @@
 //! The heatmaps of the page: φ of each pair of layers, with what is known about it for hover and focus.
 //!
-//! Few layers make a table whose cells are numbers; more make a picture. Both are read by the script from the same numbers. How much
+//! Few layers make a table whose cells are numbers; more make a picture. The script reads both from the same numbers. How much
 //! of a large study is drawn is bounded by [`ADAPTERS_DRAWN`], [`MOST_CELLS_READ`] and [`MOST_CELLS_DRAWN`].
 
 use serde::Serialize;
@@ -15,13 +15,13 @@ use crate::terms::Status;
 
 /// Only the first adapters of a study are drawn.
 pub(super) const ADAPTERS_DRAWN: usize = 8;
-/// So many cells in all have numbers that can be read: a map that would go past it is a picture alone.
+/// The largest number of cells, over all maps, with readable numbers; a map that would exceed it is only a picture.
 pub(super) const MOST_CELLS_READ: usize = 150_000;
-/// So many cells in all are drawn.
+/// The largest number of cells that are drawn, over all maps.
 pub(super) const MOST_CELLS_DRAWN: usize = 600_000;
 /// Overviews stop when they hold more bytes than this.
 const MOST_OVERVIEW_BYTES: usize = 1 << 20;
-/// Up to so many layers a map is a table of numbers.
+/// Up to this many layers a map is a table of numbers.
 const MOST_LAYERS_AS_TABLE: usize = 24;
 
 /// The maps of the adapters that are drawn.
@@ -47,7 +47,7 @@ struct AdapterMaps {
 
 #[derive(Debug, Serialize)]
 struct MapView {
-    /// Its place in the numbers for the script; none for a picture alone.
+    /// Its place in the numbers for the script; none for a map that is only a picture.
     index: Option<usize>,
     module: String,
     matrix: MatrixLabel,
@@ -133,7 +133,7 @@ impl MapsView {
     }
 }
 
-/// What is left of the bounds, and what fell outside them.
+/// What is left of the bounds, and how many maps exceeded them.
 struct Left {
     read: usize,
     drawn: usize,
@@ -211,12 +211,12 @@ impl<'r> Square<'r> {
         self.cells.iter().map(|cell| cell.and_then(|row| row.phi).filter(|phi| phi.is_finite()))
     }
 
-    /// The largest φ beside the diagonal.
+    /// The largest off-diagonal φ.
     fn largest(&self) -> Option<f64> {
-        self.beside_diagonal().reduce(f64::max)
+        self.off_diagonal().reduce(f64::max)
     }
 
-    fn beside_diagonal(&self) -> impl Iterator<Item = f64> {
+    fn off_diagonal(&self) -> impl Iterator<Item = f64> {
         let n = self.layers.len();
         self.phi().enumerate().filter(move |(k, _)| k / n != k % n).filter_map(|(_, phi)| phi)
     }
@@ -270,7 +270,7 @@ fn same(one: Option<&SimilarityRow>, other: Option<&SimilarityRow>) -> bool {
     }
 }
 
-/// A value with so many digits that count.
+/// A value rounded to this many significant digits.
 fn rounded(value: f64, digits: usize) -> Option<f64> {
     format!("{value:.*e}", digits.saturating_sub(1)).parse().ok().filter(|value: &f64| value.is_finite())
 }
@@ -288,12 +288,12 @@ impl MapView {
             Some(value) => MapCell { class: format!("v{}", colour_step(value, end)), text: two_decimals(value) },
         };
         let row = |a: usize| MapRow { layer: layers[a], cells: (0..n).map(|b| cell(a * n + b)).collect() };
-        let range = square.beside_diagonal().fold(None, |range: Option<(f64, f64)>, value| {
+        let range = square.off_diagonal().fold(None, |range: Option<(f64, f64)>, value| {
             Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
         });
         let alt = match range {
-            Some((low, high)) => format!("Heatmap of {n} by {n} layers: φ beside the diagonal from {low:.4} to {high:.4}."),
-            None => format!("Heatmap of {n} by {n} layers without a value beside the diagonal."),
+            Some((low, high)) => format!("Heatmap of {n} by {n} layers: off-diagonal φ from {low:.4} to {high:.4}."),
+            None => format!("Heatmap of {n} by {n} layers without an off-diagonal value."),
         };
         Ok(Self {
             index,

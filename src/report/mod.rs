@@ -1,11 +1,11 @@
-//! `report.html`: a study's question answered, its tables and heatmaps and where they came from, in one page that needs no other file.
+//! `report.html`: the answer to a study's question, its tables, heatmaps and provenance, in one page that needs no other file.
 //!
-//! Sees rows and the manifest only. The page is made of `page.html`, `report.css` and `report.js` in this folder; every text goes
+//! This module reads only rows and the manifest. The page is made of `page.html`, `report.css` and `report.js` in this folder; every text goes
 //! through the template's escaping, and a policy in the page forbids it the network and any script but ours. The same rows and
-//! inputs give the same bytes: no time, no thread count and no output path is in it.
+//! inputs give the same bytes: the page contains no time, no thread count and no output path.
 //!
-//! A page stays small whatever the study: tables are cut, only the first adapters are drawn, and long CSVs are left beside it. The
-//! bounds are constants of the modules that keep them.
+//! A page stays small for any study: tables are cut, only the first adapters are drawn, and long CSVs are left out of it. The
+//! bounds are constants of the modules that apply them.
 
 mod answer;
 mod downloads;
@@ -36,14 +36,14 @@ use crate::table::Tables;
 /// The page's name in an output directory.
 pub const REPORT_FILE: &str = "report.html";
 
-/// More warnings are not listed.
+/// The largest number of warnings that are listed.
 const MOST_WARNINGS: usize = 200;
 
 const PAGE: &str = include_str!("page.html");
 const STYLE: &str = include_str!("report.css");
 const SCRIPT: &str = include_str!("report.js");
 
-/// Everything the template is given, but for the script's numbers.
+/// Everything the template is given, except the numbers for the script.
 #[derive(Debug, Serialize)]
 struct Page {
     title: String,
@@ -88,14 +88,14 @@ pub fn report_html(tables: &Tables, manifest: &Manifest) -> Result<Vec<u8>> {
     render(page, &data)
 }
 
-/// How often a study's controls were drawn, by its manifest; 0 where that does not say.
+/// How often a study's controls were drawn according to its manifest; 0 if it does not tell.
 pub(crate) fn null_draws(manifest: &Manifest) -> usize {
     let draws = study_options(manifest).get("null_draws").and_then(serde_json::Value::as_u64).unwrap_or(0);
     usize::try_from(draws).unwrap_or(usize::MAX)
 }
 
 fn render(page: Page, data: &str) -> Result<Vec<u8>> {
-    // What is allowed to run is what carries this, and no text in the page can know it beforehand.
+    // Only scripts that carry this nonce may run, and no text in the page can contain it, because it is computed from the page.
     let contents = serde_json::to_vec(&page).map_err(|error| bug(&error))?;
     let nonce = &blake3::hash(&contents).to_hex()[..32];
     let mut environment = Environment::new();
@@ -116,7 +116,7 @@ fn render(page: Page, data: &str) -> Result<Vec<u8>> {
             template.render(context! {
                 page => Serde(page),
                 colours => colour_rules(),
-                // Ours, and numbers: with the base64 of `data:` addresses the only texts that are not escaped.
+                // Our own texts and numbers. Together with the base64 of `data:` addresses they are the only texts that are not escaped.
                 style => Value::from_safe_string(STYLE.to_owned()),
                 script => Value::from_safe_string(SCRIPT.to_owned()),
                 data => Value::from_safe_string(data.to_owned()),
@@ -136,7 +136,7 @@ fn colour_rules() -> Value {
     Value::from_safe_string(rules)
 }
 
-/// JSON that can stand inside a script element: nothing in it can end the element or open a comment.
+/// JSON that is safe inside a script element: nothing in it can end the element or open a comment.
 fn script_json(json: &str) -> String {
     json.replace('<', "\\u003c").replace('>', "\\u003e").replace('&', "\\u0026")
 }
@@ -148,7 +148,7 @@ fn title(manifest: &Manifest) -> String {
     }
 }
 
-/// What the study is of, in a line.
+/// The subject of the study in one line.
 fn facts(tables: &Tables, manifest: &Manifest, draws: usize) -> Vec<String> {
     let mut facts = vec![text::count(manifest.adapters.len(), "adapter")];
     if let Some(base) = only_base_name(&manifest.adapters) {
@@ -170,7 +170,7 @@ fn listings(tables: &Tables) -> Vec<Listing> {
     let mut all = vec![
         Listing::of(
             "Averages",
-            "One row for each adapter, module, matrix, side and (i, j): φ averaged over all pairs of different layers, beside its controls.",
+            "One row for each adapter, module, matrix, side and (i, j): φ averaged over all pairs of different layers, with its controls.",
             &tables.summary,
             &[
                 "adapter",

@@ -12,10 +12,10 @@ use super::text;
 use crate::output::Manifest;
 use crate::record::InputRecord;
 
-/// More adapters are not listed.
+/// The largest number of adapters that are listed.
 pub(super) const MOST_ADAPTERS: usize = 100;
 
-/// Options that change no number of the page, or stand elsewhere on it.
+/// Options that change no number of the page, or are shown elsewhere on it.
 const LEFT_OUT: [&str; 14] = [
     "command",
     "out",

@@ -10,7 +10,7 @@ use crate::terms::MatrixKind;
 const PIECE: usize = 200;
 
 /// A text from a file or the command line, whole, with control and direction characters escaped so that it cannot rearrange the
-/// page. (`<` and `&` are the template's business.)
+/// page. (The template escapes `<` and `&`.)
 pub(super) fn visible(text: &str) -> String {
     let characters: Vec<char> = text.chars().collect();
     characters.chunks(PIECE).map(|piece| escape(&piece.iter().collect::<String>())).collect()
@@ -35,7 +35,7 @@ pub(super) fn phi(value: f64) -> String {
     format!("{value:.4}")
 }
 
-/// `4.2e-9` for what is very small or large, else four digits that count.
+/// `4.2e-9` for what is very small or large, else four significant digits.
 pub(super) fn general(value: f64) -> String {
     let size = value.abs();
     if size == 0.0 {

@@ -1,7 +1,8 @@
-//! How large a picture may be beside its table: the hash that a manifest has of a table says nothing about who wrote both.
+//! How large a picture may be compared with its table. The hash in a manifest does not protect from this, because the writer of a table can
+//! also write its manifest.
 //!
-//! A heatmap has a cell for every two of its layers, adapters or numbers of vectors, so a few rows with far-apart numbers would make an
-//! image that no memory holds. Tables that we wrote have a row for each cell.
+//! A heatmap has a cell for each pair of its layers, adapters or numbers of vectors, so a few rows with far-apart numbers would make an
+//! image too large for memory. Tables that we wrote have a row for each cell.
 
 use std::path::Path;
 

@@ -1,4 +1,4 @@
-//! A table's file, read against the hash that its manifest has of it: a table is drawn or merged as it was written, or not at all.
+//! A table's file, checked against its hash in the manifest: a table is drawn or merged as it was written, or not at all.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -16,7 +16,7 @@ pub(super) type Outputs = BTreeMap<String, String>;
 /// Adds the rows of a study's tables to `tables`. Returns whether there are any.
 ///
 /// # Errors
-/// Those of [`read_table`], and [`Error::Missing`] for a table that is always written beside those that are there.
+/// Those of [`read_table`], and [`Error::Missing`] for a table that is always written together with those that exist.
 pub(super) fn read_tables(dir: &Path, outputs: &Outputs, tables: &mut Tables) -> Result<bool> {
     let (mut found, mut absent) = (false, None);
     for slot in tables.each_mut() {
@@ -58,7 +58,7 @@ pub(super) fn read_table(dir: &Path, outputs: &Outputs, table: &mut dyn Slot) ->
     let unreadable = |error: io::Error| Error::missing(&path, in_words(&error));
     let mut file = Hashing { file: file.map_err(unreadable)?, hash: blake3::Hasher::new() };
     let parsed = table.fill().read_csv(&path, &mut file);
-    // A refusal leaves the rest unread; that the file is another is the better reason.
+    // A refused table is not read to its end. A changed file is the better reason to give.
     io::copy(&mut file, &mut io::sink()).map_err(unreadable)?;
     let found = file.hash.finalize().to_hex();
     if found.as_str() != expected {
@@ -68,7 +68,7 @@ pub(super) fn read_table(dir: &Path, outputs: &Outputs, table: &mut dyn Slot) ->
     parsed.map(|()| true)
 }
 
-/// A file, and the hash of what was read of it.
+/// A file, and the hash of the bytes read from it.
 struct Hashing {
     file: File,
     hash: blake3::Hasher,

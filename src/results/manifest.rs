@@ -1,4 +1,4 @@
-//! The manifest of results that are there already: what it says of them, and how it answers for figures that are drawn again.
+//! The manifest of existing results: reading it, and updating it for figures that are drawn again.
 
 use std::ops::Range;
 use std::path::{Path, PathBuf};
@@ -26,7 +26,7 @@ pub struct SavedManifest {
     redrawn: Vec<Value>,
 }
 
-/// What is needed of it.
+/// The fields that are needed.
 #[derive(Debug, Deserialize)]
 struct Wanted {
     #[serde(default)]
@@ -36,10 +36,10 @@ struct Wanted {
     redrawn: Vec<Value>,
 }
 
-/// The bytes of a directory's manifest, and what is wanted of it; `by` is who may have written it.
+/// The bytes of a directory's manifest, and the fields wanted from it; `by` names the commands that may have written it.
 ///
 /// # Errors
-/// [`Error::Missing`] if there is none or it cannot be read, [`Error::Malformed`] if it is none of ours.
+/// [`Error::Missing`] if there is none or it cannot be read, [`Error::Malformed`] if this program did not write it.
 pub(super) fn read_manifest<T: DeserializeOwned>(dir: &Path, by: &str) -> Result<(Vec<u8>, T)> {
     if !dir.is_dir() {
         return Err(Error::missing(dir, format!("is no directory; expected what {by} wrote")));
@@ -83,8 +83,8 @@ impl SavedManifest {
         std::fs::read(&self.path).is_ok_and(|bytes| bytes == self.bytes)
     }
 
-    /// The file's new bytes once these figures, by their path in the directory and their contents, are drawn again by `run`: the rest
-    /// stays as it is.
+    /// The file's new bytes after `run` has drawn these figures again, given by path in the directory and contents; the rest is
+    /// unchanged.
     #[must_use]
     pub fn with_figures<'a>(&self, figures: impl IntoIterator<Item = (String, &'a [u8])>, run: &Manifest) -> Vec<u8> {
         let mut outputs = self.outputs.clone();
@@ -97,7 +97,7 @@ impl SavedManifest {
             "options": run.options,
         }));
         let mut values = vec![("outputs", indented(&outputs)), ("redrawn", indented(&redrawn))];
-        // From the end, so that what stands before keeps its place.
+        // From the end, so that the positions before a change stay valid.
         let mut text = self.bytes.clone();
         let mut places = fields(&self.bytes);
         places.sort_by_key(|(_, place)| std::cmp::Reverse(place.start));
@@ -116,9 +116,9 @@ impl SavedManifest {
     }
 }
 
-/// A value as it stands in the manifest, one level in.
+/// A value as it is written in the manifest, indented by one level.
 fn indented(value: &impl serde::Serialize) -> Vec<u8> {
-    // No string in JSON holds a line break.
+    // Strings in JSON contain no line break.
     json::pretty(value).trim_end().replace('\n', "\n  ").into_bytes()
 }
 
@@ -162,7 +162,7 @@ fn fields(text: &[u8]) -> Vec<(String, Range<usize>)> {
     found
 }
 
-/// Behind the string that begins at `at`.
+/// The position after the string that begins at `at`.
 fn string_end(text: &[u8], at: usize) -> usize {
     let mut end = at + 1;
     while let Some(byte) = text.get(end) {

@@ -1,4 +1,4 @@
-//! The shards of a study, read back and put together: the same rows in the same order as one run gives.
+//! The shards of a study, read back and merged: the same rows in the same order as one run gives.
 //!
 //! What does not fit together is refused: other options, another version, an input that changed between two of them, a shard that
 //! is missing or there twice, a file that is not what its manifest says.
@@ -19,24 +19,24 @@ use crate::record::{AdapterRecord, InputRecord, ShardRecord};
 use crate::table::any_table::Slot;
 use crate::table::{TableFormat, Tables};
 
-/// The study that shards which fit together are.
+/// The study that results from shards that fit together.
 #[derive(Debug)]
 pub struct MergedStudy {
     /// All rows, in table order.
     pub tables: Tables,
     /// The formats that the shards have.
     pub formats: Vec<TableFormat>,
-    /// Options of the study, those of the first shard where they may differ.
+    /// Options of the study; where shards may differ, those of the first.
     pub options: Value,
     /// The seed of the controls.
     pub seed: Option<u64>,
-    /// Everything that was read, once.
+    /// Everything that was read, each input once.
     pub inputs: Vec<InputRecord>,
     /// The adapters analysed, by name.
     pub adapters: Vec<AdapterRecord>,
-    /// Adapters that were passed over, and why.
+    /// Adapters that were skipped, and why.
     pub skipped: BTreeMap<String, String>,
-    /// Every shard's warnings, each once, and what is to be said of the shards themselves.
+    /// Every shard's warnings, each once, and warnings about the shards themselves.
     pub warnings: Vec<String>,
     /// Where they came from, by number.
     pub sources: Vec<MergedFrom>,
@@ -140,7 +140,7 @@ impl Part {
     }
 }
 
-/// Every shard of the same whole once.
+/// Checks that every shard of one study is there exactly once.
 fn check_complete(parts: &[Part]) -> Result<()> {
     let Some(first) = parts.first() else { return Ok(()) };
     for pair in parts.windows(2) {
@@ -177,7 +177,7 @@ fn check_complete(parts: &[Part]) -> Result<()> {
     Err(Error::mismatch(&first.dir, "shards", format!("all {}", first.shard.of), found))
 }
 
-/// The same program with the same options and seed.
+/// Checks that all shards come from the same program with the same options and seed.
 fn check_options(parts: &[Part], may_differ: &[&str]) -> Result<()> {
     let Some(first) = parts.first() else { return Ok(()) };
     let ours = env!("CARGO_PKG_VERSION");
@@ -224,7 +224,7 @@ fn common_inputs(parts: &[Part]) -> Result<Vec<InputRecord>> {
     Ok(known.into_values().map(|(input, _)| input.clone()).collect())
 }
 
-/// What the shards warned of, and whether they were computed alike.
+/// The warnings of the shards, and one if they were computed with different libraries or on different machines.
 fn warnings(parts: &[Part]) -> Vec<String> {
     let mut all: Vec<String> = Vec::new();
     for text in parts.iter().flat_map(|part| &part.manifest.warnings) {

@@ -1,6 +1,6 @@
 //! A study's directory: its tables written, read back to be drawn again, and the parts of one study merged.
 //!
-//! The tables themselves are [`crate::table`]'s; this is what is done with all of them in a directory.
+//! The tables themselves are [`crate::table`]'s; this module handles all of them together in a directory.
 
 mod checks;
 mod file;

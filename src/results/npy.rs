@@ -15,7 +15,7 @@ use crate::table::{PhiMatrix, ViewKey};
 const FOLDER: &str = "npy";
 /// The index's name in it.
 const INDEX_FILE: &str = "index.json";
-/// Where values begin is a multiple of this.
+/// The offset of the values is a multiple of this.
 const ALIGNMENT: usize = 64;
 
 /// One file, as the index describes it.
@@ -49,7 +49,7 @@ pub(super) fn write_all(out: &mut OutputDir, matrices: &[PhiMatrix<'_>]) -> Resu
     out.write(&format!("{FOLDER}/{INDEX_FILE}"), json::pretty(&entries).as_bytes())
 }
 
-/// A file's path below the folder. An adapter called as the index gives way to it.
+/// A file's path below the folder. An adapter with the index's name gets another name.
 fn file_of(phi: &PhiMatrix<'_>) -> String {
     let path = phi.path("", "npy");
     let path = path.strip_prefix('/').unwrap_or(&path);
@@ -83,7 +83,7 @@ mod tests {
     fn the_bytes_are_numpys() {
         let mut bytes = Vec::new();
         write_matrix(&mut bytes, 2, &[Some(1.0), None, Some(-0.5), Some(0.1)]).unwrap();
-        // What `numpy.save` writes for this array (numpy 2.1), its NaN aside.
+        // What `numpy.save` writes for this array (numpy 2.1), except for its NaN.
         let header = "\u{1}\0v\0{'descr': '<f8', 'fortran_order': False, 'shape': (2, 2), }";
         assert_eq!(&bytes[..6], b"\x93NUMPY");
         assert_eq!(&bytes[6..6 + header.len()], header.as_bytes());

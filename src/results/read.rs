@@ -20,7 +20,7 @@ fn hint() -> String {
 /// What `analyze`, `merge`, `compare` or `fit` left in a directory.
 #[derive(Debug, Clone)]
 pub struct SavedResults {
-    /// The tables of `analyze` and `merge`; none where there are none.
+    /// The tables of `analyze` and `merge`; none if the directory has no such tables.
     pub study: Option<Tables>,
     /// `compare.csv`.
     pub compare: Option<Vec<CompareRow>>,

@@ -1,4 +1,4 @@
-//! The tables of a study, written to an output directory: always as CSV, and in the other formats asked for beside it.
+//! The tables of a study, written to an output directory: always as CSV, and also in the other formats requested.
 
 use super::npy;
 use crate::error::Result;
@@ -6,7 +6,7 @@ use crate::output::OutputDir;
 use crate::table::columns::Row;
 use crate::table::{TableFormat, Tables, csv, phi_matrices};
 
-/// Writes every table that is there as CSV, and the φ matrices in `matrices/`; the same as Parquet and in `npy/`, where `formats` has these.
+/// Writes every table of the study as CSV, and the φ matrices in `matrices/`; the same as Parquet and in `npy/`, where `formats` has these.
 ///
 /// # Errors
 /// [`crate::Error::Output`] if a file cannot be written.

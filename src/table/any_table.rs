@@ -1,4 +1,4 @@
-//! A table whatever its rows are: what is done alike with all tables of a study.
+//! A table with any type of rows: the operations that are the same for all tables of a study.
 
 use std::io::{self, Read, Write};
 use std::path::Path;
@@ -9,7 +9,7 @@ use super::csv;
 use super::parquet;
 use crate::error::Result;
 
-/// A table, for which it does not matter what its rows are.
+/// A table with any type of rows.
 pub trait AnyTable {
     /// Its name, which is its file's without the ending.
     fn name(&self) -> &'static str;
@@ -86,19 +86,19 @@ pub trait Slot {
     /// The name of the table that belongs here.
     fn name(&self) -> &'static str;
 
-    /// Whether every study has this table, be it without rows.
+    /// Whether every study has this table, even without rows.
     fn is_required(&self) -> bool;
 
-    /// The table, if it is there.
+    /// The table, if the study has it.
     fn table(&self) -> Option<&dyn AnyTable>;
 
-    /// The table, if it is there.
+    /// The table, if the study has it.
     fn table_mut(&mut self) -> Option<&mut dyn AnyTable>;
 
-    /// The table, which is there from now on.
+    /// The table, which is made if the study does not have it.
     fn fill(&mut self) -> &mut dyn AnyTable;
 
-    /// Makes room for this many more rows, and no more.
+    /// Reserves room for exactly this many more rows.
     fn reserve_exact(&mut self, rows: usize);
 
     /// Adds the rows of another.
@@ -138,7 +138,7 @@ impl<R: Row> Slot for Vec<R> {
     }
 }
 
-/// A table that is there if it was asked for.
+/// A table that exists only on request.
 impl<R: Row> Slot for Option<Vec<R>> {
     fn name(&self) -> &'static str {
         R::TABLE
@@ -173,7 +173,7 @@ impl<R: Row> Slot for Option<Vec<R>> {
     }
 }
 
-/// Defines a struct of tables, each a `Vec` of rows or optional, and what is done with all of them.
+/// Defines a struct of tables, each a `Vec` of rows or optional, and the operations on all of them.
 macro_rules! tables {
     ($(#[$about:meta])* pub struct $name:ident { $($(#[$doc:meta])* pub $table:ident: $rows:ty,)+ }) => {
         $(#[$about])*
@@ -181,17 +181,17 @@ macro_rules! tables {
         pub struct $name { $($(#[$doc])* pub $table: $rows,)+ }
 
         impl $name {
-            /// The tables that are there, in the order they are written.
+            /// The tables that the study has, in the order they are written.
             pub fn each(&self) -> impl Iterator<Item = &dyn AnyTable> {
                 [$(self.$table.table()),+].into_iter().flatten()
             }
 
-            /// A place for every table, whether it is there or not.
+            /// A slot for every table, whether the study has it or not.
             pub fn each_mut(&mut self) -> impl Iterator<Item = &mut dyn Slot> {
                 [$(&mut self.$table as &mut dyn Slot),+].into_iter()
             }
 
-            /// Adds the rows of `parts`, in the order of these.
+            /// Adds the rows of `parts`, in their order.
             pub fn append(&mut self, parts: Vec<Self>) {
                 $(self.$table.reserve_exact(parts.iter().filter_map(|part| part.$table.table()).map(AnyTable::len).sum());)+
                 for part in parts {

@@ -1,7 +1,7 @@
-//! What a column can hold, and a row as columns: one list for a row type, from which every format writes and reads.
+//! What a column can hold, and a row as columns: one list for a row type, which every format uses.
 //!
-//! A format sees a row as names and [`CellValue`]s, so that a new one needs no list of its own, and
-//! the CSV and the JSON of a row cannot drift apart.
+//! A format sees a row as names and [`CellValue`]s, so that a new format needs no list of its own, and the CSV and the JSON
+//! of a row cannot come to differ.
 
 use std::borrow::Cow;
 
@@ -9,7 +9,7 @@ use serde::{Serialize, Serializer};
 
 use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
 
-/// What is in one field.
+/// The content of one field.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum CellValue<'a> {
     /// No value: an empty field, or `null`.
@@ -40,7 +40,7 @@ pub enum ValueKind {
     Float,
 }
 
-/// What a column can hold, whatever is in it: a typed format needs to know before the first row.
+/// The type of a column, independent of its values: a typed format needs to know it before the first row.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct ColumnType {
     /// The kind of its values.
@@ -60,12 +60,12 @@ impl Serialize for CellValue<'_> {
     }
 }
 
-/// A field's text that is no value of its column.
+/// A field's text that is not a value of its column.
 #[derive(Debug)]
 pub struct BadField<'f> {
     /// The column.
     pub column: &'static str,
-    /// What would be a value.
+    /// What was expected.
     pub expected: Cow<'static, str>,
     /// The text.
     pub found: &'f str,
@@ -77,7 +77,7 @@ pub trait Cell: Sized {
     const TYPE: ColumnType;
     /// The value to write.
     fn value(&self) -> CellValue<'_>;
-    /// The value that a field's text means, or what would be one.
+    /// The value of a field's text, or what was expected.
     fn parse(text: &str) -> Result<Self, Cow<'static, str>>;
 }
 
@@ -136,7 +136,7 @@ macro_rules! named_cells {
 }
 named_cells!(MatrixKind, Side, Convention, Method, Status, Measure, UpdateMatrix);
 
-/// An optional number, or a name of which none is empty. (An optional free name would not be told from an empty one.)
+/// An optional number, or an optional name from a fixed list. (In free text, no name could not be told from an empty one.)
 macro_rules! optional_cells {
     ($($type:ty),+) => {$(
         impl Cell for Option<$type> {
@@ -165,6 +165,9 @@ pub trait Row: Sized {
     fn visit<'r, E>(&'r self, visit: impl FnMut(&'static str, CellValue<'r>) -> Result<(), E>) -> Result<(), E>;
 
     /// Builds a row from the text of its fields, one for each column, in order.
+    ///
+    /// This is the only way to read a row, because CSV is the only format that is read back: it is always written, people can check and
+    /// edit it, and a second reader (of Parquet, for example) would be a second way for a table to be wrong.
     fn from_fields<'f>(fields: impl Iterator<Item = &'f str>) -> Result<Self, BadField<'f>>;
 
     /// The name in a column; none where the table has no such column, or it holds numbers.

@@ -37,7 +37,7 @@ fn table_writer<W: Write>(out: W) -> csv::Writer<W> {
     csv::WriterBuilder::new().terminator(csv::Terminator::Any(b'\n')).from_writer(out)
 }
 
-/// Ends a table. A `csv::Writer` that is only dropped loses the error of its last write.
+/// Ends a table explicitly, because dropping a `csv::Writer` loses the error of its last write.
 fn finish<W: Write>(mut writer: csv::Writer<W>) -> io::Result<()> {
     writer.flush()
 }

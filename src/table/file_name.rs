@@ -8,7 +8,7 @@ use super::view::ViewKey;
 /// The longest file name that Linux and macOS file systems take, in bytes.
 const LONGEST: usize = 255;
 
-/// What is put in place of the end of a name that is too long: `~` (never in an encoded name) and 16 hex digits.
+/// What replaces the end of a name that is too long: `~` (never in an encoded name) and 16 hex digits.
 const HASH_LEN: usize = 17;
 
 /// One component of a path, at most `longest` bytes.
@@ -51,7 +51,7 @@ pub fn encode(name: &str) -> String {
     encode_within(name, LONGEST)
 }
 
-/// A name with an ending, as one component of a path: the name is shortened where both together would be too long.
+/// A name with an extension as one component of a path; the name is shortened if both together would be too long.
 #[must_use]
 pub fn with_ending(name: &str, ending: &str) -> String {
     encode_within(name, LONGEST.saturating_sub(ending.len())) + ending

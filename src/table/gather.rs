@@ -1,9 +1,9 @@
-//! Rows put together by what they have in common.
+//! Rows grouped by what they have in common.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
-/// Gathers `rows` by `key`: the keys in the order in which each first appears, the rows of each in theirs. No key is without a row.
+/// Gathers `rows` by `key`: the keys in the order in which each first appears, the rows of a key in their own order. No key is without a row.
 pub(crate) fn gather<R, K: Hash + Eq + Copy>(rows: impl IntoIterator<Item = R>, key: impl Fn(&R) -> K) -> Vec<(K, Vec<R>)> {
     let mut places: HashMap<K, usize> = HashMap::new();
     let mut groups: Vec<(K, Vec<R>)> = Vec::new();

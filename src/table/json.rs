@@ -33,7 +33,7 @@ impl<R: Row, F: Fn(usize) -> [(&'static str, Value); N], const N: usize> Seriali
     }
 }
 
-/// Any table's rows as a JSON array, indented, with a newline at the end. `more` gives the fields that follow a row's own.
+/// Any table's rows as a JSON array, indented, with a newline at the end. `more` gives additional fields, which follow the row's own.
 #[must_use]
 pub fn rows_json_with<R: Row, const N: usize>(rows: &[R], more: impl Fn(usize) -> [(&'static str, Value); N]) -> String {
     json::pretty(&JsonRows(rows, more))

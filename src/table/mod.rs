@@ -1,7 +1,7 @@
 //! Rows and the files that hold them: CSV and Parquet tables, and φ matrices.
 //!
-//! Rows are plain data. What they mean is in their fields' docs; how they come about is the pipeline's business,
-//! and how they look is [`crate::figure`]'s.
+//! Rows are plain data. Their meaning is in the docs of their fields; the pipeline computes them, and
+//! [`crate::figure`] draws them.
 
 pub mod any_table;
 pub mod columns;

@@ -2,7 +2,7 @@
 //!
 //! The same rows give the same bytes: nothing in a file says when or with which version it was made.
 //!
-//! They are for other programs; we read the CSV ourselves, which is always written beside them.
+//! They are for other programs. This one reads only the CSV, which is always written too.
 
 use std::io::{self, Write};
 use std::sync::Arc;
@@ -17,9 +17,9 @@ use parquet::schema::types::{ColumnPath, Type, TypePtr};
 
 use super::columns::{CellValue, ColumnType, Row, ValueKind};
 
-/// Rows in a row group: what is held at a time while a table is written.
+/// Rows in a row group, which is what is in memory at a time while a table is written.
 const ROWS_TOGETHER: usize = 1 << 16;
-/// Who wrote a file. Without a version, which would change the bytes of the same rows.
+/// The writer's name in a file. It has no version, which would change the bytes of the same rows.
 const CREATED_BY: &str = "condlora";
 
 /// Writes a table.
@@ -79,7 +79,7 @@ fn field(name: &str, column: ColumnType) -> Result<Type, ParquetError> {
     Type::primitive_type_builder(name, physical).with_logical_type(logical).with_repetition(repetition).build()
 }
 
-/// How Parquet calls what a column holds.
+/// Parquet's name for the type of a column.
 fn types(kind: ValueKind) -> (Physical, Option<LogicalType>) {
     match kind {
         ValueKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),

@@ -30,7 +30,7 @@ impl PhiMatrix<'_> {
         write_grid(out, "layer", &self.layers, &self.values)
     }
 
-    /// The path of a file about it: `FOLDER/ADAPTER/MODULE.MATRIX.SIDE.iI-jJ.ENDING`.
+    /// The path of a file for this matrix: `FOLDER/ADAPTER/MODULE.MATRIX.SIDE.iI-jJ.ENDING`.
     #[must_use]
     pub fn path(&self, folder: &str, ending: &str) -> String {
         matrix_path(folder, self.adapter, &self.view, ending)

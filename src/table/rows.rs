@@ -1,4 +1,4 @@
-//! One type for each table: its fields are the columns, in the order they are written. And all tables of a study.
+//! One type for each table: its fields are the columns, in the order they are written. [`Tables`] are all tables of a study.
 //!
 //! A new table of a study is a row type and a line in [`Tables`]: it is then written, read, merged and filtered like the others.
 
@@ -124,11 +124,11 @@ row! {
         pub w0_condition: Option<f64>,
         /// ‖WΘ_A − T‖_F/‖T‖_F.
         pub residual_a: Option<f64>,
-        /// The same for B.
+        /// ‖WΘ_B − T‖_F/‖T‖_F.
         pub residual_b: Option<f64>,
         /// The ratio that was checked for Θ_A.
         pub backward_error_a: Option<f64>,
-        /// The same for Θ_B.
+        /// The ratio that was checked for Θ_B.
         pub backward_error_b: Option<f64>,
         /// ‖A‖_F.
         pub norm_a: f64,
@@ -330,11 +330,11 @@ row! {
         pub layer: String,
         /// ‖T − fitted‖_F/‖T‖_F; none where T = 0.
         pub residual: Option<f64>,
-        /// The same for Gaussian targets with the layers' norms: expected in closed form for A and B, the draws' mean for `delta`.
+        /// The residual for Gaussian targets with the layers' norms: expected in closed form for A and B, the draws' mean for `delta`.
         pub residual_expected: Option<f64>,
         /// Standard deviation of the draws.
         pub residual_sd: Option<f64>,
-        /// Share of the draws with a residual no larger, the observed one counted.
+        /// Share of the draws with a residual no larger, where the observed one counts as a draw.
         pub p: Option<f64>,
         /// How far the fit can be trusted.
         pub status: Status,
@@ -342,7 +342,7 @@ row! {
 }
 
 impl FitRow {
-    /// What stands in place of a layer's index in the row of all layers together.
+    /// What replaces a layer's index in the row of all layers together.
     pub const ALL: &str = "all";
 }
 
@@ -363,7 +363,7 @@ row! {
 }
 
 tables! {
-    /// All rows of one study, each table in its fixed order. A table that is optional is none where it was not asked for.
+    /// All rows of one study, each table in its fixed order. An optional table is none if it was not requested.
     pub struct Tables {
         /// `summary.csv`.
         pub summary: Vec<SummaryRow>,

@@ -1,9 +1,9 @@
-//! What a φ is of: the key by which rows of one module, matrix, side and (i, j) belong together.
+//! What a φ compares: the key that rows of one module, matrix, side and (i, j) have in common.
 
 use super::rows::{AcrossRow, SimilarityRow, SummaryRow};
 use crate::terms::{MatrixKind, Side};
 
-/// What is compared, whoever the adapter is. Of one adapter, the key is `(row.adapter, row.view())`.
+/// What is compared, independent of the adapter. With the adapter, the key is `(row.adapter, row.view())`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ViewKey<'r> {
     /// Module name.
@@ -21,7 +21,7 @@ pub struct ViewKey<'r> {
 macro_rules! views {
     ($($row:ty),+) => {$(
         impl $row {
-            /// What it is a φ of, whoever the adapter is.
+            /// What its φ compares, independent of the adapter.
             #[must_use]
             pub fn view(&self) -> ViewKey<'_> {
                 ViewKey { module: &self.module, matrix: self.matrix, side: self.side, i: self.i, j: self.j }

@@ -1,4 +1,4 @@
-//! Choices that have names: one list of variants and names gives parsing, printing, the manifest's form and what `--help` lists.
+//! Choices that have names: one list of variants and names gives parsing, printing, serialisation and the list in `--help`.
 //!
 //! The list is written once, with [`named!`], below the enum. The compiler refuses one that leaves a variant out, so a new variant
 //! cannot be known to the tables and unknown to the command line.
@@ -12,7 +12,7 @@ use serde::{Deserialize, Deserializer, Serializer};
 pub(crate) trait Named: FromStr<Err = String> + Copy + Send + Sync + 'static {
     /// All that this build has, in their order.
     const VALUES: &'static [Self];
-    /// Names that only a build with another feature knows. Reading one says so.
+    /// Names that only a build with another feature knows. Parsing one gives an error that tells so.
     const NOT_BUILT: &'static [&'static str];
 
     /// The name in options, tables and file names.
@@ -92,11 +92,11 @@ macro_rules! serde_as_text {
 
 pub(crate) use {named, serde_as_text};
 
-/// A choice that is left to the program where it is not made: `auto` in a manifest.
+/// An optional choice, which is `auto` in a manifest if the program decides.
 pub(crate) mod or_auto {
     use super::{Deserialize, Deserializer, Named, Serializer};
 
-    /// The name of no choice.
+    /// The name for no choice.
     pub(crate) const AUTO: &str = "auto";
 
     pub(crate) fn serialize<T: Named, S: Serializer>(choice: &Option<T>, serializer: S) -> Result<S::Ok, S::Error> {
@@ -109,12 +109,12 @@ pub(crate) mod or_auto {
     }
 }
 
-/// A path as JSON can hold it: whole, and with U+FFFD for what is not Unicode, where serde's own form is an error.
+/// A path as JSON can hold it: whole, and with U+FFFD for what is not Unicode, where serde itself gives an error.
 pub(crate) fn path<S: Serializer>(path: &Path, serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_str(&path.display())
 }
 
-/// [`path`] of one that may not be given.
+/// [`path`] for an optional path.
 pub(crate) fn path_if_any<S: Serializer>(path: &Option<PathBuf>, serializer: S) -> Result<S::Ok, S::Error> {
     match path {
         Some(path) => serializer.serialize_some(&path.to_string_lossy()),
@@ -122,7 +122,7 @@ pub(crate) fn path_if_any<S: Serializer>(path: &Option<PathBuf>, serializer: S) 
     }
 }
 
-/// [`path`] of each.
+/// [`path`] for a list of paths.
 pub(crate) fn paths<S: Serializer>(paths: &[PathBuf], serializer: S) -> Result<S::Ok, S::Error> {
     serializer.collect_seq(paths.iter().map(|path| path.to_string_lossy()))
 }

@@ -1,4 +1,4 @@
-//! What a fit says: whether one Θ for all layers explains more of a module's matrix than it would of random targets.
+//! The verdict on a fit: whether one Θ for all layers explains more of a module's matrix than it would of random targets.
 
 use serde_json::Value;
 
@@ -15,7 +15,7 @@ use crate::terms::{Status, UpdateMatrix};
 pub struct FitAnswer {
     /// Whether it is better than chance. Rows of single layers are not among the run's comparisons: at best [`Answer::MoreUncorrected`].
     pub chance: Answer,
-    /// The same in words.
+    /// The answer in words.
     pub words: String,
 }
 
@@ -25,12 +25,12 @@ pub struct FitAnswer {
 pub struct FitVerdict {
     /// One for each row, in their order.
     pub rows: Vec<FitAnswer>,
-    /// What the rows of all layers together come to, sentence by sentence; empty where they were compared with nothing.
+    /// The combined answer of the rows of all layers together, in sentences; empty where they were not compared with draws.
     pub sentences: Vec<String>,
 }
 
 impl FitVerdict {
-    /// The verdict on a fit's rows, beside `draws` fits of random targets.
+    /// The verdict on a fit's rows, compared with `draws` fits of random targets.
     #[must_use]
     pub fn of(rows: &[FitRow], draws: usize) -> Self {
         let is_compared = |row: &FitRow| row.layer == FitRow::ALL && row.residual.is_some() && row.status != Status::Unreliable;
@@ -94,7 +94,7 @@ fn words_of(row: &FitRow, chance: Answer, draws: usize) -> String {
     format!("{module}: one Θ explains {explained:.1} % of {what} (squared norm), {verdict}")
 }
 
-/// What the joint rows come to.
+/// The combined answer of the joint rows.
 fn sentences(joint: &[Answer], compared: &[f64], draws: usize) -> Vec<String> {
     let tested = compared.len();
     if tested == 0 {

@@ -8,7 +8,7 @@ pub(super) fn smallest_p(draws: usize) -> f64 {
     1.0 / (draws as f64 + 1.0)
 }
 
-/// How many draws it takes for one of so many comparisons to pass Holm's procedure at all.
+/// How many draws it takes for one of this many comparisons to be able to pass Holm's procedure.
 pub(super) fn draws_for_holm(comparisons: usize) -> usize {
     // The smallest m with comparisons/(m + 1) < 1/20, the level that SIGNIFICANT is.
     20 * comparisons
@@ -32,14 +32,14 @@ fn is_below(value: f64) -> bool {
     value < SIGNIFICANT * (1.0 - 1e-12)
 }
 
-/// How likely a further draw is to lie so many standard deviations above the mean of `draws` others, if draws are normal.
+/// The probability that a further draw lies this many standard deviations above the mean of `draws` others, if draws are normal.
 ///
 /// Mean and deviation are estimated from the draws, so it is the upper tail of Student's t at z/√(1 + 1/draws) with draws − 1 degrees
-/// of freedom. A normal distribution would promise more than 20 draws can hold: 3 deviations are 1 in 741 by it, 1 in 231 by this.
+/// of freedom. The normal distribution claims too much for 20 draws: it gives 1 in 741 for 3 deviations, Student's t 1 in 231.
 pub(super) fn upper_tail(z: f64, draws: usize) -> f64 {
     assert!(draws >= 2, "one draw has no deviation");
     let t = z / (1.0 + 1.0 / draws as f64).sqrt();
-    // With more degrees the tail is a little lighter, so that the bound is on the safe side; the sum below has as many terms.
+    // With more degrees the tail is a little lighter, so that the limit is on the safe side; it limits the number of terms of the sum.
     student_tail(t, (draws - 1).min(1000))
 }
 
@@ -67,14 +67,14 @@ mod tests {
 
     #[test]
     fn holm_by_hand() {
-        // 4 tests: 0.01 < 0.05/4, 0.015 < 0.05/3, 0.03 > 0.05/2; 0.04 is not looked at any more.
+        // 4 tests: 0.01 < 0.05/4, 0.015 < 0.05/3, 0.03 > 0.05/2; 0.04 is not examined any more.
         assert_eq!(holm(&[0.03, 0.01, 0.04, 0.015]), [false, true, false, true]);
         assert_eq!(holm(&[0.0125]), [true]);
         assert_eq!(holm(&[0.05]), [false]);
         assert_eq!(holm(&[]), Vec::<bool>::new());
         assert_eq!(holm(&[0.02, 0.02, 0.9]), [false; 3]);
         assert_eq!(holm(&[0.01, 0.01, 0.9]), [true, true, false]);
-        // 3/60 is the level, whatever rounding makes of it.
+        // 3/60 is the level itself, also after rounding.
         assert_eq!(holm(&[1.0 / 60.0; 3]), [false; 3]);
         assert_eq!(holm(&[1.0 / 61.0; 3]), [true; 3]);
     }

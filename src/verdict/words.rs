@@ -7,7 +7,7 @@ use crate::numerals::{count, p, thousands};
 use crate::terms::Status;
 
 impl Comparisons {
-    /// A row's answers in words, with what its status takes from them.
+    /// A row's answers in words, with the caveat of its status.
     pub(super) fn words_of(&self, row: &RowVerdict, without_base: Option<&str>, status: Status) -> String {
         let mut words = self.chance_words(row.chance);
         let base = without_base.map_or_else(|| self.base_words(row), str::to_owned);
@@ -121,19 +121,19 @@ impl Comparisons {
         }
     }
 
-    /// Whether no draw reached any of the averages: then p is as small as the draws let it be, and says nothing of the distance.
+    /// Whether no draw reached any of the averages: then p is as small as the draws allow, and does not tell the distance.
     fn are_all_beyond_the_draws(&self, all: &Tally) -> bool {
         all.largest_p.is_some_and(|largest| largest < 1.5 * smallest_p(self.draws))
     }
 
-    /// What the headline rests on, of `rows` rows.
+    /// The reasons for the headline, for `rows` rows.
     pub(super) fn grounds(&self, all: &Tally, rows: usize) -> Vec<String> {
         let mut said = self.counted(all);
         let (tested, significant) = (all.base_tested, all.significant());
         if tested > 1 && all.too_few_draws == 0 && !self.can_be_corrected_for() {
             said.push(takes_more_draws(self.draws, tested));
         }
-        // Where all are below the level, none of them is what chance alone would bring.
+        // Where all are below the level, the number expected by chance alone is of no interest.
         if 0 < significant && significant < tested {
             let by_chance = SIGNIFICANT * tested as f64;
             said.push(format!(
@@ -238,7 +238,7 @@ fn subject(part: usize, whole: usize) -> String {
     subject_of(part, whole, "average")
 }
 
-/// The same of another noun.
+/// The same for another noun.
 pub(super) fn subject_of(part: usize, whole: usize, one: &str) -> String {
     let of = count(whole, one);
     match (part, whole) {
@@ -252,7 +252,7 @@ pub(super) fn subject_of(part: usize, whole: usize, one: &str) -> String {
     }
 }
 
-/// Of draws that can give no p below the level: what they cannot tell.
+/// The sentence for draws that can give no p below the level: what they cannot tell.
 pub(super) fn cannot_tell(draws: usize, what: &str) -> String {
     let least = p(smallest_p(draws));
     format!(
@@ -263,7 +263,7 @@ pub(super) fn cannot_tell(draws: usize, what: &str) -> String {
     )
 }
 
-/// Of draws that are too few for so many comparisons: how many would do.
+/// The sentence for draws that are too few for this many comparisons: how many would be enough.
 pub(super) fn takes_more_draws(draws: usize, comparisons: usize) -> String {
     format!(
         "{} give no p below {}; to correct for {} (Holm) takes {} {} or more.",
@@ -279,7 +279,7 @@ pub(super) fn itself(number: usize) -> &'static str {
     if number == 1 { "itself" } else { "themselves" }
 }
 
-/// What the status takes from the words.
+/// The caveat that a status adds to the words.
 fn caveat(status: Status) -> &'static str {
     match status {
         Status::Ok | Status::Unreliable => "",
