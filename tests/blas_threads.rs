@@ -1,7 +1,7 @@
-//! LAPACK inside rayon, whatever number of BLAS threads the environment asks for.
+//! LAPACK inside rayon, with any number of BLAS threads that the environment requests.
 //!
 //! OpenBLAS at more than one thread overflows the stack of a rayon worker, so every routine of the library that reaches BLAS first
-//! sets it to one. What such a crash leaves is an exit status: each case here is a process of its own. LAPACK's own LU is what
+//! sets it to one. Such a crash is only visible as an exit status, so each case here is a process of its own. LAPACK's own LU is what
 //! overflows soonest (at n = 256 already), so it is called right after the library.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test that cannot set itself up should stop")]
 
@@ -46,7 +46,7 @@ fn in_a_process_of_its_own(test: &str, first: &str, blas_threads: Option<&str>) 
     command.status().unwrap()
 }
 
-/// The numbers of BLAS threads tried: OpenBLAS's own choice, two on any machine, and as many as it can have.
+/// The numbers of BLAS threads tried: OpenBLAS's own choice, two on any machine, and the largest number it can have.
 const BLAS_THREADS: [Option<&str>; 3] = [None, Some("2"), Some("64")];
 
 #[test]

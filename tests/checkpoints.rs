@@ -1,7 +1,7 @@
-//! Adapters that PEFT made of tiny models of five architectures, against φ as NumPy computes it.
+//! Adapters that PEFT made for tiny models of five architectures, compared with φ computed by NumPy.
 //!
 //! `tests/data/checkpoints/NAME/` holds `base`, `adapter`, the options of the study and `phi.csv`, all written by
-//! `tests/interop/make_checkpoints.py`, where they are made of the living model's weights.
+//! `tests/interop/make_checkpoints.py`, which computes them from the weights of the loaded model.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -46,7 +46,7 @@ fn cell(row: &SimilarityRow) -> Cell {
     ]
 }
 
-/// Analyses a checkpoint as it stands there, the base being the one the adapter names, and compares every cell.
+/// Analyses a checkpoint in its place, with the base that the adapter names, and compares every cell.
 #[track_caller]
 fn agrees_with_numpy(name: &str, modules: &[&str]) {
     let out = tempfile::tempdir().unwrap();

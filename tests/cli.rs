@@ -1,4 +1,4 @@
-//! The real program as people meet it: what it prints, what it writes, and how it ends.
+//! The real program as people use it: what it prints, what it writes, and how it ends.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -405,7 +405,7 @@ fn a_terminal_gets_colour_and_a_bar() {
     let shown = on_a_terminal(folder.path(), "--progress never", false);
     assert!(shown.contains("\x1b[1madapter"), "{shown:?}");
     let uncoloured = on_a_terminal(folder.path(), "--progress never", true).replace("\r\n", "\n");
-    // The same words, in lines that the terminal has room for.
+    // The same words, in lines that fit the terminal.
     let piped = format!("{}{}", plain.stdout, plain.stderr);
     assert_eq!(uncoloured.split_whitespace().collect::<Vec<_>>(), piped.split_whitespace().collect::<Vec<_>>());
     assert!(on_a_terminal(folder.path(), "--null-draws 2000", false).contains("base weights, "));

@@ -1,4 +1,4 @@
-//! CondLoRA checkpoints: read wherever an adapter goes, made into LoRA adapters, and held against others.
+//! CondLoRA checkpoints: read wherever an adapter is accepted, turned into LoRA adapters, and compared with others.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -58,7 +58,7 @@ fn assert_factors(root: &Path, factors: impl Fn(usize) -> (Array2<f64>, Array2<f
     }
 }
 
-/// The largest distance of φ from 1 beside the diagonal.
+/// The largest distance of an off-diagonal φ from 1.
 fn far_from_one(root: &Path, matrix: MatrixKind) -> f64 {
     let rows: Vec<SimilarityRow> = read_rows(&root.join("out/similarity.csv")).unwrap();
     let off = rows.iter().filter(|r| r.matrix == matrix && r.layer_a != r.layer_b).map(|r| (r.phi.unwrap() - 1.0).abs());

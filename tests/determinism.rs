@@ -1,4 +1,4 @@
-//! The same input and seed give the same bytes, whatever the number of threads and whatever else is analysed beside it.
+//! The same input and seed give the same bytes with any number of threads and any other adapters in the same run.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;

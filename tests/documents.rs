@@ -1,5 +1,5 @@
-//! What the documents say: their transcripts are what the program prints, every link and every reference to the specification leads
-//! somewhere, and the lines keep to 100 columns.
+//! The documents are correct: their transcripts are what the program prints, every link and every reference to the specification has
+//! a target, and no line is longer than 100 columns.
 //!
 //! A transcript is a block that begins with ```` ```console ````. The blocks of one page run one after the other in one directory, which
 //! has `notebooks-data/` and `tests/` in it; `<!-- setup: COMMAND -->` runs a command that readers need not see. After a change that is
@@ -112,7 +112,7 @@ fn broken(page: &str, text: &str, target: &str) -> Option<String> {
 
 #[test]
 fn every_link_leads_somewhere() {
-    // Of an image with a link around it both targets are found.
+    // For an image inside a link, both targets are found.
     let link = regex(r"\]\(([^()\s]+)\)");
     let mut wrong = Vec::new();
     for (page, text) in pages() {
@@ -271,7 +271,7 @@ enum Part {
     Command(String, String),
 }
 
-/// A page taken apart; put together again it is the same.
+/// The parts of a page, which together are the page again.
 fn parts(text: &str) -> Vec<Part> {
     let mut parts = Vec::new();
     let mut in_console = false;
@@ -314,7 +314,7 @@ fn shell(world: &Path, script: &str) -> (bool, String) {
     (run.code == Some(0), run.stdout)
 }
 
-/// Whether two outputs are the same but for the last digits of long numbers, which another processor changes.
+/// Whether two outputs are equal except for the last digits of long numbers, which depend on the processor.
 fn same(expected: &str, found: &str) -> bool {
     let long = regex(r"\d+\.\d{9,}(?:e-?\d+)?");
     let text = |output: &str| long.replace_all(output, |_: &Captures<'_>| "#").into_owned();

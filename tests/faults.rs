@@ -1,5 +1,5 @@
-//! What goes wrong while it runs: every call of the system that can fail made to fail, every moment to be killed at, others at work on
-//! the same files. The output is the old one or the new one, whole, each time.
+//! Faults during a run: every system call that can fail is made to fail, the run is killed at every moment, and others work on
+//! the same files. Each time the output is the complete old one or the complete new one.
 //!
 //! Calls are made to fail by `strace`; where it is not installed, or may not trace, those tests are skipped and say so.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by them, or says what it counted")]
@@ -296,7 +296,7 @@ fn killed_between_two_renames_the_old_output_comes_back() {
     command.arg(plain.get_program()).args(plain.get_args()).current_dir(root).stdin(Stdio::null());
     command.output().unwrap();
     assert!(!root.join("out").exists(), "it was not killed between the two");
-    // The next run puts it back as it begins, whatever becomes of itself.
+    // The next run puts it back when it begins, even if it then fails itself.
     ends(&held(root, 1, "begun").signal("-TERM"), 143);
     assert_eq!(whole(&root.join("out")), old);
     assert_eq!(names(root), ["adapter", "base", "out"]);
@@ -319,7 +319,7 @@ fn a_directory_that_is_taken_away_while_it_computes_is_made_again() {
         what();
         run.go_on()
     };
-    // The place where the new output is to be made, in which nothing is yet.
+    // The directory in which the new output will be made, which is still empty.
     ends(&take_away(&|| fs::remove_dir_all(temporary(root)).unwrap()), 0);
     let new = whole(&root.join("out"));
     assert_ne!(new, old);

@@ -1,4 +1,4 @@
-//! The figures drawn from tables: what they hold, that they are well formed, and that they never change by themselves.
+//! The figures drawn from tables: their content, that they are well formed, and that they do not change unnoticed.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by them, or says that it is skipped")]
 
@@ -507,7 +507,7 @@ fn a_bitmap_of_any_resolution_has_the_size_in_print_of_the_vector_picture() {
 #[test]
 fn rows_and_columns_are_ordered_together_by_similarity() {
     let options = FigureOptions { formats: vec![FigureFormat::Svg], order: CellOrder::Similarity, ..FigureOptions::default() };
-    // Layers 0 and 3 are alike, and 1 and 2.
+    // Layers 0 and 3 are similar, and so are 1 and 2.
     let mut tables = Study { layers: vec![0, 1, 2, 3], modules: &["query"], ..Study::default() }.tables();
     for row in tables.similarity.iter_mut().filter(|row| row.layer_a != row.layer_b) {
         row.phi = Some(if row.layer_a + row.layer_b == 3 { 0.91 } else { 0.13 });

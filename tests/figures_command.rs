@@ -1,5 +1,5 @@
-//! `condlora figures`: what is drawn again is what was drawn, a table that is not as it was written is refused by name, and none makes it
-//! fall over.
+//! `condlora figures`: redrawn figures equal the first ones, a table that was changed is refused by name, and no table makes the
+//! command crash.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 #![allow(clippy::result_large_err, reason = "the library's error is what it is")]
 
@@ -135,7 +135,7 @@ fn another_folder_leaves_the_results_alone() {
     condlora(root, &["figures", "study", "--figures-dir", "elsewhere/new", "--modules", "q_proj"]).exits(0);
     assert!(root.join("elsewhere/new/one/overview.png").is_file() && root.join("elsewhere/mine.txt").is_file());
     assert!(files(&study) == before);
-    // A folder of the results is one whose files the manifest answers for, whatever it is called.
+    // A folder belongs to the results if the manifest lists its files; its name does not matter.
     condlora(root, &["figures", "study", "--figures", "svg", "--figures-dir", "study/../study/pictures/deep"]).exits(0);
     assert!(study.join("pictures/deep/one/overview.svg").is_file());
     is_true_to_its_manifest(&study);

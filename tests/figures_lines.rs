@@ -1,4 +1,4 @@
-//! Singular values, fit residuals, training curves and the paper's Figure 1: what the pictures say is what the tables say.
+//! Singular values, fit residuals, training curves and the paper's Figure 1: the pictures show what the tables contain.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -258,7 +258,7 @@ fn a_training_log_beside_an_adapter_is_read_and_a_spoilt_one_is_told() {
     let manifest = fs::read_to_string(root.join("out/manifest.json")).unwrap();
     let hash = blake3::hash(&fs::read(root.join("runs/trained/checkpoint-10/trainer_state.json")).unwrap()).to_hex();
     assert!(manifest.contains(hash.as_str()) && manifest.contains("its training log is left out"));
-    // Shards have it too, in whichever it is; and drawn again it is the same.
+    // Shards have it too, and drawn again it is the same.
     for shard in ["1/2", "2/2"] {
         let out = format!("parts/{}", &shard[..1]);
         condlora(root, &[&["analyze"], &study[..], &["-o", &out, "--shard", shard, "--figures", "none"]].concat()).exits(0);
@@ -326,7 +326,7 @@ fn figure_1_has_both_matrices_on_one_scale_and_the_captions_numbers() {
     let drawn = picture(&bytes);
     drawn.is_inside();
     assert!(drawn.says("(a) Θ_A, mean 0.0522") && drawn.says("(b) Θ_B, mean 0.0553") && drawn.says("W0 control, A"));
-    // The whole caption stands below, broken into lines, and all 72 cells are written.
+    // The whole caption is below, broken into lines, and all 72 cells have their values.
     let below = drawn.texts.join(" ");
     assert!(below.contains(caption), "{below}");
     let cells = drawn.texts.iter().filter(|text| text.starts_with('.') || *text == "1.00").count();

@@ -1,4 +1,4 @@
-//! `condlora fit`: one shared Θ for a trained LoRA, against NumPy's joint fits, and given back where it was planted.
+//! `condlora fit`: one shared Θ for a trained LoRA agrees with NumPy's joint fits, and a planted Θ is found again.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -174,7 +174,7 @@ fn a_condlora_is_given_back_by_the_lora_made_of_it() {
         }
     }
     for row in rows(&out).iter().filter(|r| r.layer == FitRow::ALL) {
-        // Twenty draws, none of which comes near.
+        // None of twenty draws comes near.
         assert!(row.residual.unwrap() < 1e-12 && row.p == Some(1.0 / 21.0), "{row:?}");
     }
     assert_eq!(shown.stdout.matches(", better than chance taken by itself (p = 0.048)").count(), 4, "{}", shown.stdout);

@@ -1,4 +1,4 @@
-//! The formats of the tables: each holds the same rows; CSV is always written, and the others where they are asked for.
+//! The formats of the tables: each holds the same rows; CSV is always written, the others on request.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;

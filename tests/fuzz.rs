@@ -1,5 +1,5 @@
-//! Every reader of strangers' files over many thousands of damaged ones: no panic, no more memory than twice the input and 64 MB, no
-//! second of the processor on less than a megabyte, and of every refusal one clean line.
+//! Every reader of untrusted files on many thousands of damaged ones: no panic, no more memory than twice the input and 64 MB, less than
+//! one second of processor time for less than a megabyte, and one clean line for every refusal.
 //!
 //! The inputs are those of `fuzz/corpus/`, as they are and then changed at random, the same in every run. `FUZZ_INPUTS` says how many
 //! (100,000 for each reader), `FUZZ_SEED` which. A failure leaves its input in `target/tmp/fuzz/`; once it is repaired, that goes into the corpus.

@@ -1,4 +1,4 @@
-//! `analyze --grid`: φ of two layers by every number of vectors, against the float64 oracle and against plain computations.
+//! `analyze --grid`: φ of two layers by every number of vectors, compared with the float64 oracle and with direct computations.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;

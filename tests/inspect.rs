@@ -1,4 +1,4 @@
-//! `condlora inspect`: what is there, from headers alone, and what would be refused.
+//! `condlora inspect`: shows from headers alone what a study would find, and what would be refused.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -133,7 +133,7 @@ fn headers_are_enough() {
     let layer =
         Layer { a: Array2::ones((1, 8)), b: Array2::ones((8, 1)), ..Layer::new("model.layers.0.self_attn.q_proj", 8, 8, 1) };
     write_adapter(&root.join("adapter"), &[layer], PLAIN, &[]);
-    // Who reads 30 GB takes longer, whatever is in them.
+    // Reading 30 GB takes longer, whatever the content.
     let mut command = program();
     command.args(["inspect", "adapter", "--base", "base"]).current_dir(root);
     Run::of(cpu::at_most(2, &command).output().unwrap()).exits(1);

@@ -1,4 +1,4 @@
-//! Adapters of every kind, and bases that call their weights otherwise, through the real program.
+//! Adapters of every kind, and bases with other names for their weights, through the real program.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -344,7 +344,7 @@ fn adalora_has_its_rows_multiplied() {
     agrees_with_the_pseudo_inverse(root, None, &whole, Convention::Paper, TOLERANCE);
     for (row, layer) in conversion(root).iter().zip(&whole) {
         assert_eq!((row.rank, row.status), (4, Status::Ok));
-        // PEFT: α / (init_r + 1e-5), whatever rank is left.
+        // PEFT scales by α / (init_r + 1e-5), independent of the rank that is left.
         assert!((row.scaling - 12.0 / (6.0 + 1e-5)).abs() < 1e-15);
         assert!((row.norm_delta / (row.scaling * frobenius(&layer.b.dot(&layer.a))) - 1.0).abs() < TOLERANCE);
         assert!((row.norm_a / frobenius(&layer.a) - 1.0).abs() < TOLERANCE);
@@ -498,7 +498,7 @@ fn layouts_that_cannot_be_taken_apart_are_refused_by_name() {
 fn a_large_embedding_stays_within_its_memory() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
-    // As BERT's and T5's: 30,000 rows; the width of the smaller ones.
+    // Like the embeddings of BERT and T5: 30,000 rows, with the width of the smaller models.
     let layer = embedding(30_000, 384, 4);
     write_embedding(root, &layer, "", "F32");
     let refused = analyse(root, &["--memory-limit", "100M"]).exits(8);

@@ -1,5 +1,5 @@
-//! Holds the house rules that the compiler does not: imports point down only and never in a circle, each outside crate has one owner,
-//! `unsafe` has one file, and no file outgrows its idea.
+//! Checks the house rules that the compiler does not check: imports point down only and never in a circle, each outside crate has one owner,
+//! `unsafe` is in one file, and no file grows too long.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -178,7 +178,7 @@ impl<'a> Crate<'a> {
             "self" => from.to_owned(),
             "super" => from[..from.len() - 1].to_owned(),
             _ if self.files.contains_key(&own) => own,
-            // As the program calls its library.
+            // The name under which the program imports its library.
             "condlora" => Vec::new(),
             _ => return None,
         };
@@ -416,7 +416,7 @@ fn imports_are_found_in_every_form() {
     assert_eq!(before_tests("a\n#[cfg(test)]\nmod tests {\n"), "a\n");
 }
 
-/// A crate of three modules, of which `a/mod.rs` hands on what its child has.
+/// A crate of three modules, in which `a/mod.rs` re-exports what its child has.
 fn example(child: &str, other: &str) -> Vec<Source> {
     let parent = "//! a\nmod child;\npub use child::{Thing, tools};\npub(crate) fn parent() { child::f() }";
     [("lib.rs", "mod a; mod b;"), ("a/mod.rs", parent), ("a/child.rs", child), ("b.rs", other)]

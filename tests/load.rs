@@ -1,4 +1,4 @@
-//! Much at once: ten thousand adapters, two hundred layers, few open files, little memory.
+//! Large inputs and small limits: ten thousand adapters, two hundred layers, few open files, little memory.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by them, or says what it counted")]
 
 mod shared;

@@ -1,4 +1,4 @@
-//! What people are told: every example of the help runs, shells complete, man pages are well-formed, and the files that the help lists are
+//! The help and the man pages: every example of the help runs, shells complete, man pages are well-formed, and the files that the help lists are
 //! those that are written.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
@@ -117,7 +117,7 @@ fn every_example_of_the_help_runs() {
 fn bash_offers(words: &[&str]) -> Vec<String> {
     let folder = tempfile::tempdir().unwrap();
     let quoted: Vec<String> = words.iter().map(|word| format!("'{word}'")).collect();
-    // As readline calls it: the command, the word that is completed, the word before it.
+    // The arguments that readline gives: the command, the word that is completed, the word before it.
     let script = format!(
         "source <(condlora completions bash)\n\
          compopt() {{ :; }}  # which bash has only while a key is pressed\n\
@@ -223,7 +223,7 @@ fn help_lists_the_files_that_are_written() {
         }
     }
     assert_eq!(files_written("merge"), ["as analyze"]);
-    // Of what it finds, `figures` changes the files that it lists and no other.
+    // `figures` changes the files that it lists and no others.
     let results = folder.path().join("compared");
     let before = shared::program::files(&results);
     let again = ["figures", "compared", "--dpi", "96", "-q"];

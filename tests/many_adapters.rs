@@ -1,4 +1,4 @@
-//! Many adapters in one run: what they share is done once, and nothing in a result depends on company or on memory.
+//! Many adapters in one run: what they share is computed once, and no result depends on the other adapters or on memory.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;

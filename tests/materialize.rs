@@ -144,7 +144,7 @@ fn the_real_one_is_named_as_its_class_is_and_analysed_like_any_adapter() {
     assert_eq!(tensors.len(), 2 * 12 + 2);
     assert!(tensors.tensor("base_model.model.bert.encoder.layer.5.attention.self.value.lora_B.weight").is_ok());
     assert_eq!(config(&made)["modules_to_save"], json!(["classifier"]));
-    // What the search passes over are results, not adapters that this program made.
+    // The search skips results, but not adapters that this program made.
     let mut command = program();
     command.arg("analyze").arg("all").arg("--base").arg(real_base()).args([
         "-o",

@@ -1,4 +1,4 @@
-//! `analyze --measures`: principal angles and CKA of the real adapters, against plain computations from the oracle's conversion matrices.
+//! `analyze --measures`: principal angles and CKA of the real adapters, compared with direct computations from the oracle's conversion matrices.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -113,7 +113,7 @@ fn cosines_are_phis_and_controls_are_beside_them() {
     type Cell = (String, MatrixKind, Option<Side>, Option<usize>, u32, u32, Measure);
     let key = |r: &MeasureRow| -> Cell { (r.module.clone(), r.matrix, r.side, r.i, r.layer_a, r.layer_b, r.measure) };
     let by_cell: BTreeMap<Cell, &MeasureRow> = rows.iter().map(|row| (key(row), row)).collect();
-    assert_eq!(by_cell.len(), rows.len(), "a cell stands there twice");
+    assert_eq!(by_cell.len(), rows.len(), "a cell is there twice");
     for row in &phi {
         let at = |measure| {
             let cell = (row.module.clone(), row.matrix, Some(row.side), Some(row.i), row.layer_a, row.layer_b, measure);
@@ -127,7 +127,7 @@ fn cosines_are_phis_and_controls_are_beside_them() {
         assert!((values[1] - (values[0] + values[2]) / 2.0).abs() < 1e-13);
         assert_eq!([max, mean, min].map(|r| r.status), [row.status; 3]);
         if row.i == 1 {
-            // Of one angle the control's mean of cos² is at least the square of the mean cosine.
+            // For one angle the control's mean of cos² is at least the square of the mean cosine.
             let (cosine, squared) = (max.gaussian_mean.unwrap(), row.gaussian_mean.unwrap());
             let sd = max.gaussian_sd.unwrap();
             // Var = E[x²] − E[x]², with the sample's 20/19.

@@ -1,6 +1,6 @@
-//! Whether the numbers can be trusted: φ through the whole library against double-double arithmetic, on weights that are hard in every known way.
+//! Whether the numbers can be trusted: φ computed by the whole library is checked against double-double arithmetic, on weights that are hard in every known way.
 //!
-//! Each φ must lie within the `phi_error_bound` of its row of the truth, and each status must say what is wrong with the weights.
+//! Each φ must lie within the `phi_error_bound` of its row of the true value, and each status must tell what is wrong with the weights.
 //! `cargo test --test numerics -- --nocapture` prints how far the bounds are from the errors.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 #![allow(clippy::print_stdout, reason = "how close the bounds are is worth seeing")]
@@ -275,7 +275,7 @@ fn orthogonal_changes_of_basis_leave_phi_within_its_bounds() {
     let permutation = Array2::from_shape_fn((24, 24), |(a, b)| f64::from(u8::from(b == (7 * a + 3) % 24)));
     for change in [hadamard, permutation] {
         assert_eq!(change.dot(&change.t()), Array2::<f64>::eye(24));
-        // Of the equations: Θ stays as it is. Of what W0 is applied to: Θ turns, in every layer alike.
+        // Turning the equations leaves Θ unchanged. Turning what W0 is applied to turns Θ, in every layer in the same way.
         let of_rows =
             layers.iter().map(|l| Layer { w0: change.dot(&l.w0), a: l.a.dot(&change.t()), b: change.dot(&l.b), ..l.clone() });
         let of_columns = layers.iter().map(|l| Layer { w0: l.w0.dot(&change.t()), ..l.clone() });
@@ -381,7 +381,7 @@ fn at_the_width_of_a_model() {
     let layers: Vec<Layer> = conditions.iter().enumerate().map(layer_of).collect();
     for (held, r) in Held::all("n = 768", &layers, &BOTH[..1], &[1, 8, 64], PLAIN).iter().zip([1, 8, 64]) {
         held.check();
-        // Of three cells each; an error that happens to be small makes much of it.
+        // The ratios are over three cells each, so an error that happens to be small makes a ratio large.
         insist(held, &conditions, r, 20_000.0);
     }
 }

@@ -1,6 +1,6 @@
-//! The real checkpoints against a float64 oracle written with NumPy and SciPy alone.
+//! The real checkpoints compared with a float64 oracle that uses only NumPy and SciPy.
 //!
-//! `tests/data/expected/NAME/` holds what it gives for each adapter in `notebooks-data/`: every φ, the singular values of
+//! `tests/data/expected/NAME/` holds its results for each adapter in `notebooks-data/`: every φ, the singular values of
 //! every conversion matrix, condition numbers, residuals, and the averages of its own controls (20 draws each).
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
@@ -93,7 +93,7 @@ fn every_phi_is_the_oracles() {
         .iter()
         .map(|r| ((r.adapter.clone(), r.module.clone(), r.matrix, r.side, r.i, r.j, r.layer_a, r.layer_b), r))
         .collect();
-    assert_eq!(ours.len(), results().similarity.len(), "a cell stands there twice");
+    assert_eq!(ours.len(), results().similarity.len(), "a cell is there twice");
     let mut compared = 0;
     for adapter in ADAPTERS {
         for row in expected_rows(adapter, "phi.csv") {
@@ -148,7 +148,7 @@ fn condlora_is_the_oracles_and_its_theta_is_found_in_every_layer() {
         }
     }
     assert_eq!((compared, rows.len()), (4320, 4320));
-    // One Θ for all layers: whatever was trained, solving through each W0 gives it back.
+    // All layers share one Θ, and solving through each W0 gives it back.
     let of_theta: Vec<&SimilarityRow> =
         rows.iter().filter(|r| matches!(r.matrix, MatrixKind::A | MatrixKind::B) && r.i == r.j).collect();
     assert_eq!(of_theta.len(), 2 * 2 * 2 * 2 * 4 * 36);

@@ -1,4 +1,4 @@
-//! The output directory: the old one or the new one, never half, and nothing left beside it.
+//! The output directory: the old one or the new one, never half of one, and nothing is left next to it.
 #![allow(clippy::unwrap_used, clippy::panic, clippy::print_stdout, reason = "a test fails by them, or a child answers")]
 #![allow(clippy::result_large_err, reason = "the library's error is what it is")]
 

@@ -1,4 +1,4 @@
-//! `report.html`: one page that holds what the tables say, needs nothing else, and lets no name from a file be more than a name.
+//! `report.html`: one page that shows the content of the tables, needs no other file, and treats every name from a file as text.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -89,7 +89,7 @@ fn is_self_contained(html: &str) {
     let policy = Regex::new(r#"<meta http-equiv="Content-Security-Policy" content="([^"]*)">"#).unwrap();
     let policy = policy.captures(html).unwrap()[1].to_owned();
     assert!(policy.starts_with("default-src 'none'; script-src 'nonce-") && !policy.contains("unsafe"), "{policy}");
-    // Nothing that could load or run stands before the policy.
+    // Nothing that could load or run comes before the policy.
     assert!(html.find("Content-Security-Policy").unwrap() < html.find("<style").unwrap());
 }
 

@@ -1,5 +1,5 @@
 //! The committed results are what the program gives today: every table of `notebooks-data/results/` to 1e-9, residuals and backward errors
-//! by their bounds, which is all that another CPU promises.
+//! only within their bounds, because another CPU does not promise more.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;

@@ -96,7 +96,7 @@ fn merged_shards_are_the_whole_byte_for_byte() {
     let options =
         [&STUDY[..], &["--formats", "csv,parquet,npy", "--side", "both", "--matrices", "A,BA,lora_B", "--measures"]].concat();
     run_in(root, &[&options[..], &["-o", "whole"]].concat()).exits(0);
-    // One shard; some; as many as adapters; more than there are.
+    // One shard, some, the number of adapters, and more than that.
     for of in [1, 2, 3, 5, 7] {
         in_shards(root, &of.to_string(), of, &options, &[]).exits(0);
         same(&format!("{of} shards"), &root.join("whole"), &root.join(format!("{of}-merged")));
@@ -133,7 +133,7 @@ fn companions_memory_and_shards_change_no_bit_at_rank_1() {
     let run = |more: &[&str]| run_in(root, &[more, &options[..]].concat()).exits(0);
     run(&["runs/c", "-o", "alone"]);
     run(&["runs", "-o", "together"]);
-    // As little memory as it can be done with, in the words of the refusal of less.
+    // The least memory that is enough, taken from the message that refuses less.
     let refused = run_in(root, &[&["runs", "--memory-limit", "1M", "--threads", "1"], &options[..]].concat()).exits(8);
     let least: f64 = refused.stderr.split("found ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
     run(&["runs", "-o", "tight", "--memory-limit", &format!("{:.1}M", least + 0.1), "--threads", "1"]);

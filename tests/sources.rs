@@ -1,4 +1,4 @@
-//! Where weights come from: the same weights in any format, any number of files and any place give the same bytes in every table.
+//! Where weights come from: the same weights give the same bytes in every table, in any format, number of files and location.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -353,7 +353,7 @@ fn kohya_files_give_the_tables_of_the_same_weights_as_peft_stores_them() {
     let inputs = manifest(root)["inputs"].as_array().unwrap().clone();
     assert_eq!(inputs.iter().filter(|input| input["tensor"].to_string().contains(".alpha")).count(), 3);
 
-    // A folder is searched, below any path; the base beside it is none of them.
+    // A folder is searched to any depth; the base next to it is not an adapter.
     let expected = as_peft(root, &layers, 4.0);
     fs::create_dir_all(root.join("loras/base")).unwrap();
     fs::rename(root.join("adapter.safetensors"), root.join("loras/adapter.safetensors")).unwrap();

@@ -1,5 +1,5 @@
-//! What the program is made of: every package has a licence that `deny.toml` allows, comes from crates.io, is there once or on purpose
-//! twice, and builds with our Rust; `Cargo.lock` is up to date. `make deny` asks cargo-deny the same, and for advisories too.
+//! What the program is made of: every package has a licence that `deny.toml` allows, comes from crates.io, is there once, or twice on
+//! purpose, and builds with our Rust; `Cargo.lock` is up to date. `make deny` asks cargo-deny the same, and for advisories too.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 use std::collections::{BTreeMap, BTreeSet};

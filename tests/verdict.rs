@@ -1,4 +1,4 @@
-//! Terminal, `--json` and `report.html` give one answer to the study's question, and it is what was tested.
+//! Terminal, `--json` and `report.html` give one answer to the study's question, and the answer claims only what was tested.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;
@@ -244,7 +244,7 @@ fn of_hundreds_only_what_is_more_is_called_more() {
         agree(&faces);
         is_what_was_tested(&faces, draws);
         assert_eq!(faces.json[7]["chance_answer"], "more");
-        // Of the noise little is: its Θ are not Gaussian, as W0 has a part in them.
+        // Little of the noise is: its Θ are not Gaussian, because they depend on W0.
         let above = faces.count("chance_answer", &["more"]);
         assert!(above < 5, "{}", faces.text());
         // The report counts the same in its one row for all.

@@ -1,4 +1,4 @@
-//! Weights of every kind through the real program: shapes, stored types and layouts, and those that have no full answer.
+//! Weights of every kind through the real program: shapes, stored types and layouts, and weights that have no complete answer.
 #![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
 
 mod shared;

@@ -1,4 +1,4 @@
-//! The table: what is done to a good adapter on a good base, the exit code, and what the message must say.
+//! The table of cases: the change to a good adapter on a good base, the exit code, and what the message must contain.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};

@@ -1,4 +1,4 @@
-//! The part of the table that is about CondLoRA: a good one of the good base, and what is done to it.
+//! The cases for CondLoRA: a good one for the good base, and the changes to it.
 
 use std::path::Path;
 

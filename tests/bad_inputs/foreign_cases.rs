@@ -1,4 +1,4 @@
-//! The part of the table that is about other formats: the good adapter as mlx-lm and kohya's scripts would store it, and what is done to that.
+//! The cases for other formats: the good adapter as mlx-lm and kohya's scripts would store it, and the changes to that.
 
 use std::fs;
 use std::path::Path;

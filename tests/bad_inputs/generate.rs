@@ -1,4 +1,4 @@
-//! Writes small checkpoints, good and bad, into a directory of the test's own.
+//! Writes small checkpoints, good and bad, into a test's own directory.
 //!
 //! Used by the unit tests of the checkpoint layer and by `tests/bad_inputs.rs`, which runs the program.
 
@@ -26,7 +26,7 @@ pub(crate) struct Tensor {
     pub(crate) bytes: Vec<u8>,
 }
 
-/// An F32 tensor of unremarkable values, no two tensors alike.
+/// An F32 tensor of ordinary values, different in every tensor.
 pub(crate) fn f32_tensor(name: &str, shape: &[u64]) -> Tensor {
     let count: u64 = shape.iter().product();
     let mut state = name.bytes().fold(2_166_136_261_u32, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619));

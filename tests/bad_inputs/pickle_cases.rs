@@ -1,4 +1,4 @@
-//! The part of the table that is about pickles: the good adapter's weights as `torch.save` writes them, and what is done to that file.
+//! The cases for pickles: the good adapter's weights as `torch.save` writes them, and the changes to that file.
 
 use std::path::Path;
 

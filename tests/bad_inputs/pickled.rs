@@ -1,6 +1,6 @@
 //! Writes files as `torch.save` does, good and bad: a pickle of a dictionary and its tensors' bytes in an uncompressed zip archive.
 //!
-//! By hand, from the formats' descriptions: neither Python nor PyTorch is needed.
+//! This is written by hand from the descriptions of the formats, so that neither Python nor PyTorch is needed.
 
 use super::generate::Tensor;
 
@@ -112,7 +112,7 @@ pub(crate) fn zip(parts: &[Part], long: bool) -> Vec<u8> {
         let short = |value: u64| if long { u32::MAX } else { value as u32 };
         out.extend(b"PK\x03\x04\0\0\x08\x08");
         out.extend(part.method.to_le_bytes());
-        // The sizes stand behind the data, and in the directory.
+        // The sizes come after the data, and in the directory.
         out.extend([0; 4 + 4 + 8]);
         out.extend((part.name.len() as u16).to_le_bytes());
         out.extend((padding as u16 + 4).to_le_bytes());

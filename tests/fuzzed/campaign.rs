@@ -1,4 +1,4 @@
-//! One reader over many inputs: those of the corpus, written ones, and changed ones. An input that is answered as none was before is changed
+//! One reader on many inputs: those of the corpus, generated ones, and changed ones. An input with an answer that no other input had is changed
 //! further.
 
 use std::collections::HashSet;
@@ -15,7 +15,7 @@ use crate::cpu;
 
 /// Inputs for each reader.
 const INPUTS: usize = 100_000;
-/// One of so many is made large.
+/// One in this many inputs is made large.
 const LARGE: usize = 2000;
 /// Inputs that are changed further, at most, and the longest of them.
 const POOL: usize = 2000;
@@ -33,9 +33,9 @@ pub(crate) struct Campaign {
     pub(crate) write: fn(&mut SplitMix) -> Vec<u8>,
     /// What changes put in.
     pub(crate) tokens: &'static [&'static [u8]],
-    /// Makes lengths right again that stand before what was changed.
+    /// Corrects lengths that precede what was changed.
     pub(crate) mend: fn(&mut [u8]),
-    /// Of the usual number of inputs one in so many.
+    /// The divisor of the usual number of inputs.
     pub(crate) share: usize,
 }
 

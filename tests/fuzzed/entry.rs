@@ -1,5 +1,5 @@
-//! The entry points: bytes in, what the library says of them out. Nothing here but public functions of the library; files stand in memory
-//! where the system has a file system there.
+//! The entry points: each takes bytes and returns what the library says about them. Only public functions of the library are called; files are
+//! in memory where the system has a file system for that.
 
 use std::collections::{HashMap, HashSet};
 use std::fs::{self, File};
@@ -383,7 +383,7 @@ fn tables(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
     Ok(Vec::new())
 }
 
-/// Draws what was read, and also rows of which nothing is known but their types.
+/// Draws what was read, and also rows that have the right types and nothing else.
 fn figures(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
     // A bitmap takes a hundred times as long as its scene: a few, of inputs with few figures.
     const FEW: usize = 4000;
@@ -414,7 +414,7 @@ fn figures(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
 }
 
 fn draw_unchecked(bytes: &[u8], options: &FigureOptions) -> Result<()> {
-    // A grid has a cell for every two of its rows: without the checks many rows may be far more cells.
+    // A grid has a cell for each pair of its rows, so without the checks many rows may give far more cells.
     const MOST: usize = 64;
     fn some<R: Row>(sections: &[(&str, &[u8])], name: &str) -> Vec<R> {
         let section = sections.iter().find(|section| section.0 == name).map(|section| section.1);

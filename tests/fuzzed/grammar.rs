@@ -1,4 +1,4 @@
-//! Inputs that are right, or nearly: written at random from what each format is made of.
+//! Inputs that are valid, or nearly: generated at random from the parts of each format.
 
 use std::fmt::Write;
 
@@ -553,7 +553,7 @@ pub(crate) fn tables(rng: &mut SplitMix) -> Vec<u8> {
     text.into_bytes()
 }
 
-/// One table, whose number stands before it.
+/// One table, preceded by its number.
 pub(crate) fn rows(rng: &mut SplitMix) -> Vec<u8> {
     const KINDS: [(u8, &str); 9] = [
         (9, "grid.csv"),

@@ -1,6 +1,6 @@
 //! Double-double arithmetic (Dekker 1971; Knuth's sums, products by fused multiply-add): 106 bits, a relative error of a few 2⁻¹⁰⁴ an operation.
 //!
-//! Written for plain reading: it is what the program's f64 results are held against. Its values stay far from the ends of the range of f64.
+//! Written to be easy to check, because the program's f64 results are checked against it. Its values stay far from the ends of the range of f64.
 
 use std::ops::{Add, Div, Mul, Neg, Sub};
 

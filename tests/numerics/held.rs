@@ -1,4 +1,4 @@
-//! The library's answer beside the true one, for whole studies.
+//! The library's results compared with the true ones, for whole studies.
 
 use condlora::table::{ConversionRow, SimilarityRow};
 use condlora::terms::{Convention, MatrixKind, Side, Status};
@@ -20,7 +20,7 @@ pub(crate) struct Cell {
     pub(crate) row: SimilarityRow,
     /// φ in double-double; none where a matrix has too small a rank.
     pub(crate) phi: Option<f64>,
-    /// The same, but for a singular value at the threshold.
+    /// The same, except for a singular value at the threshold.
     undecided: bool,
     singular: bool,
 }

@@ -194,7 +194,7 @@ pub(crate) struct Basis {
 }
 
 impl Basis {
-    /// Of `x·yᵀ`, or of `x` alone.
+    /// The reference for `x·yᵀ`, or for `x` alone.
     fn of(x: &Columns, y: Option<&Columns>) -> Self {
         let (q, r) = x.qr();
         let (core, right) = match y {

@@ -1,4 +1,4 @@
-//! Checkpoints: real ones read without the library's reader, small ones written in the types and layouts that exist.
+//! Checkpoints: real ones, read without the library's reader, and small ones, written in all stored types and layouts.
 
 use std::fs;
 use std::path::Path;
@@ -52,7 +52,7 @@ pub(crate) struct Layer {
 }
 
 impl Layer {
-    /// Gaussian weights, no two layers alike; those of a smaller rank are the first rows and columns of a larger one's.
+    /// Gaussian weights, different in every layer; those of a smaller rank are the first rows and columns of a larger one's.
     pub(crate) fn new(path: &str, d_out: usize, d_in: usize, rank: usize) -> Self {
         Self {
             path: path.to_owned(),

@@ -1,4 +1,4 @@
-//! What the program should find, computed the plain way: LAPACK's SVD and the pseudo-inverse by its definition.
+//! What the program should find, computed by definition: LAPACK's SVD and the pseudo-inverse by its definition.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -1,4 +1,4 @@
-//! Holds a run at a point of its way (`src/output/pause.rs`), so that a test need not hope to meet it there.
+//! Pauses a run at a named point (`src/output/pause.rs`), so that a test does not depend on timing.
 
 #![allow(dead_code, reason = "each test uses its own part")]
 
@@ -21,7 +21,7 @@ impl Held {
         Self::unless_ended(point, command).unwrap_or_else(ended)
     }
 
-    /// The same for a run that may end before it comes to `point`.
+    /// The same for a run that may end before it reaches `point`.
     pub(crate) fn unless_ended(point: &str, command: &mut Command) -> Result<Self, Output> {
         let folder = tempfile::tempdir().unwrap();
         let fifo = folder.path().join("fifo");

@@ -1,4 +1,4 @@
-//! The one tolerance of the tests, and random matrices of known condition to hold it against.
+//! The one tolerance of the tests, and random matrices of known condition to check it with.
 
 use condlora::linalg::random::normal_stream;
 use condlora::linalg::subspace::SubspaceBasis;
