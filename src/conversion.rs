@@ -331,7 +331,7 @@ mod tests {
 
     #[test]
     fn rounding_is_what_the_equations_say() {
-        // Powers of two are solved exactly: what is left is a unit in the last place of Θ. Noise as large as the coefficients comes back as it was.
+        // Powers of two are solved exactly: the error is a unit in the last place of Θ. Noise as large as the coefficients comes back unchanged.
         let w0 = array![[0.0, 2.0], [8.0, 0.0]];
         let plain = noise(&[1.0, 1.0]);
         let exchanged = plain.select(ndarray::Axis(0), &[1, 0]);

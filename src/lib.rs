@@ -39,7 +39,7 @@
 //! | `figures` (default) | figures as SVG and PNG |
 //! | `pdf` (default) | figures as PDF too |
 //! | `report` (default) | `report.html` |
-//! | `parquet` (default) | tables as Parquet beside CSV |
+//! | `parquet` (default) | tables as Parquet in addition to CSV |
 //! | `openblas-system` (default) or `openblas-static` | the OpenBLAS of the system, or one that is compiled here: one of the two is needed |
 //!
 //! `default-features = false` with one of the last two gives the mathematics, the readers of checkpoints and the CSV tables.
@@ -72,7 +72,7 @@
 // What the program, the report and the figures need of the library is not all used without them.
 #![cfg_attr(not(all(feature = "cli", feature = "parquet", feature = "pdf")), allow(dead_code, unused_imports))]
 
-// Modules are how the crate is built, and no promise: what is promised is re-exported below. They are public for tests, benches and the
+// The modules are internal; the public interface is re-exported below. They are public for tests, benches and the
 // fuzzer alone, which reach into them.
 #[doc(hidden)]
 pub mod checkpoint;
@@ -121,7 +121,7 @@ pub mod verdict;
 
 pub use error::{Error, Result};
 
-// A study, and what is there before one.
+// A study, and the inspection before one.
 pub use inputs::Progress;
 pub use study::{
     AnalyzeConfig, AnalyzeParams, Division, InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule,
@@ -135,7 +135,7 @@ pub use shared_theta::{
 };
 // How adapters and bases are paired, and types that weights are stored in.
 pub use checkpoint::{FloatType, NameMap, PairingRules, Split};
-// Rows and what they say.
+// Rows and their verdicts.
 pub use table::csv::{read_rows, write_rows};
 pub use table::{
     AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,

@@ -28,7 +28,7 @@ pub struct PrincipalCosines {
 }
 
 impl PrincipalCosines {
-    /// From the inner products XᵀY (i, j) of two orthonormal bases.
+    /// Computes them from the inner products XᵀY (i, j) of two orthonormal bases.
     ///
     /// Source: Björck & Golub 1973, "Numerical methods for computing angles between linear subspaces", Theorem 1: the cosines are the singular values.
     ///

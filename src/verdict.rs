@@ -65,11 +65,11 @@ impl Answer {
 /// The verdict on one average.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RowVerdict {
-    /// Against chance: Gaussian matrices in place of what is compared.
+    /// The answer against chance: Gaussian matrices in place of those compared.
     pub chance: Answer,
-    /// Against the base model alone: the `w0` control.
+    /// The answer against the base model alone, which is the `w0` control.
     pub base: Answer,
-    /// The whole in words.
+    /// Both answers in words.
     pub words: String,
     /// The p against the base model alone, where it counts as a comparison.
     p: Option<f64>,
@@ -123,7 +123,7 @@ impl Comparisons {
 /// One average and its controls, from any table.
 struct Average {
     phi: Option<f64>,
-    /// Why there is none.
+    /// Why there is no answer.
     without: &'static str,
     status: Status,
     expected: Option<f64>,

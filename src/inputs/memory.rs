@@ -15,7 +15,7 @@ const ADDRESSES_OF_A_THREAD: u64 = (128 + 128 + 2) << 20;
 /// Address space of the program and its libraries.
 const ADDRESSES_OF_THE_PROGRAM: u64 = 100 << 20;
 
-/// Bytes that a study on this many threads may use by default: 80 % of what is available; none where that cannot be known.
+/// Bytes that a study on this many threads may use by default: 80 % of what is available; none if that is unknown.
 pub(crate) fn default_limit(threads: usize) -> Option<u64> {
     available(threads).map(|bytes| bytes / 100 * SHARE)
 }

@@ -1,7 +1,7 @@
 //! The condition number of a factorised matrix in the 1-norm, estimated as LAPACK's `gecon` does.
 //!
 //! The algorithm is that of `lacn2` (Hager 1984; Higham 1988, Algorithm 674): a lower bound on `‖W⁻¹‖₁`, nearly always within a
-//! factor of 3. Two of its right-hand sides are known beforehand, so they are solved together with the real ones ([`starting_columns`]); that
+//! factor of 3. Two of its right-hand sides are known in advance, so they are solved together with the real ones ([`starting_columns`]); that
 //! leaves two or three passes over the factors where `gecon` makes five.
 
 use super::lu::LuFactors;

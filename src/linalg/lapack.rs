@@ -1,6 +1,6 @@
 //! The one module with `unsafe`: safe wrappers around LAPACK, OpenBLAS and the matrix product.
 //!
-//! It checks shapes and calls; it decides nothing. `ndarray-linalg` covers QR and SVD; what is here is what it cannot do:
+//! It checks shapes and calls; it decides nothing. `ndarray-linalg` covers QR and SVD; this module has what it lacks:
 //! factorise a panel in place, bring a triangle up to date with more rows, estimate a triangle's condition, multiply into a view of a larger matrix, and keep BLAS at one thread.
 #![allow(unsafe_code)]
 
@@ -275,7 +275,7 @@ pub(crate) fn reflect(
     let (rows, columns, count, size, mut info) = (lapack_int(m)?, lapack_int(n)?, lapack_int(k)?, lapack_int(by.block)?, 0);
     let mut work = vec![0.0; by.block * k];
     // SAFETY: shapes are checked above: V is m by n, T is nb by n, A is n by k and B is m by k, each with its rows as leading dimension; `work` has k·nb values
-    // as side 'L' asks for; what is written is borrowed uniquely.
+    // as side 'L' needs; all that is written is borrowed uniquely.
     unsafe {
         dtpmqrt_(
             c"L".as_ptr(),

@@ -1,6 +1,6 @@
 //! Many right-hand sides at once: triangular solves and residuals in which the bits of a column do not depend on the other columns.
 //!
-//! A [`Panel`] holds columns in strips as wide as a vector register, one column in each lane. Every operation treats all lanes alike, so a column's
+//! A [`Panel`] holds columns in strips as wide as a vector register, one column in each lane. Every operation treats all lanes the same, so a column's
 //! result depends on that column and the matrix alone: not on its position, on how many others are solved with it, or on the number of threads. BLAS
 //! does not promise that. The kernels also need no packing, which makes them about twice as fast as `getrs` for 16 columns at n = 768.
 

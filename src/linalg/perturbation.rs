@@ -200,7 +200,7 @@ impl SubspaceErrors {
     }
 }
 
-/// The mean square of a response along each left singular vector, and of what is orthogonal to all of them.
+/// The mean square of a response along each left singular vector, and of the part orthogonal to all of them.
 fn directions(left: ArrayView2<'_, f64>, response: &Array2<f64>, parts: &Array2<f64>) -> (Vec<f64>, f64) {
     let samples = response.ncols().max(1) as f64;
     let rest = response - &left.dot(parts);

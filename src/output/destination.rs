@@ -13,7 +13,7 @@ use crate::marker::FoundManifest;
 /// The resolved place of an output directory.
 #[derive(Debug)]
 pub(super) struct Destination {
-    /// As the user gave it: for messages.
+    /// The path as the user gave it, for messages.
     pub(super) given: PathBuf,
     /// Absolute; its parent is free of links, and it is itself no link.
     pub(super) real: PathBuf,
@@ -35,7 +35,7 @@ pub(super) enum Occupant {
 }
 
 impl Destination {
-    /// Resolves `out`, which need not exist; its parent is made if it is missing (`made`: what was).
+    /// Resolves `out`, which need not exist; its parent is made if it is missing and added to `made`.
     pub(super) fn resolve(out: &Path, made: &mut Vec<PathBuf>) -> Result<Self> {
         let fail = |what: String| Error::output(out, what);
         if out.as_os_str().is_empty() {

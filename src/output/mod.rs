@@ -116,7 +116,7 @@ impl OutputDir {
     /// Returns the directory as it was given to [`OutputDir::begin`].
     ///
     /// # Errors
-    /// [`crate::Error::Output`]; what was there before is then as it was.
+    /// [`crate::Error::Output`]; the old output is then unchanged.
     pub fn commit(mut self, manifest: &Manifest) -> Result<PathBuf> {
         let mut manifest = manifest.clone();
         manifest.outputs = std::mem::take(&mut self.outputs);

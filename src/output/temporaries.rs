@@ -104,7 +104,7 @@ impl Registry {
     }
 }
 
-/// A temporary directory of this run. Dropped, it leaves nothing behind but what was published.
+/// A temporary directory of this run. When dropped, it leaves only what was published.
 #[derive(Debug)]
 pub(super) struct Temporary {
     pub(super) registry: &'static Registry,
@@ -157,7 +157,7 @@ impl Temporary {
 
     /// Removes what is left.
     pub(super) fn discard(&self) -> io::Result<()> {
-        // Under the lock, so that a signal that comes meanwhile waits for the removal instead of cutting it off.
+        // Under the lock, so that a signal that comes during the removal waits for it instead of cutting it off.
         let mut state = self.registry.lock();
         state.live.remove(&self.id).map_or(Ok(()), |entry| entry.remove())
     }
@@ -266,7 +266,7 @@ pub(super) fn make_parents(dir: &Path) -> io::Result<Vec<PathBuf>> {
     for path in missing.into_iter().rev() {
         match std::fs::create_dir(path) {
             Ok(()) => made.push(path.to_owned()),
-            // Another run made it meanwhile: then it is not ours to remove.
+            // Another run has just made it, so this run must not remove it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists && path.is_dir() => {}
             Err(error) => {
                 remove_made(&made);

@@ -29,7 +29,7 @@ struct Column {
     numeric: bool,
 }
 
-/// One field: a name, or a number as it is shown and as it is.
+/// One field: a name, or a number as it is shown and exactly.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 enum Field {

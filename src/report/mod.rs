@@ -60,7 +60,7 @@ struct Page {
     provenance: Provenance,
 }
 
-/// The page of a study, from its rows and what its manifest says of their origin. Reads no output hashes, times or threads.
+/// The page of a study, from its rows and their origin according to its manifest. Output hashes, times and threads are not used.
 ///
 /// # Errors
 /// [`Error::Shape`] if a picture cannot be encoded or the template fails, which would be a bug.

@@ -16,7 +16,7 @@ pub(super) fn visible(text: &str) -> String {
     characters.chunks(PIECE).map(|piece| escape(&piece.iter().collect::<String>())).collect()
 }
 
-/// A number: what is shown of it, and all of it.
+/// A number: the digits shown, and the exact value.
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub(super) struct Number {
     pub(super) shown: String,

@@ -1,7 +1,7 @@
 //! The shards of a study, read back and merged: the same rows in the same order as one run gives.
 //!
 //! What does not fit together is refused: other options, another version, an input that changed between two of them, a shard that
-//! is missing or there twice, a file that is not what its manifest says.
+//! is missing or there twice, a file that differs from its manifest.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};

@@ -48,7 +48,7 @@ pub struct InspectedAdapter {
     pub base: Option<InspectedBase>,
     /// Why there is no base model, where none was given and none was found.
     pub unpaired: Option<String>,
-    /// Its modules, sorted by name; none where it could not be opened, or where only its base says what they are.
+    /// Its modules, sorted by name; none where it could not be opened, or where only its base determines them.
     pub modules: Vec<InspectedModule>,
     /// Parameters of all modules.
     pub parameters: Parameters,

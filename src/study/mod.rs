@@ -163,7 +163,7 @@ impl Prepared {
     /// Reads, solves and compares, on the rayon pool it is called in.
     ///
     /// # Errors
-    /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes meanwhile.
+    /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes during the run.
     pub fn run(self) -> Result<Study> {
         self.run_with(&())
     }

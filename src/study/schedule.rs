@@ -348,7 +348,7 @@ mod tests {
         };
         let four = [draws, of(first, 30), of(second, 30), of(third, 50)];
         assert_eq!(passes(&need(), 50, false), four);
-        // Comparing adapters needs all of them in one pass: where there is none, it is one of its own, a layer at a time.
+        // Comparing adapters needs all of them in one pass: if no pass has all, there is an extra pass, one layer at a time.
         assert_eq!(passes(&need(), 50, true), [&four[..], &[(0..3, 0..0, true, false, 40)]].concat());
         // 25 bytes: two draws at a time, and each member is alone though it is larger.
         let sizes: Vec<u64> = passes(&need(), 25, false).into_iter().map(|pass| pass.4).collect();

@@ -1,6 +1,6 @@
 //! A part of a study: every N-th of its adapters, for as many machines as there are parts.
 //!
-//! Which adapters there are, what they are called and which options are valid is decided by the whole; so the parts together
+//! The adapters, their names and the validity of the options are decided from the whole study; so the parts together
 //! give the same as one run.
 
 use std::fmt;

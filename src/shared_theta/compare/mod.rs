@@ -107,7 +107,7 @@ impl PreparedComparison {
     /// Reads and compares, on the rayon pool it is called in.
     ///
     /// # Errors
-    /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes meanwhile.
+    /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes during the run.
     pub fn run(self) -> Result<Comparison> {
         self.run_with(&())
     }

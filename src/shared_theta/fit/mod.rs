@@ -104,7 +104,7 @@ impl PreparedFit {
     /// Reads and fits, on the rayon pool it is called in.
     ///
     /// # Errors
-    /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes meanwhile.
+    /// [`Error::Numerical`] for NaN or Inf in a weight, [`Error::Missing`] if an input changes during the run.
     pub fn run(&self) -> Result<Fit> {
         self.run_with(&())
     }

@@ -45,7 +45,7 @@ impl Squares {
 }
 
 impl Scores {
-    /// From the squares of the observed targets and of each draw, and the expected relative residuals where these are known.
+    /// Makes the residuals from the squares of the observed targets and of each draw, and the expected relative residuals if they are known.
     pub(super) fn new(observed: &Squares, draws: &[Squares], expected: Option<Expected>, status: Status) -> Self {
         let (layers, all) = observed.relative();
         let drawn: Vec<_> = draws.iter().map(Squares::relative).collect();

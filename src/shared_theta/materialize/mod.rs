@@ -138,11 +138,11 @@ impl PreparedMaterialization {
         json::pretty(&value).into_bytes()
     }
 
-    /// Writes `adapter_model.safetensors`, layer by layer, and notes what was read for it. The inner error is the output's.
+    /// Writes `adapter_model.safetensors`, layer by layer, and records what was read for it. The inner error is the output's.
     ///
     /// # Errors
     /// [`Error::Numerical`] for NaN or Inf in a weight and for a factor beyond the range of the type; [`Error::Missing`] if an input
-    /// changes meanwhile.
+    /// changes during the run.
     pub fn write_weights(
         &self,
         out: &mut dyn Write,

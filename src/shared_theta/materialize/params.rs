@@ -27,7 +27,7 @@ impl MaterializeParams {
         Self { condlora: condlora.into(), base: None, dtype: FloatType::F32, eq6: false }
     }
 
-    /// Checks the options: there is none that could be wrong by itself.
+    /// Checks the options, of which none can be wrong by itself.
     ///
     /// # Errors
     /// None so far.

@@ -82,7 +82,7 @@ fn add_patterns(fields: &mut Map<String, Value>, adapter: &Adapter, layers: &[(&
 /// Modules that were trained in full: those the configuration names, or else those that the tensors belong to.
 ///
 /// A tensor outside the adapted model (`classifier.dense.weight`) means the whole part it is in, as PEFT wraps heads; one inside it
-/// means its own module. Biases that were trained beside B·A are no module.
+/// means its own module. Biases that were trained in addition to B·A are not modules.
 fn modules_to_save(
     given: Option<&Value>,
     layers: &[(&str, &AdapterLayer)],

@@ -6,7 +6,7 @@ use crate::inputs::{OpenedAdapter, Opener};
 /// The adapters of the other shards. They are opened only to know whether one of them has what no adapter here has.
 pub(crate) struct OtherShards {
     found: Vec<FoundAdapter>,
-    /// Not this shard's own: what is opened here is no input of the study.
+    /// The opener is separate from the study's, because these adapters are not its inputs.
     opener: Opener,
     opened: Option<Vec<OpenedAdapter>>,
 }

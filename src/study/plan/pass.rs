@@ -2,7 +2,7 @@
 
 use std::ops::Range;
 
-/// One reading of a group's weights: what is solved through them.
+/// One reading of a group's weights: everything that is solved through them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Pass {
     pub(crate) group: usize,

@@ -1,4 +1,4 @@
-//! From the factors and conversion matrices of one layer to what is compared: singular vectors, spectrum, and what is known of their errors.
+//! From the factors and conversion matrices of one layer to what is compared: singular vectors, spectrum, and what is known about their errors.
 
 use std::collections::BTreeMap;
 
