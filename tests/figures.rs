@@ -528,7 +528,7 @@ fn rows_and_columns_are_ordered_together_by_similarity() {
     assert!(holds(&texts, "0.13") && texts.iter().any(|text| text.starts_with("Tree: average linkage")));
 }
 
-/// The PDF of `small`'s figures, beside their SVG and PNG at 96 pixels to an inch.
+/// The PDF of `small`'s figures, together with their SVG and PNG at 96 pixels to an inch.
 #[cfg(feature = "pdf")]
 fn in_all_formats() -> Vec<[DrawnFigure; 3]> {
     let options = FigureOptions {

@@ -133,7 +133,7 @@ fn headers_are_enough() {
     let layer =
         Layer { a: Array2::ones((1, 8)), b: Array2::ones((8, 1)), ..Layer::new("model.layers.0.self_attn.q_proj", 8, 8, 1) };
     write_adapter(&root.join("adapter"), &[layer], PLAIN, &[]);
-    // Reading 30 GB takes longer, whatever the content.
+    // Reading 30 GB would take longer than this.
     let mut command = program();
     command.args(["inspect", "adapter", "--base", "base"]).current_dir(root);
     Run::of(cpu::at_most(2, &command).output().unwrap()).exits(1);

@@ -140,7 +140,7 @@ fn vectors_beyond_the_rank_are_not_compared() {
 fn a_condition_beyond_trust_is_low_confidence() {
     let folder = tempfile::tempdir().unwrap();
     let mut layers = square_layers(2, 24, 2);
-    // One small singular value, met by both rows of A: it gives Θ its first vector, beside which rounding leaves little of the second.
+    // One small singular value, met by both rows of A: it determines the first vector of Θ, and rounding leaves little of the second.
     let (left, right) = (orthonormal(5, "left", 24, 24), orthonormal(5, "right", 24, 24));
     let mut sigma = Array1::ones(24);
     sigma[23] = 1e-13;

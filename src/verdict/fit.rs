@@ -19,7 +19,7 @@ pub struct FitAnswer {
     pub words: String,
 }
 
-/// What a fit's rows say, one by one and together. `--json` adds `chance_answer`, `verdict` and `run_verdict` to the columns of
+/// The verdict on a fit's rows, one by one and together. `--json` adds `chance_answer`, `verdict` and `run_verdict` to the columns of
 /// `fit.csv`, as [`super::RunVerdict`] does to those of a study.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitVerdict {

@@ -32,7 +32,7 @@ pub(crate) struct Entry {
     pub(crate) name: &'static str,
     /// The folder of its corpus.
     pub(crate) corpus: &'static str,
-    /// Reads the input; what it tells the user beside an error is returned.
+    /// Reads the input and returns what it tells the user in addition to an error.
     pub(crate) run: fn(&mut Place, &[u8]) -> Result<Vec<String>>,
 }
 

@@ -8,7 +8,7 @@ use rayon::prelude::*;
 use super::reference::{Bases, Thetas};
 use super::shared::checkpoint::{Layer, Storage, first_columns, write_adapter, write_base};
 
-/// What the library says of some layers, beside what is true.
+/// The library's results for some layers, together with the true ones.
 pub(crate) struct Held {
     pub(crate) name: String,
     pub(crate) conversion: Vec<ConversionRow>,
@@ -88,7 +88,7 @@ pub(crate) fn thetas(layers: &[Layer], convention: Convention, w0_ranks: &[usize
 }
 
 impl Held {
-    /// The study of rank r beside the truth.
+    /// The study of rank r compared with the true values.
     pub(crate) fn new(name: &str, layers: &[Layer], truth: &[Thetas], r: usize, setting: &Setting<'_>) -> Self {
         let (conversion, similarity) = study(layers, r, setting);
         let bases: Vec<Bases> = truth.par_iter().map(|thetas| thetas.bases(r)).collect();

@@ -133,7 +133,7 @@ impl Columns {
                     let (alpha, beta) = (dot(&turned[a], &turned[a]), dot(&turned[b], &turned[b]));
                     let gamma = dot(&turned[a], &turned[b]);
                     let (x, y, z) = (alpha.to_f64(), beta.to_f64(), gamma.to_f64());
-                    // Columns of rounding noise beside large ones need no order among themselves.
+                    // Columns that are rounding noise compared with the others need no order among themselves.
                     if z.abs() <= 1e-30 * (x * y).sqrt() || x.min(y) <= 1e-60 * size {
                         continue;
                     }
