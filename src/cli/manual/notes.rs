@@ -7,7 +7,7 @@ pub(super) type Entry = (&'static str, &'static str);
 pub(super) const ENVIRONMENT: [Entry; 6] = [
     ("HF_HUB_CACHE", "the Hugging Face cache, where a base model is looked up"),
     ("HF_HOME", "its parent directory, used if HF_HUB_CACHE is not set"),
-    ("XDG_CACHE_HOME", "the parent of that one, used if HF_HOME is not set [~/.cache]"),
+    ("XDG_CACHE_HOME", "its parent, used if HF_HOME is not set [~/.cache]"),
     ("NO_COLOR", "no colour if set and not empty, unless --color always"),
     ("TERM", "no colour if it is dumb"),
     ("RAYON_NUM_THREADS", "number of threads, if --threads is not given"),
@@ -55,7 +55,7 @@ pub(super) fn exit_codes(command: &str) -> Vec<Entry> {
     .collect()
 }
 
-/// What is in a command's output directory. `tests/manual.rs` holds each list against what the command writes.
+/// What is in a command's output directory. `tests/manual.rs` checks each list against what the command writes.
 pub(super) fn files(command: &str) -> Vec<Entry> {
     match command {
         "analyze" => vec![
@@ -67,7 +67,7 @@ pub(super) fn files(command: &str) -> Vec<Entry> {
             ("across.csv", "with --across: φ of each layer across adapters"),
             ("measures.csv", "with --measures: principal angles and CKA"),
             ("grid.csv", "with --grid: φ of two layers for all numbers of vectors"),
-            ("training.csv", "the training logs that lie beside adapters"),
+            ("training.csv", "the training logs in the adapters' folders"),
             ("matrices/", "φ as a matrix, one file for each module and matrix"),
             ("*.parquet", "with --formats parquet: the tables"),
             ("npy/", "with --formats npy: the φ matrices, for NumPy"),
@@ -81,7 +81,7 @@ pub(super) fn files(command: &str) -> Vec<Entry> {
         "fit" => vec![
             ("adapter_model.safetensors", "Θ_A and Θ_B of each module"),
             ("adapter_config.json", "as the authors' code writes it for a CondLoRA"),
-            ("fit.csv", "residuals by layer and in all, beside those of chance"),
+            ("fit.csv", "residuals by layer and in all, with those of chance"),
             ("figures/", "residuals by layer, one for each module"),
             MANIFEST,
         ],
