@@ -3,7 +3,7 @@
 //! LAPACK's own `getrf` spends half its time in triangular solves at the sizes that matter here (n = 384 to 4096). This one recurses on
 //! columns (Toledo 1997), so that nearly all work is matrix products: LAPACK factorises narrow panels, and the triangles between are solved in
 //! vector registers. The matrix is row-major, unlike LAPACK's: an exchange of rows then moves whole cache lines, W0 needs no transposition after it
-//! is read, and the kernels of [`super::substitution`] broadcast consecutive values. Only the narrow panels are copied to columns for LAPACK.
+//! is read, and the kernels of `substitution` broadcast consecutive values. Only the narrow panels are copied to columns for LAPACK.
 
 use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use pulp::{Arch, Simd, WithSimd};
