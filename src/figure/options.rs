@@ -25,7 +25,7 @@ pub enum ColourScale {
     /// 0 to 1, as in the paper: figures can be compared with each other.
     #[default]
     Paper,
-    /// 0 to the largest value beside the diagonal, and the diagonal grey.
+    /// 0 to the largest value off the diagonal, and the diagonal grey.
     Data,
 }
 
