@@ -57,10 +57,11 @@
 //!     ..Default::default()
 //! }
 //! .check()?;
+//! let draws = config.params().null_draws;
 //! let study = prepare(config)?.run()?;
 //!
 //! assert_eq!(study.tables.similarity.len(), 3 * 6 * 6); // A, B and BA, all ordered pairs of 6 layers
-//! let verdict = RunVerdict::of_study(&study.tables.summary, config.params().null_draws);
+//! let verdict = RunVerdict::of_study(&study.tables.summary, draws);
 //! assert_eq!(verdict.headline, "More than chance, but not shown to be more than the base model alone gives.");
 //! # Ok(())
 //! # }
