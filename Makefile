@@ -16,7 +16,7 @@ define GALLERY
 $(CONDLORA) figures $(DEMO)/results --paper --figures-dir $(DEMO)/figures
 $(CONDLORA) compare $(DATA)/adapters/trec-seed0 $(DATA)/condlora/trec-seed0 --base $(BASE) -q -o $(DEMO)/compared --overwrite --figures none
 $(CONDLORA) figures $(DEMO)/compared --figures-dir $(DEMO)/figures/compared
-$(CONDLORA) fit $(DATA)/adapters/trec-seed0 --base $(BASE) -q -o $(DEMO)/fitted --overwrite --figures none
+$(CONDLORA) fit $(DATA)/adapters/trec-seed0 --base $(BASE) -q --held-out -o $(DEMO)/fitted --overwrite --figures none
 $(CONDLORA) figures $(DEMO)/fitted --figures-dir $(DEMO)/figures/fitted
 endef
 REFRESH = $(TARGET)/release/examples/refresh_results $(DEMO)/results $(DEMO)/figures $(DATA)/results figures

@@ -6,8 +6,9 @@ mod rows;
 
 use criterion::{Criterion, criterion_group, criterion_main};
 
+use condlora::Tables;
 use condlora::figure::{FigureContext, FigureFormat, FigureOptions, draw_study};
-use condlora::table::rows::{SimilarityRow, SummaryRow, Tables};
+use condlora::table::rows::{SimilarityRow, SummaryRow};
 use condlora::terms::{MatrixKind, Side, Status};
 
 const MODULES: [&str; 7] = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];

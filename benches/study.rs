@@ -8,7 +8,7 @@ use std::path::Path;
 use condlora::conversion::{Equation, Target, Workspace, solve_theta};
 use condlora::linalg::subspace::{SubspaceBasis, ThinQr};
 use condlora::similarity::AllPairs;
-use condlora::{AnalyzeParams, prepare};
+use condlora::{AnalyzeParams, NullDraws, StrictControl, prepare};
 use criterion::{Criterion, criterion_group, criterion_main};
 use ndarray::Array2;
 use safetensors::Dtype;
@@ -95,17 +95,18 @@ fn whole_study(c: &mut Criterion) {
     write_checkpoint(dir.path());
     let mut group = c.benchmark_group("study, 24 base weights of 768");
     group.sample_size(10);
-    for null_draws in [0, 20] {
+    for (null_draws, strict_control) in [(0, StrictControl::Never), (20, StrictControl::Never), (20, StrictControl::Auto)] {
         let params = AnalyzeParams {
             paths: vec![dir.path().join("adapter")],
             base: Some(dir.path().join("base")),
-            null_draws,
+            null_draws: NullDraws::Fixed(null_draws),
+            strict_control,
             ..AnalyzeParams::default()
         };
         let config = params.check().expect("valid options");
         for threads in [1, 2] {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(threads).build().expect("threads");
-            group.bench_function(format!("{null_draws} draws, {threads} threads"), |b| {
+            group.bench_function(format!("{null_draws} draws, strict control {strict_control}, {threads} threads"), |b| {
                 b.iter(|| pool.install(|| prepare(config.clone()).and_then(|p| p.run())).expect("a valid checkpoint"))
             });
         }

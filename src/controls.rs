@@ -4,12 +4,15 @@
 //! |---|---|---|
 //! | `gaussian` | a Gaussian matrix in place of each Θ | is it more than chance? |
 //! | `w0` | Gaussian targets in place of Aᵀ and B, solved through W0 | is it more than the base weights give by themselves? |
+//! | `flip` | signs of the targets in the singular basis of W0 | is it more than where the energy of the targets lies in the spectrum of W0? |
+//! | `haar` | random directions in place of an update's singular vectors | does the update see more of W0 than any would? |
 //!
-//! The third control, `init`, draws nothing: it is an untrained adapter, solved like a trained one.
+//! The last control, `init`, draws nothing: it is an untrained adapter, solved like a trained one.
 
 use ndarray::Array2;
 
 use crate::linalg::random::normal_stream;
+use crate::terms::NullDraws;
 
 /// What random numbers are drawn for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -22,6 +25,12 @@ pub enum Control {
     Fit,
     /// Where the search for a shared Θ begins.
     Start,
+    /// Random targets of which only the leverages of W0's singular directions are taken.
+    Leverage,
+    /// The order in which targets are assigned to the layers of other targets.
+    Shuffled,
+    /// Random directions in place of an update's.
+    Haar,
 }
 
 /// What a draw replaces.
@@ -31,6 +40,16 @@ pub enum Factor {
     A,
     /// B or Θ_B.
     B,
+}
+
+impl Factor {
+    /// Its part of the label of a stream.
+    fn label(self) -> &'static [u8] {
+        match self {
+            Self::A => b"A",
+            Self::B => b"B",
+        }
+    }
 }
 
 /// A Gaussian matrix (length, rank) of draw number `draw`.
@@ -44,11 +63,11 @@ pub fn draw(seed: u64, control: Control, tensor: &str, factor: Factor, number: u
         Control::W0 => b"w0",
         Control::Fit => b"fit",
         Control::Start => b"start",
+        Control::Leverage => b"leverage",
+        Control::Shuffled => b"shuffled",
+        Control::Haar => b"haar",
     };
-    let factor: &[u8] = match factor {
-        Factor::A => b"A",
-        Factor::B => b"B",
-    };
+    let factor = factor.label();
     let mut out = Array2::zeros((length, rank));
     for (column, mut values) in out.columns_mut().into_iter().enumerate() {
         let label = [control, tensor.as_bytes(), factor, &(number as u64).to_le_bytes(), &(column as u64).to_le_bytes()];
@@ -57,6 +76,118 @@ pub fn draw(seed: u64, control: Control, tensor: &str, factor: Factor, number: u
         }
     }
     out
+}
+
+/// The random signs of draw number `number` of the `flip` control, one for each singular direction of a base weight.
+///
+/// One stream for (seed, `flip`, base tensor, factor, draw), whose k-th number belongs to the k-th direction, largest singular value first.
+#[must_use]
+pub fn signs(seed: u64, tensor: &str, factor: Factor, number: usize, directions: usize) -> Vec<f64> {
+    let label = [&b"flip"[..], tensor.as_bytes(), factor.label(), &(number as u64).to_le_bytes()];
+    normal_stream(seed, &label, directions).iter().map(|value| value.signum()).collect()
+}
+
+/// The order in which draw number `number` of the `shuffled` control assigns the targets to the layers; every order is as likely, the one as it is too.
+#[must_use]
+pub fn permutation(seed: u64, tensor: &str, factor: Factor, number: usize, count: usize) -> Vec<usize> {
+    let keys = draw(seed, Control::Shuffled, tensor, factor, number, count, 1);
+    let mut order: Vec<usize> = (0..count).collect();
+    order.sort_by(|&a, &b| keys[(a, 0)].total_cmp(&keys[(b, 0)]));
+    order
+}
+
+/// All orders of `0..count`.
+#[must_use]
+pub fn permutations(count: usize) -> Vec<Vec<usize>> {
+    let mut out = vec![Vec::new()];
+    for next in 0..count {
+        out = out
+            .iter()
+            .flat_map(|order| {
+                (0..=order.len()).map(move |place| {
+                    let mut longer: Vec<usize> = order.clone();
+                    longer.insert(place, next);
+                    longer
+                })
+            })
+            .collect();
+    }
+    out
+}
+
+impl NullDraws {
+    /// The draws of a test among `comparisons`.
+    #[must_use]
+    pub fn plan(self, comparisons: usize) -> DrawPlan {
+        match self {
+            Self::Auto => DrawPlan::sequential(comparisons),
+            Self::Fixed(draws) => DrawPlan::fixed(draws),
+        }
+    }
+}
+
+/// A test by draws that ends as soon as it is decided (Besag and Clifford 1991, Biometrika 78, 301).
+///
+/// It draws until `enough` draws are at least as large as the observed value, or `most` have been made. In the first case p is `enough/draws`, in the second
+/// `(1 + those as large)/(1 + draws)`: both have the level that they state, whatever the distribution of the draws is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct DrawPlan {
+    /// Draws as large as the observed value that end the test; none to make all draws.
+    pub enough: Option<usize>,
+    /// The most draws that are made.
+    pub most: usize,
+}
+
+impl DrawPlan {
+    /// Draws as large that end a sequential test: p is then known to about a third of itself.
+    const ENOUGH: usize = 10;
+    /// The fewest draws that are allowed for, and the most.
+    const LIMITS: (usize, usize) = (199, 1999);
+
+    /// As many draws as asked for.
+    #[must_use]
+    pub fn fixed(draws: usize) -> Self {
+        Self { enough: None, most: draws }
+    }
+
+    /// As many draws as it takes: the most are those with which one of `comparisons` can pass Holm's correction at p < 0.05 twice over, from 199 to
+    /// 1,999.
+    #[must_use]
+    pub fn sequential(comparisons: usize) -> Self {
+        Self { enough: Some(Self::ENOUGH), most: (40 * comparisons).saturating_sub(1).clamp(Self::LIMITS.0, Self::LIMITS.1) }
+    }
+
+    /// How many of `drawn` count: those up to the one that ends the test. `as_large` tells whether a draw is at least as large as the observed value.
+    #[must_use]
+    pub fn draws_that_count<T>(self, drawn: &[T], as_large: impl Fn(&T) -> bool) -> usize {
+        let all = drawn.len().min(self.most);
+        let Some(enough) = self.enough else { return all };
+        let mut large = 0;
+        for (number, draw) in drawn[..all].iter().enumerate() {
+            large += usize::from(as_large(draw));
+            if large == enough {
+                return number + 1;
+            }
+        }
+        all
+    }
+
+    /// Whether draws are still to be made after `drawn`.
+    #[must_use]
+    pub fn goes_on<T>(self, drawn: &[T], as_large: impl Fn(&T) -> bool) -> bool {
+        drawn.len() < self.most && self.enough.is_none_or(|enough| drawn.iter().filter(|draw| as_large(draw)).count() < enough)
+    }
+
+    /// p of a test whose `draws` draws counted, of which `large` were as large as the observed value.
+    #[must_use]
+    pub fn p(self, large: usize, draws: usize) -> Option<f64> {
+        let ended_early = self.enough.is_some_and(|enough| large >= enough);
+        match (draws, ended_early) {
+            (0, _) => None,
+            (_, true) => Some(large as f64 / draws as f64),
+            (_, false) => Some((1 + large) as f64 / (1 + draws) as f64),
+        }
+    }
 }
 
 /// Mean and standard deviation (ddof 1) of the values that are there; the deviation needs two.
@@ -104,6 +235,79 @@ mod tests {
         assert_ne!(base, draw(5, Control::W0, "u", Factor::B, 3, 20, 1));
         assert_ne!(base, draw(5, Control::W0, "t", Factor::A, 3, 20, 1));
         assert_ne!(base, draw(5, Control::W0, "t", Factor::B, 4, 20, 1));
+    }
+
+    #[test]
+    fn signs_are_drawn_for_every_direction_apart() {
+        let long = signs(5, "t", Factor::B, 3, 4000);
+        assert_eq!(long[..100], signs(5, "t", Factor::B, 3, 100));
+        assert!(long.iter().all(|sign| sign.abs() == 1.0));
+        // Five standard errors.
+        assert!(long.iter().sum::<f64>().abs() < 5.0 * 4000.0_f64.sqrt());
+        for other in [
+            signs(6, "t", Factor::B, 3, 4000),
+            signs(5, "u", Factor::B, 3, 4000),
+            signs(5, "t", Factor::A, 3, 4000),
+            signs(5, "t", Factor::B, 4, 4000),
+        ] {
+            assert!(long.iter().zip(&other).map(|(a, b)| a * b).sum::<f64>().abs() < 5.0 * 4000.0_f64.sqrt());
+        }
+    }
+
+    #[test]
+    fn a_sequential_test_ends_when_it_is_decided() {
+        let plan = DrawPlan { enough: Some(2), most: 6 };
+        let large = |&draw: &f64| draw >= 0.5;
+        let drawn = [0.1, 0.9, 0.2, 0.8, 0.7, 0.1];
+        assert_eq!((plan.draws_that_count(&drawn, large), plan.p(2, 4)), (4, Some(0.5)));
+        assert!(plan.goes_on(&drawn[..3], large) && !plan.goes_on(&drawn[..4], large));
+        let rare = [0.1; 6];
+        assert_eq!((plan.draws_that_count(&rare, large), plan.p(0, 6)), (6, Some(1.0 / 7.0)));
+        assert!(plan.goes_on(&rare[..5], large) && !plan.goes_on(&rare, large));
+        let fixed = DrawPlan::fixed(3);
+        assert_eq!((fixed.draws_that_count(&drawn, large), fixed.p(1, 3)), (3, Some(0.5)));
+        assert_eq!(DrawPlan::fixed(0).p(0, 0), None);
+        assert_eq!([1, 10, 1000].map(|m| DrawPlan::sequential(m).most), [199, 399, 1999]);
+    }
+
+    /// Under the null hypothesis p is at most its level as often as it says, for every level: 20,000 tests of exchangeable values.
+    #[test]
+    fn the_level_of_a_sequential_test_is_the_one_stated() {
+        let plan = DrawPlan::sequential(4);
+        let tests = 20_000;
+        let mut below = [0_usize; 3];
+        const LEVELS: [f64; 3] = [0.2, 0.05, 0.0125];
+        for test in 0..tests {
+            let values = normal_stream(9, &[b"null", &(test as u64).to_le_bytes()], 1 + plan.most);
+            let large = |draw: &f64| *draw >= values[0];
+            let counted = plan.draws_that_count(&values[1..], large);
+            let p = plan.p(values[1..=counted].iter().filter(|draw| large(draw)).count(), counted).unwrap();
+            for (below, level) in below.iter_mut().zip(LEVELS) {
+                *below += usize::from(p <= level);
+            }
+        }
+        for (below, level) in below.into_iter().zip(LEVELS) {
+            let (share, error) = (below as f64 / tests as f64, (level * (1.0 - level) / tests as f64).sqrt());
+            // Not more often than stated, and not much less: p takes steps.
+            assert!(share < level + 4.0 * error && share > 0.8 * level, "{level}: {share}");
+        }
+    }
+
+    #[test]
+    fn every_order_is_as_likely() {
+        assert_eq!(permutations(4).len(), 24);
+        let mut counts = std::collections::BTreeMap::new();
+        for number in 0..6000 {
+            *counts.entry(permutation(2, "t", Factor::A, number, 3)).or_insert(0) += 1;
+        }
+        let all = permutations(3);
+        assert!(all.iter().all(|order| counts.contains_key(order)) && counts.len() == 6);
+        // Five standard errors of a binomial.
+        assert!(
+            counts.values().all(|count| (f64::from(*count) - 1000.0).abs() < 5.0 * (1000.0_f64 * 5.0 / 6.0).sqrt()),
+            "{counts:?}"
+        );
+        assert_ne!(permutation(2, "t", Factor::A, 0, 50), permutation(2, "t", Factor::B, 0, 50));
     }
 
     #[test]

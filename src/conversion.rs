@@ -8,6 +8,8 @@ mod equation;
 mod forward;
 mod minimum_norm;
 
+use ndarray::Array2;
+
 use crate::error::{Error, Result};
 use by_lu::ByLu;
 pub use equation::{Conversion, ConversionMatrix, Equation, Target, WeightRows, Workspace};
@@ -105,6 +107,17 @@ impl<'a, W: WeightRows> Solver<'a, W> {
         Ok(self.least_squares()?.condition())
     }
 
+    /// With `rcond` the singular vectors of W0 that every Θ is made of: left (out, k) and right (in, k).
+    ///
+    /// # Errors
+    /// Those of [`Self::new`].
+    pub(crate) fn kept(&mut self) -> Result<Option<[Array2<f64>; 2]>> {
+        if self.rcond.is_none() {
+            return Ok(None);
+        }
+        Ok(self.least_squares()?.kept().map(|sides| sides.map(|side| side.to_owned())))
+    }
+
     /// W0 is too close to singular for LU.
     fn give_up_lu(&mut self) {
         if let Some(by_lu) = self.by_lu.take() {
@@ -149,7 +162,7 @@ mod tests {
     use crate::linalg::random::normal_stream;
     use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
     use crate::terms::Method;
-    use ndarray::{Array2, array};
+    use ndarray::array;
 
     fn solve(w0: &Array2<f64>, t: &Array2<f64>, equation: Equation) -> (ConversionMatrix, Conversion) {
         let target = Target::new(t, equation);

@@ -61,7 +61,7 @@
 //! let study = prepare(config)?.run()?;
 //!
 //! assert_eq!(study.tables.similarity.len(), 3 * 6 * 6); // A, B and BA, all ordered pairs of 6 layers
-//! let verdict = RunVerdict::of_study(&study.tables.summary, draws);
+//! let verdict = RunVerdict::of_study(&study.tables, draws);
 //! assert_eq!(verdict.headline, "More than chance, but not shown to be more than the base model alone gives.");
 //! # Ok(())
 //! # }
@@ -102,6 +102,8 @@ mod numerals;
 pub mod output;
 #[doc(hidden)]
 pub mod record;
+#[doc(hidden)]
+pub mod relation;
 #[cfg(feature = "report")]
 #[doc(hidden)]
 pub mod report;
@@ -128,6 +130,8 @@ pub use study::{
     AnalyzeConfig, AnalyzeParams, Division, InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule,
     Inspection, Parameters, Prepared, Refusal, Shard, Study, inspect, prepare, prepare_across,
 };
+// What counts as an intruder in one.
+pub use relation::Intruders;
 // CondLoRA.
 pub use shared_theta::{
     CompareConfig, CompareParams, Comparison, Fit, FitConfig, FitParams, FittedModule, MaterializeConfig, MaterializeParams,
@@ -137,13 +141,18 @@ pub use shared_theta::{
 // How adapters and bases are paired, and types that weights are stored in.
 pub use checkpoint::{FloatType, NameMap, PairingRules, Split};
 // Rows and their verdicts.
+pub use relation::Cut;
 pub use table::csv::{read_rows, write_rows};
 pub use table::{
-    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
-    TableFormat, Tables, TrainingRow, ViewKey,
+    AcrossRow, AlignmentRow, CompareAverageRow, CompareRow, ConversionRow, CutRow, EnergyRow, FitRow, GridRow, HeldOutRow,
+    IntruderCountRow, IntruderRow, MeasureRow, RelationRow, SimilarityRow, SpectrumRow, SubspaceRow, SummaryRow, TableFormat,
+    Tables, TrainingRow, UpdateRow, ViewKey,
 };
-pub use terms::{CondloraConvention, Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
-pub use verdict::{Answer, FitAnswer, FitVerdict, RowVerdict, RunVerdict};
+pub use terms::{
+    CondloraConvention, Convention, MatrixKind, Measure, Method, NullDraws, Side, SpectrumMatrix, Status, StrictControl,
+    UpdateMatrix,
+};
+pub use verdict::{Answer, FitAnswer, FitVerdict, HeldOutAnswer, HeldOutVerdict, MapAnswer, MapVerdict, RowVerdict, RunVerdict};
 // A directory of results.
 pub use output::{Manifest, OutputDir};
 pub use record::{AdapterRecord, InputRecord, ShardRecord};
@@ -156,7 +165,7 @@ pub use similarity::{expected_by_chance, phi};
 #[cfg(feature = "figures")]
 pub use figure::{
     CellOrder, ColourMap, ColourScale, Dpi, DrawnFigure, FigureContext, FigureFormat, FigureKind, FigureOptions, draw_comparison,
-    draw_fit, draw_paper, draw_study,
+    draw_fit, draw_held_out, draw_paper, draw_study,
 };
 #[cfg(feature = "report")]
 pub use report::{REPORT_FILE, report_html};

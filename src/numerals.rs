@@ -1,4 +1,4 @@
-//! Numbers as they are written for people: `12,345`, `2 adapters`, a p.
+//! Numbers and lists as they are written for people: `12,345`, `2 adapters`, a p, a few names and how many more.
 
 use std::fmt::Display;
 
@@ -20,9 +20,29 @@ pub(crate) fn count(number: usize, one: &str) -> String {
     format!("{} {one}{}", thousands(number), if number == 1 { "" } else { "s" })
 }
 
+/// What so many things are taken by.
+pub(crate) fn itself(number: usize) -> &'static str {
+    if number == 1 { "itself" } else { "themselves" }
+}
+
 /// A share of draws.
 pub(crate) fn p(value: f64) -> String {
     if value < 0.001 { format!("{value:.1e}") } else { format!("{value:.3}") }
+}
+
+/// A sentence as it goes on after a colon.
+pub(crate) fn lower(text: &str) -> String {
+    let mut rest = text.chars();
+    rest.next().map_or_else(String::new, |first| first.to_lowercase().chain(rest).collect())
+}
+
+/// A few names, and how many more there are.
+pub(crate) fn few(names: &[&str]) -> String {
+    const SHOWN: usize = 3;
+    match names.len().saturating_sub(SHOWN) {
+        0 => names.join(", "),
+        more => format!("{} and {more} more", names[..SHOWN].join(", ")),
+    }
 }
 
 #[cfg(test)]

@@ -3,8 +3,10 @@
 //! Nothing here computes or reads anything.
 
 mod by_name;
+mod draws;
 
 pub(crate) use by_name::{Named, named, or_auto, path, path_if_any, paths, serde_as_text};
+pub use draws::{NullDraws, StrictControl};
 
 /// A matrix whose subspaces are compared across layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -94,6 +96,45 @@ impl UpdateMatrix {
     }
 }
 
+/// A matrix whose singular values are listed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpectrumMatrix {
+    /// The conversion matrix Θ_A.
+    A,
+    /// The conversion matrix Θ_B.
+    B,
+    /// Θ_BA.
+    BA,
+    /// The update ΔW = s·B·A itself, without W0.
+    Delta,
+}
+
+named!(SpectrumMatrix, "a matrix with singular values", { A = "A", B = "B", BA = "BA", Delta = "delta" });
+
+impl SpectrumMatrix {
+    /// The conversion matrix that this is; none for ΔW.
+    #[must_use]
+    pub fn conversion(self) -> Option<MatrixKind> {
+        match self {
+            Self::A => Some(MatrixKind::A),
+            Self::B => Some(MatrixKind::B),
+            Self::BA => Some(MatrixKind::BA),
+            Self::Delta => None,
+        }
+    }
+
+    /// What a conversion matrix is called here; none for a factor.
+    #[must_use]
+    pub fn of_conversion(matrix: MatrixKind) -> Option<Self> {
+        match matrix {
+            MatrixKind::A => Some(Self::A),
+            MatrixKind::B => Some(Self::B),
+            MatrixKind::BA => Some(Self::BA),
+            MatrixKind::LoraA | MatrixKind::LoraB => None,
+        }
+    }
+}
+
 /// Which equations a CondLoRA checkpoint's Θ are meant for (the field `condlora_convention` of its configuration).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub enum CondloraConvention {
@@ -161,5 +202,17 @@ mod tests {
         assert_eq!(Status::Zero.worse(Status::Singular), Status::Zero);
         assert_eq!("low_confidence".parse::<Status>(), Ok(Status::LowConfidence));
         assert!("no".parse::<Status>().is_err());
+    }
+
+    #[test]
+    fn matrices_with_singular_values_are_the_conversion_matrices_and_the_update() {
+        for matrix in SpectrumMatrix::ALL {
+            assert_eq!(
+                matrix.conversion().and_then(SpectrumMatrix::of_conversion),
+                (matrix != SpectrumMatrix::Delta).then_some(matrix)
+            );
+        }
+        let kept = MatrixKind::ALL.into_iter().filter_map(SpectrumMatrix::of_conversion);
+        assert_eq!(kept.map(SpectrumMatrix::name).collect::<Vec<_>>(), ["A", "B", "BA"]);
     }
 }

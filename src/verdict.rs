@@ -5,19 +5,25 @@
 //! correction for all comparisons of the run, because among hundreds of averages some exceed any control by chance alone.
 
 mod fit;
+mod held_out;
+mod shared_map;
 mod statistics;
+mod strict;
 mod words;
 
 use serde_json::Value;
 
 pub use self::fit::{FitAnswer, FitVerdict};
+pub use self::held_out::{HeldOutAnswer, HeldOutVerdict};
+pub use self::shared_map::{MapAnswer, MapVerdict};
 pub(crate) use self::statistics::SIGNIFICANT;
 use self::statistics::{draws_for_holm, holm, upper_tail};
 pub(crate) use self::words::capital;
+use crate::numerals::lower;
 use crate::table::columns::Row;
 use crate::table::rows::{CompareAverageRow, SummaryRow};
-use crate::table::rows_json_with;
-use crate::terms::Status;
+use crate::table::{Tables, rows_json_with};
+use crate::terms::{NullDraws, Status};
 
 /// An average is called more (or less) than chance if it lies this many standard deviations of the Gaussian draws from their mean.
 const CHANCE_SDS: f64 = 3.0;
@@ -85,8 +91,8 @@ impl RowVerdict {
 /// The verdict on a run's averages, one by one and together.
 ///
 /// # JSON
-/// `--json` prints the rows of the table under their names, followed by four more fields. `chance_answer` and `w0_answer` are an
-/// [`Answer`] by its name, or null where there is nothing to ask; `verdict` is the row's answer in words; `run_verdict` is
+/// `--json` prints the rows of the table under their names, followed by five more fields. `chance_answer` and `w0_answer` are an
+/// [`Answer`] by its name, or null where there is nothing to ask; `shared_answer` is the [`MapAnswer`] of the row's matrix; `verdict` is the row's answer in words; `run_verdict` is
 /// [`RunVerdict::text`], the same in every row, so that the array stays one of rows. `more` has passed Holm's correction for the
 /// run, so that counting it gives the numbers of the sentences.
 #[derive(Debug, Clone, PartialEq)]
@@ -97,6 +103,8 @@ pub struct RunVerdict {
     pub headline: String,
     /// The reasons for it, one sentence each.
     pub grounds: Vec<String>,
+    /// The tests of the question whether layers share a linear map, which a study's headline answers first.
+    pub maps: Vec<MapVerdict>,
     comparisons: Comparisons,
 }
 
@@ -176,9 +184,26 @@ impl From<&CompareAverageRow> for Average {
 }
 
 impl RunVerdict {
-    /// The verdict on a study's averages, whose controls were drawn `draws` times.
+    /// The verdict on a study: whether its layers share a linear map, and what its averages of φ are more than. Its controls were drawn `draws` times.
     #[must_use]
-    pub fn of_study(summary: &[SummaryRow], draws: usize) -> Self {
+    pub fn of_study(tables: &Tables, draws: NullDraws) -> Self {
+        let mut verdict = Self::of_averages(&tables.summary, draws.together());
+        verdict.maps = shared_map::tests(tables.cuts.as_deref().unwrap_or_default(), draws);
+        if let Some((headline, grounds)) = shared_map::sentences(&verdict.maps) {
+            let of_averages = std::mem::replace(&mut verdict.headline, headline);
+            let after = std::mem::take(&mut verdict.grounds);
+            verdict.grounds = grounds;
+            verdict.grounds.push(format!("φ of Θ: {}", lower(&of_averages)));
+            verdict.grounds.extend(after);
+            if verdict.rows.iter().any(|row| row.p.is_some()) {
+                verdict.grounds.push(shared_map::BLIND.to_owned());
+            }
+        }
+        verdict
+    }
+
+    /// The verdict on a study's averages alone.
+    fn of_averages(summary: &[SummaryRow], draws: usize) -> Self {
         const FACTORS: &str = "The factors were compared without W0, so the base model has no part in it.";
         Self::of(summary.iter().map(Average::from).collect(), [draws, draws], FACTORS)
     }
@@ -216,7 +241,7 @@ impl RunVerdict {
         let all = Tally::of(&rows);
         let without_base = averages.iter().all(|average| average.without_base.is_some()).then_some(without_base);
         let (headline, grounds) = (comparisons.headline(&all, without_base), comparisons.grounds(&all, rows.len()));
-        Self { rows, headline, grounds, comparisons }
+        Self { rows, headline, grounds, maps: Vec::new(), comparisons }
     }
 
     /// Headline and grounds as one text.
@@ -241,9 +266,16 @@ impl RunVerdict {
         let text = self.text();
         rows_json_with(rows, |index| {
             let row = &self.rows[index];
+            let name = |column| rows[index].name_in(column).unwrap_or_default();
+            let is_about = |map: &&MapVerdict| {
+                (map.row.adapter.as_str(), map.row.module.as_str(), map.row.matrix.name())
+                    == (name("adapter"), name("module"), name("matrix"))
+            };
+            let shared = self.maps.iter().find(is_about).and_then(|map| map.answer.name());
             [
                 ("chance_answer", row.chance.name().map_or(Value::Null, Value::from)),
                 ("w0_answer", row.base.name().map_or(Value::Null, Value::from)),
+                ("shared_answer", shared.map_or(Value::Null, Value::from)),
                 ("verdict", Value::from(row.words.as_str())),
                 ("run_verdict", Value::from(text.as_str())),
             ]
@@ -369,7 +401,7 @@ mod tests {
     use crate::terms::MatrixKind;
 
     fn answers(rows: &[SummaryRow], draws: usize) -> Vec<(Answer, Answer)> {
-        RunVerdict::of_study(rows, draws).rows.iter().map(|row| (row.chance, row.base)).collect()
+        RunVerdict::of_averages(rows, draws).rows.iter().map(|row| (row.chance, row.base)).collect()
     }
 
     fn one(row: SummaryRow, draws: usize) -> (Answer, Answer) {
@@ -464,9 +496,9 @@ mod tests {
     #[test]
     fn json_has_the_rows_and_their_verdicts() {
         let rows = [SummaryRow::example(), SummaryRow { matrix: MatrixKind::LoraB, ..SummaryRow::example() }];
-        let verdict = RunVerdict::of_study(&rows, 20);
+        let verdict = RunVerdict::of_averages(&rows, 20);
         let json: Vec<serde_json::Map<String, Value>> = serde_json::from_str(&verdict.json(&rows)).unwrap();
-        assert_eq!(json[0].len(), SummaryRow::COLUMNS.len() + 4);
+        assert_eq!(json[0].len(), SummaryRow::COLUMNS.len() + 5);
         assert_eq!((&json[0]["phi_mean"], &json[0]["chance_answer"]), (&Value::from(0.06), &Value::from("more")));
         assert_eq!((&json[0]["w0_answer"], &json[1]["w0_answer"]), (&Value::from("not_shown_to_be_more"), &Value::Null));
         assert_eq!(json[1]["verdict"], "more than chance; W0 has no part in it");

@@ -8,7 +8,9 @@ use serde::Serialize;
 use super::drawing::DrawingArgs;
 use super::session::{Outcome, Session};
 use crate::error::{Error, Result, escape, show_path};
-use crate::figure::{DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study};
+use crate::figure::{
+    DrawnFigure, FigureContext, FigureOptions, draw_comparison, draw_fit, draw_held_out, draw_paper, draw_study,
+};
 use crate::json;
 use crate::output::{Manifest, write_files_atomically};
 use crate::results::SavedResults;
@@ -131,6 +133,9 @@ fn draw(results: &SavedResults, options: &FigureOptions) -> Result<Drawn> {
     }
     if let Some(rows) = &results.fit {
         figures.extend(draw_fit(rows, &context, options)?);
+    }
+    if let Some(rows) = &results.held_out {
+        figures.extend(draw_held_out(rows, &context, options)?);
     }
     Ok(Drawn { captions: vec![None; figures.len()], figures })
 }

@@ -12,12 +12,14 @@ use super::fit_summary;
 use super::session::{Outcome, Session};
 use crate::checkpoint::{FloatType, NameMap, adapter::WEIGHTS_FILE, config::CONFIG_FILE};
 use crate::error::{Result, escape};
-use crate::figure::{Dpi, FigureContext, FigureFormat, draw_fit};
+use crate::figure::{Dpi, DrawnFigure, FigureContext, FigureFormat, draw_fit, draw_held_out};
+use crate::json;
 use crate::output::OutputDir;
 use crate::results::write_table;
 use crate::shared_theta::{FitParams, prepare_fit};
-use crate::terms::{Convention, path};
-use crate::verdict::FitVerdict;
+use crate::table::{FitRow, HeldOutRow};
+use crate::terms::{Convention, NullDraws, StrictControl, path};
+use crate::verdict::{FitVerdict, HeldOutVerdict};
 
 /// The types that keep what was fitted.
 const KEEPING: [FloatType; 2] = [FloatType::F64, FloatType::F32];
@@ -26,6 +28,8 @@ const KEEPING: [FloatType; 2] = [FloatType::F64, FloatType::F32];
 #[command(after_help = "Examples:
   # The Θ that fit A and B best, as they are stored
   condlora fit adapters/sst2 --base models/roberta-base -o fitted
+  # And whether one Θ predicts a layer that it has not seen
+  condlora fit adapters/sst2 --base models/roberta-base --held-out -o tried
   # The Θ that fit the updates B·A best, whatever the basis of A and B
   condlora fit adapters/sst2 --base models/roberta-base --delta -o by-updates")]
 pub(super) struct FitArgs {
@@ -45,6 +49,9 @@ pub(super) struct FitArgs {
     /// Fit the updates B·A, which do not depend on the basis of A and B, instead of A and B as stored
     #[arg(long, help_heading = "What is fitted")]
     delta: bool,
+    /// Also fit one Θ to all layers but one, for each in turn, and try it on the one left out: heldout.csv and its figures
+    #[arg(long, help_heading = "What is fitted")]
+    held_out: bool,
     /// Only these modules
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is fitted")]
     modules: Vec<String>,
@@ -56,12 +63,18 @@ pub(super) struct FitArgs {
     // By its whole path: clap reads a plain `Option` as an option that need not be given, and this one is `auto` then.
     convention: std::option::Option<Convention>,
 
-    /// Number of random targets with the same norms that are fitted as the control
-    #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls")]
-    null_draws: usize,
-    /// Seed of the random targets and starts
+    /// Number of random draws for each control; auto makes 20 of the Gaussian targets, and of the strict control as many as it takes
+    #[arg(long, value_name = "N|auto", default_value = "auto", allow_negative_numbers = true, help_heading = "Controls")]
+    null_draws: NullDraws,
+    /// Seed of the random draws and starts
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls")]
     seed: u64,
+    /// Decompose base weights of any size for the strict control; without this only those with a side of up to 1,024
+    #[arg(long, conflicts_with = "no_svd", help_heading = "Controls")]
+    strict_control: bool,
+    /// Decompose no base weight: quicker, and without the strict control
+    #[arg(long, help_heading = "Controls")]
+    no_svd: bool,
 
     /// Data type in which Θ is stored
     #[arg(long, value_name = "TYPE", default_value = "F64", value_parser = one_of(&KEEPING), ignore_case = true, help_heading = "Output")]
@@ -85,6 +98,12 @@ impl FitArgs {
             convention: self.convention,
             null_draws: self.null_draws,
             seed: self.seed,
+            strict_control: match (self.strict_control, self.no_svd) {
+                (true, _) => StrictControl::Always,
+                (_, true) => StrictControl::Never,
+                _ => StrictControl::Auto,
+            },
+            held_out: self.held_out,
             dtype: self.dtype,
         }
     }
@@ -109,7 +128,7 @@ pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
     let drawing = args.drawing.options()?;
     let config = params.clone().check()?;
     let prepared = pool.install(|| prepare_fit(config))?;
-    let mut warnings = prepared.warnings().to_vec();
+    let mut warnings = prepared.warnings();
     terminal.warnings(&warnings);
     for (module, why) in prepared.skipped() {
         let line = format!("module `{}` skipped: {why}", escape(module));
@@ -127,8 +146,17 @@ pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
     let writing = Instant::now();
     out.require_room(fit.bytes())?;
     write_table(&mut out, &fit.rows)?;
+    let held_out = fit.held_out.as_deref();
+    if let Some(rows) = held_out {
+        write_table(&mut out, rows)?;
+    }
     let context = FigureContext { base_name: None, adapter: Some(prepared.adapter_name()) };
-    for figure in pool.install(|| draw_fit(&fit.rows, &context, &drawing))? {
+    let draw = || -> Result<Vec<DrawnFigure>> {
+        let mut figures = draw_fit(&fit.rows, &context, &drawing)?;
+        figures.extend(draw_held_out(held_out.unwrap_or_default(), &context, &drawing)?);
+        Ok(figures)
+    };
+    for figure in pool.install(draw)? {
         out.write(&format!("figures/{}", figure.path()), &figure.bytes)?;
     }
     out.write(CONFIG_FILE, &fit.config_json())?;
@@ -153,11 +181,33 @@ pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
     for (module, sweeps) in fit.modules.iter().filter_map(|module| Some((&module.name, module.sweeps?))) {
         terminal.detail(&format!("module `{}`: {sweeps} sweeps", escape(module)));
     }
-    let verdict = FitVerdict::of(&fit.rows, args.null_draws);
-    let text = match session.json() {
-        true => verdict.json(&fit.rows),
-        false => fit_summary::text(prepared.adapter_name(), &fit, &verdict, terminal),
+    let (draws, missing) = (prepared.most_draws(), prepared.without_strict_control());
+    let verdict = FitVerdict::of(&fit.rows, draws, missing.as_deref());
+    let tried = held_out.map(|rows| (rows, HeldOutVerdict::of(rows, draws, missing.as_deref())));
+    let text = if session.json() {
+        fit_json(&fit.rows, &verdict, tried.as_ref())
+    } else {
+        fit_summary::text(prepared.adapter_name(), &fit, &verdict, tried.as_ref(), terminal)
     };
     session.close(&text, &[("CondLoRA checkpoint and fit.csv in", &written)])?;
     Ok(if prepared.skipped().is_empty() { Outcome::Done } else { Outcome::Skipped })
+}
+
+/// The rows of `heldout.csv`, and the verdict on them.
+pub(super) type Tried<'a> = (&'a [HeldOutRow], HeldOutVerdict);
+
+/// Both tables, where there are two.
+#[derive(Serialize)]
+struct BothTables<F, H> {
+    fit: F,
+    heldout: H,
+}
+
+/// An array of rows, or where layers were held out an object with one for each table.
+fn fit_json(rows: &[FitRow], verdict: &FitVerdict, tried: Option<&Tried<'_>>) -> String {
+    let fit = verdict.json_rows(rows);
+    match tried {
+        None => json::pretty(&fit),
+        Some((rows, verdict)) => json::pretty(&BothTables { fit, heldout: verdict.json_rows(rows) }),
+    }
 }

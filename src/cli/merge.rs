@@ -13,11 +13,10 @@ use crate::error::{Error, Result, escape};
 use crate::figure::FigureOptions;
 use crate::inputs::parse_bytes;
 use crate::output::OutputDir;
-use crate::record::{InputRecord, ShardRecord, only_base_name};
+use crate::record::{ShardRecord, only_base_name};
 use crate::report::{REPORT_FILE, null_draws, report_html};
 use crate::results::{MergedStudy, write_study};
-use crate::study::{AnalyzeConfig, AnalyzeParams, prepare_across};
-use crate::table::AcrossRow;
+use crate::study::{AnalyzeConfig, AnalyzeParams, Study, prepare_across};
 use crate::terms::{path, path_if_any, paths};
 
 #[derive(Debug, Args)]
@@ -83,9 +82,11 @@ pub(super) fn run(args: &MergeArgs, session: &Session) -> Result<Outcome> {
     protected.extend(shards.adapters.iter().flat_map(|adapter| [PathBuf::from(&adapter.path), PathBuf::from(&adapter.base)]));
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
     if args.across {
-        let (rows, read) = compare_across(args, &shards, session)?;
-        shards.tables.across = Some(rows);
-        shards.inputs.extend(read);
+        let study = compare_across(args, &shards, session)?;
+        shards.tables.across = Some(study.tables.across.unwrap_or_default());
+        session.terminal.warnings(&study.warnings);
+        shards.warnings.extend(study.warnings);
+        shards.inputs.extend(study.inputs);
         shards.inputs.sort();
         shards.inputs.dedup();
     }
@@ -112,13 +113,13 @@ pub(super) fn run(args: &MergeArgs, session: &Session) -> Result<Outcome> {
     elsewhere.write()?;
     let written = out.commit(&manifest)?;
 
-    let text = show(&shards.tables.summary, null_draws(&manifest), session);
+    let text = show(&shards.tables, null_draws(&manifest), session);
     session.close(&text, &[("results in", &written), ("report:", &written.join(REPORT_FILE))])?;
     Ok(outcome)
 }
 
-/// The rows of `across.csv` and what was read for them, which must be what the shards read.
-fn compare_across(args: &MergeArgs, shards: &MergedStudy, session: &Session) -> Result<(Vec<AcrossRow>, Vec<InputRecord>)> {
+/// The study that compares adapters only; what it read must be what the shards read.
+fn compare_across(args: &MergeArgs, shards: &MergedStudy, session: &Session) -> Result<Study> {
     const HINT: &str =
         "merge --across reads the adapters and base models anew: run it where analyze ran, with the files as they were";
     let config = study_of(args, shards)?;
@@ -132,7 +133,7 @@ fn compare_across(args: &MergeArgs, shards: &MergedStudy, session: &Session) -> 
         let first = config.params().paths.first().cloned().unwrap_or_default();
         return Err(Error::mismatch(&first, "adapters to compare", expected, found).with_hint(HINT));
     }
-    let study = session.compute("base weights", |progress| prepared.run_with(progress)).map_err(|error| error.with_hint(HINT))?;
+    let study = session.compute("readings", |progress| prepared.run_with(progress)).map_err(|error| error.with_hint(HINT))?;
     let known: std::collections::BTreeMap<(&str, Option<&str>), &str> =
         shards.inputs.iter().map(|i| ((i.file.as_str(), i.tensor.as_deref()), i.blake3.as_str())).collect();
     for input in &study.inputs {
@@ -142,7 +143,7 @@ fn compare_across(args: &MergeArgs, shards: &MergedStudy, session: &Session) -> 
             return Err(Error::mismatch(&path, what, "the contents that the shards were made from", "others").with_hint(HINT));
         }
     }
-    Ok((study.tables.across.unwrap_or_default(), study.inputs))
+    Ok(study)
 }
 
 /// The study that the shards are parts of, as far as its adapters are compared with one another.

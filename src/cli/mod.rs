@@ -71,7 +71,7 @@ enum Command {
     Inspect(Box<inspect::InspectArgs>),
     /// Compare two adapters of one base model layer by layer, LoRA or CondLoRA: A, B and the update
     Compare(Box<compare::CompareArgs>),
-    /// Fit one shared Θ per module to a trained LoRA, and test whether it fits better than chance
+    /// Fit one shared Θ per module to a trained LoRA, and test whether the layers share more of one than their spectra give
     Fit(fit::FitArgs),
     /// Turn a CondLoRA into a LoRA adapter that PEFT can load
     Materialize(materialize::MaterializeArgs),

@@ -5,7 +5,7 @@ use super::terminal::Terminal;
 use crate::error::escape;
 use crate::table::{SummaryRow, gather};
 use crate::terms::Status;
-use crate::verdict::{Answer, RowVerdict, RunVerdict, Tally};
+use crate::verdict::{Answer, MapAnswer, MapVerdict, RowVerdict, RunVerdict, Tally};
 
 /// A terminal shows so many adapters one by one; a file or pipe gets them all.
 const MOST_ON_A_TERMINAL: usize = 10;
@@ -30,6 +30,11 @@ pub(super) fn text(rows: &[SummaryRow], verdict: &RunVerdict, terminal: &Termina
             out.push_str(&format!(", i = {}, j = {}", first.i, first.j));
         }
         out.push('\n');
+        let maps: Vec<&MapVerdict> = verdict.maps.iter().filter(|map| map.row.adapter == first.adapter).collect();
+        if maps.iter().any(|map| map.answer != MapAnswer::None) {
+            out.push_str(&maps_text(&maps, terminal));
+            out.push('\n');
+        }
         out.push_str(&block_text(block, of_block, terminal));
         out.push('\n');
     }
@@ -95,6 +100,29 @@ fn block_text(rows: &[SummaryRow], verdicts: &[RowVerdict], terminal: &Terminal)
         }
         cells.push(row.status.to_string());
         table.row(cells, colour(row.status, verdict.chance, verdict.base));
+    }
+    table.text(terminal)
+}
+
+/// The tests of the question whether layers share a linear map.
+fn maps_text(maps: &[&MapVerdict], terminal: &Terminal) -> String {
+    let strict = maps.iter().any(|map| map.row.flip_mean.is_some());
+    let mut header = vec!["  module", "through W0", "φ", "w0 control"];
+    header.extend(if strict { vec!["flip control", "p", "draws"] } else { vec!["p"] });
+    let last = header.len();
+    let mut table = Aligned::new(header, 2..last).sparing(&["draws", "w0 control"]);
+    for map in maps {
+        let row = &map.row;
+        let mut cells = vec![format!("  {}", escape(&row.module)), row.matrix.to_string(), number(row.phi_mean)];
+        cells.push(mean_and_sd(row.w0_mean, row.w0_sd));
+        if strict {
+            let draws = row.flip_draws.map_or_else(String::new, |draws| draws.to_string());
+            cells.extend([mean_and_sd(row.flip_mean, row.flip_sd), p_value(row.flip_p), draws]);
+        } else {
+            cells.push(p_value(row.w0_p));
+        }
+        let base = if map.answer == MapAnswer::Shared { Answer::More } else { Answer::None };
+        table.row(cells, colour(row.status, Answer::None, base));
     }
     table.text(terminal)
 }
@@ -193,7 +221,8 @@ fn doubts(rows: &[SummaryRow]) -> String {
 mod tests {
     use super::*;
     use crate::cli::terminal::ColorChoice;
-    use crate::terms::MatrixKind;
+    use crate::table::Tables;
+    use crate::terms::{MatrixKind, NullDraws};
 
     fn row(adapter: &str, w0_p: Option<f64>) -> SummaryRow {
         let control = w0_p.map(|_| 0.0274);
@@ -202,7 +231,8 @@ mod tests {
 
     fn shown(rows: &[SummaryRow], draws: usize, width: Option<usize>) -> String {
         let plain = Terminal::new(ColorChoice::Never, false, false).of_width(width);
-        text(rows, &RunVerdict::of_study(rows, draws), &plain)
+        let tables = Tables { summary: rows.to_vec(), ..Tables::default() };
+        text(rows, &RunVerdict::of_study(&tables, NullDraws::Fixed(draws)), &plain)
     }
 
     #[test]

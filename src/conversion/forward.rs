@@ -30,7 +30,7 @@ pub fn shared_equations(convention: CondloraConvention) -> [Equation; 2] {
 /// Each element is summed in one order: a column's bits depend on W0 and that column of Θ alone.
 /// # Errors
 /// [`Error::Shape`] if Θ's rows do not fit, [`Error::NonFinite`] if W0 or Θ hold NaN or Inf, or the product overflows.
-pub fn factor_of(w0: &impl WeightRows, theta: ArrayView2<'_, f64>, equation: Equation) -> Result<Array2<f64>> {
+pub fn factor_of(w0: &(impl WeightRows + ?Sized), theta: ArrayView2<'_, f64>, equation: Equation) -> Result<Array2<f64>> {
     let (d_out, d_in) = w0.shape();
     let (length, rows) = if equation == Equation::W0 { (d_in, d_out) } else { (d_out, d_in) };
     let k = theta.ncols();

@@ -31,6 +31,11 @@ impl MinimumNorm {
         self.factors.condition()
     }
 
+    /// The singular vectors of W0 that Θ is made of, where an SVD was made.
+    pub(super) fn kept(&self) -> Option<[ArrayView2<'_, f64>; 2]> {
+        self.factors.kept()
+    }
+
     fn singular(&self) -> bool {
         self.factors.rank() < self.w.nrows().min(self.w.ncols())
     }

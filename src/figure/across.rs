@@ -145,6 +145,8 @@ mod tests {
             adapter_b: b.into(),
             phi,
             gaussian_expected: Some(0.25),
+            w0_expected: None,
+            init: None,
             status: if phi.is_some() { Status::Ok } else { Status::Rank },
         }
     }

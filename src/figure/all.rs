@@ -1,9 +1,12 @@
-//! All figures of a study: heatmaps, one overview and the singular values for each adapter, and heatmaps of different adapters.
+//! All figures of a study: heatmaps, one overview and the charts for each adapter, and heatmaps of different adapters.
 
 use rayon::prelude::*;
 
 use super::across::{self, AdapterSimilarity};
 use super::context::FigureContext;
+use super::cuts::{self, Cuts};
+use super::energy::{self, Energy};
+use super::expected::{self, Expected};
 use super::grid::{self, VectorGrid};
 use super::groups::{self, LayerSimilarity};
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
@@ -13,21 +16,25 @@ use super::spectrum::{self, Spectra};
 use super::training::{self, Training};
 use super::{heatmap, overview};
 use crate::error::Result;
+use crate::table::Tables;
 use crate::table::gather;
-use crate::table::rows::Tables;
 
 /// One figure that is to be drawn.
 enum Job<'a> {
     Heatmap(&'a LayerSimilarity<'a>),
     Grid(&'a VectorGrid<'a>),
     Overview(&'a str, &'a [&'a LayerSimilarity<'a>]),
+    Expected(&'a Expected<'a>),
     Spectrum(&'a Spectra<'a>),
+    Cuts(&'a Cuts<'a>),
+    Energy(&'a Energy<'a>),
     Training(&'a Training<'a>),
     Across(&'a AdapterSimilarity<'a>),
 }
 
-/// Draws every heatmap of each adapter, in table order, its grids by number of vectors, its overview, the singular values of each
-/// module, and its training where there is a log; at the end the heatmaps of different adapters.
+/// Draws every heatmap of each adapter, in table order, its grids by number of vectors, its overview, and of each module its pairs
+/// of layers against their expectation, its singular values, and its cuts and energies where there are such tables; then its training
+/// where there is a log, and at the end the heatmaps of different adapters.
 ///
 /// # Errors
 /// [`Error::Resource`](crate::Error::Resource) if a bitmap would be too large.
@@ -59,7 +66,10 @@ pub fn draw_study_in_turn(
     let similarities = groups::layer_similarities(tables);
     let grids = grid::groups(tables.grid.as_deref().unwrap_or_default());
     let of_adapters = gather(&similarities, |similarity| similarity.adapter);
+    let expectations = expected::expectations(&similarities);
     let spectra = spectrum::spectra(&tables.spectrum);
+    let cuts = cuts::cuts(tables.cuts.as_deref().unwrap_or_default());
+    let energies = energy::energies(tables.energy.as_deref().unwrap_or_default());
     let trainings = training::trainings(tables.training.as_deref().unwrap_or_default());
     let across = across::groups(tables.across.as_deref().unwrap_or_default());
 
@@ -68,7 +78,10 @@ pub fn draw_study_in_turn(
     jobs.extend(similarities.iter().map(|one| (one.adapter, Job::Heatmap(one))));
     jobs.extend(grids.iter().map(|one| (one.adapter, Job::Grid(one))));
     jobs.extend(of_adapters.iter().map(|(adapter, theirs)| (*adapter, Job::Overview(adapter, theirs))));
+    jobs.extend(expectations.iter().map(|one| (one.adapter, Job::Expected(one))));
     jobs.extend(spectra.iter().map(|one| (one.adapter, Job::Spectrum(one))));
+    jobs.extend(cuts.iter().map(|one| (one.adapter, Job::Cuts(one))));
+    jobs.extend(energies.iter().map(|one| (one.adapter, Job::Energy(one))));
     jobs.extend(trainings.iter().map(|one| (one.adapter, Job::Training(one))));
     let by_adapter = gather(jobs, |(adapter, _)| *adapter).into_iter().flat_map(|(_, jobs)| jobs);
     let jobs: Vec<Job<'_>> = by_adapter.map(|(_, job)| job).chain(across.iter().map(Job::Across)).collect();
@@ -82,7 +95,10 @@ pub fn draw_study_in_turn(
                 let ranks = ranks.get(adapter).copied();
                 (overview::scene(adapter, theirs, ranks, context, options), adapter, FigureKind::Overview)
             }
+            Job::Expected(one) => (one.scene(), one.adapter, FigureKind::Expected { module: one.module.to_owned() }),
             Job::Spectrum(one) => (one.scene(), one.adapter, FigureKind::Spectrum { module: one.module.to_owned() }),
+            Job::Cuts(one) => (one.scene(), one.adapter, FigureKind::Cuts { module: one.module.to_owned() }),
+            Job::Energy(one) => (one.scene(), one.adapter, FigureKind::Energy { module: one.module.to_owned() }),
             Job::Training(one) => (one.scene(), one.adapter, FigureKind::Training),
             Job::Across(one) => (Some(one.scene(options)), "", one.kind()),
         };

@@ -176,6 +176,7 @@ mod tests {
             i: 8,
             j: 8,
             phi: phi(layer),
+            cosine: None,
             gaussian_expected: Some(8.0 / 384.0),
             w0_mean: control.then_some(0.03),
             w0_sd: control.then_some(0.004),

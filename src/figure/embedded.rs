@@ -9,7 +9,7 @@ use super::render::png;
 use super::render::svg::{base64, to_svg};
 use super::scene::colour::{self, Rgb};
 use crate::error::Result;
-use crate::table::rows::Tables;
+use crate::table::Tables;
 
 /// One step of the heatmaps' colour scale, as CSS colours.
 #[derive(Debug, Clone, PartialEq, Eq)]

@@ -1,4 +1,4 @@
-//! Residuals of fitting one Θ to all layers: by layer and for all layers together, with those of Gaussian targets.
+//! Residuals of fitting one Θ to all layers: by layer and for all layers together, with those of the strict control and of Gaussian targets.
 
 use std::collections::HashMap;
 
@@ -14,8 +14,7 @@ use super::scene::colour;
 use super::scene::font::{self, fit, printable};
 use super::scene::{Anchor, Scene};
 use crate::error::Result;
-use crate::table::gather;
-use crate::table::rows::FitRow;
+use crate::table::{FitRow, gather};
 use crate::terms::{Status, UpdateMatrix};
 
 const MARGIN: f64 = 14.0;
@@ -60,11 +59,17 @@ impl Residuals<'_> {
         layers
     }
 
+    /// Whether the strict control was drawn: the verdict goes by it, and so its band is shown, and of Gaussian targets only the mean.
+    fn is_strict(&self) -> bool {
+        self.rows.iter().any(|row| row.flip_mean.is_some())
+    }
+
     /// From a little below the smallest residual to a little above the largest, including the spread of the controls.
     fn axis(&self) -> Option<Axis> {
+        let strict = self.is_strict();
         let spread = |row: &&FitRow| {
-            let sd = row.residual_sd.unwrap_or(0.0);
-            [row.residual, row.residual_expected.map(|mean| mean - sd), row.residual_expected.map(|mean| mean + sd)]
+            let edge = |sign: f64| control(row, strict).map(|(mean, sd)| mean + sign * sd);
+            [row.residual, row.residual_expected, edge(-1.0), edge(1.0)]
         };
         let values = || self.rows.iter().flat_map(spread).flatten().filter(|value| value.is_finite());
         let (lo, hi) = (values().reduce(f64::min)?, values().reduce(f64::max)?);
@@ -79,8 +84,16 @@ impl Residuals<'_> {
         let layers_width = if layers.is_empty() { 0.0 } else { (CELL * layers.len() as f64).clamp(NARROWEST, WIDEST) };
         let panel = layers_width + if layers.is_empty() { 0.0 } else { ALL_GAP } + ALL_WIDTH;
         let axis = LABEL + 8.0 + y.width();
-        let entries = [(Sample::Dotted(OBSERVED), "observed"), (Sample::Control, "Gaussian targets: mean ± sd")];
-        let content = (axis + matrices.len() as f64 * (panel + GAP) - GAP).max(chart::key_width(&entries));
+        let entries: &[_] = if self.is_strict() {
+            &[
+                (Sample::Dotted(OBSERVED), "observed"),
+                (Sample::Control, "flip control: mean ± sd"),
+                (Sample::Dashed, "Gaussian targets: mean"),
+            ]
+        } else {
+            &[(Sample::Dotted(OBSERVED), "observed"), (Sample::Control, "Gaussian targets: mean ± sd")]
+        };
+        let content = (axis + matrices.len() as f64 * (panel + GAP) - GAP).max(chart::key_width(entries));
 
         let of = adapter.map_or_else(String::new, |name| format!("{}: ", printable(name)));
         let title = format!("{of}{} · one Θ for all layers", printable(self.module));
@@ -92,7 +105,7 @@ impl Residuals<'_> {
         let top = key_at + 30.0;
         let mut scene = Scene::new(content + 2.0 * MARGIN, top + HEIGHT + BELOW + MARGIN, format!("{title}. {second}"));
         chart::titles(&mut scene, MARGIN, (title, TITLE), (second, SUBTITLE));
-        key(&mut scene, MARGIN, key_at, &entries);
+        key(&mut scene, MARGIN, key_at, entries);
         scene.text_upwards(MARGIN + LABEL / 2.0, top + HEIGHT / 2.0, LABEL, Anchor::Middle, colour::INK, "residual");
         for (index, matrix) in matrices.into_iter().enumerate() {
             let left = MARGIN + axis + index as f64 * (panel + GAP);
@@ -111,11 +124,12 @@ impl Residuals<'_> {
         let at = |index: usize| part.part(index, layers.len());
         let of = |layer: &u32| by_layer.get(layer.to_string().as_str()).copied();
         let places = layers.iter().enumerate().map(|(index, layer)| (at(index), of(layer))).collect();
-        series(scene, plot, places, (0.35 * layers_width / layers.len().max(1) as f64).min(8.0));
+        let strict = self.is_strict();
+        series(scene, plot, places, strict, (0.35 * layers_width / layers.len().max(1) as f64).min(8.0));
         // A module that is not in a repeated container has one row, without a layer number.
         let whole = by_layer.get(FitRow::ALL).or(by_layer.get("")).copied();
         let middle = plot.left + plot.width - ALL_WIDTH / 2.0;
-        series(scene, plot, vec![(middle, whole)], 9.0);
+        series(scene, plot, vec![(middle, whole)], strict, 9.0);
         let cell = layers_width / layers.len().max(1) as f64;
         let shown = labelled_layers(layers, cell, 4.0, |label| font::width(label, LABEL));
         let mut ticks: Vec<(f64, String)> = shown.into_iter().map(|index| (at(index), layers[index].to_string())).collect();
@@ -128,14 +142,23 @@ impl Residuals<'_> {
     }
 }
 
+/// Mean and spread of the control whose band is shown.
+fn control(row: &FitRow, strict: bool) -> Option<(f64, f64)> {
+    let (mean, sd) = if strict { (row.flip_mean, row.flip_sd) } else { (row.residual_expected, row.residual_sd) };
+    Some((mean?, sd.unwrap_or(0.0)))
+}
+
 /// Draws the control's band and mean and the observed residuals at these positions.
-fn series(scene: &mut Scene, plot: &Plot<'_>, places: Vec<(f64, Option<&FitRow>)>, alone: f64) {
+fn series(scene: &mut Scene, plot: &Plot<'_>, places: Vec<(f64, Option<&FitRow>)>, strict: bool, alone: f64) {
     let points = |value: &dyn Fn(&FitRow) -> Option<f64>| -> Points {
         places.iter().map(|(x, row)| (*x, row.and_then(value).filter(|value| value.is_finite()))).collect()
     };
-    let edge = |sign: f64| points(&|row: &FitRow| Some(row.residual_expected? + sign * row.residual_sd.unwrap_or(0.0)));
+    let edge = |sign: f64| points(&|row: &FitRow| control(row, strict).map(|(mean, sd)| mean + sign * sd));
     plot.band(scene, &edge(-1.0), &edge(1.0), alone);
-    plot.line(scene, &points(&|row: &FitRow| row.residual_expected), 1.0, alone, chart::CONTROL);
+    plot.line(scene, &points(&|row: &FitRow| control(row, strict).map(|(mean, _)| mean)), 1.0, alone, chart::CONTROL);
+    if strict {
+        plot.dashed(scene, &points(&|row: &FitRow| row.residual_expected), alone);
+    }
     let observed = points(&|row: &FitRow| row.residual);
     if observed.len() > 1 {
         plot.line(scene, &observed, 1.5, 0.0, OBSERVED);

@@ -4,8 +4,9 @@
 use std::collections::{BTreeSet, HashMap};
 
 use super::parts::values::SquareValues;
+use crate::table::Tables;
 use crate::table::gather;
-use crate::table::rows::{SimilarityRow, SummaryRow, Tables};
+use crate::table::rows::{SimilarityRow, SummaryRow};
 use crate::terms::{MatrixKind, Side};
 
 /// What all rows of one square have in common.

@@ -81,12 +81,32 @@ pub enum FigureKind {
         /// Module name.
         module: String,
     },
+    /// What one Θ of all other layers predicts of each layer of a module.
+    HeldOut {
+        /// Module name.
+        module: String,
+    },
+    /// φ of one module's layers against the cut of W0's singular directions.
+    Cuts {
+        /// Module name.
+        module: String,
+    },
+    /// How much of one module's Θ lies in the smallest singular directions of W0.
+    Energy {
+        /// Module name.
+        module: String,
+    },
+    /// φ of one module's pairs of layers against the `w0` control of each pair.
+    Expected {
+        /// Module name.
+        module: String,
+    },
     /// Losses and metrics of an adapter's training, and its learning rate.
     Training,
 }
 
 impl FigureKind {
-    /// The kind's name: `heatmap`, `overview`, `across`, `grid`, `comparison`, `spectrum`, `paper`, `fit`, `training`.
+    /// The kind's name: `heatmap`, `overview`, `across`, `grid`, `comparison`, `spectrum`, `paper`, `fit`, `heldout`, `cuts`, `energy`, `expected`, `training`.
     #[must_use]
     pub fn name(&self) -> &'static str {
         match self {
@@ -98,6 +118,10 @@ impl FigureKind {
             Self::Spectrum { .. } => "spectrum",
             Self::Paper { .. } => "paper",
             Self::Fit { .. } => "fit",
+            Self::Cuts { .. } => "cuts",
+            Self::Energy { .. } => "energy",
+            Self::Expected { .. } => "expected",
+            Self::HeldOut { .. } => "heldout",
             Self::Training => "training",
         }
     }
@@ -112,7 +136,11 @@ impl FigureKind {
             | Self::Comparison { module, .. }
             | Self::Spectrum { module }
             | Self::Paper { module, .. }
-            | Self::Fit { module } => Some(module),
+            | Self::Fit { module }
+            | Self::HeldOut { module }
+            | Self::Cuts { module }
+            | Self::Energy { module }
+            | Self::Expected { module } => Some(module),
             Self::Overview | Self::Training => None,
         }
     }
@@ -136,13 +164,13 @@ const ACROSS_FOLDER: &str = "+across";
 
 impl DrawnFigure {
     /// Its path in the folder of the figures: `trec-seed0/query.A.left.i8-j8.svg`, `trec-seed0/query.spectrum.svg`,
-    /// `+across/query.A.left.i8-j8.svg`, `value.i8-j8.svg` of a comparison, `value.fit.svg`. Names are safe for a file system.
+    /// `+across/query.A.left.i8-j8.svg`, `value.i8-j8.svg` of a comparison, `value.fit.svg`, `value.heldout.svg`. Names are safe for a file system.
     #[must_use]
     pub fn path(&self) -> String {
         let file = self.file_name();
         match &self.kind {
             FigureKind::Across { .. } => format!("{ACROSS_FOLDER}/{file}"),
-            FigureKind::Comparison { .. } | FigureKind::Fit { .. } => file,
+            FigureKind::Comparison { .. } | FigureKind::Fit { .. } | FigureKind::HeldOut { .. } => file,
             _ => format!("{}/{file}", adapter_path(&self.adapter)),
         }
     }
@@ -160,8 +188,12 @@ impl DrawnFigure {
             }
             FigureKind::Comparison { module, i, j } => with_ending(module, &format!(".i{i}-j{j}.{format}")),
             FigureKind::Paper { module, side, i, j } => with_ending(module, &format!(".figure1.{side}.i{i}-j{j}.{format}")),
-            FigureKind::Spectrum { module } => with_ending(module, &format!(".spectrum.{format}")),
-            FigureKind::Fit { module } => with_ending(module, &format!(".fit.{format}")),
+            FigureKind::Spectrum { module }
+            | FigureKind::Fit { module }
+            | FigureKind::HeldOut { module }
+            | FigureKind::Cuts { module }
+            | FigureKind::Energy { module }
+            | FigureKind::Expected { module } => with_ending(module, &format!(".{}.{format}", self.kind.name())),
             FigureKind::Overview => format!("overview.{format}"),
             FigureKind::Training => format!("training.{format}"),
         }

@@ -2,7 +2,7 @@
 //! each has enough contrast with its background.
 
 #[path = "../../tests/shared/rows.rs"]
-mod rows;
+pub(super) mod rows;
 
 use super::context::FigureContext;
 use super::groups::{LayerSimilarity, layer_similarities};
@@ -11,8 +11,9 @@ use super::render::svg;
 use super::scene::colour::{Rgb, WHITE, contrast};
 use super::scene::font::{self, HALF_CAP};
 use super::scene::{Anchor, Cells, Element, SCALE, Scene, Text};
-use super::{across, comparison, grid, heatmap, overview, spectrum, training};
-use crate::table::rows::{AcrossRow, CompareRow, GridRow, SimilarityRow, SpectrumRow, SummaryRow, Tables, TrainingRow};
+use super::{across, comparison, heatmap, overview};
+use crate::table::Tables;
+use crate::table::rows::{AcrossRow, CompareRow, SimilarityRow, SummaryRow};
 use crate::terms::{MatrixKind, Side, Status, UpdateMatrix};
 
 /// The smallest allowed font size in CSS pixels: 5.6 points.
@@ -56,7 +57,7 @@ fn colour_at(item: &Element, (px, py): (f64, f64)) -> Option<Rgb> {
 }
 
 /// Fails if a rule is broken.
-fn check(scene: &Scene, what: &str) {
+pub(super) fn check(scene: &Scene, what: &str) {
     let texts: Vec<(usize, &Text)> = scene
         .elements
         .iter()
@@ -89,7 +90,7 @@ fn check(scene: &Scene, what: &str) {
 }
 
 /// A study as large as said; every 11th cell has no value, and φ is anything from 0 to 1.
-fn study(modules: &[&str], matrices: &[MatrixKind], layers: u32) -> Tables {
+pub(super) fn study(modules: &[&str], matrices: &[MatrixKind], layers: u32) -> Tables {
     let mut tables = Tables::default();
     for module in modules {
         for &matrix in matrices {
@@ -108,7 +109,7 @@ fn study(modules: &[&str], matrices: &[MatrixKind], layers: u32) -> Tables {
 }
 
 /// All combinations of the options that change colours or positions.
-fn ways() -> Vec<FigureOptions> {
+pub(super) fn ways() -> Vec<FigureOptions> {
     let mut ways = Vec::new();
     for colours in ColourMap::ALL {
         for scale in [ColourScale::Paper, ColourScale::Data] {
@@ -190,6 +191,8 @@ fn figures_of_adapters_and_comparisons_are_legible() {
             adapter_b: b.clone(),
             phi: (a.len() + b.len() > 0).then_some(0.4),
             gaussian_expected: Some(0.02),
+            w0_expected: None,
+            init: None,
             status: Status::Ok,
         };
         let rows: Vec<AcrossRow> = names.iter().flat_map(|a| names.iter().map(move |b| (a, b))).map(|(a, b)| row(a, b)).collect();
@@ -211,6 +214,7 @@ fn figures_of_adapters_and_comparisons_are_legible() {
             i: 8,
             j: 8,
             phi: Some(0.03 + f64::from(layer % 5) / 100.0),
+            cosine: None,
             gaussian_expected: Some(0.0208),
             w0_mean: Some(0.03),
             w0_sd: Some(0.004),
@@ -237,67 +241,5 @@ fn an_svg_has_the_texts_of_its_scene() {
         let wanted =
             scene.elements.iter().filter_map(|item| if let Element::Text(text) = item { Some(text.text.as_str()) } else { None });
         assert_eq!(written, wanted.collect::<Vec<_>>());
-    }
-}
-
-#[test]
-fn spectra_grids_and_training_curves_are_legible() {
-    let adapter = || "an-adapter".to_owned();
-    for (layers, r) in [(1, 1), (6, 8), (80, 16), (200, 64)] {
-        let sigma = |layer: u32, k: usize| 3.0 / (k * k) as f64 / f64::from(layer + 1);
-        let row = |matrix, layer, k| SpectrumRow {
-            adapter: adapter(),
-            module: "q_proj".into(),
-            matrix,
-            layer: Some(layer),
-            k,
-            sigma: sigma(layer, k),
-        };
-        let matrices = [MatrixKind::A, MatrixKind::B, MatrixKind::BA];
-        let rows: Vec<SpectrumRow> = matrices
-            .into_iter()
-            .flat_map(|matrix| (0..layers).flat_map(move |layer| (1..=r).map(move |k| row(matrix, layer, k))))
-            .collect();
-        for spectra in spectrum::spectra(&rows) {
-            check(&spectra.scene().unwrap(), &format!("singular values of {layers} layers"));
-        }
-    }
-    for r in [1, 8, 16, 17, 64] {
-        let row = |i: usize, j: usize| GridRow {
-            adapter: adapter(),
-            module: "q_proj".into(),
-            matrix: MatrixKind::A,
-            side: Side::Left,
-            layer_a: 3,
-            layer_b: 117,
-            i,
-            j,
-            phi: (!(i + j).is_multiple_of(11)).then_some((i * j) as f64 / (r * r) as f64),
-            gaussian_expected: Some(i.max(j) as f64 / 768.0),
-            status: Status::Ok,
-        };
-        let rows: Vec<GridRow> = (1..=r).flat_map(|i| (1..=r).map(move |j| row(i, j))).collect();
-        for options in ways() {
-            for grid in grid::groups(&rows) {
-                check(&grid.scene(&options), &format!("{r} x {r} numbers of vectors"));
-            }
-        }
-    }
-    for steps in [2, 40, 5000] {
-        let row = |name: &str, step: usize, value: f64| TrainingRow {
-            adapter: adapter(),
-            step,
-            epoch: Some(step as f64 / 10.0),
-            name: name.to_owned(),
-            value: Some(value),
-        };
-        let at = |step: usize| {
-            let share = step as f64 / steps as f64;
-            [row("loss", step, 2.0 - share), row("eval_accuracy", step, share), row("learning_rate", step, 1e-3 * (1.0 - share))]
-        };
-        let rows: Vec<TrainingRow> = (1..=steps).flat_map(at).collect();
-        for training in training::trainings(&rows) {
-            check(&training.scene().unwrap(), &format!("training of {steps} steps"));
-        }
     }
 }

@@ -1,5 +1,5 @@
-//! Table rows to pictures: the paper's heatmaps, one overview for each adapter, heatmaps of different adapters, and line charts
-//! of comparisons, fits, singular values and training, as SVG, PNG and PDF.
+//! Table rows to pictures: the paper's heatmaps, one overview for each adapter, heatmaps of different adapters, and charts of
+//! comparisons, fits, singular values, cuts, energies, expectations and training, as SVG, PNG and PDF.
 //!
 //! Sees row types only, so any picture can be drawn again from a saved table. Writes no files: the caller does.
 //!
@@ -11,14 +11,20 @@ mod across;
 mod all;
 mod comparison;
 mod context;
+mod cuts;
 pub mod embedded;
+mod energy;
+mod expected;
 mod fitted;
 mod grid;
 mod groups;
 mod heatmap;
+mod held_out;
 mod kind;
 #[cfg(test)]
 mod legible;
+#[cfg(test)]
+mod legible_charts;
 mod options;
 mod overview;
 mod paper;
@@ -32,6 +38,7 @@ pub use self::all::{draw_study, draw_study_in_turn};
 pub use self::comparison::draw_comparison;
 pub use self::context::FigureContext;
 pub use self::fitted::draw_fit;
+pub use self::held_out::draw_held_out;
 pub use self::kind::{DrawnFigure, FigureKind};
 pub use self::options::{CellOrder, ColourMap, ColourScale, Dpi, FigureFormat, FigureOptions};
 pub use self::paper::draw_paper;

@@ -16,8 +16,8 @@ use super::scene::colour;
 use super::scene::font::{self, HALF_CAP, fit, printable, wrap};
 use super::scene::{Anchor, SCALE, Scene};
 use crate::error::Result;
+use crate::table::Tables;
 use crate::table::gather;
-use crate::table::rows::Tables;
 use crate::terms::{MatrixKind, Status};
 
 const MARGIN: f64 = 14.0;

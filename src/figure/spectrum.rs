@@ -34,16 +34,17 @@ const FLOOR: f64 = 1e-20;
 const LIGHTEST: f64 = 0.86;
 const TICKS: usize = 7;
 
-/// All rows of one adapter's module.
+/// The conversion matrices of one adapter's module.
 pub(super) struct Spectra<'a> {
     pub(super) adapter: &'a str,
     pub(super) module: &'a str,
-    rows: Vec<&'a SpectrumRow>,
+    rows: Vec<(MatrixKind, &'a SpectrumRow)>,
 }
 
-/// Gathers the rows of `spectrum.csv`, in the order in which each module first appears.
+/// Gathers the rows of `spectrum.csv` that are of conversion matrices, in the order in which each module first appears.
 pub(super) fn spectra(rows: &[SpectrumRow]) -> Vec<Spectra<'_>> {
-    gather(rows, |row| (row.adapter.as_str(), row.module.as_str()))
+    let of_conversion = rows.iter().filter_map(|row| Some((row.matrix.conversion()?, row)));
+    gather(of_conversion, |(_, row)| (row.adapter.as_str(), row.module.as_str()))
         .into_iter()
         .map(|((adapter, module), rows)| Spectra { adapter, module, rows })
         .collect()
@@ -55,7 +56,7 @@ type Line = BTreeMap<usize, f64>;
 impl Spectra<'_> {
     /// The layers, in rising order; empty for a module that is not in a repeated container.
     fn layers(&self) -> Vec<u32> {
-        let mut layers: Vec<u32> = self.rows.iter().filter_map(|row| row.layer).collect();
+        let mut layers: Vec<u32> = self.rows.iter().filter_map(|(_, row)| row.layer).collect();
         layers.sort_unstable();
         layers.dedup();
         layers
@@ -64,9 +65,9 @@ impl Spectra<'_> {
     /// Each matrix with a line for each layer.
     fn matrices(&self) -> Vec<(MatrixKind, BTreeMap<Option<u32>, Line>)> {
         let mut matrices: Vec<(MatrixKind, BTreeMap<Option<u32>, Line>)> = Vec::new();
-        for row in &self.rows {
-            let place = matrices.iter().position(|(matrix, _)| *matrix == row.matrix).unwrap_or_else(|| {
-                matrices.push((row.matrix, BTreeMap::new()));
+        for &(kind, row) in &self.rows {
+            let place = matrices.iter().position(|(matrix, _)| *matrix == kind).unwrap_or_else(|| {
+                matrices.push((kind, BTreeMap::new()));
                 matrices.len() - 1
             });
             matrices[place].1.entry(row.layer).or_default().insert(row.k, row.sigma);
@@ -85,7 +86,7 @@ impl Spectra<'_> {
         let lowest = ratios().filter(|ratio| *ratio >= FLOOR).reduce(f64::min)?;
         let dropped = ratios().filter(|ratio| *ratio < FLOOR).count();
         // A table that was edited by hand could name any k; without gaps in k there are at least as many rows.
-        let most = self.rows.iter().map(|row| row.k).max().unwrap_or(1).clamp(1, self.rows.len());
+        let most = self.rows.iter().map(|(_, row)| row.k).max().unwrap_or(1).clamp(1, self.rows.len());
         // With room for a dot at both ends.
         let y = Axis::log(0.8 * lowest.min(0.5), 1.25, TICKS);
         let panel_width = (CELL * most as f64).clamp(NARROWEST, WIDEST);

@@ -1,13 +1,14 @@
 //! The one module with `unsafe`: safe wrappers around LAPACK, OpenBLAS and the matrix product.
 //!
 //! It checks shapes and calls; it decides nothing. `ndarray-linalg` covers QR and SVD; this module has what it lacks:
-//! factorise a panel in place, bring a triangle up to date with more rows, estimate a triangle's condition, multiply into a view of a larger matrix, and keep BLAS at one thread.
+//! factorise a panel in place, bring a triangle up to date with more rows, estimate a triangle's condition, the symmetric eigenproblem by divide and
+//! conquer, multiply into a view of a larger matrix, and keep BLAS at one thread.
 #![allow(unsafe_code)]
 
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
 
-use lapack_sys::{dgetrf_, dtpmqrt_, dtpqrt_, dtrcon_};
+use lapack_sys::{dgetrf_, dsyevd_, dtpmqrt_, dtpqrt_, dtrcon_};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 // Links the BLAS and LAPACK that ndarray-linalg was built with.
 use ndarray_linalg as _;
@@ -199,6 +200,64 @@ pub(crate) fn triangle_rcond(r: ArrayView2<'_, f64>) -> Result<f64> {
     Ok(rcond)
 }
 
+/// Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors as columns in its place (`syevd`).
+///
+/// Divide and conquer: at n = 768 a third of the time of `syev`, which `ndarray-linalg` calls.
+///
+/// # Shapes
+/// `matrix` (n, n) in standard layout, of which the upper triangle is read.
+pub(crate) fn symmetric_eigen(matrix: &mut Array2<f64>) -> Result<Vec<f64>> {
+    let n = matrix.nrows();
+    let failed = |detail: String| Error::Lapack { routine: "syevd", detail };
+    let size = lapack_int(n)?;
+    let columns = matrix.ncols();
+    let Some(data) = matrix.as_slice_mut().filter(|_| columns == n) else {
+        return Err(Error::Shape {
+            what: "symmetric_eigen",
+            expected: "a square matrix in standard layout".into(),
+            found: format!("({n}, {columns})"),
+        });
+    };
+    if n == 0 {
+        return Ok(Vec::new());
+    }
+    let mut values = vec![0.0; n];
+    let mut call = |work: &mut [f64], iwork: &mut [c_int], ask: bool| -> Result<c_int> {
+        let (lwork, liwork) = if ask { (-1, -1) } else { (lapack_int(work.len())?, lapack_int(iwork.len())?) };
+        let mut info = 0;
+        // SAFETY: `data` holds n·n values and `values` n, both borrowed uniquely; read column by column the matrix is its transpose, whose lower triangle ("L")
+        // is the upper one. `work` and `iwork` have the sizes given, or at least one value where the sizes are asked for (-1).
+        unsafe {
+            dsyevd_(
+                c"V".as_ptr(),
+                c"L".as_ptr(),
+                &size,
+                data.as_mut_ptr(),
+                &size,
+                values.as_mut_ptr(),
+                work.as_mut_ptr(),
+                &lwork,
+                iwork.as_mut_ptr(),
+                &liwork,
+                &mut info,
+            );
+        }
+        Ok(info)
+    };
+    let (mut sizes, mut integer_sizes) = ([0.0], [0]);
+    call(&mut sizes, &mut integer_sizes, true)?;
+    let mut work = vec![0.0; sizes[0] as usize];
+    let mut iwork = vec![0; usize::try_from(integer_sizes[0]).unwrap_or(1)];
+    let info = call(&mut work, &mut iwork, false)?;
+    if info != 0 {
+        return Err(failed(format!("info = {info}")));
+    }
+    // Eigenvectors are LAPACK's columns, which are rows here.
+    let transposed = matrix.t().as_standard_layout().into_owned();
+    *matrix = transposed;
+    Ok(values)
+}
+
 /// Columns that the blocked routines below treat together.
 const BLOCK_COLUMNS: usize = 32;
 
@@ -341,6 +400,16 @@ mod tests {
         assert!(reflect(&none, &[], &mut [], &mut [1.0, 2.0], (2, 0, 1)).is_ok());
         let by = update_triangle(&mut [1.0], &mut [1.0, 1.0], 2, 1).unwrap();
         assert!(reflect(&by, &[1.0, 1.0], &mut [], &mut [], (2, 1, 0)).is_ok());
+    }
+
+    #[test]
+    fn eigenvalues_by_hand() {
+        let mut matrix = array![[2.0, 1.0], [1.0, 2.0]];
+        let values = symmetric_eigen(&mut matrix).unwrap();
+        assert!((values[0] - 1.0).abs() < 1e-15 && (values[1] - 3.0).abs() < 1e-15);
+        assert!((matrix[(0, 1)] - matrix[(1, 1)]).abs() < 1e-15 && (matrix[(0, 0)] + matrix[(1, 0)]).abs() < 1e-15);
+        assert!(symmetric_eigen(&mut Array2::zeros((2, 3))).is_err());
+        assert!(symmetric_eigen(&mut Array2::zeros((0, 0))).unwrap().is_empty());
     }
 
     #[test]

@@ -90,6 +90,15 @@ impl LeastSquares {
         self.rank
     }
 
+    /// The singular vectors kept, left (out, rank) and right (in, rank), where an SVD was made.
+    #[must_use]
+    pub fn kept(&self) -> Option<[ArrayView2<'_, f64>; 2]> {
+        match &self.factors {
+            Factors::Svd { u, v, .. } => Some([u.view(), v.view()]),
+            Factors::Qr { .. } => None,
+        }
+    }
+
     /// The triangle's 1-norm estimate, or σ₁ over the smallest singular value kept.
     #[must_use]
     pub fn condition(&self) -> f64 {

@@ -4,6 +4,7 @@
 //! Results depend on the arguments alone, never on how many threads run or what else they compute.
 
 pub mod condition;
+pub mod lanczos;
 pub mod lapack;
 pub mod least_squares;
 pub mod lu;
@@ -16,6 +17,7 @@ pub mod stacked;
 mod strips;
 pub mod subspace;
 mod substitution;
+pub mod weight_basis;
 
 /// 2⁻⁵², the spacing of f64 at 1: `ε` in docs/spec.md, section 1.
 pub const EPSILON: f64 = f64::EPSILON;

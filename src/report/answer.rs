@@ -3,9 +3,9 @@
 use serde::Serialize;
 
 use super::text::{self, MatrixLabel, Number};
-use crate::table::{SummaryRow, gather};
-use crate::terms::{MatrixKind, Side};
-use crate::verdict::{Answer, RowVerdict, RunVerdict, Tally, capital};
+use crate::table::{SummaryRow, Tables, gather};
+use crate::terms::{MatrixKind, NullDraws, Side};
+use crate::verdict::{Answer, MapAnswer, MapVerdict, RowVerdict, RunVerdict, Tally, capital};
 
 /// With more adapters than this the first table has one row for each module and matrix, over all adapters.
 const MOST_SINGLE: usize = 6;
@@ -21,6 +21,12 @@ pub(super) struct AnswerView {
     grounds: Vec<String>,
     /// A table for each adapter's rows; empty for very many.
     adapters: Vec<AdapterAnswer>,
+    /// The tests of the question whether layers share a linear map; empty for very many.
+    shared: Vec<SharedRow>,
+    /// Whether they are of more than one adapter.
+    shared_of_many: bool,
+    /// Whether the strict control was drawn.
+    with_strict: bool,
     /// One row for all adapters; empty for few.
     pooled: Vec<PooledRow>,
     pub(super) with_side: bool,
@@ -55,6 +61,40 @@ struct RowView {
     strip: Option<Strip>,
 }
 
+/// One test of the question whether layers share a linear map.
+#[derive(Debug, Serialize)]
+struct SharedRow {
+    adapter: String,
+    module: String,
+    factor: &'static str,
+    phi: Option<Number>,
+    base: Option<String>,
+    strict: Option<String>,
+    p: Option<Number>,
+    draws: String,
+    words: &'static str,
+    tone: &'static str,
+}
+
+impl SharedRow {
+    fn of(map: &MapVerdict) -> Self {
+        let row = &map.row;
+        let number = |value: Option<f64>, write: fn(f64) -> String| value.and_then(|value| Number::new(value, write));
+        Self {
+            adapter: text::visible(&row.adapter),
+            module: text::visible(&row.module),
+            factor: row.matrix.name(),
+            phi: number(row.phi_mean, text::phi),
+            base: text::mean_and_sd(row.w0_mean, row.w0_sd),
+            strict: text::mean_and_sd(row.flip_mean, row.flip_sd),
+            p: number(row.flip_p, text::p),
+            draws: row.flip_draws.map_or_else(String::new, text::thousands),
+            words: map.answer.words(),
+            tone: if map.answer == MapAnswer::Shared { "beyond" } else { "quiet" },
+        }
+    }
+}
+
 /// Where the average lies between its controls, as lengths in a drawing that is 120 wide.
 #[derive(Debug, Serialize)]
 struct Strip {
@@ -83,10 +123,14 @@ struct PooledRow {
 
 impl AnswerView {
     /// The answers of a summary whose controls were drawn `draws` times.
-    pub(super) fn of(summary: &[SummaryRow], draws: usize) -> Self {
-        let verdict = RunVerdict::of_study(summary, draws);
+    pub(super) fn of(tables: &Tables, draws: NullDraws) -> Self {
+        let (summary, verdict) = (&tables.summary[..], RunVerdict::of_study(tables, draws));
         let few = summary.chunk_by(|a, b| a.adapter == b.adapter).count() <= MOST_SINGLE && summary.len() <= MOST_ROWS;
+        let told = verdict.maps.iter().filter(|map| few && map.answer != MapAnswer::None);
         Self {
+            shared: told.map(SharedRow::of).collect(),
+            shared_of_many: summary.iter().any(|row| row.adapter != summary[0].adapter),
+            with_strict: verdict.maps.iter().any(|map| map.row.flip_mean.is_some()),
             adapters: if few { by_adapter(summary, &verdict) } else { Vec::new() },
             pooled: if few { Vec::new() } else { pooled(summary, &verdict) },
             headline: verdict.headline,

@@ -7,8 +7,7 @@ use serde::Serialize;
 use super::text;
 use crate::figure::embedded::data_uri;
 use crate::table::Tables;
-use crate::table::columns::Row;
-use crate::table::csv::write_rows;
+use crate::table::any_table::AnyTable;
 
 /// All tables together take at most this many bytes of CSV in the page. Larger ones are only in the page's directory.
 pub(super) const MOST_BYTES: usize = 1 << 20;
@@ -26,26 +25,20 @@ pub(super) struct Download {
 /// The tables of a study, the shorter ones first: those are the ones people open.
 pub(super) fn downloads(tables: &Tables) -> Vec<Download> {
     let mut left = MOST_BYTES;
-    let mut all = vec![
-        download(&tables.summary, &mut left),
-        download(&tables.conversion, &mut left),
-        download(&tables.similarity, &mut left),
-        download(&tables.spectrum, &mut left),
-    ];
-    all.extend(tables.across.as_ref().map(|rows| download(rows, &mut left)));
-    all.extend(tables.measures.as_ref().map(|rows| download(rows, &mut left)));
-    all
+    let mut all: Vec<&dyn AnyTable> = tables.each().collect();
+    all.sort_by_key(|table| table.len());
+    all.into_iter().map(|table| download(table, &mut left)).collect()
 }
 
-fn download<R: Row>(rows: &[R], left: &mut usize) -> Download {
+fn download(rows: &dyn AnyTable, left: &mut usize) -> Download {
     let mut bytes = Bounded { bytes: Vec::new(), most: *left };
-    let whole = write_rows(&mut bytes, rows).is_ok();
+    let whole = rows.write_csv(&mut bytes).is_ok();
     let bytes = bytes.bytes;
     if whole {
         *left -= bytes.len();
     }
     Download {
-        file: format!("{}.csv", R::TABLE),
+        file: format!("{}.csv", rows.name()),
         rows: text::count(rows.len(), "row"),
         address: whole.then(|| data_uri("text/csv;charset=utf-8", &bytes)),
         size: whole.then(|| format!("{} kB", text::thousands(bytes.len().div_ceil(1000)))),
@@ -76,13 +69,14 @@ impl Write for Bounded {
 mod tests {
     use super::*;
     use crate::table::SpectrumRow;
-    use crate::terms::MatrixKind;
+    use crate::terms::SpectrumMatrix;
 
     #[test]
     fn what_does_not_fit_is_named_alone() {
-        let row = SpectrumRow { adapter: "a".into(), module: "q".into(), matrix: MatrixKind::A, layer: None, k: 1, sigma: 0.5 };
+        let row =
+            SpectrumRow { adapter: "a".into(), module: "q".into(), matrix: SpectrumMatrix::A, layer: None, k: 1, sigma: 0.5 };
         let mut left = 100;
-        let small = download(std::slice::from_ref(&row), &mut left);
+        let small = download(&vec![row.clone()], &mut left);
         // "adapter,module,matrix,layer,k,sigma\na,q,A,,1,0.5\n" is 49 bytes long.
         assert_eq!(left, 51);
         assert!(small.address.unwrap().starts_with("data:text/csv;charset=utf-8;base64,YWRhcHRlc"));

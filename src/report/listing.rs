@@ -38,9 +38,9 @@ enum Field {
 }
 
 impl Listing {
-    /// The columns `shown` of some rows.
-    pub(super) fn of<R: Row>(title: &'static str, about: &'static str, rows: &[R], shown: &[&str]) -> Self {
-        let columns = R::COLUMNS.iter().zip(R::TYPES).filter(|(name, _)| shown.contains(name));
+    /// The columns of some rows but for those `left_out`.
+    pub(super) fn of<R: Row>(title: &'static str, about: &'static str, rows: &[R], left_out: &[&str]) -> Self {
+        let columns = R::COLUMNS.iter().zip(R::TYPES).filter(|(name, _)| !left_out.contains(name));
         let field = |name: &str, value: CellValue<'_>| match value {
             CellValue::Empty => Field::Text(String::new()),
             CellValue::Text(text) => Field::Text(text::visible(text)),
@@ -48,9 +48,9 @@ impl Listing {
             CellValue::Float(value) => Number::new(value, writer_of(name)).map_or(Field::Text(String::new()), Field::Number),
         };
         let fields = |row: &R| {
-            let mut fields = Vec::with_capacity(shown.len());
+            let mut fields = Vec::with_capacity(R::COLUMNS.len());
             let visited: Result<(), Infallible> = row.visit(|name, value| {
-                if shown.contains(&name) {
+                if !left_out.contains(&name) {
                     fields.push(field(name, value));
                 }
                 Ok(())
@@ -69,16 +69,21 @@ impl Listing {
             note,
         }
     }
+
+    /// Whether there is anything to list.
+    pub(super) fn has_rows(&self) -> bool {
+        !self.rows.is_empty()
+    }
 }
 
 /// How the numbers of a column are written.
 fn writer_of(column: &str) -> fn(f64) -> String {
     match column {
         "w0_z" => text::signed,
-        "w0_p" => text::p,
+        "w0_p" | "flip_p" | "shuffled_p" | "p" | "p_more" | "p_fewer" => text::p,
         "phi" | "init" => text::phi,
         name if name.starts_with("phi_m") || name.starts_with("gaussian_") => text::phi,
-        "w0_mean" | "w0_sd" | "init_mean" => text::phi,
+        "w0_mean" | "w0_sd" | "init_mean" | "flip_mean" | "chance" => text::phi,
         _ => text::general,
     }
 }
@@ -87,18 +92,24 @@ fn writer_of(column: &str) -> fn(f64) -> String {
 mod tests {
     use super::*;
     use crate::table::SpectrumRow;
-    use crate::terms::MatrixKind;
+    use crate::terms::SpectrumMatrix;
 
     #[test]
     fn long_tables_are_cut_with_a_word_about_it() {
-        let row =
-            |k| SpectrumRow { adapter: "a\u{1b}".into(), module: "q".into(), matrix: MatrixKind::A, layer: None, k, sigma: 0.5 };
+        let row = |k| SpectrumRow {
+            adapter: "a\u{1b}".into(),
+            module: "q".into(),
+            matrix: SpectrumMatrix::A,
+            layer: None,
+            k,
+            sigma: 0.5,
+        };
         let rows: Vec<SpectrumRow> = (0..MOST_ROWS + 234).map(row).collect();
-        let listing = Listing::of("Spectrum", "", &rows, &["adapter", "layer", "sigma"]);
+        let listing = Listing::of("Spectrum", "", &rows, &["module", "matrix", "k"]);
         assert_eq!(listing.rows.len(), MOST_ROWS);
         assert_eq!(listing.note.as_deref(), Some("The first 1,000 of 1,234 rows."));
         let json = serde_json::to_string(&listing.rows[0]).unwrap();
         assert_eq!(json, r#"["a\\u{1b}","",{"shown":"0.5000","exact":"0.5"}]"#);
-        assert!(Listing::of("Spectrum", "", &rows[..1], &["k"]).note.is_none());
+        assert!(Listing::of("Spectrum", "", &rows[..1], &[]).note.is_none());
     }
 }

@@ -341,6 +341,7 @@ mod tests {
             gaussian_sd: None,
             w0_mean: Some(0.123_456_789),
             w0_sd: None,
+            w0_expected: None,
             init: None,
             status: if phi.is_some() { Status::Ok } else { Status::Zero },
         }

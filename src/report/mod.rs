@@ -19,7 +19,7 @@ use std::collections::BTreeSet;
 use minijinja::syntax::SyntaxConfig;
 use minijinja::value::{Serde, Value};
 use minijinja::{AutoEscape, Environment, UndefinedBehavior, context};
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use self::answer::AnswerView;
 use self::downloads::{Download, downloads};
@@ -32,6 +32,7 @@ use crate::figure::embedded::cell_colours;
 use crate::output::Manifest;
 use crate::record::only_base_name;
 use crate::table::Tables;
+use crate::terms::NullDraws;
 
 /// The page's name in an output directory.
 pub const REPORT_FILE: &str = "report.html";
@@ -72,11 +73,11 @@ pub fn report_html(tables: &Tables, manifest: &Manifest) -> Result<Vec<u8>> {
     let warnings: BTreeSet<&String> = manifest.warnings.iter().collect();
     let page = Page {
         title: title(manifest),
-        facts: facts(tables, manifest, draws),
-        draws,
+        facts: facts(tables, manifest, draws.together()),
+        draws: draws.together(),
         seed: manifest.seed,
         version: manifest.version.clone(),
-        answer: AnswerView::of(&tables.summary, draws),
+        answer: AnswerView::of(tables, draws),
         more_warnings: (warnings.len() > MOST_WARNINGS)
             .then(|| format!("The first {MOST_WARNINGS} of {}; manifest.json has all.", text::thousands(warnings.len()))),
         warnings: warnings.into_iter().take(MOST_WARNINGS).map(|warning| text::visible(warning)).collect(),
@@ -89,9 +90,9 @@ pub fn report_html(tables: &Tables, manifest: &Manifest) -> Result<Vec<u8>> {
 }
 
 /// How often a study's controls were drawn according to its manifest; 0 if it does not tell.
-pub(crate) fn null_draws(manifest: &Manifest) -> usize {
-    let draws = study_options(manifest).get("null_draws").and_then(serde_json::Value::as_u64).unwrap_or(0);
-    usize::try_from(draws).unwrap_or(usize::MAX)
+pub(crate) fn null_draws(manifest: &Manifest) -> NullDraws {
+    let given = study_options(manifest).get("null_draws").and_then(|given| NullDraws::deserialize(given).ok());
+    given.unwrap_or(NullDraws::Fixed(0))
 }
 
 fn render(page: Page, data: &str) -> Result<Vec<u8>> {
@@ -167,116 +168,83 @@ fn facts(tables: &Tables, manifest: &Manifest, draws: usize) -> Vec<String> {
 }
 
 fn listings(tables: &Tables) -> Vec<Listing> {
-    let mut all = vec![
+    let cuts = tables.cuts.as_deref().unwrap_or_default();
+    let all = [
         Listing::of(
             "Averages",
             "One row for each adapter, module, matrix, side and (i, j): φ averaged over all pairs of different layers, with its controls.",
             &tables.summary,
-            &[
-                "adapter",
-                "module",
-                "matrix",
-                "side",
-                "i",
-                "j",
-                "layers",
-                "phi_mean",
-                "phi_min",
-                "phi_max",
-                "gaussian_expected",
-                "gaussian_mean",
-                "gaussian_sd",
-                "w0_mean",
-                "w0_sd",
-                "w0_z",
-                "w0_p",
-                "init_mean",
-                "status",
-            ],
+            &[],
+        ),
+        Listing::of(
+            "Through W0",
+            "Whether layers share a map: mean φ of Θ without W0’s singular directions below a cut, and of the factors through W0 (adjoint), beside Gaussian targets (w0), the strict control (flip), and the targets given to other layers (shuffled).",
+            cuts,
+            &["side"],
+        ),
+        Listing::of(
+            "Where Θ lives",
+            "The share of the energy of Θ, of Gaussian targets’ Θ and of the target itself in the k smallest singular directions of W0.",
+            tables.energy.as_deref().unwrap_or_default(),
+            &[],
+        ),
+        Listing::of(
+            "Subspaces of W0",
+            "Mean φ across layers of the k smallest or largest singular directions of W0 itself, beside chance.",
+            tables.subspaces.as_deref().unwrap_or_default(),
+            &[],
+        ),
+        Listing::of(
+            "Updates",
+            "The update ΔW = s·B·A of each layer beside W0: norms, ranks, and its cosine with W0 in exact standard deviations.",
+            tables.updates.as_deref().unwrap_or_default(),
+            &[],
+        ),
+        Listing::of(
+            "What updates see of W0",
+            "Hu et al. 2022, section 7.3: the norm of W0 between the k leading singular vectors of ΔW, beside W0’s own, random ones, and ones that lie in W0’s spectrum as these do.",
+            tables.relation.as_deref().unwrap_or_default(),
+            &[],
+        ),
+        Listing::of(
+            "Where updates lie",
+            "The energy of the inputs (right) and outputs (left) of ΔW by eighths of W0’s singular directions, the largest first, and W0’s gain on them relative to random directions.",
+            tables.alignment.as_deref().unwrap_or_default(),
+            &[],
+        ),
+        Listing::of(
+            "Intruder dimensions",
+            "How many of the leading singular vectors of W0 + ΔW are like none of W0’s (Shuttleworth et al. 2024), beside random updates of the same singular values.",
+            tables.intruder_counts.as_deref().unwrap_or_default(),
+            &[],
         ),
         Listing::of(
             "Conversion matrices",
             "One row for each layer: how W0 was solved, its condition, and what the solutions leave.",
             &tables.conversion,
-            &[
-                "adapter",
-                "module",
-                "layer",
-                "out_features",
-                "in_features",
-                "rank",
-                "scaling",
-                "convention",
-                "method",
-                "w0_dtype",
-                "adapter_dtype",
-                "w0_rank",
-                "w0_condition",
-                "residual_a",
-                "residual_b",
-                "backward_error_a",
-                "backward_error_b",
-                "norm_delta",
-                "status",
-            ],
+            &["adapter_key", "tensor", "norm_a", "norm_b"],
         ),
         Listing::of(
             "Pairs of layers",
             "One row for each ordered pair of layers: φ, a bound on its error, and the controls in that cell.",
             &tables.similarity,
-            &[
-                "adapter",
-                "module",
-                "matrix",
-                "side",
-                "i",
-                "j",
-                "layer_a",
-                "layer_b",
-                "phi",
-                "phi_error_bound",
-                "gaussian_mean",
-                "gaussian_sd",
-                "w0_mean",
-                "w0_sd",
-                "init",
-                "status",
-            ],
+            &[],
         ),
-    ];
-    if let Some(rows) = &tables.across {
-        all.push(Listing::of(
+        Listing::of(
             "Pairs of adapters",
             "One row for each pair of adapters in a layer.",
-            rows,
-            &["module", "layer", "matrix", "side", "i", "j", "adapter_a", "adapter_b", "phi", "gaussian_expected", "status"],
-        ));
-    }
-    if let Some(rows) = &tables.measures {
-        all.push(Listing::of(
+            tables.across.as_deref().unwrap_or_default(),
+            &[],
+        ),
+        Listing::of(
             "Other measures",
             "Cosines of principal angles and linear CKA for each ordered pair of layers.",
-            rows,
-            &[
-                "adapter",
-                "module",
-                "matrix",
-                "side",
-                "i",
-                "j",
-                "layer_a",
-                "layer_b",
-                "measure",
-                "value",
-                "gaussian_mean",
-                "gaussian_sd",
-                "w0_mean",
-                "w0_sd",
-                "status",
-            ],
-        ));
-    }
-    all
+            tables.measures.as_deref().unwrap_or_default(),
+            &[],
+        ),
+    ];
+    // The page has no use for a table without rows.
+    all.into_iter().filter(|listing| listing.has_rows()).collect()
 }
 
 /// The template and its values are ours: it fails only if this module is wrong.

@@ -81,6 +81,8 @@ mod tests {
                 adapter_b: format!("a{k}"),
                 phi: Some(1.0),
                 gaussian_expected: None,
+                w0_expected: None,
+                init: None,
                 status: Status::Ok,
             };
             Tables { across: Some((0..n).map(row).collect()), ..Tables::default() }

@@ -17,7 +17,7 @@ use crate::output::MergedFrom;
 use crate::output::manifest::Host;
 use crate::record::{AdapterRecord, InputRecord, ShardRecord};
 use crate::table::any_table::Slot;
-use crate::table::{TableFormat, Tables};
+use crate::table::{SubspaceRow, TableFormat, Tables};
 
 /// The study that results from shards that fit together.
 #[derive(Debug)]
@@ -89,6 +89,7 @@ impl MergedStudy {
         }
         // All rows of an adapter are in one shard, so this order is that of one run.
         tables.each_mut().filter_map(Slot::table_mut).for_each(|table| table.sort_by_adapter());
+        keep_once(tables.subspaces.as_mut());
         let mut adapters: Vec<AdapterRecord> = parts.iter().flat_map(|part| part.manifest.adapters.iter().cloned()).collect();
         adapters.sort();
         Ok(Self {
@@ -138,6 +139,19 @@ impl Part {
             Err(error) => Err(error.with_hint(format!("make this shard again with {}", field("overwrite")))),
         }
     }
+}
+
+/// Leaves each row once, by module: every shard has the rows of the base weights that its adapters use.
+fn keep_once(rows: Option<&mut Vec<SubspaceRow>>) {
+    let Some(rows) = rows else { return };
+    let mut once: Vec<SubspaceRow> = Vec::with_capacity(rows.len());
+    for row in rows.drain(..) {
+        if !once.contains(&row) {
+            once.push(row);
+        }
+    }
+    once.sort_by(|a, b| a.module.cmp(&b.module));
+    *rows = once;
 }
 
 /// Checks that every shard of one study is there exactly once.

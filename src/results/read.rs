@@ -9,7 +9,7 @@ use super::manifest::SavedManifest;
 use crate::error::{Error, Result, field};
 use crate::record::only_base_name;
 use crate::table::any_table::Slot;
-use crate::table::{CompareRow, FitRow, Tables};
+use crate::table::{CompareRow, FitRow, HeldOutRow, Tables};
 
 /// What to do about a table that is not as it was written.
 fn hint() -> String {
@@ -26,6 +26,8 @@ pub struct SavedResults {
     pub compare: Option<Vec<CompareRow>>,
     /// `fit.csv`.
     pub fit: Option<Vec<FitRow>>,
+    /// `heldout.csv`.
+    pub held_out: Option<Vec<HeldOutRow>>,
     /// `manifest.json`.
     pub manifest: SavedManifest,
 }
@@ -39,17 +41,19 @@ impl SavedResults {
     pub fn read(dir: &Path) -> Result<Self> {
         let manifest = SavedManifest::read(dir)?;
         let (mut tables, mut compare, mut fit) = (Tables::default(), None::<Vec<CompareRow>>, None::<Vec<FitRow>>);
+        let mut held_out = None::<Vec<HeldOutRow>>;
         let found = read_tables(dir, manifest.outputs(), &mut tables).and_then(|found| {
             read_table(dir, manifest.outputs(), &mut compare)?;
             read_table(dir, manifest.outputs(), &mut fit)?;
+            read_table(dir, manifest.outputs(), &mut held_out)?;
             Ok(found)
         });
         let study = found.map_err(|error| error.with_hint(hint()))?.then_some(tables);
-        if study.is_none() && compare.is_none() && fit.is_none() {
+        if study.is_none() && compare.is_none() && fit.is_none() && held_out.is_none() {
             return Err(Error::missing(dir, "holds no table of condlora; expected summary.csv, compare.csv or fit.csv"));
         }
         study.as_ref().map_or(Ok(()), |tables| refuse_huge_squares(dir, tables))?;
-        Ok(Self { study, compare, fit, manifest })
+        Ok(Self { study, compare, fit, held_out, manifest })
     }
 
     /// The base model's name, where all adapters have the same.
@@ -75,7 +79,9 @@ impl SavedResults {
             tables.summary.iter().map(|row| &row.module).chain(across)
         });
         let compare = self.compare.iter().flatten().map(|row| &row.module);
-        study.chain(compare).chain(self.fit.iter().flatten().map(|row| &row.module)).map(String::as_str).collect()
+        let fit = self.fit.iter().flatten().map(|row| &row.module);
+        let held_out = self.held_out.iter().flatten().map(|row| &row.module);
+        study.chain(compare).chain(fit).chain(held_out).map(String::as_str).collect()
     }
 
     /// The names of a study's adapters.
@@ -87,7 +93,7 @@ impl SavedResults {
     /// Leaves out every row of another module.
     pub fn keep_modules(&mut self, names: &[String]) {
         let study = self.study.iter_mut().flat_map(Tables::each_mut).filter_map(Slot::table_mut);
-        for table in study.chain(self.compare.table_mut()).chain(self.fit.table_mut()) {
+        for table in study.chain(self.compare.table_mut()).chain(self.fit.table_mut()).chain(self.held_out.table_mut()) {
             table.keep(&["module"], names);
         }
     }

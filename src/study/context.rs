@@ -3,6 +3,7 @@
 use super::params::{AnalyzeConfig, View};
 use super::plan::{Group, Member, Plan};
 use super::stopwatch::Clock;
+use crate::controls::DrawPlan;
 use crate::terms::{MatrixKind, Measure, Side};
 
 /// The options, the plan and the clock of one run.
@@ -55,7 +56,27 @@ impl<'a> Context<'a> {
     }
 
     pub(super) fn draws(&self) -> usize {
-        self.config.params().null_draws
+        self.config.params().null_draws.together()
+    }
+
+    /// Whether singular values are needed to all digits, which the cheaper decomposition does not give.
+    pub(super) fn needs_svd(&self) -> bool {
+        let given = self.config.params();
+        given.cuts.is_some() || given.intruders.is_some()
+    }
+
+    /// The draws of a test of the question whether layers share a linear map, among all of one adapter: what other adapters a run has changes none of them.
+    pub(super) fn plan_of_tests(&self, member: &Member) -> DrawPlan {
+        let given = self.config.params();
+        let modules = self.plan.adapters[member.adapter].modules.len();
+        let plan = given.null_draws.plan(2 * modules);
+        // All cuts are tested as one, for which they need the same draws.
+        if given.cuts.is_some() { DrawPlan::fixed(plan.most) } else { plan }
+    }
+
+    /// The draws of a test of the pairing of an update's inputs and outputs, among all of one adapter: two for each module.
+    pub(super) fn plan_of_pairings(&self, member: &Member) -> DrawPlan {
+        self.config.params().null_draws.plan(2 * self.plan.adapters[member.adapter].modules.len())
     }
 
     pub(super) fn keep_going(&self) -> bool {

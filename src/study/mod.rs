@@ -4,13 +4,17 @@
 
 mod compare;
 mod context;
+mod decompositions;
+mod initial;
 mod inspect;
 mod params;
 mod plan;
+mod related;
 mod schedule;
 mod shard;
 mod solve;
 mod stopwatch;
+mod update_tables;
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
@@ -20,16 +24,20 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, escape};
-use crate::inputs::{Progress, default_limit};
+use crate::inputs::Progress;
+use crate::numerals::few;
 use crate::record::{AdapterRecord, InputRecord, ShardRecord};
 use crate::table::{AcrossRow, Tables};
+use crate::terms::StrictControl;
 use compare::{GroupControls, compare_pass};
 use context::Context;
+use decompositions::Decompositions;
 pub use inspect::{
     InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection, Parameters, Refusal, inspect,
 };
 pub use params::{AnalyzeConfig, AnalyzeParams};
 use plan::{Pass, Plan, PlannedAdapter};
+use related::related_rows;
 use schedule::Schedule;
 pub use shard::Shard;
 use solve::{SolvedLayer, run_jobs, solve_layer};
@@ -50,6 +58,8 @@ pub struct Study {
     pub bytes_held: u64,
     /// The adapters analysed, by name, each with its base model.
     pub adapters: Vec<AdapterRecord>,
+    /// What was noticed during the computation.
+    pub warnings: Vec<String>,
     /// Adapters that were skipped while they were read, by name, and why (`--keep-going`).
     pub skipped: Vec<(String, Error)>,
 }
@@ -59,6 +69,7 @@ pub struct Prepared {
     config: AnalyzeConfig,
     plan: Plan,
     schedule: Schedule,
+    decompositions: Decompositions,
     started: Instant,
     opening: Duration,
 }
@@ -81,7 +92,7 @@ pub struct Division {
 /// # Errors
 /// Whatever is wrong with the inputs (docs/spec.md, section 4: exit codes 2 to 5); [`Error::Resource`] if memory cannot suffice.
 pub fn prepare(config: AnalyzeConfig) -> Result<Prepared> {
-    prepare_with(config, Schedule::make)
+    prepare_with(config, false, Schedule::make)
 }
 
 /// Like [`prepare`], for a study that only compares adapters with one another: only `across.csv` has rows.
@@ -89,19 +100,23 @@ pub fn prepare(config: AnalyzeConfig) -> Result<Prepared> {
 /// # Errors
 /// Those of [`prepare`].
 pub fn prepare_across(config: AnalyzeConfig) -> Result<Prepared> {
-    prepare_with(config, Schedule::across_only)
+    prepare_with(config, true, Schedule::across_only)
 }
 
 fn prepare_with(
     config: AnalyzeConfig,
+    across_only: bool,
     divide: impl FnOnce(&Context<'_>, usize, Option<u64>) -> Result<Schedule>,
 ) -> Result<Prepared> {
     let started = Instant::now();
     let plan = Plan::make(&config)?;
-    let limit = config.params().memory_limit.or_else(|| default_limit(rayon::current_num_threads()));
+    let threads = rayon::current_num_threads();
+    let limit = config.memory_limit(threads);
     let clock = Clock::default();
-    let schedule = divide(&Context::new(&config, &plan, &clock), rayon::current_num_threads(), limit)?;
-    Ok(Prepared { config, plan, schedule, started, opening: started.elapsed() })
+    let context = Context::new(&config, &plan, &clock);
+    let schedule = divide(&context, threads, limit)?;
+    let decompositions = Decompositions::plan(&context, across_only, schedule.fixed, threads, limit)?;
+    Ok(Prepared { config, plan, schedule, decompositions, started, opening: started.elapsed() })
 }
 
 impl Prepared {
@@ -122,7 +137,11 @@ impl Prepared {
                 None => lines.push((text, vec![adapter])),
             }
         }
-        lines.into_iter().map(|(text, adapters)| format!("{}: {text}", escape(&list(&adapters)))).collect()
+        let of_adapters = lines.into_iter().map(|(text, adapters)| format!("{}: {text}", escape(&few(&adapters))));
+        // Where none was wanted, nothing is missing.
+        let wanted = self.config.params().strict_control != StrictControl::Never;
+        let missing = if wanted { self.decompositions.warning(&self.plan.groups) } else { None };
+        of_adapters.chain(missing).collect()
     }
 
     /// Adapters whose initialisation rewrote W0, with its name: the base weights given are not those that were frozen.
@@ -175,7 +194,7 @@ impl Prepared {
     pub fn run_with(self, progress: &dyn Progress) -> Result<Study> {
         let clock = Clock::default();
         let context = Context::new(&self.config, &self.plan, &clock);
-        progress.begin(self.schedule.readings(&self.plan.groups));
+        progress.begin(self.schedule.readings(&self.plan.groups) + self.division().weights);
         let mut results = PassResults::default();
         // The controls outlive the rounds, because draws of one pass are compared with the members of a later one.
         let controls: Vec<Mutex<GroupControls>> = self.plan.groups.iter().map(|_| Mutex::default()).collect();
@@ -189,6 +208,15 @@ impl Prepared {
         if let Some((_, error)) = skipped.first().filter(|_| none_left) {
             return Err(error.clone());
         }
+        let is_left = |adapter: usize| !failed.contains_key(&adapter);
+        let mut related = related_rows(&context, &self.decompositions, &is_left, &|| progress.step())?;
+        for (place, tables) in std::mem::take(&mut related.by_module) {
+            results.modules.entry(place).or_default().append(vec![tables]);
+        }
+        results.modules.iter_mut().for_each(|(place, tables)| related.add_expectations(*place, tables));
+        results.across.iter_mut().for_each(|(place, rows)| related.add_across(*place, rows));
+        let warnings = std::mem::take(&mut related.warnings);
+        let subspaces = self.config.params().cuts.is_some().then_some(related.subspaces);
         let logs: Vec<_> = self.plan.logs.iter().filter(|log| !failed.contains_key(&log.adapter)).collect();
         let mut inputs = self.plan.header_records();
         inputs.append(&mut results.inputs);
@@ -196,6 +224,7 @@ impl Prepared {
         inputs.sort();
         inputs.dedup();
         let mut tables = results.into_tables(&context, &failed, &skipped);
+        tables.subspaces = subspaces;
         for log in logs {
             tables.training.get_or_insert_default().extend(log.rows.iter().cloned());
         }
@@ -204,7 +233,7 @@ impl Prepared {
         let left = (0..self.plan.adapters.len()).filter(|adapter| !failed.contains_key(adapter));
         let adapters = left.map(|adapter| self.analysed(adapter)).collect();
         let (bytes_read, bytes_held) = self.plan.bytes_read();
-        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, adapters, skipped })
+        Ok(Study { tables, inputs, timings, bytes_read, bytes_held, adapters, warnings, skipped })
     }
 }
 
@@ -277,13 +306,4 @@ fn run_round(
         .collect();
     results.modules.extend(compared?.into_iter().flatten());
     Ok(())
-}
-
-/// A few names, and how many more there are.
-fn list(names: &[&str]) -> String {
-    const SHOWN: usize = 3;
-    match names.len().saturating_sub(SHOWN) {
-        0 => names.join(", "),
-        more => format!("{} and {more} more", names[..SHOWN].join(", ")),
-    }
 }

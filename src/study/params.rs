@@ -5,8 +5,9 @@ use std::path::PathBuf;
 use super::shard::Shard;
 use crate::checkpoint::PairingRules;
 use crate::error::{Error, Result, field};
-use crate::inputs::{Selection, check_ij};
-use crate::terms::{Convention, MatrixKind, Side};
+use crate::inputs::{Selection, check_ij, default_limit};
+use crate::relation::{Cut, Intruders};
+use crate::terms::{Convention, MatrixKind, NullDraws, Side, StrictControl};
 
 /// The options of a study. [`Self::check`] puts lists into the order of the tables and removes duplicates, so the options of an
 /// [`AnalyzeConfig`] can differ from those given. The manifest of a study has them under these names.
@@ -35,7 +36,7 @@ pub struct AnalyzeParams {
     #[serde(with = "crate::terms::or_auto")]
     pub convention: Option<Convention>,
     /// How often each control is drawn.
-    pub null_draws: usize,
+    pub null_draws: NullDraws,
     /// The seed of the controls.
     pub seed: u64,
     /// An untrained adapter, or a directory of them.
@@ -43,6 +44,12 @@ pub struct AnalyzeParams {
     pub init: Option<PathBuf>,
     /// Singular values below this share of the largest count as zero.
     pub rcond: Option<f64>,
+    /// Where Θ is cut, for `cuts.csv` with all its controls, `energy.csv` and `subspaces.csv`; none for Θ as it is and the adjoint.
+    pub cuts: Option<Vec<Cut>>,
+    /// What counts as an intruder, for `intruders.csv` and `intruder_counts.csv`; none for neither.
+    pub intruders: Option<Intruders>,
+    /// Whether base weights are decomposed for the `flip` control.
+    pub strict_control: StrictControl,
     /// Take the Θ_B of CondLoRA checkpoints for the one of Eq. 6 as printed: B = W0ᵀ·Θ_B.
     pub eq6: bool,
     /// Compare the same layer of different adapters too.
@@ -71,10 +78,13 @@ impl Default for AnalyzeParams {
             ij: Vec::new(),
             sides: vec![Side::Left],
             convention: None,
-            null_draws: 20,
+            null_draws: NullDraws::Auto,
             seed: 0,
             init: None,
             rcond: None,
+            cuts: None,
+            intruders: None,
+            strict_control: StrictControl::Auto,
             eq6: false,
             across: false,
             measures: false,
@@ -114,6 +124,31 @@ impl AnalyzeParams {
         if let Some(rcond) = self.rcond.filter(|x| !(0.0..1.0).contains(x)) {
             return Err(Error::usage(format!("{} {rcond}: expected a number from 0 to below 1", field("rcond"))));
         }
+        let needs_basis = |cut: &&Cut| cut.needs_basis();
+        if let Some(cut) = self.cuts.iter().flatten().find(needs_basis).filter(|_| self.strict_control == StrictControl::Never) {
+            return Err(Error::Usage {
+                what: format!("{} {cut}: cannot be made without decomposing W0", field("cuts")),
+                hint: Some("of W0 as it is there is only the adjoint".into()),
+            });
+        }
+        if let Some(cuts) = &mut self.cuts {
+            let mut seen: Vec<Cut> = Vec::new();
+            cuts.retain(|cut| {
+                !seen.contains(cut) && {
+                    seen.push(*cut);
+                    true
+                }
+            });
+        }
+        if let Some(intruders) = self.intruders.filter(|intruders| !intruders.is_valid()) {
+            return Err(Error::usage(format!(
+                "{} {intruders}: expected at least one vector, and a cosine above 0 and at most 1",
+                field("intruders")
+            )));
+        }
+        if self.intruders.is_some() && self.strict_control == StrictControl::Never {
+            return Err(Error::usage(format!("{} needs base weights to be decomposed", field("intruders"))));
+        }
         if self.matrices.is_empty() || self.sides.is_empty() {
             return Err(Error::usage("nothing to compare; expected at least one matrix and one side"));
         }
@@ -142,6 +177,11 @@ impl AnalyzeConfig {
     #[must_use]
     pub fn params(&self) -> &AnalyzeParams {
         &self.given
+    }
+
+    /// Bytes that may be used: as given, or 80 % of what is available.
+    pub(super) fn memory_limit(&self, threads: usize) -> Option<u64> {
+        self.given.memory_limit.or_else(|| default_limit(threads))
     }
 
     /// The matrices and sides compared, in table order. The factors themselves have one side each.
@@ -181,7 +221,16 @@ mod tests {
         assert!(with_path(|p| p.ij = vec![(0, 8)]).is_err());
         assert!(with_path(|p| p.rcond = Some(f64::NAN)).is_err());
         assert!(with_path(|p| p.rcond = Some(1.0)).is_err());
+        let without_svd = |cuts: &[Cut]| with_path(|p| (p.cuts, p.strict_control) = (Some(cuts.to_vec()), StrictControl::Never));
+        assert!(without_svd(&Cut::LIST).is_err() && without_svd(&[Cut::Adjoint]).is_ok());
         assert!(with_path(|p| p.paths.clear()).is_err());
+        assert!(with_path(|p| p.intruders = Some(Intruders::default())).is_ok());
+        for (top, epsilon) in [(0, 0.5), (10, 0.0), (10, 1.5), (10, f64::NAN)] {
+            assert!(with_path(|p| p.intruders = Some(Intruders { top, epsilon })).is_err());
+        }
+        let without =
+            |p: &mut AnalyzeParams| (p.intruders, p.strict_control) = (Some(Intruders::default()), StrictControl::Never);
+        assert!(with_path(without).is_err());
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::params::View;
 use super::plan::{Group, Member, Pass};
 use crate::conversion::columns_together;
 use crate::error::{Error, Result, field};
-use crate::inputs::show_bytes;
+use crate::inputs::{BaseWeight, show_bytes};
 use crate::linalg::perturbation::SAMPLES;
 use crate::record::InputRecord;
 use crate::table::{AcrossRow, ConversionRow, GridRow, MeasureRow, SimilarityRow, SummaryRow};
@@ -28,6 +28,8 @@ pub(super) struct Schedule {
     pub(super) rounds: Vec<Vec<Pass>>,
     /// How many weights are in memory at a time.
     pub(super) workers: usize,
+    /// Bytes for the program, its threads and the rows of all tables.
+    pub(super) fixed: u64,
 }
 
 impl Schedule {
@@ -71,7 +73,7 @@ impl Schedule {
                 }
             }
         }
-        Ok(Self { rounds, workers })
+        Ok(Self { rounds, workers, fixed })
     }
 
     /// The passes of a study that compares adapters only.
@@ -89,7 +91,7 @@ impl Schedule {
             let members = 0..context.plan.groups[group].members.len();
             Pass { group, members, draws: 0..0, across: true, within: false }
         };
-        Ok(Self { rounds: vec![(0..needs.len()).map(pass).collect()], workers })
+        Ok(Self { rounds: vec![(0..needs.len()).map(pass).collect()], workers, fixed })
     }
 
     /// How many times a weight is read and factorised.
@@ -172,7 +174,7 @@ impl Need {
             all_at_one_layer: index.map(at_layer).max().unwrap_or(0),
             rows: group.members.iter().map(|member| rows(context, member)).sum::<u64>()
                 + control_cells(context, group)
-                + group.layers.iter().map(|layer| 8 * (SAMPLES * (layer.d_out + layer.d_in)) as u64).sum::<u64>()
+                + group.layers.iter().map(|layer| kept_of_weight(context, layer)).sum::<u64>()
                 + across_rows,
             members,
             across_rows,
@@ -224,6 +226,12 @@ impl Need {
         }
         done
     }
+}
+
+/// What is kept of a base weight itself: its random vectors, and with `rcond` its singular vectors.
+fn kept_of_weight(context: &Context<'_>, layer: &BaseWeight) -> u64 {
+    let singular = if context.config.params().rcond.is_some() { layer.d_out.min(layer.d_in) } else { 0 };
+    8 * ((SAMPLES + singular) * (layer.d_out + layer.d_in)) as u64
 }
 
 /// The vectors of one view.

@@ -10,6 +10,8 @@ pub(super) struct Clock {
     pub(super) solve: Stage,
     pub(super) subspaces: Stage,
     pub(super) similarity: Stage,
+    pub(super) decompose: Stage,
+    pub(super) controls: Stage,
 }
 
 /// The time spent in one stage.
@@ -33,12 +35,14 @@ impl Stage {
 
 impl Clock {
     /// Every stage with its time.
-    pub(super) fn readings(&self) -> [(&'static str, Duration); 4] {
+    pub(super) fn readings(&self) -> [(&'static str, Duration); 6] {
         [
             ("read", self.read.reading()),
             ("solve", self.solve.reading()),
             ("subspaces", self.subspaces.reading()),
             ("similarity", self.similarity.reading()),
+            ("decompose", self.decompose.reading()),
+            ("strict controls", self.controls.reading()),
         ]
     }
 }

@@ -8,6 +8,7 @@ use super::csv;
 #[cfg(feature = "parquet")]
 use super::parquet;
 use crate::error::Result;
+use crate::terms::Status;
 
 /// A table with any type of rows.
 pub trait AnyTable {
@@ -44,6 +45,9 @@ pub trait AnyTable {
     /// Puts the rows in the order of their adapters; those of one adapter keep theirs.
     fn sort_by_adapter(&mut self);
 
+    /// The rows with another status than `ok`, each by its adapter (the first, of two), module and status; a table without statuses has none.
+    fn doubts(&self) -> Vec<[&str; 3]>;
+
     /// Leaves out every row that has another name in one of these columns; a table without the column keeps all.
     fn keep(&mut self, columns: &[&str], names: &[String]);
 }
@@ -75,10 +79,21 @@ impl<R: Row> AnyTable for Vec<R> {
         self.sort_by(|a, b| a.name_in("adapter").cmp(&b.name_in("adapter")));
     }
 
+    fn doubts(&self) -> Vec<[&str; 3]> {
+        self.iter().filter_map(doubt_of).collect()
+    }
+
     fn keep(&mut self, columns: &[&str], names: &[String]) {
         let kept = |name: &str| names.iter().any(|kept| kept == name);
         self.retain(|row| columns.iter().all(|column| row.name_in(column).is_none_or(kept)));
     }
+}
+
+/// A row's adapter (the first, of two), module and status, where that is not `ok`.
+fn doubt_of<R: Row>(row: &R) -> Option<[&str; 3]> {
+    let status = row.name_in("status").filter(|status| *status != Status::Ok.name())?;
+    let adapter = row.name_in("adapter").or_else(|| row.name_in("adapter_a"));
+    Some([adapter.unwrap_or_default(), row.name_in("module").unwrap_or_default(), status])
 }
 
 /// The place of a table in a study.
@@ -207,10 +222,10 @@ pub(super) use tables;
 mod tests {
     use super::super::{SpectrumRow, Tables, TrainingRow};
     use super::*;
-    use crate::terms::MatrixKind;
+    use crate::terms::SpectrumMatrix;
 
     fn row(adapter: &str, module: &str, k: usize) -> SpectrumRow {
-        SpectrumRow { adapter: adapter.into(), module: module.into(), matrix: MatrixKind::A, layer: None, k, sigma: 0.5 }
+        SpectrumRow { adapter: adapter.into(), module: module.into(), matrix: SpectrumMatrix::A, layer: None, k, sigma: 0.5 }
     }
 
     fn log(adapter: &str) -> TrainingRow {

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
+use crate::terms::{Convention, MatrixKind, Measure, Method, Side, SpectrumMatrix, Status, UpdateMatrix};
 
 /// The content of one field.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -134,7 +134,7 @@ macro_rules! named_cells {
         }
     )+};
 }
-named_cells!(MatrixKind, Side, Convention, Method, Status, Measure, UpdateMatrix);
+named_cells!(MatrixKind, Side, Convention, Method, Status, Measure, UpdateMatrix, SpectrumMatrix);
 
 /// An optional number, or an optional name from a fixed list. (In free text, no name could not be told from an empty one.)
 macro_rules! optional_cells {

@@ -158,7 +158,7 @@ mod tests {
 
     use super::super::rows::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
     use super::*;
-    use crate::terms::{Convention, MatrixKind, Method, Side, Status};
+    use crate::terms::{Convention, MatrixKind, Method, Side, SpectrumMatrix, Status};
 
     fn text<R: Row>(rows: &[R]) -> String {
         let mut bytes = Vec::new();
@@ -171,7 +171,7 @@ mod tests {
     }
 
     fn spectrum(adapter: &str, sigma: f64) -> SpectrumRow {
-        SpectrumRow { adapter: adapter.into(), module: "query".into(), matrix: MatrixKind::BA, layer: Some(3), k: 1, sigma }
+        SpectrumRow { adapter: adapter.into(), module: "query".into(), matrix: SpectrumMatrix::BA, layer: Some(3), k: 1, sigma }
     }
 
     #[test]
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(message("a,q,A,-1,1,2\n"), "t.csv: line 2, column `layer`; expected a whole number from 0, found `-1`");
         assert_eq!(
             message("a,q,C\x1b,0,1,2\n"),
-            "t.csv: line 2, column `matrix`; expected one of A, B, BA, lora_A, lora_B, found `C\\u{1b}`"
+            "t.csv: line 2, column `matrix`; expected one of A, B, BA, delta, found `C\\u{1b}`"
         );
         assert_eq!(message("a,q\n"), "t.csv: line 2; expected 6 fields, as in the header, found 2");
         let error = back::<SpectrumRow>("adapter,module\n").unwrap_err();
@@ -259,13 +259,13 @@ mod tests {
     prop_compose! {
         fn summary_row()(
             names in [any_name(), any_name()], matrix in matrix(), side in proptest::sample::select(vec![Side::Left, Side::Right]),
-            counts in any::<[usize; 3]>(), f in proptest::array::uniform11(some()), status in status(),
+            counts in any::<[usize; 3]>(), f in proptest::array::uniform12(some()), status in status(),
         ) -> SummaryRow {
             let [adapter, module] = names;
             SummaryRow {
                 adapter, module, matrix, side, i: counts[0], j: counts[1], layers: counts[2],
                 phi_mean: f[0], phi_min: f[1], phi_max: f[2], gaussian_expected: f[3], gaussian_mean: f[4], gaussian_sd: f[5],
-                w0_mean: f[6], w0_sd: f[7], w0_z: f[8], w0_p: f[9], init_mean: f[10], status,
+                w0_mean: f[6], w0_sd: f[7], w0_expected: f[11], w0_z: f[8], w0_p: f[9], init_mean: f[10], status,
             }
         }
     }
@@ -273,12 +273,12 @@ mod tests {
     prop_compose! {
         fn similarity_row()(
             names in [any_name(), any_name()], matrix in matrix(), ij in any::<[usize; 2]>(), layers in any::<[u32; 2]>(),
-            f in proptest::array::uniform7(some()), status in status(),
+            f in proptest::array::uniform8(some()), status in status(),
         ) -> SimilarityRow {
             let [adapter, module] = names;
             SimilarityRow {
                 adapter, module, matrix, side: Side::Right, i: ij[0], j: ij[1], layer_a: layers[0], layer_b: layers[1],
-                phi: f[0], phi_error_bound: f[1], gaussian_mean: f[2], gaussian_sd: f[3], w0_mean: f[4], w0_sd: f[5],
+                phi: f[0], phi_error_bound: f[1], gaussian_mean: f[2], gaussian_sd: f[3], w0_mean: f[4], w0_sd: f[5], w0_expected: f[7],
                 init: f[6], status,
             }
         }

@@ -33,7 +33,15 @@ impl<R: Row, F: Fn(usize) -> [(&'static str, Value); N], const N: usize> Seriali
     }
 }
 
-/// Any table's rows as a JSON array, indented, with a newline at the end. `more` gives additional fields, which follow the row's own.
+/// Any table's rows, to be written as a JSON array. `more` gives additional fields, which follow the row's own.
+pub fn rows_as_json<'a, R: Row, const N: usize>(
+    rows: &'a [R],
+    more: impl Fn(usize) -> [(&'static str, Value); N] + 'a,
+) -> impl Serialize + 'a {
+    JsonRows(rows, more)
+}
+
+/// [`rows_as_json`] as text, indented, with a newline at the end.
 #[must_use]
 pub fn rows_json_with<R: Row, const N: usize>(rows: &[R], more: impl Fn(usize) -> [(&'static str, Value); N]) -> String {
     json::pretty(&JsonRows(rows, more))
@@ -43,14 +51,14 @@ pub fn rows_json_with<R: Row, const N: usize>(rows: &[R], more: impl Fn(usize) -
 mod tests {
     use super::super::rows::SpectrumRow;
     use super::*;
-    use crate::terms::MatrixKind;
+    use crate::terms::SpectrumMatrix;
 
     #[test]
     fn objects_keep_the_columns_order_and_say_null() {
         let row = SpectrumRow {
             adapter: "a\"\n\u{1b}".into(),
             module: "query".into(),
-            matrix: MatrixKind::LoraA,
+            matrix: SpectrumMatrix::Delta,
             layer: None,
             k: 1,
             sigma: f64::NAN,
@@ -58,7 +66,7 @@ mod tests {
         let text = rows_json_with(&[row], |_| [("answer", Value::Null), ("words", "none".into())]);
         assert_eq!(
             text.split_whitespace().collect::<String>(),
-            r#"[{"adapter":"a\"\n\u001b","module":"query","matrix":"lora_A","layer":null,"k":1,"sigma":null,"answer":null,"words":"none"}]"#
+            r#"[{"adapter":"a\"\n\u001b","module":"query","matrix":"delta","layer":null,"k":1,"sigma":null,"answer":null,"words":"none"}]"#
         );
         assert_eq!(rows_json_with::<SpectrumRow, 0>(&[], |_| []), "[]\n");
     }

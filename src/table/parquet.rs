@@ -147,14 +147,14 @@ mod tests {
 
     use super::*;
     use crate::table::rows::{AcrossRow, SpectrumRow};
-    use crate::terms::{MatrixKind, Side, Status};
+    use crate::terms::{MatrixKind, Side, SpectrumMatrix, Status};
 
     fn spectrum(count: usize) -> Vec<SpectrumRow> {
         (0..count)
             .map(|k| SpectrumRow {
                 adapter: format!("a/\"{}\",ü", k % 3),
                 module: "query".into(),
-                matrix: MatrixKind::BA,
+                matrix: SpectrumMatrix::BA,
                 layer: (k % 5 > 0).then_some(k as u32),
                 k,
                 sigma: 1.0 / (k as f64 + 0.3),
@@ -216,6 +216,8 @@ mod tests {
             adapter_b: "b".into(),
             phi: None,
             gaussian_expected: Some(f64::NAN),
+            w0_expected: None,
+            init: None,
             status: Status::Rank,
         };
         let file = written(&[row]);
@@ -224,7 +226,7 @@ mod tests {
         assert_eq!(
             rows,
             ["{module: \"value\", layer: null, matrix: \"lora_A\", side: \"right\", i: 1, j: 8, adapter_a: \"a\", \
-              adapter_b: \"b\", phi: null, gaussian_expected: null, status: \"rank\"}"]
+              adapter_b: \"b\", phi: null, gaussian_expected: null, w0_expected: null, init: null, status: \"rank\"}"]
         );
         let types: Vec<(String, Physical, i16)> = reader
             .metadata()
@@ -237,7 +239,7 @@ mod tests {
         assert_eq!(types[1], ("layer".to_owned(), Physical::INT64, 1));
         assert_eq!(types[4], ("i".to_owned(), Physical::INT64, 0));
         assert_eq!(types[8], ("phi".to_owned(), Physical::DOUBLE, 1));
-        assert_eq!(types[10], ("status".to_owned(), Physical::BYTE_ARRAY, 0));
+        assert_eq!(types[12], ("status".to_owned(), Physical::BYTE_ARRAY, 0));
     }
 
     /// The writer makes pages of 20,000 rows, and goes on without a dictionary that becomes a megabyte.

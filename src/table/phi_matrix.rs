@@ -78,6 +78,7 @@ mod tests {
             gaussian_sd: None,
             w0_mean: None,
             w0_sd: None,
+            w0_expected: None,
             init: None,
             status: Status::Ok,
         }

@@ -1,10 +1,7 @@
-//! One type for each table: its fields are the columns, in the order they are written. [`Tables`] are all tables of a study.
-//!
-//! A new table of a study is a row type and a line in [`Tables`]: it is then written, read, merged and filtered like the others.
+//! One type for each table: its fields are the columns, in the order they are written.
 
-use super::any_table::{AnyTable, Slot, tables};
 use super::columns::{BadField, Cell, CellValue, ColumnType, Row, next_cell, row};
-use crate::terms::{Convention, MatrixKind, Measure, Method, Side, Status, UpdateMatrix};
+use crate::terms::{Convention, MatrixKind, Measure, Method, Side, SpectrumMatrix, Status, UpdateMatrix};
 
 row! {
     /// One row of `summary.csv`: an adapter × module × matrix × side × (i, j).
@@ -39,6 +36,8 @@ row! {
         pub w0_mean: Option<f64>,
         /// Standard deviation of that (ddof 1).
         pub w0_sd: Option<f64>,
+        /// Expectation of the `w0` control without its sampling error (`--cuts`, i = j = r).
+        pub w0_expected: Option<f64>,
         /// `(phi_mean − w0_mean)/w0_sd`.
         pub w0_z: Option<f64>,
         /// Share of draws (with the observation) whose average is at least `phi_mean`.
@@ -82,6 +81,8 @@ row! {
         pub w0_mean: Option<f64>,
         /// Its standard deviation.
         pub w0_sd: Option<f64>,
+        /// Expectation of the `w0` control in this cell, from W0 alone (`--cuts`, i = j = r).
+        pub w0_expected: Option<f64>,
         /// φ of the untrained adapter in this cell.
         pub init: Option<f64>,
         /// The worse status of the two matrices.
@@ -142,14 +143,14 @@ row! {
 }
 
 row! {
-    /// One row of `spectrum.csv`: a singular value of a conversion matrix.
+    /// One row of `spectrum.csv`: a singular value of a conversion matrix, or of the update.
     pub struct SpectrumRow in "spectrum" {
         /// Adapter name.
         pub adapter: String,
         /// Module name.
         pub module: String,
         /// The matrix.
-        pub matrix: MatrixKind,
+        pub matrix: SpectrumMatrix,
         /// Layer index; none for a module outside any repeated container.
         pub layer: Option<u32>,
         /// 1-based index, largest first.
@@ -182,6 +183,10 @@ row! {
         pub phi: Option<f64>,
         /// Expected φ of Gaussian matrices, `max(i,j)/D`.
         pub gaussian_expected: Option<f64>,
+        /// Expected φ of Gaussian A and B through the same W0 (i = j = r, where W0 was decomposed).
+        pub w0_expected: Option<f64>,
+        /// φ of the two untrained adapters.
+        pub init: Option<f64>,
         /// The worse status of the two matrices.
         pub status: Status,
     }
@@ -272,6 +277,8 @@ row! {
         pub j: usize,
         /// φ(left, right, i, j).
         pub phi: Option<f64>,
+        /// `⟨ΔW_left, ΔW_right⟩/(‖ΔW_left‖·‖ΔW_right‖)`, of `delta` alone.
+        pub cosine: Option<f64>,
         /// Expected φ of Gaussian matrices, `max(i,j)/D`.
         pub gaussian_expected: Option<f64>,
         /// Mean φ with a Gaussian Θ where a side is a CondLoRA.
@@ -320,33 +327,6 @@ row! {
 }
 
 row! {
-    /// One row of `fit.csv`: how much of one layer's matrix, or of all layers', a shared Θ leaves.
-    pub struct FitRow in "fit" {
-        /// Module name.
-        pub module: String,
-        /// The matrix fitted.
-        pub matrix: UpdateMatrix,
-        /// The layer's index in the tensor names, or [`FitRow::ALL`]; empty for a module outside any repeated container.
-        pub layer: String,
-        /// ‖T − fitted‖_F/‖T‖_F; none where T = 0.
-        pub residual: Option<f64>,
-        /// The residual for Gaussian targets with the layers' norms: expected in closed form for A and B, the draws' mean for `delta`.
-        pub residual_expected: Option<f64>,
-        /// Standard deviation of the draws.
-        pub residual_sd: Option<f64>,
-        /// Share of the draws with a residual no larger, where the observed one counts as a draw.
-        pub p: Option<f64>,
-        /// How far the fit can be trusted.
-        pub status: Status,
-    }
-}
-
-impl FitRow {
-    /// What replaces a layer's index in the row of all layers together.
-    pub const ALL: &str = "all";
-}
-
-row! {
     /// One row of `training.csv`: a number that was logged while an adapter was trained.
     pub struct TrainingRow in "training" {
         /// Adapter name.
@@ -359,28 +339,6 @@ row! {
         pub name: String,
         /// Its value; none where it was NaN or infinite.
         pub value: Option<f64>,
-    }
-}
-
-tables! {
-    /// All rows of one study, each table in its fixed order. An optional table is none if it was not requested.
-    pub struct Tables {
-        /// `summary.csv`.
-        pub summary: Vec<SummaryRow>,
-        /// `similarity.csv`.
-        pub similarity: Vec<SimilarityRow>,
-        /// `conversion.csv`.
-        pub conversion: Vec<ConversionRow>,
-        /// `spectrum.csv`.
-        pub spectrum: Vec<SpectrumRow>,
-        /// `across.csv`.
-        pub across: Option<Vec<AcrossRow>>,
-        /// `measures.csv`.
-        pub measures: Option<Vec<MeasureRow>>,
-        /// `grid.csv`.
-        pub grid: Option<Vec<GridRow>>,
-        /// `training.csv`; none where no adapter has a log.
-        pub training: Option<Vec<TrainingRow>>,
     }
 }
 
@@ -408,6 +366,7 @@ mod tests {
                 gaussian_sd: Some(0.001),
                 w0_mean: Some(0.05),
                 w0_sd: Some(0.01),
+                w0_expected: None,
                 w0_z: Some(1.0),
                 w0_p: Some(0.3),
                 init_mean: None,
@@ -421,12 +380,12 @@ mod tests {
         assert_eq!(
             SummaryRow::COLUMNS.join(","),
             "adapter,module,matrix,side,i,j,layers,phi_mean,phi_min,phi_max,gaussian_expected,gaussian_mean,gaussian_sd,\
-             w0_mean,w0_sd,w0_z,w0_p,init_mean,status"
+             w0_mean,w0_sd,w0_expected,w0_z,w0_p,init_mean,status"
         );
         assert_eq!(
             SimilarityRow::COLUMNS.join(","),
             "adapter,module,matrix,side,i,j,layer_a,layer_b,phi,phi_error_bound,gaussian_mean,gaussian_sd,w0_mean,w0_sd,\
-             init,status"
+             w0_expected,init,status"
         );
         assert_eq!(
             ConversionRow::COLUMNS.join(","),
@@ -437,12 +396,14 @@ mod tests {
         assert_eq!(SpectrumRow::COLUMNS.join(","), "adapter,module,matrix,layer,k,sigma");
         assert_eq!(
             CompareRow::COLUMNS.join(","),
-            "left,right,module,layer,matrix,side,i,j,phi,gaussian_expected,w0_mean,w0_sd,w0_p,status"
+            "left,right,module,layer,matrix,side,i,j,phi,cosine,gaussian_expected,w0_mean,w0_sd,w0_p,status"
         );
-        assert_eq!(AcrossRow::COLUMNS.join(","), "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status");
+        assert_eq!(
+            AcrossRow::COLUMNS.join(","),
+            "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,w0_expected,init,status"
+        );
         assert_eq!(GridRow::COLUMNS.join(","), "adapter,module,matrix,side,layer_a,layer_b,i,j,phi,gaussian_expected,status");
         assert_eq!(TrainingRow::COLUMNS.join(","), "adapter,step,epoch,name,value");
-        assert_eq!(FitRow::COLUMNS.join(","), "module,matrix,layer,residual,residual_expected,residual_sd,p,status");
         assert_eq!(
             MeasureRow::COLUMNS.join(","),
             "adapter,module,matrix,side,i,j,layer_a,layer_b,measure,value,gaussian_mean,gaussian_sd,w0_mean,w0_sd,status"

@@ -1,71 +1,60 @@
-//! The verdict on a fit: whether one Θ for all layers explains more of a module's matrix than it would of random targets.
+//! The verdict on a fit: whether one Θ for all layers explains more of a module's matrix than it does where the layers share nothing.
+//!
+//! It goes by the strict control, which turns the signs of the layer's own targets. Gaussian targets do not keep where the energy of a factor lies in the
+//! spectrum of its W0, and factors that share nothing can be easier to fit than these for that reason alone.
 
+use serde::Serialize;
 use serde_json::Value;
 
 use super::Answer;
-use super::statistics::{SIGNIFICANT, draws_for_holm, holm};
-use super::words::{cannot_tell, itself, subject_of, takes_more_draws};
-use crate::error::{escape, field};
+use super::strict::{Test, answers, sentences, without_control};
+use crate::error::escape;
 use crate::numerals::{count, p};
-use crate::table::{FitRow, rows_json_with};
+use crate::table::{FitRow, rows_as_json};
 use crate::terms::{Status, UpdateMatrix};
 
 /// What one row of `fit.csv` says.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitAnswer {
-    /// Whether it is better than chance. Rows of single layers are not among the run's comparisons: at best [`Answer::MoreUncorrected`].
-    pub chance: Answer,
+    /// Whether it is more than the strict control. Rows of single layers are not among the run's comparisons: at best [`Answer::MoreUncorrected`].
+    pub flip: Answer,
     /// The answer in words.
     pub words: String,
 }
 
-/// The verdict on a fit's rows, one by one and together. `--json` adds `chance_answer`, `verdict` and `run_verdict` to the columns of
+/// The verdict on a fit's rows, one by one and together. `--json` adds `flip_answer`, `verdict` and `run_verdict` to the columns of
 /// `fit.csv`, as [`super::RunVerdict`] does to those of a study.
 #[derive(Debug, Clone, PartialEq)]
 pub struct FitVerdict {
     /// One for each row, in their order.
     pub rows: Vec<FitAnswer>,
-    /// The combined answer of the rows of all layers together, in sentences; empty where they were not compared with draws.
+    /// The combined answer of the rows of all layers together, in sentences; empty where no control was asked for.
     pub sentences: Vec<String>,
 }
 
 impl FitVerdict {
-    /// The verdict on a fit's rows, compared with `draws` fits of random targets.
+    /// The verdict on a fit's rows, where a test has at most `draws` draws of the strict control. `missing` says for which modules it is missing that could
+    /// have it, and how to get it.
     #[must_use]
-    pub fn of(rows: &[FitRow], draws: usize) -> Self {
-        let is_compared = |row: &FitRow| row.layer == FitRow::ALL && row.residual.is_some() && row.status != Status::Unreliable;
-        let compared: Vec<f64> = rows.iter().filter(|row| is_compared(row)).filter_map(|row| row.p).collect();
-        let mut stays = holm(&compared).into_iter();
-        let answer = |row: &FitRow| {
-            let stays = is_compared(row) && row.p.is_some() && stays.next() == Some(true);
-            let chance = match row.p {
-                None => Answer::None,
-                Some(_) if row.status == Status::Unreliable || row.residual.is_none() => Answer::None,
-                Some(_) if draws < draws_for_holm(1) => Answer::TooFewDraws,
-                Some(p) if p < SIGNIFICANT && stays => Answer::More,
-                Some(p) if p < SIGNIFICANT => Answer::MoreUncorrected,
-                Some(_) => Answer::NotShown,
-            };
-            FitAnswer { chance, words: words_of(row, chance, draws) }
-        };
-        let answers: Vec<FitAnswer> = rows.iter().map(answer).collect();
-        let joint = rows.iter().zip(&answers).filter(|(row, _)| row.layer == FitRow::ALL).map(|(_, answer)| answer.chance);
-        let sentences = sentences(&joint.collect::<Vec<_>>(), &compared, draws);
-        Self { rows: answers, sentences }
+    pub fn of(rows: &[FitRow], draws: usize, missing: Option<&str>) -> Self {
+        let tests: Vec<Test> = rows.iter().map(Test::from).collect();
+        let answers = answers(&tests, draws);
+        let words = |(row, flip): (&FitRow, &Answer)| FitAnswer { flip: *flip, words: words_of(row, *flip, draws) };
+        let judged = rows.iter().zip(&answers).map(words).collect();
+        Self { rows: judged, sentences: sentences(&tests, &answers, draws, missing, "fit") }
     }
 
     /// The rows as `--json` prints them.
     ///
     /// # Panics
     /// If these are not the rows that were judged.
-    #[must_use]
-    pub fn json(&self, rows: &[FitRow]) -> String {
+    pub fn json_rows<'a>(&'a self, rows: &'a [FitRow]) -> impl Serialize + 'a {
         assert_eq!(rows.len(), self.rows.len(), "a verdict is on the rows it was made of");
         let text = self.sentences.join(" ");
-        rows_json_with(rows, |index| {
+        rows_as_json(rows, move |index| {
             let row = &self.rows[index];
             [
-                ("chance_answer", row.chance.name().map_or(Value::Null, Value::from)),
+                ("flip_answer", row.flip.name().map_or(Value::Null, Value::from)),
                 ("verdict", Value::from(row.words.as_str())),
                 ("run_verdict", Value::from(text.as_str())),
             ]
@@ -73,7 +62,17 @@ impl FitVerdict {
     }
 }
 
-fn words_of(row: &FitRow, chance: Answer, draws: usize) -> String {
+impl From<&FitRow> for Test {
+    fn from(row: &FitRow) -> Self {
+        Self {
+            is_comparison: row.layer == FitRow::ALL,
+            is_there: row.residual.is_some() && row.status != Status::Unreliable,
+            p: row.flip_p,
+        }
+    }
+}
+
+fn words_of(row: &FitRow, flip: Answer, draws: usize) -> String {
     let what = match row.matrix {
         UpdateMatrix::A => "A",
         UpdateMatrix::B => "B",
@@ -82,51 +81,23 @@ fn words_of(row: &FitRow, chance: Answer, draws: usize) -> String {
     let module = escape(&row.module);
     let Some(residual) = row.residual else { return format!("{module}: {what} is zero") };
     let explained = 100.0 * (1.0 - residual * residual);
-    let shown = row.p.map_or_else(String::new, |value| format!(" (p = {})", p(value)));
-    let verdict = match chance {
+    let shown = row.flip_p.map_or_else(String::new, |value| format!(" (p = {})", p(value)));
+    let verdict = match flip {
         _ if row.status == Status::Unreliable => "unreliable: the solution failed its check".to_owned(),
-        Answer::None => format!("not compared with random targets ({})", field("null_draws")),
-        Answer::TooFewDraws => format!("{} cannot tell whether that is better than chance", count(draws, "draw")),
-        Answer::More => format!("better than chance{shown}"),
-        Answer::MoreUncorrected => format!("better than chance taken by itself{shown}"),
-        _ => format!("not shown to be better than chance{shown}"),
+        Answer::None => without_control(draws),
+        Answer::TooFewDraws => format!("{} cannot tell whether that is more than its control", count(draws, "draw")),
+        Answer::More => format!("more than its control{shown}"),
+        Answer::MoreUncorrected => format!("more than its control taken by itself{shown}"),
+        _ => format!("not shown to be more than its control{shown}"),
     };
     format!("{module}: one Θ explains {explained:.1} % of {what} (squared norm), {verdict}")
-}
-
-/// The combined answer of the joint rows.
-fn sentences(joint: &[Answer], compared: &[f64], draws: usize) -> Vec<String> {
-    let tested = compared.len();
-    if tested == 0 {
-        return Vec::new();
-    }
-    if draws < draws_for_holm(1) {
-        return vec![cannot_tell(draws, "a fit from chance")];
-    }
-    let number = |answer: Answer| joint.iter().filter(|found| **found == answer).count();
-    let (better, uncorrected) = (number(Answer::More), number(Answer::MoreUncorrected));
-    let comparisons = count(tested, "comparison");
-    let subject = |part| subject_of(part, tested, "fit");
-    let mut said = Vec::new();
-    if better + uncorrected == 0 {
-        said.push(format!("{} better than chance at p < {SIGNIFICANT}.", subject(0)));
-    } else if draws >= draws_for_holm(tested) {
-        let after = if tested > 1 { format!(" after Holm's correction for {comparisons}") } else { String::new() };
-        said.push(format!("{} better than chance at p < {SIGNIFICANT}{after}.", subject(better)));
-    } else {
-        said.push(format!("{} better than chance at p < {SIGNIFICANT}, taken by {}.", subject(uncorrected), itself(uncorrected)));
-    }
-    if draws < draws_for_holm(tested) {
-        said.push(takes_more_draws(draws, tested));
-    }
-    said
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn row(residual: Option<f64>, p: Option<f64>) -> FitRow {
+    fn row(residual: Option<f64>, flip_p: Option<f64>) -> FitRow {
         FitRow {
             module: "value".into(),
             matrix: UpdateMatrix::Delta,
@@ -134,27 +105,36 @@ mod tests {
             residual,
             residual_expected: Some(0.9064),
             residual_sd: Some(0.0021),
-            p,
+            // However small this is, nothing is claimed of it.
+            p: Some(0.001),
+            flip_mean: flip_p.map(|_| 0.9),
+            flip_sd: flip_p.map(|_| 0.002),
+            flip_p,
             status: Status::Ok,
         }
     }
 
+    fn of(rows: &[FitRow], draws: usize) -> FitVerdict {
+        FitVerdict::of(rows, draws, None)
+    }
+
     #[test]
     fn a_row_says_what_was_tested() {
-        let words = |residual, p, draws| FitVerdict::of(&[row(residual, p)], draws).rows.remove(0).words;
+        let words = |residual, p, draws| of(&[row(residual, p)], draws).rows.remove(0).words;
         let explains = "value: one Θ explains 36.0 % of the updates B·A (squared norm), ";
         for (p, draws, verdict) in [
-            (Some(1.0 / 21.0), 20, "better than chance (p = 0.048)"),
-            (Some(0.05), 99, "not shown to be better than chance (p = 0.050)"),
-            (Some(1.0 / 6.0), 5, "5 draws cannot tell whether that is better than chance"),
-            (None, 0, "not compared with random targets (`null_draws`)"),
+            (Some(1.0 / 21.0), 20, "more than its control (p = 0.048)"),
+            (Some(0.05), 99, "not shown to be more than its control (p = 0.050)"),
+            (Some(1.0 / 6.0), 5, "5 draws cannot tell whether that is more than its control"),
+            (None, 0, "not compared with a control (`null_draws`)"),
+            (None, 199, "not compared with its control: the strict control is missing"),
         ] {
             assert_eq!(words(Some(0.8), p, draws), format!("{explains}{verdict}"));
         }
         assert_eq!(words(None, None, 20), "value: the updates B·A is zero");
         let unreliable = FitRow { status: Status::Unreliable, ..row(Some(0.8), Some(0.01)) };
-        let verdict = FitVerdict::of(&[unreliable], 100);
-        assert_eq!(verdict.rows[0].chance, Answer::None);
+        let verdict = of(&[unreliable], 100);
+        assert_eq!(verdict.rows[0].flip, Answer::None);
         assert!(verdict.rows[0].words.ends_with("unreliable: the solution failed its check") && verdict.sentences.is_empty());
     }
 
@@ -162,25 +142,44 @@ mod tests {
     fn several_fits_are_corrected_for_and_layers_are_none_of_them() {
         let layer = FitRow { layer: "0".into(), ..row(Some(0.8), Some(1.0 / 21.0)) };
         let few = [layer, row(Some(0.8), Some(1.0 / 21.0)), row(Some(0.9), Some(0.5))];
-        let verdict = FitVerdict::of(&few, 20);
-        let answers: Vec<Answer> = verdict.rows.iter().map(|row| row.chance).collect();
+        let verdict = of(&few, 20);
+        let answers: Vec<Answer> = verdict.rows.iter().map(|row| row.flip).collect();
         assert_eq!(answers, [Answer::MoreUncorrected, Answer::MoreUncorrected, Answer::NotShown]);
         assert_eq!(
             verdict.sentences,
             [
-                "1 of 2 fits is better than chance at p < 0.05, taken by itself.",
+                "1 of 2 fits is more than the control at p < 0.05, taken by itself.",
                 "20 draws give no p below 0.048; to correct for 2 comparisons (Holm) takes `null_draws` 40 or more.",
             ]
         );
         let enough = [row(Some(0.8), Some(1.0 / 101.0)), row(Some(0.9), Some(0.03))];
-        let verdict = FitVerdict::of(&enough, 100);
+        let verdict = of(&enough, 100);
         assert_eq!(
             verdict.sentences,
-            ["Both fits are better than chance at p < 0.05 after Holm's correction for 2 comparisons."]
+            ["Both fits are more than the control at p < 0.05 after Holm's correction for 2 comparisons."]
         );
-        assert!(verdict.rows[1].words.ends_with("better than chance (p = 0.030)"));
-        let none = FitVerdict::of(&[row(Some(0.9), Some(0.6))], 20);
-        assert_eq!(none.sentences, ["The only fit is not better than chance at p < 0.05."]);
-        assert_eq!(FitVerdict::of(&[row(Some(0.9), Some(0.2))], 4).sentences.len(), 1);
+        assert!(verdict.rows[1].words.ends_with("more than its control (p = 0.030)"));
+        let none = of(&[row(Some(0.9), Some(0.6))], 20);
+        assert_eq!(none.sentences, ["The only fit is not more than the control at p < 0.05."]);
+        assert_eq!(of(&[row(Some(0.9), Some(0.2))], 4).sentences.len(), 1);
+    }
+
+    #[test]
+    fn without_the_strict_control_nothing_is_claimed_of_gaussian_targets() {
+        let missing = [row(Some(0.8), None), row(Some(0.9), None)];
+        let verdict = of(&missing, 199);
+        assert!(verdict.rows.iter().all(|row| row.flip == Answer::None));
+        assert_eq!(verdict.sentences, ["The strict control is missing: nothing is said of whether layers share a Θ."]);
+        let told = FitVerdict::of(&missing, 199, Some("the strict control is missing for `q`: ask"));
+        assert_eq!(
+            told.sentences,
+            ["The strict control is missing for `q`: ask; without it nothing is said of whether layers share a Θ."]
+        );
+        let one = of(&[row(Some(0.8), Some(0.5)), row(Some(0.9), None)], 199);
+        assert_eq!(
+            one.sentences[1],
+            "The strict control is missing for 1 fit: nothing is said of whether layers share a Θ there."
+        );
+        assert!(of(&missing, 0).sentences.is_empty());
     }
 }

@@ -3,7 +3,7 @@
 use super::statistics::{SIGNIFICANT, draws_for_holm, smallest_p};
 use super::{Answer, Comparisons, LEAST_DRAWS_FOR_CHANCE, RowVerdict, Tally};
 use crate::error::field;
-use crate::numerals::{count, p, thousands};
+use crate::numerals::{count, itself, p, thousands};
 use crate::terms::Status;
 
 impl Comparisons {
@@ -275,10 +275,6 @@ pub(super) fn takes_more_draws(draws: usize, comparisons: usize) -> String {
     )
 }
 
-pub(super) fn itself(number: usize) -> &'static str {
-    if number == 1 { "itself" } else { "themselves" }
-}
-
 /// The caveat that a status adds to the words.
 fn caveat(status: Status) -> &'static str {
     match status {
@@ -325,11 +321,11 @@ mod tests {
     }
 
     fn words(row: SummaryRow, draws: usize) -> String {
-        RunVerdict::of_study(&[row], draws).rows.remove(0).words
+        RunVerdict::of_averages(&[row], draws).rows.remove(0).words
     }
 
     fn run(rows: &[SummaryRow], draws: usize) -> Vec<String> {
-        let verdict = RunVerdict::of_study(rows, draws);
+        let verdict = RunVerdict::of_averages(rows, draws);
         std::iter::once(verdict.headline).chain(verdict.grounds).collect()
     }
 
@@ -362,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_row_that_is_more_taken_by_itself() {
-        let of = |rows: &[SummaryRow], draws| RunVerdict::of_study(rows, draws).rows.remove(0).words;
+        let of = |rows: &[SummaryRow], draws| RunVerdict::of_averages(rows, draws).rows.remove(0).words;
         assert_eq!(
             of(&[with_p(1.0 / 21.0), with_p(0.5)], 20),
             "more than chance; above base alone taken by itself (p = 0.048), but 20 draws are too few to correct for 2 comparisons"

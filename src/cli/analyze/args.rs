@@ -8,9 +8,10 @@ use crate::cli::choice::{any, auto_or};
 use crate::cli::drawing::DrawingArgs;
 use crate::cli::pairing::PairingArgs;
 use crate::inputs::parse_bytes;
+use crate::relation::{Cut, Intruders};
 use crate::study::{AnalyzeParams, Shard};
 use crate::table::TableFormat;
-use crate::terms::{Convention, MatrixKind, Side, named};
+use crate::terms::{Convention, MatrixKind, NullDraws, Side, StrictControl, named};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -69,9 +70,15 @@ pub(in crate::cli) struct AnalyzeArgs {
     #[arg(long, value_name = "A,B", value_parser = parse_layers, help_heading = "What is compared")]
     grid: Vec<(u32, u32)>,
 
-    /// Number of random draws for each control
-    #[arg(long, value_name = "N", default_value_t = 20, allow_negative_numbers = true, help_heading = "Controls and numerics")]
-    null_draws: usize,
+    /// Number of random draws for each control; auto makes 20, and of the strict controls as many as it takes
+    #[arg(
+        long,
+        value_name = "N|auto",
+        default_value = "auto",
+        allow_negative_numbers = true,
+        help_heading = "Controls and numerics"
+    )]
+    null_draws: NullDraws,
     /// Seed of the random draws
     #[arg(long, value_name = "N", default_value_t = 0, allow_negative_numbers = true, help_heading = "Controls and numerics")]
     pub(super) seed: u64,
@@ -81,6 +88,28 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Solve by SVD, treating singular values of W0 below X times the largest as zero
     #[arg(long, value_name = "X", allow_negative_numbers = true, help_heading = "Controls and numerics")]
     rcond: Option<f64>,
+
+    /// Also compare Θ without the singular directions of W0 below these shares of its largest: cuts.csv, energy.csv and subspaces.csv
+    #[arg(long, value_name = "LIST", num_args = 0..=1, require_equals = true, value_delimiter = ',', help_heading = "What is compared")]
+    cuts: Option<Vec<Cut>>,
+    /// Also count the K leading singular vectors of W0 + ΔW whose cosine with each of W0's is below EPS [default with the option: 10,0.5]: intruders.csv
+    /// and intruder_counts.csv
+    #[arg(
+        long,
+        value_name = "K,EPS",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = DEFAULT_INTRUDERS,
+        conflicts_with = "no_svd",
+        help_heading = "What is compared"
+    )]
+    intruders: Option<Intruders>,
+    /// Decompose base weights of any size for the strict control; without this only those with a side of up to 1,024
+    #[arg(long, conflicts_with = "no_svd", help_heading = "Controls and numerics")]
+    strict_control: bool,
+    /// Decompose no base weight: quicker, and without the strict control
+    #[arg(long, help_heading = "Controls and numerics")]
+    no_svd: bool,
 
     /// Memory that may be used, as in 8G; with more, more adapters are analysed at once [default: 80% of what is available]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Running")]
@@ -104,6 +133,9 @@ pub(in crate::cli) struct AnalyzeArgs {
     #[arg(long, help_heading = "Output")]
     pub(super) strict: bool,
 }
+
+/// [`Intruders::default`] as typed.
+const DEFAULT_INTRUDERS: &str = "10,0.5";
 
 /// Which sides to compare.
 #[derive(Debug, Clone, Copy)]
@@ -148,6 +180,13 @@ impl AnalyzeArgs {
             seed: self.seed,
             init: self.init.clone(),
             rcond: self.rcond,
+            cuts: self.cuts.as_ref().map(|cuts| if cuts.is_empty() { Cut::LIST.to_vec() } else { cuts.clone() }),
+            intruders: self.intruders,
+            strict_control: match (self.strict_control, self.no_svd) {
+                (true, _) => StrictControl::Always,
+                (_, true) => StrictControl::Never,
+                _ => StrictControl::Auto,
+            },
             eq6: self.eq6,
             across: self.across,
             measures: self.measures,

@@ -18,8 +18,9 @@ use crate::record::only_base_name;
 use crate::report::{REPORT_FILE, null_draws, report_html};
 use crate::results::write_study;
 use crate::study::{AnalyzeParams, Division, Prepared, prepare};
-use crate::table::{SummaryRow, TableFormat, Tables};
-use crate::terms::{Status, path, path_if_any};
+use crate::table::any_table::AnyTable;
+use crate::table::{TableFormat, Tables};
+use crate::terms::{NullDraws, path, path_if_any};
 use crate::verdict::RunVerdict;
 
 /// The options as they were resolved, as the manifest keeps them. `merge` reads those of the study again.
@@ -65,7 +66,9 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     protected.extend(args.paths.iter().cloned());
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
-    let study = session.compute("base weights", |progress| prepared.run_with(progress))?;
+    let study = session.compute("readings", |progress| prepared.run_with(progress))?;
+    terminal.warnings(&study.warnings);
+    warnings.extend(study.warnings.iter().cloned());
     skipped.extend(say_skipped(&study.skipped, terminal));
     refused.extend(study.skipped.iter().cloned());
     if args.strict {
@@ -97,7 +100,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let written = out.commit(&manifest)?;
 
     terminal.detail(&format!("weight files: {} bytes read of {}", study.bytes_read, study.bytes_held));
-    let text = show(&study.tables.summary, null_draws(&manifest), session);
+    let text = show(&study.tables, null_draws(&manifest), session);
     session.close(&text, &[("results in", &written), ("report:", &written.join(REPORT_FILE))])?;
     Ok(outcome)
 }
@@ -113,8 +116,9 @@ fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> 
 }
 
 /// The summary and the verdict on it, whose controls were drawn `draws` times.
-pub(super) fn show(rows: &[SummaryRow], draws: usize, session: &Session) -> String {
-    let verdict = RunVerdict::of_study(rows, draws);
+pub(super) fn show(tables: &Tables, draws: NullDraws, session: &Session) -> String {
+    let verdict = RunVerdict::of_study(tables, draws);
+    let rows = &tables.summary;
     if session.json() { verdict.json(rows) } else { summary::text(rows, &verdict, &session.terminal) }
 }
 
@@ -133,21 +137,10 @@ fn refuse_rewritten_bases(prepared: &Prepared, out: &Path) -> Result<()> {
 
 /// `--strict`: any status but `ok`.
 fn refuse_doubt(tables: &Tables, out: &Path) -> Result<()> {
-    let conversion = tables.conversion.iter().map(|r| (&r.adapter, &r.module, r.status));
-    let similarity = tables.similarity.iter().map(|r| (&r.adapter, &r.module, r.status));
-    let summary = tables.summary.iter().map(|r| (&r.adapter, &r.module, r.status));
-    let measures = tables.measures.iter().flatten().map(|r| (&r.adapter, &r.module, r.status));
-    let grid = tables.grid.iter().flatten().map(|r| (&r.adapter, &r.module, r.status));
-    let all: Vec<_> = conversion
-        .chain(similarity)
-        .chain(summary)
-        .chain(measures)
-        .chain(grid)
-        .filter(|(_, _, status)| *status != Status::Ok)
-        .collect();
+    let all: Vec<[&str; 3]> = tables.each().flat_map(AnyTable::doubts).collect();
     match all.first() {
         None => Ok(()),
-        Some((adapter, module, status)) => Err(Error::numerical(
+        Some([adapter, module, status]) => Err(Error::numerical(
             out,
             format!("--strict: module `{}` of adapter `{}`", crate::error::escape(module), crate::error::escape(adapter)),
             "status ok in every row",
@@ -173,8 +166,8 @@ mod tests {
     fn options_come_back_from_the_manifest() {
         let every = "analyze a b/c --base base --map a.b=c --map d= --split qkv -o out --modules query,value --layers 0..5,8 --matrices BA,lora_A --ij 8,8 --ij 1,2 \
                      --side both --convention general --null-draws 3 --seed 18446744073709551615 --init i --rcond 1e-9 --eq6 --measures --grid 0,5 --grid 3,3 --keep-going \
-                     --memory-limit 8G --shard 2/3";
-        for line in ["analyze x", "analyze x --across", every] {
+                     --memory-limit 8G --shard 2/3 --cuts=0,0.4,adjoint --strict-control";
+        for line in ["analyze x", "analyze x --across", "analyze x --cuts --null-draws auto", "analyze x --no-svd", every] {
             let args = Line::parse_from(line.split_whitespace()).analyze;
             let given = args.params().check().unwrap().params().clone();
             let text = serde_json::to_string(&Options::new(&args, &given, &FigureOptions::default())).unwrap();

@@ -17,7 +17,7 @@ use crate::figure::parts::values::SquareValues;
 use crate::figure::scene::Scene;
 use crate::figure::scene::colour;
 use crate::figure::scene::font::printable;
-use crate::table::rows::Tables;
+use crate::table::Tables;
 use crate::terms::{MatrixKind, Side};
 
 /// The diverging scale ends between these, in standard deviations of the control: a fixed lower limit keeps noise pale.

@@ -23,8 +23,30 @@ pub(crate) const CONTROL: Rgb = Rgb(0xb8, 0x62, 0x0e);
 pub(crate) const BAND: Rgb = Rgb(0xf6, 0xdf, 0xc0);
 const GRID: Rgb = Rgb(0xe8, 0xe8, 0xe8);
 
+/// The colours of a quantity with a spread: its mean and the edges of the spread, and what is between them. Inks have a contrast of
+/// at least 3:1 with white and differ in lightness or along blue and yellow, which most people with colour blindness see.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Tone {
+    pub(crate) ink: Rgb,
+    pub(crate) fill: Rgb,
+}
+
+/// The tone of the `w0` control, and of anything else that Gaussian targets give.
+pub(crate) const W0: Tone = Tone { ink: CONTROL, fill: BAND };
+/// The tone of the `flip` control.
+pub(crate) const FLIP: Tone = Tone { ink: Rgb(0x1f, 0x7a, 0x6d), fill: Rgb(0xb0, 0xd6, 0xce) };
+
 /// Points from left to right. A point without a value interrupts the line.
 pub(crate) type Points = Vec<(f64, Option<f64>)>;
+
+/// A quantity's mean and its spread, at the same points.
+#[derive(Debug, Clone)]
+pub(crate) struct Spread {
+    pub(crate) low: Points,
+    pub(crate) mean: Points,
+    pub(crate) high: Points,
+    pub(crate) tone: Tone,
+}
 
 /// An axis for values from `lo` to `hi`, with its ticks.
 #[derive(Debug, Clone, PartialEq)]
@@ -83,6 +105,11 @@ impl Axis {
             (value / 2.0 - self.lo / 2.0) / (self.hi / 2.0 - self.lo / 2.0)
         };
         if at.is_finite() { at.clamp(0.0, 1.0) } else { 0.0 }
+    }
+
+    /// The values at its lower and upper end.
+    pub(crate) fn ends(&self) -> [f64; 2] {
+        [self.lo, self.hi]
     }
 
     /// Width of its labels and ticks, to the left of the plot.
@@ -189,9 +216,27 @@ impl Plot<'_> {
 
     /// Fills the area between two lines with values at the same points.
     pub(crate) fn band(&self, scene: &mut Scene, low: &Points, high: &Points, alone: f64) {
+        self.filled(scene, (low, high), alone, BAND);
+    }
+
+    fn filled(&self, scene: &mut Scene, (low, high): (&Points, &Points), alone: f64, fill: Rgb) {
         for (low, high) in stretches(low, alone).iter().zip(&stretches(high, alone)) {
             let around: Vec<(f64, f64)> = self.placed(low).into_iter().chain(self.placed(high).into_iter().rev()).collect();
-            scene.area(&around, BAND);
+            scene.area(&around, fill);
+        }
+    }
+
+    /// Draws several spreads that may lie over each other. Their edges come after all the areas: that of one below another can still be
+    /// seen.
+    pub(crate) fn spreads(&self, scene: &mut Scene, spreads: &[Spread], alone: f64) {
+        for Spread { low, high, tone, .. } in spreads {
+            self.filled(scene, (low, high), alone, tone.fill);
+        }
+        for Spread { low, high, tone, .. } in spreads {
+            [low, high].into_iter().for_each(|edge| self.line(scene, edge, 0.5, alone, tone.ink));
+        }
+        for Spread { mean, tone, .. } in spreads {
+            self.line(scene, mean, 1.0, alone, tone.ink);
         }
     }
 
@@ -237,8 +282,12 @@ pub(crate) enum Sample {
     Line(Rgb),
     /// A control's mean and its band.
     Control,
+    /// The same in other colours, with its edges.
+    Spread(Tone),
     /// Dashes.
     Dashed,
+    /// A cross.
+    Cross(Rgb),
 }
 
 /// Draws the key: samples with their meanings in a row that starts at `left`, centred on `y`.
@@ -256,7 +305,14 @@ pub(crate) fn key(scene: &mut Scene, left: f64, y: f64, entries: &[(Sample, &str
                 scene.area(&[(x, y - 5.0), (end, y - 5.0), (end, y + 5.0), (x, y + 5.0)], BAND);
                 scene.path(&[(x, y), (end, y)], 1.0, CONTROL);
             }
+            Sample::Spread(Tone { ink, fill }) => {
+                scene.area(&[(x, y - 5.0), (end, y - 5.0), (end, y + 5.0), (x, y + 5.0)], *fill);
+                for (across, width) in [(-5.0, 0.5), (5.0, 0.5), (0.0, 1.0)] {
+                    scene.path(&[(x, y + across), (end, y + across)], width, *ink);
+                }
+            }
             Sample::Dashed => dashed(scene, (x, y), (end, y)),
+            Sample::Cross(colour) => cross(scene, (x + SAMPLE / 2.0, y), 1.2 * DOT, *colour),
         }
         scene.text_centred(end + 6.0, y, LABEL, Anchor::Start, colour::INK, *text);
         x = end + 6.0 + font::width(text, LABEL) + 18.0;
@@ -266,6 +322,13 @@ pub(crate) fn key(scene: &mut Scene, left: f64, y: f64, entries: &[(Sample, &str
 /// The width of [`key`].
 pub(crate) fn key_width(entries: &[(Sample, &str)]) -> f64 {
     entries.iter().map(|(_, text)| SAMPLE + 6.0 + font::width(text, LABEL) + 18.0).sum::<f64>() - 18.0
+}
+
+/// Draws a diagonal cross, `half` of its side in each direction.
+pub(crate) fn cross(scene: &mut Scene, (x, y): (f64, f64), half: f64, colour: Rgb) {
+    for slope in [-1.0, 1.0] {
+        scene.path(&[(x - half, y - slope * half), (x + half, y + slope * half)], 1.5, colour);
+    }
 }
 
 /// Draws a dashed straight line.

@@ -6,6 +6,7 @@ pub(super) mod dendrogram;
 pub(super) mod linkage;
 pub(super) mod names;
 pub(super) mod panel;
+pub(super) mod side_by_side;
 pub(super) mod square;
 pub(super) mod ticks;
 pub(super) mod values;

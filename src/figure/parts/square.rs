@@ -5,6 +5,7 @@ use crate::figure::options::{CellOrder, ColourMap, ColourScale, FigureOptions};
 use crate::figure::parts::bar::{Bar, Mark};
 use crate::figure::parts::dendrogram::{self, Dendrogram};
 use crate::figure::parts::linkage::Tree;
+use crate::figure::parts::names::heading;
 use crate::figure::parts::panel::{self, CellPanel, Labels, Paint, PanelFonts, names_line};
 use crate::figure::parts::values::SquareValues;
 use crate::figure::scene::colour;
@@ -133,7 +134,8 @@ impl SquareFigure<'_> {
         // Two pixels to spare, because kerning makes a line a little narrower or wider than its parts.
         let lines = self.first_line_width().max(font::width(&self.second, SUBTITLE)) + 2.0;
         let room = content.max(lines.min(WIDEST_TITLE));
-        let (first, second) = (self.first_line(room), fit(&self.second, SUBTITLE, room));
+        let (first, second) =
+            (heading((&self.adapter, &self.module), &self.what, TITLE, room), fit(&self.second, SUBTITLE, room));
 
         let width = room + 2.0 * MARGIN;
         let middle = width / 2.0;
@@ -179,16 +181,6 @@ impl SquareFigure<'_> {
 
     fn first_line_width(&self) -> f64 {
         font::width(&format!("{}: {}{}", self.adapter, self.module, self.what), TITLE)
-    }
-
-    /// `ADAPTER: query · Θ_A, left, φ(8,8)` within `room`: the names are shortened, the rest is not.
-    fn first_line(&self, room: f64) -> String {
-        let names = room - font::width(&self.what, TITLE) - font::width(": ", TITLE);
-        // Each name gets what the other leaves, and at least half.
-        let module_room = (names - font::width(&self.adapter, TITLE)).max(names / 2.0);
-        let module = fit(&self.module, TITLE, module_room);
-        let adapter = fit(&self.adapter, TITLE, names - font::width(&module, TITLE));
-        format!("{adapter}: {module}{}", self.what)
     }
 }
 

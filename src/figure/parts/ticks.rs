@@ -24,6 +24,22 @@ pub(crate) fn labelled_layers(layers: &[u32], cell: f64, gap: f64, extent: impl 
     }
 }
 
+/// Those of some ticks whose labels keep a gap between them; the last is one of them. Positions rise.
+pub(crate) fn with_room(ticks: Vec<(f64, String)>, size: f64) -> Vec<(f64, String)> {
+    const GAP: f64 = 4.0;
+    let mut kept: Vec<(f64, String)> = Vec::new();
+    let mut end = f64::INFINITY;
+    for (at, label) in ticks.into_iter().rev() {
+        let half = font::width(&label, size) / 2.0;
+        if at + half + GAP <= end {
+            end = at - half;
+            kept.push((at, label));
+        }
+    }
+    kept.reverse();
+    kept
+}
+
 /// All of `count` positions, or every 2nd, 5th, 10th, ...: as many as have `room` each. `cell` is the distance between two
 /// positions.
 pub(crate) fn every(count: usize, cell: f64, room: f64) -> Vec<usize> {
@@ -105,6 +121,15 @@ mod tests {
 
     fn extent(label: &str) -> f64 {
         font::width(label, 10.0)
+    }
+
+    #[test]
+    fn labels_without_room_are_left_out() {
+        let ticks = |at: &[f64]| at.iter().map(|at| (*at, "16".to_owned())).collect::<Vec<_>>();
+        let width = extent("16");
+        assert_eq!(with_room(ticks(&[0.0, width + 4.1, 50.0]), 10.0), ticks(&[0.0, width + 4.1, 50.0]));
+        assert_eq!(with_room(ticks(&[0.0, width + 3.9, 2.0 * width + 7.8]), 10.0), ticks(&[0.0, 2.0 * width + 7.8]));
+        assert!(with_room(Vec::new(), 10.0).is_empty());
     }
 
     #[test]

@@ -144,7 +144,7 @@ mod tests {
     #[test]
     fn the_figures_own_signs_are_in_the_font() {
         let font = font();
-        for c in "Θφ·±−–→≥≤₀ᵀσ×…".chars() {
+        for c in "Θφ·±−–→≥≤₀ᵀσ×…‖²⁻¹".chars() {
             assert_ne!(font.glyph_id(c).0, 0, "{c}");
         }
     }

@@ -23,6 +23,8 @@ pub(super) struct Cell {
     pub(super) i: usize,
     pub(super) j: usize,
     pub(super) phi: Option<f64>,
+    /// The cosine of the two updates; none of a single factor.
+    pub(super) cosine: Option<f64>,
     pub(super) gaussian_expected: Option<f64>,
     /// One value for each draw; empty where no side is a CondLoRA.
     pub(super) draws: Vec<Option<f64>>,
@@ -56,8 +58,10 @@ pub(super) fn compare_layer(
         Some(w0) => FactorPair::read(&sides[side].adapter, &pair.side(side).adapter_layer, w0, &mut inputs)
             .map_err(|error| w0.explain(error)),
     };
-    let observed = [UpdateVectors::of(&read(0)?)?, UpdateVectors::of(&read(1)?)?];
-    let mut cells = observed_cells(module, &observed);
+    let factors = [read(0)?, read(1)?];
+    let observed = [UpdateVectors::of(&factors[0])?, UpdateVectors::of(&factors[1])?];
+    let scalings = [0, 1].map(|side| pair.side(side).adapter_layer.scaling);
+    let mut cells = observed_cells(module, &observed, cosine_of_updates([&factors[0], &factors[1]], scalings));
     if let Some(w0) = &w0 {
         let drawn = [0, 1].map(|side| {
             // Each side has its own stream, because two Gaussian Θ of one stream would be equal.
@@ -87,16 +91,28 @@ fn places(module: &ModulePair) -> impl Iterator<Item = (UpdateMatrix, (usize, us
     UpdateMatrix::ALL.into_iter().flat_map(|matrix| module.ij.iter().map(move |&ij| (matrix, ij)))
 }
 
-fn observed_cells(module: &ModulePair, [left, right]: &[UpdateVectors; 2]) -> Vec<Cell> {
+fn observed_cells(module: &ModulePair, [left, right]: &[UpdateVectors; 2], cosine: Option<f64>) -> Vec<Cell> {
     let cell = |(matrix, (i, j)): (UpdateMatrix, (usize, usize))| {
         let (x, y) = (left.get(matrix), right.get(matrix));
         let phi = phi([left, right], matrix, (i, j));
         let (status, _) = cell_status([x, y], Side::Left, (i, j), PairValue::of(phi, None), false);
         let length = x.vectors(Side::Left).map(|vectors| vectors.nrows());
         let gaussian_expected = length.and_then(|length| expected_by_chance(i, j, length));
-        Cell { matrix, i, j, phi, gaussian_expected, draws: Vec::new(), status }
+        let cosine = cosine.filter(|_| matrix == UpdateMatrix::Delta);
+        Cell { matrix, i, j, phi, cosine, gaussian_expected, draws: Vec::new(), status }
     };
     places(module).map(cell).collect()
+}
+
+/// `⟨ΔW, ΔW'⟩/(‖ΔW‖·‖ΔW'‖)`, as traces of products of r columns: `⟨B·A, B'·A'⟩ = Σ (BᵀB')∘(A·A'ᵀ)`. None where an update is zero.
+fn cosine_of_updates([x, y]: [&FactorPair; 2], scalings: [f64; 2]) -> Option<f64> {
+    let product = |x: &FactorPair, y: &FactorPair| -> f64 {
+        let (of_b, of_a) = (x.b.t().dot(&y.b), x.a_transposed.t().dot(&y.a_transposed));
+        of_b.iter().zip(&of_a).map(|(b, a)| b * a).sum()
+    };
+    let norms = (product(x, x) * product(y, y)).sqrt();
+    let sign = (scalings[0] * scalings[1]).signum();
+    (norms > 0.0 && norms.is_finite()).then(|| sign * product(x, y) / norms)
 }
 
 /// φ between the first i vectors of the left matrix and the first j of the right one; none where one of them has fewer.
@@ -160,4 +176,22 @@ fn add_draws(
         }
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use ndarray::array;
+
+    #[test]
+    fn the_cosine_of_updates_by_hand() {
+        // 3·e₁e₁ᵀ and e₁(e₁ + e₂)ᵀ.
+        let x = FactorPair { a_transposed: array![[1.0], [0.0]], b: array![[3.0], [0.0]] };
+        let y = FactorPair { a_transposed: array![[1.0], [1.0]], b: array![[1.0], [0.0]] };
+        let cosine = cosine_of_updates([&x, &y], [1.0, 2.0]).unwrap();
+        assert!((cosine - 0.5_f64.sqrt()).abs() < 1e-15);
+        assert_eq!(cosine_of_updates([&x, &y], [1.0, -2.0]), Some(-cosine));
+        let zero = FactorPair { b: array![[0.0], [0.0]], ..y };
+        assert_eq!(cosine_of_updates([&x, &zero], [1.0, 1.0]), None);
+    }
 }

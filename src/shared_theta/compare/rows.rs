@@ -26,6 +26,7 @@ pub(super) fn layer_rows<'a>(
                 i: cell.i,
                 j: cell.j,
                 phi: cell.phi,
+                cosine: cell.cosine,
                 gaussian_expected: cell.gaussian_expected,
                 w0_mean,
                 w0_sd,
@@ -91,6 +92,7 @@ mod tests {
 
     fn layer(number: u32, phi: Option<f64>, expected: f64, draws: &[f64], status: Status) -> ComparedLayer {
         let cell = Cell {
+            cosine: None,
             matrix: UpdateMatrix::A,
             i: 2,
             j: 1,

@@ -5,7 +5,7 @@
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate};
 
-use super::half_step::half_step;
+use super::half_step::{Half, half_steps, times};
 use super::layers::{Targets, target};
 use super::score::Squares;
 use crate::controls::Factor;
@@ -29,6 +29,8 @@ const LAST: Effort = Effort { progress: 1e-7, gradient: 1e-3 };
 /// A residual below this, relative to the targets, is rounding.
 const EXACT: f64 = 1e-13;
 const MOST_SWEEPS: usize = 300;
+/// Below this share of the targets' squares a difference of squares has too few digits.
+const CANCELLED: f64 = 1e-6;
 
 /// Where a search begins: one factor, in the coordinates of its stack.
 pub(super) struct Start {
@@ -49,8 +51,6 @@ pub(super) struct Search {
     /// Y_A and Y_B with `W0_l·Θ = Q_l·Y`.
     pub(super) y: [Array2<f64>; 2],
     pub(super) squares: Squares,
-    /// The residual of all layers together, relative to the targets.
-    pub(super) residual: f64,
     pub(super) sweeps: usize,
     /// Whether it ended because it no longer improved.
     pub(super) converged: bool,
@@ -78,81 +78,116 @@ impl<'a> Updates<'a> {
         Ok((!nothing).then_some(Self { bases, a_transposed, b, squared_norms }))
     }
 
-    /// Searches briefly from each start, then continues from the best one to the end; of equal ones the first is taken.
-    ///
-    /// # Errors
-    /// Those of [`Self::search`].
-    pub(super) fn best(&self, starts: &[Start]) -> Result<Option<Search>> {
-        let mut best: Option<Search> = None;
-        for start in starts {
-            let found = self.search(start, FIRST)?;
-            if best.as_ref().is_none_or(|best| found.residual < best.residual) {
-                best = Some(found);
-            }
-            if best.as_ref().is_some_and(|best| best.residual <= EXACT) {
-                break;
-            }
-        }
-        let Some(first) = best else { return Ok(None) };
-        let last = self.alternate(first.y.clone(), Factor::A, LAST)?;
-        let sweeps = first.sweeps + last.sweeps;
-        Ok(Some(if last.residual < first.residual { Search { sweeps, ..last } } else { Search { converged: true, ..first } }))
-    }
-
-    /// Alternating least squares from one start.
+    /// Searches briefly from all starts side by side, then continues from the best one to the end; of equal ones the first is taken.
     ///
     /// # Errors
     /// [`Error::Lapack`] if a QR fails, [`Error::NonFinite`] after an overflow.
-    pub(super) fn search(&self, start: &Start, effort: Effort) -> Result<Search> {
-        let zeros = |bases: &[Array2<f64>]| Array2::zeros((bases.first().map_or(0, |q| q.nrows()), start.y.ncols()));
-        let mut y = [zeros(self.bases.a), zeros(self.bases.b)];
-        y[usize::from(start.fixed == Factor::B)] = start.y.clone();
-        self.alternate(y, start.fixed, effort)
+    pub(super) fn best(&self, starts: &[Start]) -> Result<Option<Search>> {
+        let mut paths = self.begin(starts)?;
+        self.descend(&mut paths, FIRST)?;
+        let better = |best: Path, path: Path| if path.residual < best.residual { path } else { best };
+        let Some(first) = paths.into_iter().reduce(better) else { return Ok(None) };
+        let mut last = [first.clone().reopened()];
+        self.descend(&mut last, LAST)?;
+        let [last] = last;
+        let sweeps = first.sweeps + last.sweeps;
+        let end = if last.residual < first.residual { Path { sweeps, ..last } } else { Path { converged: true, ..first } };
+        self.finish(end).map(Some)
     }
 
-    /// The residual never grows from sweep to sweep: a sweep that would raise it ends the search before it.
-    fn alternate(&self, mut y: [Array2<f64>; 2], fixed: Factor, effort: Effort) -> Result<Search> {
-        let mut found: Option<Search> = None;
+    /// Where the searches begin: a start that fixes Y_B has its Y_A from a half step of its own, so that all go on with Y_B.
+    fn begin(&self, starts: &[Start]) -> Result<Vec<Path>> {
+        starts.iter().map(|start| self.path_from(start)).collect()
+    }
+
+    fn path_from(&self, start: &Start) -> Result<Path> {
+        let zeros = |bases: &[Array2<f64>]| Array2::zeros((bases.first().map_or(0, |q| q.nrows()), start.y.ncols()));
+        let (mut y, on_b) = ([zeros(self.bases.a), zeros(self.bases.b)], start.fixed == Factor::B);
+        y[usize::from(on_b)].clone_from(&start.y);
+        let products = [products(self.bases.a, [&y[0]]).remove(0), products(self.bases.b, [&y[1]]).remove(0)];
+        let mut path = Path { y, products, residual: f64::INFINITY, sweeps: 0, converged: false, is_open: true };
+        if on_b {
+            let (y, products) = self.better_a(&[&path], FIRST)?.remove(0);
+            (path.y[0], path.products[0]) = (y, products);
+        }
+        Ok(path)
+    }
+
+    /// Sweeps on all open paths until each has settled, or one is exact. The residual never grows from sweep to sweep: a sweep that would raise it ends the
+    /// path before it.
+    fn descend(&self, paths: &mut [Path], effort: Effort) -> Result<()> {
         for sweep in 1..=MOST_SWEEPS {
-            y = if fixed == Factor::A {
-                let b = self.best_b(&y[0], &y[1], effort)?;
-                [self.best_a(&b, &y[0], effort)?, b]
-            } else {
-                let a = self.best_a(&y[1], &y[0], effort)?;
-                let b = self.best_b(&a, &y[1], effort)?;
-                [a, b]
-            };
-            let squares = self.squares(&y)?;
-            let residual = (squares.residual.iter().sum::<f64>() / squares.target.iter().sum::<f64>()).sqrt();
-            let before = found.as_ref().map(|found| found.residual);
-            let converged = residual <= EXACT || before.is_some_and(|before| before - residual <= effort.progress * before);
-            if let Some(best) = found.as_mut().filter(|best| residual >= best.residual) {
-                best.converged = true;
+            let open: Vec<usize> = (0..paths.len()).filter(|k| paths[*k].is_open).collect();
+            if open.is_empty() || paths.iter().any(|path| path.residual <= EXACT) {
                 break;
             }
-            found = Some(Search { y: y.clone(), squares, residual, sweeps: sweep, converged });
-            if converged {
-                break;
+            // The new Y_B are tried on copies: a path that gets no better keeps what it had.
+            let mut next: Vec<Path> = open.iter().map(|k| paths[*k].clone()).collect();
+            let better_b = self.better_b(&next.iter().collect::<Vec<_>>(), effort)?;
+            for (path, (y, products)) in next.iter_mut().zip(better_b) {
+                (path.y[1], path.products[1]) = (y, products);
+            }
+            let better_a = self.better_a(&next.iter().collect::<Vec<_>>(), effort)?;
+            for ((mut path, (y, products)), k) in next.into_iter().zip(better_a).zip(open) {
+                (path.y[0], path.products[0]) = (y, products);
+                path.residual = self.residual(&path.products)?;
+                path.sweeps = sweep;
+                let before = paths[k].residual;
+                if path.residual >= before {
+                    (paths[k].is_open, paths[k].converged) = (false, true);
+                    continue;
+                }
+                let settled = before.is_finite() && before - path.residual <= effort.progress * before;
+                path.converged = path.residual <= EXACT || settled;
+                path.is_open = !path.converged;
+                paths[k] = path;
             }
         }
-        found.ok_or_else(|| Error::NonFinite { what: "the residual of a shared Θ".into(), found: "NaN".into() })
+        Ok(())
     }
 
-    fn best_b(&self, y_a: &Array2<f64>, from: &Array2<f64>, effort: Effort) -> Result<Array2<f64>> {
-        let partner = products(self.bases.a, y_a);
-        half_step(self.bases.b, &partner, &self.b, &self.a_transposed, from, effort.gradient)
+    /// The best Y_B given Y_A, and its products, of every path.
+    fn better_b(&self, paths: &[&Path], effort: Effort) -> Result<Vec<Improved>> {
+        let halves: Vec<Half<'_>> = paths.iter().map(|path| path.half(1)).collect();
+        let found = half_steps(self.bases.b, &halves, &self.b, &self.a_transposed, effort.gradient)?;
+        Ok(with_products(self.bases.b, found))
     }
 
-    fn best_a(&self, y_b: &Array2<f64>, from: &Array2<f64>, effort: Effort) -> Result<Array2<f64>> {
-        let partner = products(self.bases.b, y_b);
-        half_step(self.bases.a, &partner, &self.a_transposed, &self.b, from, effort.gradient)
+    fn better_a(&self, paths: &[&Path], effort: Effort) -> Result<Vec<Improved>> {
+        let halves: Vec<Half<'_>> = paths.iter().map(|path| path.half(0)).collect();
+        let found = half_steps(self.bases.a, &halves, &self.a_transposed, &self.b, effort.gradient)?;
+        Ok(with_products(self.bases.a, found))
+    }
+
+    /// The residual of all layers together, relative to the targets, from small Gram matrices where it is large enough for these.
+    fn residual(&self, [of_a, of_b]: &[Vec<Array2<f64>>; 2]) -> Result<f64> {
+        let total: f64 = self.squared_norms.iter().sum();
+        let mut rest = total;
+        for (l, (m_a, m_b)) in of_a.iter().zip(of_b).enumerate() {
+            let inner = |x: &Array2<f64>, y: &Array2<f64>| x.iter().zip(y).map(|(x, y)| x * y).sum::<f64>();
+            rest += inner(&m_a.t().dot(m_a), &m_b.t().dot(m_b));
+            rest -= 2.0 * inner(&m_a.t().dot(&self.a_transposed[l]), &m_b.t().dot(&self.b[l]));
+        }
+        let residual = if rest > CANCELLED * total {
+            (rest / total).sqrt()
+        } else {
+            (self.squares_of(of_a, of_b)?.residual.iter().sum::<f64>() / total).sqrt()
+        };
+        if residual.is_finite() {
+            return Ok(residual);
+        }
+        Err(Error::NonFinite { what: "the residual of a shared Θ".into(), found: residual.to_string() })
+    }
+
+    fn finish(&self, path: Path) -> Result<Search> {
+        let squares = self.squares_of(&path.products[0], &path.products[1])?;
+        Ok(Search { y: path.y, squares, sweeps: path.sweeps, converged: path.converged })
     }
 
     /// The squared residual of each layer, from `[M_B, −B]·[M_A, Aᵀ]ᵀ`, so that no digit is lost where the two are close.
-    fn squares(&self, y: &[Array2<f64>; 2]) -> Result<Squares> {
-        let (of_a, of_b) = (products(self.bases.a, &y[0]), products(self.bases.b, &y[1]));
+    fn squares_of(&self, of_a: &[Array2<f64>], of_b: &[Array2<f64>]) -> Result<Squares> {
         let mut residual = Vec::with_capacity(of_a.len());
-        for (l, (m_a, m_b)) in of_a.iter().zip(&of_b).enumerate() {
+        for (l, (m_a, m_b)) in of_a.iter().zip(of_b).enumerate() {
             let negative = self.b[l].mapv(|v| -v);
             let beside = |x: ArrayView2<'_, f64>, y: ArrayView2<'_, f64>| {
                 concatenate(Axis(1), &[x, y]).map_err(|_| Error::Shape {
@@ -169,9 +204,48 @@ impl<'a> Updates<'a> {
     }
 }
 
-/// `Q_l·Y` of every layer.
-fn products(bases: &[Array2<f64>], y: &Array2<f64>) -> Vec<Array2<f64>> {
-    bases.iter().map(|q| q.t().dot(y)).collect()
+/// A search that is under way.
+#[derive(Clone)]
+struct Path {
+    y: [Array2<f64>; 2],
+    /// `Q_l·Y_A` and `Q_l·Y_B` of every layer.
+    products: [Vec<Array2<f64>>; 2],
+    residual: f64,
+    sweeps: usize,
+    converged: bool,
+    is_open: bool,
+}
+
+/// A factor's new Y, and its products.
+type Improved = (Array2<f64>, Vec<Array2<f64>>);
+
+impl Path {
+    /// The half step of one factor: 0 for A, 1 for B.
+    fn half(&self, factor: usize) -> Half<'_> {
+        Half { y: &self.y[factor], products: &self.products[factor], partner: &self.products[1 - factor] }
+    }
+
+    /// From the same place with another effort; the residual has to be found again by it.
+    fn reopened(self) -> Self {
+        Self { residual: f64::INFINITY, sweeps: 0, converged: false, is_open: true, ..self }
+    }
+}
+
+/// `Q_l·Y` of every layer, for each Y.
+fn products<'y>(bases: &[Array2<f64>], ys: impl IntoIterator<Item = &'y Array2<f64>>) -> Vec<Vec<Array2<f64>>> {
+    let ys: Vec<&Array2<f64>> = ys.into_iter().collect();
+    let mut out: Vec<Vec<Array2<f64>>> = ys.iter().map(|_| Vec::with_capacity(bases.len())).collect();
+    for q in bases {
+        for (out, product) in out.iter_mut().zip(times(q.t(), ys.iter().map(|y| (*y).clone()))) {
+            out.push(product);
+        }
+    }
+    out
+}
+
+fn with_products(bases: &[Array2<f64>], ys: Vec<Array2<f64>>) -> Vec<Improved> {
+    let products = products(bases, &ys);
+    ys.into_iter().zip(products).collect()
 }
 
 /// ‖X·Yᵀ‖_F through the triangles of both.
@@ -191,6 +265,23 @@ mod tests {
     use super::*;
     use crate::inputs::FactorPair;
     use crate::terms::Convention;
+
+    impl Updates<'_> {
+        /// Alternating least squares from one start.
+        fn search(&self, start: &Start, effort: Effort) -> Result<Search> {
+            let mut path = [self.path_from(start)?];
+            self.descend(&mut path, effort)?;
+            let [path] = path;
+            self.finish(path)
+        }
+    }
+
+    impl Search {
+        /// The residual of all layers together, relative to the targets.
+        fn residual(&self) -> f64 {
+            (self.squares.residual.iter().sum::<f64>() / self.squares.target.iter().sum::<f64>()).sqrt()
+        }
+    }
 
     /// Weights of very different scales, one of them badly conditioned.
     fn weights(count: usize, d_out: usize, d_in: usize) -> Vec<Array2<f64>> {
@@ -237,9 +328,9 @@ mod tests {
                 })
                 .collect();
             let (each, best) = fits(convention, &weights, targets);
-            assert!(best.residual < 1e-11, "{convention}: {:e}", best.residual);
+            assert!(best.residual() < 1e-11, "{convention}: {:e}", best.residual());
             // The start from the leading vectors is already the solution, up to the tolerance of conjugate gradients.
-            assert!(each.iter().any(|found| found.residual < 1e-11 && found.sweeps <= 4));
+            assert!(each.iter().any(|found| found.residual() < 1e-11 && found.sweeps <= 4));
         }
     }
 
@@ -252,7 +343,9 @@ mod tests {
                 .collect()
         };
         let (each, best) = fits(Convention::Paper, &weights, targets());
-        assert!(each.len() >= 6 && each.iter().all(|found| found.converged && best.residual <= found.residual * (1.0 + 1e-4)));
+        assert!(
+            each.len() >= 6 && each.iter().all(|found| found.converged && best.residual() <= found.residual() * (1.0 + 1e-4))
+        );
         // The residual computed from factors equals that of the formed updates.
         let layers = layers_of(Convention::Paper, &weights, targets());
         let direct = fit_direct(&layers, 0, 0).unwrap();
@@ -264,7 +357,7 @@ mod tests {
             rest += frobenius_of(&(w.dot(&thetas[1]).dot(&w.dot(&thetas[0]).t()) - &update)).powi(2);
             size += frobenius_of(&update).powi(2);
         }
-        assert!(((rest / size).sqrt() - best.residual).abs() < 1e-12);
+        assert!(((rest / size).sqrt() - best.residual()).abs() < 1e-12);
         // The direct fit is one of the starts, so the search is at least as good.
         let of_direct: f64 = weights
             .iter()
@@ -274,6 +367,6 @@ mod tests {
                 frobenius_of(&(fitted - pair.b.dot(&pair.a_transposed.t()))).powi(2)
             })
             .sum();
-        assert!(best.residual < (of_direct / size).sqrt());
+        assert!(best.residual() < (of_direct / size).sqrt());
     }
 }

@@ -4,6 +4,7 @@
 //! expectation.
 
 use ndarray::Array2;
+use rayon::prelude::*;
 
 use super::layers::{SharedLayers, rows_of, target};
 use super::score::{Leverage, Scores, Squares, WeightedGram};
@@ -36,6 +37,18 @@ pub(super) struct FittedStack {
 }
 
 impl FittedStack {
+    /// The stack of an equation that no factor is fitted by.
+    ///
+    /// # Errors
+    /// What is wrong with a weight; [`crate::Error::Lapack`] if a factorisation fails.
+    pub(super) fn alone(layers: &SharedLayers<'_>, equation: Equation) -> Result<Self> {
+        let mut qr = StackedQr::new(layers.shape(equation).1);
+        for layer in 0..layers.count() {
+            qr.add(rows_of(&(layers.read)(layer)?, equation), Vec::new())?;
+        }
+        Ok(Self { equation, triangle: qr.triangle(), solver: qr.least_squares()?, factors: Vec::new() })
+    }
+
     /// Q_lᵀ (n, rows) of a layer.
     pub(super) fn basis_of(&self, layers: &SharedLayers<'_>, layer: usize) -> Result<Array2<f64>> {
         let w0 = (layers.read)(layer)?;
@@ -48,6 +61,32 @@ impl DirectFit {
     pub(super) fn stack(&self, factor: Factor) -> &FittedStack {
         let stack = self.stacks.iter().find(|stack| stack.factors.contains(&factor));
         stack.unwrap_or_else(|| unreachable!("the equations have both factors among them"))
+    }
+}
+
+/// Q_lᵀ (n, rows) of every layer, for some equations: what one Θ can reach in each layer.
+pub(super) struct StackBases(Vec<(Equation, Vec<Array2<f64>>)>);
+
+impl StackBases {
+    /// Solves with the stacks of a fit, and factorises those that it does not have.
+    ///
+    /// # Errors
+    /// What is wrong with a weight; [`crate::Error::Lapack`] if a factorisation fails.
+    pub(super) fn of(layers: &SharedLayers<'_>, fit: &DirectFit, equations: &[Equation]) -> Result<Self> {
+        let of = |&equation: &Equation| -> Result<(Equation, Vec<Array2<f64>>)> {
+            let own = fit.stacks.iter().find(|stack| stack.equation == equation);
+            let made = if own.is_none() { Some(FittedStack::alone(layers, equation)?) } else { None };
+            let stack = own.or(made.as_ref()).unwrap_or_else(|| unreachable!("it was made where there was none"));
+            let bases: Result<_> = (0..layers.count()).into_par_iter().map(|layer| stack.basis_of(layers, layer)).collect();
+            Ok((equation, bases?))
+        };
+        equations.iter().map(of).collect::<Result<_>>().map(Self)
+    }
+
+    /// The bases of one of these equations.
+    pub(super) fn of_equation(&self, equation: Equation) -> &[Array2<f64>] {
+        let found = self.0.iter().find(|(own, _)| *own == equation);
+        found.map_or_else(|| unreachable!("the equations that are asked about were given"), |(_, bases)| bases)
     }
 }
 

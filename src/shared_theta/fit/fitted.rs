@@ -7,7 +7,7 @@ use ndarray::Array2;
 
 use crate::checkpoint::{Adapter, FloatType};
 use crate::record::InputRecord;
-use crate::table::FitRow;
+use crate::table::{FitRow, HeldOutRow};
 use crate::terms::Convention;
 
 /// A module's Θ, and how well it fits.
@@ -36,6 +36,8 @@ pub struct FittedModule {
 pub struct Fit {
     /// `fit.csv`.
     pub rows: Vec<FitRow>,
+    /// `heldout.csv`, if it was asked for.
+    pub held_out: Option<Vec<HeldOutRow>>,
     /// Every module that was fitted.
     pub modules: Vec<FittedModule>,
     /// Every header and tensor that was read, with its hash.

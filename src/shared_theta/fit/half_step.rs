@@ -7,6 +7,7 @@
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 
 use crate::error::{Error, Result};
+use crate::linalg::lapack::{multiply, multiply_into};
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::subspace::ThinQr;
 
@@ -14,78 +15,160 @@ use crate::linalg::subspace::ThinQr;
 const ROUNDING: f64 = 1e-15;
 const MOST_ITERATIONS: usize = 400;
 
-/// The best Y (n, r) given `partner` M_l (in, r), from `start` on; the sum of squares never grows.
+/// One of several half steps that are made side by side, on the same updates.
+pub(super) struct Half<'a> {
+    /// Y (n, r) to begin with.
+    pub(super) y: &'a Array2<f64>,
+    /// `Q_l·Y` (out, r) of every layer.
+    pub(super) products: &'a [Array2<f64>],
+    /// M_l (in, r).
+    pub(super) partner: &'a [Array2<f64>],
+}
+
+/// For each half the best Y (n, r) given its partner, from its own on; the sum of squares never grows.
 ///
-/// Done when the gradient is at most `gradient_enough` of the residual. The next half step begins where this one ended and takes up what it missed.
+/// Done when the gradient is at most `gradient_enough` of the residual. The next half step begins where this one ended and takes up what it missed. All
+/// halves are multiplied with a basis together, because a product of few columns takes as long as it takes to read the basis.
 ///
 /// # Shapes
 /// `bases` Q_lᵀ (n, out); `left` B_l (out, r) and `right` A_lᵀ (in, r).
 /// # Errors
 /// [`Error::Lapack`] if a QR fails; [`Error::NonFinite`] after an overflow.
-pub(super) fn half_step(
+pub(super) fn half_steps(
     bases: &[Array2<f64>],
-    partner: &[Array2<f64>],
+    halves: &[Half<'_>],
     left: &[ArrayView2<'_, f64>],
     right: &[ArrayView2<'_, f64>],
-    start: &Array2<f64>,
     gradient_enough: f64,
-) -> Result<Array2<f64>> {
-    let (mut targets, mut triangles) = (Vec::with_capacity(bases.len()), Vec::with_capacity(bases.len()));
-    for ((m, b), a_transposed) in partner.iter().zip(left).zip(right) {
-        let ThinQr { q, r } = ThinQr::of(m.view())?;
-        targets.push(b.dot(&a_transposed.t().dot(&q)));
-        triangles.push(r);
+) -> Result<Vec<Array2<f64>>> {
+    let mut descents = halves.iter().map(|half| Descent::begin(half, left, right)).collect::<Result<Vec<_>>>()?;
+    let mut open: Vec<&mut Descent> = descents.iter_mut().collect();
+    let gradients = adjoint(bases, &open);
+    for (descent, gradient) in open.iter_mut().zip(gradients) {
+        descent.square = dot(&gradient, &gradient);
+        descent.direction = gradient;
     }
-    let gauge = gauge(&triangles)?;
-    let triangles: Vec<Array2<f64>> = triangles.iter().map(|r| over(r, &gauge)).collect();
-    let problem = Problem { bases, triangles: &triangles };
-
-    let mut z = start.dot(&gauge.t());
-    let mut rest: Vec<Array2<f64>> = problem.apply(&z).into_iter().zip(&targets).map(|(product, t)| t - &product).collect();
-    let size = norm(&targets);
-    let mut gradient = problem.adjoint(&rest);
-    let mut direction = gradient.clone();
-    let mut square = dot(&gradient, &gradient);
     for _ in 0..MOST_ITERATIONS {
-        let left_over = norm(&rest);
-        if square.sqrt() <= gradient_enough * left_over || left_over <= ROUNDING * size {
+        open.retain(|descent| !descent.is_done(gradient_enough));
+        if open.is_empty() {
             break;
         }
-        let moved = problem.apply(&direction);
+        let moved = apply(bases, &open);
+        let mut goes_on = open.iter_mut().zip(&moved).map(|(descent, moved)| descent.step(moved)).collect::<Vec<_>>().into_iter();
+        open.retain(|_| goes_on.next() == Some(true));
+        let gradients = adjoint(bases, &open);
+        for (descent, gradient) in open.iter_mut().zip(gradients) {
+            descent.turn(&gradient);
+        }
+    }
+    descents.into_iter().map(Descent::end).collect()
+}
+
+/// Conjugate gradients on one half.
+struct Descent {
+    /// R_l, in coordinates where `Σ R_lᵀR_l = I`.
+    triangles: Vec<Array2<f64>>,
+    gauge: Array2<f64>,
+    z: Array2<f64>,
+    rest: Vec<Array2<f64>>,
+    /// Norm of the target.
+    size: f64,
+    direction: Array2<f64>,
+    /// ‖gradient‖².
+    square: f64,
+}
+
+impl Descent {
+    fn begin(half: &Half<'_>, left: &[ArrayView2<'_, f64>], right: &[ArrayView2<'_, f64>]) -> Result<Self> {
+        let (mut rest, mut triangles, mut size) = (Vec::with_capacity(left.len()), Vec::with_capacity(left.len()), 0.0_f64);
+        for (((m, product), b), a_transposed) in half.partner.iter().zip(half.products).zip(left).zip(right) {
+            let ThinQr { q, r } = ThinQr::of(m.view())?;
+            let target = b.dot(&a_transposed.t().dot(&q));
+            size = size.hypot(frobenius_of(&target));
+            rest.push(target - &product.dot(&r.t()));
+            triangles.push(r);
+        }
+        let gauge = gauge(&triangles)?;
+        let triangles = triangles.iter().map(|r| over(r, &gauge)).collect();
+        let z = half.y.dot(&gauge.t());
+        Ok(Self { triangles, gauge, z, rest, size, direction: Array2::zeros((0, 0)), square: 0.0 })
+    }
+
+    fn is_done(&self, gradient_enough: f64) -> bool {
+        let left_over = norm(&self.rest);
+        self.square.sqrt() <= gradient_enough * left_over || left_over <= ROUNDING * self.size
+    }
+
+    /// Goes along the direction, whose image is `moved`; false where there is no way to go.
+    fn step(&mut self, moved: &[Array2<f64>]) -> bool {
         let length: f64 = moved.iter().map(|m| dot(m, m)).sum();
         if length == 0.0 || !length.is_finite() {
-            break;
+            return false;
         }
-        let step = square / length;
-        z.scaled_add(step, &direction);
-        rest.iter_mut().zip(&moved).for_each(|(rest, moved)| rest.scaled_add(-step, moved));
-        gradient = problem.adjoint(&rest);
-        let next = dot(&gradient, &gradient);
-        direction = &gradient + &(direction * (next / square));
-        square = next;
+        let step = self.square / length;
+        self.z.scaled_add(step, &self.direction);
+        self.rest.iter_mut().zip(moved).for_each(|(rest, moved)| rest.scaled_add(-step, moved));
+        true
     }
-    match z.iter().find(|v| !v.is_finite()) {
-        None => Ok(over_transposed(&z, &gauge)),
-        Some(bad) => Err(Error::NonFinite { what: "a shared Θ".into(), found: bad.to_string() }),
+
+    /// Takes the next direction.
+    fn turn(&mut self, gradient: &Array2<f64>) {
+        let next = dot(gradient, gradient);
+        let kept = next / self.square;
+        self.direction.zip_mut_with(gradient, |direction, gradient| *direction = gradient + *direction * kept);
+        self.square = next;
+    }
+
+    fn end(self) -> Result<Array2<f64>> {
+        match self.z.iter().find(|v| !v.is_finite()) {
+            None => Ok(over_transposed(&self.z, &self.gauge)),
+            Some(bad) => Err(Error::NonFinite { what: "a shared Θ".into(), found: bad.to_string() }),
+        }
     }
 }
 
-/// `Z ↦ (Q_l·Z·R_lᵀ)_l` and its adjoint.
-struct Problem<'a> {
-    /// Q_lᵀ.
-    bases: &'a [Array2<f64>],
-    triangles: &'a [Array2<f64>],
+/// `Z ↦ (Q_l·Z·R_lᵀ)_l` of every descent's direction.
+fn apply(bases: &[Array2<f64>], descents: &[&mut Descent]) -> Vec<Vec<Array2<f64>>> {
+    let mut images: Vec<Vec<Array2<f64>>> = descents.iter().map(|_| Vec::with_capacity(bases.len())).collect();
+    for (l, q) in bases.iter().enumerate() {
+        let parts = descents.iter().map(|descent| descent.direction.dot(&descent.triangles[l].t()));
+        for (images, image) in images.iter_mut().zip(times(q.t(), parts)) {
+            images.push(image);
+        }
+    }
+    images
 }
 
-impl Problem<'_> {
-    fn apply(&self, z: &Array2<f64>) -> Vec<Array2<f64>> {
-        self.bases.iter().zip(self.triangles).map(|(q, r)| q.t().dot(&z.dot(&r.t()))).collect()
+/// The adjoint, of every descent's rest: the gradients.
+fn adjoint(bases: &[Array2<f64>], descents: &[&mut Descent]) -> Vec<Array2<f64>> {
+    let mut sum: Option<Array2<f64>> = None;
+    for (l, q) in bases.iter().enumerate() {
+        let Some(wide) = side_by_side(descents.iter().map(|descent| descent.rest[l].dot(&descent.triangles[l]))) else { break };
+        match &mut sum {
+            None => sum = Some(multiply(q.view(), wide.view())),
+            Some(sum) => multiply_into(sum.view_mut(), true, 1.0, q.view(), wide.view()),
+        }
     }
+    sum.map_or_else(Vec::new, |sum| apart(&sum, descents.len()))
+}
 
-    fn adjoint(&self, rest: &[Array2<f64>]) -> Array2<f64> {
-        let parts = self.bases.iter().zip(self.triangles).zip(rest).map(|((q, r), rest)| q.dot(&rest.dot(r)));
-        parts.reduce(|sum, part| sum + &part).unwrap_or_else(|| unreachable!("a module has layers"))
-    }
+/// The product of a matrix with each of several matrices of one width, all at once.
+pub(super) fn times(matrix: ArrayView2<'_, f64>, parts: impl Iterator<Item = Array2<f64>>) -> Vec<Array2<f64>> {
+    let parts: Vec<Array2<f64>> = parts.collect();
+    let count = parts.len();
+    side_by_side(parts.into_iter()).map_or_else(Vec::new, |wide| apart(&multiply(matrix, wide.view()), count))
+}
+
+fn side_by_side(parts: impl Iterator<Item = Array2<f64>>) -> Option<Array2<f64>> {
+    let parts: Vec<Array2<f64>> = parts.collect();
+    let views: Vec<_> = parts.iter().map(|part| part.view()).collect();
+    let joined = || concatenate(Axis(1), &views).unwrap_or_else(|_| unreachable!("the halves have one length"));
+    (!views.is_empty()).then(joined)
+}
+
+fn apart(wide: &Array2<f64>, count: usize) -> Vec<Array2<f64>> {
+    let width = wide.ncols() / count.max(1);
+    (0..count).map(|k| wide.slice(s![.., k * width..(k + 1) * width]).to_owned()).collect()
 }
 
 /// K (r, r), upper triangular, with `KᵀK = Σ R_lᵀR_l`; a multiple of the identity where that is singular.
@@ -177,7 +260,15 @@ mod tests {
         let mut y = Array2::zeros((n, r));
         // One half step stops at its tolerance; a repeated one continues from there.
         for _ in 0..8 {
-            y = half_step(&bases, &partner, &of_left, &of_right, &y, 1e-4).unwrap();
+            let products: Vec<_> = bases.iter().map(|q| q.t().dot(&y)).collect();
+            let half = || Half { y: &y, products: &products, partner: &partner };
+            let zeros = Array2::zeros((n, r));
+            let nothing: Vec<_> = (0..layers).map(|_| Array2::zeros((out, r))).collect();
+            let beside = Half { y: &zeros, products: &nothing, partner: &partner };
+            let alone = half_steps(&bases, &[half()], &of_left, &of_right, 1e-4).unwrap();
+            let both = half_steps(&bases, &[half(), beside], &of_left, &of_right, 1e-4).unwrap();
+            assert!(frobenius_of(&(&alone[0] - &both[0])) < 1e-13 * frobenius_of(&alone[0]), "company changed a half step");
+            y.clone_from(&alone[0]);
         }
         let value = |y: &Array2<f64>| -> f64 {
             (0..layers)

@@ -38,6 +38,11 @@ impl Fittable {
     pub(super) fn first(&self) -> &PairedLayer {
         &self.layers[0]
     }
+
+    /// (out, in) of the weight of each layer.
+    pub(super) fn shape(&self) -> (usize, usize) {
+        (self.first().d_out, self.first().d_in)
+    }
 }
 
 impl Opened {

@@ -3,9 +3,10 @@
 use std::path::PathBuf;
 
 use crate::checkpoint::{FloatType, NameMap};
+use crate::controls::DrawPlan;
 use crate::error::Result;
 use crate::inputs::Selection;
-use crate::terms::Convention;
+use crate::terms::{Convention, NullDraws, StrictControl};
 
 /// What a fit is asked to do, as given.
 #[derive(Debug, Clone, serde::Serialize)]
@@ -28,8 +29,12 @@ pub struct FitParams {
     /// The equations wanted; none to choose by shape.
     #[serde(with = "crate::terms::or_auto")]
     pub convention: Option<Convention>,
-    /// How many times random targets are fitted too.
-    pub null_draws: usize,
+    /// How often controls are drawn.
+    pub null_draws: NullDraws,
+    /// Whether base weights are decomposed for the strict control.
+    pub strict_control: StrictControl,
+    /// Try one Θ of all other layers on every layer too.
+    pub held_out: bool,
     /// The seed of the random targets and the random starts.
     pub seed: u64,
     /// The type Θ is stored in.
@@ -37,7 +42,7 @@ pub struct FitParams {
 }
 
 impl FitParams {
-    /// The defaults for an adapter: all modules and layers, A and B as they are stored, 20 draws.
+    /// The defaults for an adapter: all modules and layers, A and B as they are stored, no layer left out.
     #[must_use]
     pub fn new(adapter: impl Into<PathBuf>) -> Self {
         Self {
@@ -48,7 +53,9 @@ impl FitParams {
             modules: Vec::new(),
             layers: None,
             convention: None,
-            null_draws: 20,
+            null_draws: NullDraws::Auto,
+            strict_control: StrictControl::Auto,
+            held_out: false,
             seed: 0,
             dtype: FloatType::F64,
         }
@@ -76,5 +83,15 @@ impl FitConfig {
     #[must_use]
     pub fn params(&self) -> &FitParams {
         &self.given
+    }
+
+    /// The draws of a test among those of an adapter with this many modules: two each, one for A and one for B.
+    pub(super) fn plan(&self, modules: usize) -> DrawPlan {
+        self.given.null_draws.plan(2 * modules)
+    }
+
+    /// Whether the strict control is drawn for weights of this shape.
+    pub(super) fn is_strict(&self, shape: (usize, usize)) -> bool {
+        self.given.null_draws != NullDraws::Fixed(0) && self.given.strict_control.decomposes(shape)
     }
 }

@@ -1,8 +1,9 @@
-//! How well a shared Θ fits, and how well one would fit Gaussian targets of the same norms.
+//! How well a shared Θ fits, and how well one would fit Gaussian targets of the same norms, and these targets with their signs turned.
 
 use ndarray::Array2;
 
-use crate::controls::mean_and_sd;
+use super::draws::Tested;
+use crate::controls::{DrawPlan, mean_and_sd};
 use crate::table::FitRow;
 use crate::terms::{Status, UpdateMatrix};
 
@@ -17,6 +18,8 @@ pub(super) struct Score {
     /// The expectation in closed form; none where there is no such form and the mean of the draws is used.
     pub(super) expected: Option<f64>,
     pub(super) draws: Vec<f64>,
+    /// What the strict control says of it.
+    pub(super) flip: Tested,
 }
 
 /// The residuals of every layer, and of all layers together.
@@ -44,6 +47,13 @@ impl Squares {
     }
 }
 
+impl Score {
+    /// Whether a drawn residual is no larger than this one.
+    fn is_as_small(&self, drawn: f64) -> bool {
+        self.residual.is_some_and(|residual| drawn <= residual + TIE)
+    }
+}
+
 impl Scores {
     /// Makes the residuals from the squares of the observed targets and of each draw, and the expected relative residuals if they are known.
     pub(super) fn new(observed: &Squares, draws: &[Squares], expected: Option<Expected>, status: Status) -> Self {
@@ -53,6 +63,7 @@ impl Scores {
             residual,
             expected: expected.filter(|_| residual.is_some()),
             draws: draws.into_iter().flatten().collect(),
+            flip: Tested::default(),
         };
         let by_layer = |l: usize| {
             let expected = expected.as_ref().and_then(|e| e.layers[l]);
@@ -61,6 +72,26 @@ impl Scores {
         let together = score(all, expected.as_ref().and_then(|e| e.all), drawn.iter().map(|(_, all)| *all).collect());
         let status = if all.is_none() { Status::Zero } else { status };
         Self { layers: (0..layers.len()).map(by_layer).collect(), all: together, status }
+    }
+
+    /// Whether the strict control has not yet decided how the residual of all layers compares with it.
+    pub(super) fn is_open(&self, plan: DrawPlan, flips: &[Squares]) -> bool {
+        let small = |draw: &Squares| draw.relative().1.is_some_and(|drawn| self.all.is_as_small(drawn));
+        self.all.residual.is_some() && plan.goes_on(flips, small)
+    }
+
+    /// Takes in draws of the strict control. Those that count are those that the residual of all layers needed; a layer's test has no more.
+    pub(super) fn compare_with_flips(&mut self, plan: DrawPlan, flips: &[Squares]) {
+        let (layers, all): (Vec<_>, Vec<_>) = flips.iter().map(Squares::relative).unzip();
+        let test = |score: &Score, drawn: Vec<Option<f64>>| {
+            let drawn: Vec<f64> = drawn.into_iter().flatten().collect();
+            if score.residual.is_none() { Tested::default() } else { Tested::of(plan, &drawn, |value| score.is_as_small(value)) }
+        };
+        self.all.flip = test(&self.all, all);
+        let counted = &layers[..self.all.flip.draws];
+        for (l, score) in self.layers.iter_mut().enumerate() {
+            score.flip = test(score, counted.iter().map(|draw| draw[l]).collect());
+        }
     }
 
     /// The rows of `fit.csv`: each layer, then all.
@@ -75,6 +106,9 @@ impl Scores {
                 residual_expected: score.expected.or(mean),
                 residual_sd: sd,
                 p: score.residual.and_then(|residual| p_value(residual, &score.draws)),
+                flip_mean: score.flip.mean,
+                flip_sd: score.flip.sd,
+                flip_p: score.flip.p,
                 status: if score.residual.is_none() { Status::Zero } else { self.status },
             }
         };
@@ -173,6 +207,30 @@ mod tests {
         assert_eq!(p_value(0.5, &[0.4, 0.5, 0.6]), Some(0.75));
         assert_eq!(p_value(0.3, &[0.4, 0.5, 0.6]), Some(0.25));
         assert_eq!(p_value(0.3, &[]), None);
+    }
+
+    #[test]
+    fn signs_turned_decide_by_the_residual_of_all_layers() {
+        let squares = |residual: [f64; 2]| Squares { residual: residual.to_vec(), target: vec![1.0, 3.0] };
+        let mut scores = Scores::new(&squares([0.25, 0.75]), &[], None, Status::Ok);
+        let plan = DrawPlan { enough: Some(2), most: 9 };
+        // All: 0.5 observed; drawn larger, smaller, equal, after which the rest does not count.
+        let draws = [squares([0.25, 1.0]), squares([0.36, 0.0]), squares([0.75, 0.25]), squares([0.0, 0.0])];
+        assert!(scores.is_open(plan, &draws[..2]) && !scores.is_open(plan, &draws[..3]));
+        scores.compare_with_flips(plan, &draws);
+        assert_eq!((scores.all.flip.draws, scores.all.flip.p), (3, Some(2.0 / 3.0)));
+        // The first layer: 0.5, 0.6 and 0.87 for an observed 0.5.
+        assert_eq!((scores.layers[0].flip.draws, scores.layers[0].flip.p), (3, Some(0.5)));
+        // The second: 0.58, 0 and 0.29 for 0.5, of which the last two decide it.
+        assert_eq!(scores.layers[1].flip.p, Some(2.0 / 3.0));
+        let rows = scores.rows("m", UpdateMatrix::A, &[Some(0), Some(1)]);
+        assert_eq!((rows[2].flip_p, rows[2].p), (Some(2.0 / 3.0), None));
+        let mean = (1.25_f64.sqrt() / 2.0 + 0.3 + 0.5) / 3.0;
+        assert!((rows[2].flip_mean.unwrap() - mean).abs() < 1e-15);
+        let mut nothing = Scores::new(&Squares { residual: vec![0.0], target: vec![0.0] }, &[], None, Status::Ok);
+        assert!(!nothing.is_open(plan, &[]));
+        nothing.compare_with_flips(plan, &[]);
+        assert_eq!(nothing.all.flip, Tested::default());
     }
 
     #[test]

@@ -7,14 +7,15 @@ use rayon::prelude::*;
 
 use super::super::context::Context;
 use super::super::plan::{Group, Member, Pass};
-use super::super::solve::{DrawnMatrices, SolvedLayer, drawn_matrices};
+use super::super::solve::{DrawnMatrices, KeptSpace, SolvedLayer, drawn_matrices};
 use super::pairs::{Cells, Draws, PairDraws, PairMeasures};
 use crate::controls::{Control, Factor, draw};
+use crate::conversion::Equation;
 use crate::error::Result;
 use crate::linalg::subspace::SubspaceBasis;
 use crate::measures::{AllCka, centred};
 use crate::similarity::AllPairs;
-use crate::terms::{Convention, MatrixKind};
+use crate::terms::MatrixKind;
 
 /// What a control depends on besides the base weights.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
@@ -108,7 +109,9 @@ impl GroupControls {
                 .clone()
                 .into_par_iter()
                 .map(|number| {
-                    let drawn = layers_and_ranks().map(|(index, rank)| gaussian_matrices(context, group, index, number, rank));
+                    let drawn = layers_and_ranks().map(|(index, rank)| {
+                        gaussian_matrices(context, group, (index, layers[index].kept.as_ref()), number, rank)
+                    });
                     let drawn: Vec<DrawnMatrices> = drawn.collect::<Result<_>>()?;
                     measure(context, &drawn.iter().map(ViewedLayer::of).collect::<Vec<_>>(), &key.ij)
                 })
@@ -176,15 +179,26 @@ fn measure(context: &Context<'_>, layers: &[ViewedLayer<'_>], ij: &[(usize, usiz
     })
 }
 
-/// Gaussian matrices in place of every matrix of one layer.
-fn gaussian_matrices(context: &Context<'_>, group: &Group, index: usize, number: usize, rank: usize) -> Result<DrawnMatrices> {
+/// Gaussian matrices in place of every matrix of one layer: those of Θ within what is kept of W0, where that is not all of it.
+fn gaussian_matrices(
+    context: &Context<'_>,
+    group: &Group,
+    (index, kept): (usize, Option<&KeptSpace>),
+    number: usize,
+    rank: usize,
+) -> Result<DrawnMatrices> {
     let layer = &group.layers[index];
     let gaussian = |factor, length| draw(context.seed(), Control::Gaussian, &layer.stream(), factor, number, length, rank);
-    let length_a = if group.convention == Convention::Paper { layer.d_in } else { layer.d_out };
+    let theta = |factor, equation, length| match kept.map(|kept| kept.home(equation)) {
+        Some(home) => home.dot(&gaussian(factor, home.ncols())),
+        None => gaussian(factor, length),
+    };
+    let equation_a = group.equation_a();
+    let length_a = if equation_a == Equation::W0 { layer.d_in } else { layer.d_out };
     let a_transposed = gaussian(Factor::A, layer.d_in);
-    let theta_a = (length_a != layer.d_in).then(|| gaussian(Factor::A, length_a));
+    let theta_a = (kept.is_some() || length_a != layer.d_in).then(|| theta(Factor::A, equation_a, length_a));
     let theta_a = theta_a.as_ref().unwrap_or(&a_transposed);
-    let theta_b = gaussian(Factor::B, layer.d_in);
+    let theta_b = theta(Factor::B, Equation::W0, layer.d_in);
     let wanted = context.wanted();
     let mut drawn = drawn_matrices(&wanted, theta_a.view(), theta_b.view(), a_transposed.view())?;
     for (vectors, view) in drawn.by_view.iter_mut().zip(&context.views) {

@@ -2,7 +2,6 @@
 
 use super::module::ModuleView;
 use crate::layer_matrix::{PairValue, cell_status, has_phi, summed_errors};
-use crate::similarity::expected_by_chance;
 use crate::table::GridRow;
 
 /// The rows of one view, for each pair of layers asked for that this module has: all i up to the first layer's rank, all j up to the
@@ -16,7 +15,6 @@ pub(crate) fn grid_rows(of: &ModuleView<'_>, asked: &[(u32, u32)]) -> Vec<GridRo
         let (Some(a), Some(b)) = (place(layer_a), place(layer_b)) else { continue };
         let values = pairs.phi_up_to(a, b);
         let differ = pairs.differ_in_length(a, b);
-        let length = of.length(a).unwrap_or(0);
         let numbers: Vec<_> = (1..=module.ranks[a]).flat_map(|i| (1..=module.ranks[b]).map(move |j| (i, j))).collect();
         let summed = summed_errors(matrices, view.side, pairs, &[a, b], &numbers);
         for (&(i, j), summed) in numbers.iter().zip(&summed) {
@@ -34,7 +32,7 @@ pub(crate) fn grid_rows(of: &ModuleView<'_>, asked: &[(u32, u32)]) -> Vec<GridRo
                 i,
                 j,
                 phi,
-                gaussian_expected: phi.and_then(|_| expected_by_chance(i, j, length)),
+                gaussian_expected: phi.and_then(|_| of.chance((a, b), (i, j))),
                 status,
             });
         }

@@ -14,10 +14,11 @@ use crate::error::Result;
 use crate::layer_matrix::summed_errors;
 use crate::linalg::subspace::Spectrum;
 use crate::table::{SpectrumRow, Tables};
+use crate::terms::SpectrumMatrix;
 pub(crate) use controls::GroupControls;
 use grid::grid_rows;
 use measures::{MeasureDraws, cka_rows, cosine_rows};
-use module::Module;
+use module::{KeptShares, Module};
 use similarity::{SimilarityCells, UntrainedView};
 
 /// Adds a pass's draws to the controls, then gives the rows of its members; members that failed have none.
@@ -38,7 +39,8 @@ pub(crate) fn compare_pass(
             // One layer that could not be read is enough: an adapter is compared as a whole or not at all.
             let own: Option<Vec<&MemberLayer>> = member.at.iter().map(|&index| layers[index].members[k].as_ref()).collect();
             let Some(own) = own else { continue };
-            let module = Module::new(context, group, member, own, controls.of(context, member));
+            let kept = KeptShares::of(member.at.iter().map(|&index| layers[index].kept.as_ref()));
+            let module = Module::new(context, group, member, own, controls.of(context, member), kept);
             out.push(((member.adapter, member.module), rows(context, &module)?));
         }
         Ok(out)
@@ -93,9 +95,10 @@ fn add_views(context: &Context<'_>, module: &Module<'_>, tables: &mut Tables) ->
 /// The singular values of the module's conversion matrices.
 fn spectrum_rows(context: &Context<'_>, module: &Module<'_>) -> Vec<SpectrumRow> {
     let mut rows = Vec::new();
-    for &matrix in context.config.params().matrices.iter().filter(|matrix| !matrix.is_factor()) {
+    for &kind in &context.config.params().matrices {
+        let Some(matrix) = SpectrumMatrix::of_conversion(kind) else { continue };
         for layer in &module.layers {
-            let spectrum = layer.matrix(matrix).spectrum.as_ref();
+            let spectrum = layer.matrix(kind).spectrum.as_ref();
             for (number, &sigma) in spectrum.map_or(&[][..], Spectrum::sigma).iter().enumerate() {
                 rows.push(SpectrumRow {
                     adapter: module.adapter.to_owned(),

@@ -3,10 +3,13 @@
 use super::super::context::Context;
 use super::super::params::View;
 use super::super::plan::{Group, Member};
-use super::super::solve::MemberLayer;
+use super::super::solve::{KeptSpace, MemberLayer};
 use super::controls::Controls;
+use crate::conversion::Equation;
 use crate::layer_matrix::LayerMatrix;
-use crate::similarity::AllPairs;
+use crate::similarity::{AllPairs, expected_by_chance};
+use crate::terms::{MatrixKind, Side};
+use ndarray::Array2;
 
 /// One adapter's module.
 pub(crate) struct Module<'a> {
@@ -20,6 +23,34 @@ pub(crate) struct Module<'a> {
     /// The (i, j) compared.
     pub(crate) ij: Vec<(usize, usize)>,
     pub(crate) controls: &'a Controls,
+    /// The equations of its Θ_A; with `kept`, what chance depends on.
+    equation_a: Equation,
+    kept: Option<KeptShares>,
+}
+
+/// How much of one layer's kept singular vectors lies in another's: `‖V_aᵀ·V_b‖_F²/(k_a·k_b)` for all pairs of layers. Where all of them are kept
+/// this is 1/D.
+pub(crate) struct KeptShares {
+    left: Array2<f64>,
+    right: Array2<f64>,
+}
+
+impl KeptShares {
+    /// None where not every layer has such a space.
+    pub(crate) fn of<'k>(layers: impl Iterator<Item = Option<&'k KeptSpace>>) -> Option<Self> {
+        let layers: Vec<&KeptSpace> = layers.collect::<Option<_>>()?;
+        let shares = |side: fn(&KeptSpace) -> &Array2<f64>| {
+            Array2::from_shape_fn((layers.len(), layers.len()), |(a, b)| {
+                let (x, y) = (side(layers[a]), side(layers[b]));
+                if x.nrows() != y.nrows() || x.is_empty() || y.is_empty() {
+                    return f64::NAN;
+                }
+                let shared: f64 = x.t().dot(y).iter().map(|v| v * v).sum();
+                shared / (x.ncols() * y.ncols()) as f64
+            })
+        };
+        Some(Self { left: shares(|kept| &kept.left), right: shares(|kept| &kept.right) })
+    }
 }
 
 impl<'a> Module<'a> {
@@ -29,6 +60,7 @@ impl<'a> Module<'a> {
         member: &'a Member,
         layers: Vec<&'a MemberLayer>,
         controls: &'a Controls,
+        kept: Option<KeptShares>,
     ) -> Self {
         let planned = &context.plan.adapters[member.adapter];
         Self {
@@ -39,6 +71,8 @@ impl<'a> Module<'a> {
             numbers: member.at.iter().map(|&at| group.layers[at].layer).collect(),
             ij: context.pairs_for(member.ranks.iter().copied()),
             controls,
+            equation_a: group.equation_a(),
+            kept,
         }
     }
 
@@ -71,9 +105,21 @@ pub(crate) struct ModuleView<'a> {
 }
 
 impl ModuleView<'_> {
-    /// The length of a layer's vectors; none where it has none.
-    pub(crate) fn length(&self, k: usize) -> Option<usize> {
-        self.matrices[k].vectors(self.view.side).map(|vectors| vectors.nrows())
+    /// The expected φ of random subspaces where these layers' vectors can lie; none where one has none.
+    pub(crate) fn chance(&self, (a, b): (usize, usize), (i, j): (usize, usize)) -> Option<f64> {
+        let length = self.matrices[a].vectors(self.view.side)?.nrows();
+        let equation = match self.view.matrix {
+            MatrixKind::A => self.module.equation_a,
+            MatrixKind::B | MatrixKind::BA => Equation::W0,
+            MatrixKind::LoraA | MatrixKind::LoraB => return expected_by_chance(i, j, length),
+        };
+        match self.module.kept.as_ref().filter(|_| self.view.side == Side::Left) {
+            Some(kept) => {
+                let share = if equation == Equation::W0 { kept.right[(a, b)] } else { kept.left[(a, b)] };
+                Some((i.max(j) as f64 * share).min(1.0)).filter(|chance| chance.is_finite())
+            }
+            None => expected_by_chance(i, j, length),
+        }
     }
 }
 
@@ -83,8 +129,7 @@ pub(crate) mod tests {
     use crate::layer_matrix::LayerMatrix;
     use crate::linalg::subspace::SubspaceBasis;
     use crate::table::ConversionRow;
-    use crate::terms::{Convention, MatrixKind, Method, Side, Status};
-    use ndarray::Array2;
+    use crate::terms::{Convention, Method, Status};
     use std::collections::BTreeMap;
 
     pub(crate) const VIEW: View = View { matrix: MatrixKind::B, side: Side::Left };
@@ -129,6 +174,7 @@ pub(crate) mod tests {
         controls: &'a Controls,
     ) -> Module<'a> {
         let layers = layers.iter().collect();
-        Module { adapter: "adapter", name: "query", layers, ranks, numbers, ij: vec![(1, 1)], controls }
+        let (ij, equation_a) = (vec![(1, 1)], Equation::W0);
+        Module { adapter: "adapter", name: "query", layers, ranks, numbers, ij, controls, equation_a, kept: None }
     }
 }

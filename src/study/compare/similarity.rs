@@ -6,7 +6,7 @@ use super::module::ModuleView;
 use super::pairs::Draws;
 use crate::controls::{mean_and_sd, p_value, z_score};
 use crate::layer_matrix::{LayerMatrix, PairValue, cell_status, has_phi};
-use crate::similarity::{AllPairs, expected_by_chance};
+use crate::similarity::AllPairs;
 use crate::table::{SimilarityRow, SummaryRow};
 use crate::terms::Status;
 
@@ -75,6 +75,7 @@ impl SimilarityCells<'_> {
             gaussian_sd,
             w0_mean,
             w0_sd,
+            w0_expected: None,
             init: self.untrained.phi((a, b), ij),
             status,
         }
@@ -91,7 +92,7 @@ impl SimilarityCells<'_> {
         let (gaussian, w0) = (self.gaussian.averages(&upper), self.w0.averages(&upper));
         let (gaussian_mean, gaussian_sd) = mean_and_sd(&gaussian);
         let (w0_mean, w0_sd) = mean_and_sd(&w0);
-        let expected = |cell: &usize| expected_by_chance(self.i, self.j, self.of.length(cell / count)?);
+        let expected = |cell: &usize| self.of.chance((cell / count, cell % count), (self.i, self.j));
         let expected: Vec<f64> = upper.iter().filter_map(expected).collect();
         // Where the vectors span their whole space in every pair, φ is 1 by construction and there is nothing to test.
         let by_construction = !expected.is_empty() && expected.iter().all(|&e| e == 1.0);
@@ -114,6 +115,7 @@ impl SimilarityCells<'_> {
             gaussian_sd,
             w0_mean,
             w0_sd,
+            w0_expected: None,
             w0_z: phi_mean.filter(|_| !by_construction).and_then(|phi| z_score(phi, w0_mean, w0_sd)),
             w0_p: phi_mean.filter(|_| !by_construction).and_then(|phi| p_value(phi, &w0)),
             init_mean: mean_and_sd(&init).0,

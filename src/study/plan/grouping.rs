@@ -5,9 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::adapter::PlannedAdapter;
 use crate::checkpoint::PairedLayer;
 use crate::checkpoint::keys::name_modules;
+use crate::conversion::Equation;
 use crate::error::Result;
 use crate::inputs::{BaseWeight, choose_convention, type_of_tensor};
-use crate::terms::Convention;
+use crate::terms::{Convention, MatrixKind};
 
 /// One type of module of one base, and the adapters that have it.
 pub(crate) struct Group {
@@ -46,6 +47,20 @@ impl Member {
 }
 
 impl Group {
+    /// The equation of Θ_A; that of Θ_B is always [`Equation::W0`].
+    pub(crate) fn equation_a(&self) -> Equation {
+        if self.convention == Convention::Paper { Equation::W0 } else { Equation::W0Transposed }
+    }
+
+    /// The equation of a conversion matrix; none for a factor itself.
+    pub(crate) fn equation(&self, matrix: MatrixKind) -> Option<Equation> {
+        match matrix {
+            MatrixKind::A => Some(self.equation_a()),
+            MatrixKind::B | MatrixKind::BA => Some(Equation::W0),
+            MatrixKind::LoraA | MatrixKind::LoraB => None,
+        }
+    }
+
     /// Whether the layers can be compared: a module outside any repeated container is one weight without an index.
     pub(crate) fn is_grid(&self) -> bool {
         self.layers.iter().all(|l| l.layer.is_some())

@@ -5,28 +5,46 @@ use ndarray::ArrayView2;
 use super::super::context::Context;
 use super::super::params::View;
 use super::super::plan::Group;
-use super::solved::MemberLayer;
+use super::solved::SolvedLayer;
 use crate::layer_matrix::{LayerMatrix, PairValue, cell_status, has_phi};
 use crate::similarity::{AllPairs, expected_by_chance};
 use crate::table::AcrossRow;
+use crate::terms::Side;
 
-/// All ordered pairs of a group's members at layer `index`, diagonal included; `members` is parallel to the group's.
-pub(crate) fn rows(context: &Context<'_>, group: &Group, index: usize, members: &[Option<MemberLayer>]) -> Vec<AcrossRow> {
+/// All ordered pairs of a group's members at layer `index`, diagonal included; `solved` has all of the group's members.
+pub(crate) fn rows(context: &Context<'_>, group: &Group, index: usize, solved: &SolvedLayer) -> Vec<AcrossRow> {
     let ij = context.pairs_for(group.members.iter().flat_map(|member| member.ranks.iter().copied()));
     let mut rows = Vec::new();
     for &view in &context.views {
         let present: Vec<(&str, &LayerMatrix)> = group
             .members
             .iter()
-            .zip(members)
+            .zip(&solved.members)
             .filter_map(|(member, layer)| {
                 let name = context.plan.adapters[member.adapter].adapter.name.as_str();
                 Some((name, layer.as_ref()?.matrix(view.matrix)))
             })
             .collect();
+        let untrained: Vec<Option<&LayerMatrix>> =
+            solved.members.iter().flatten().map(|layer| layer.untrained.get(&view.matrix)).collect();
+        let of_untrained = untrained.iter().map(|matrix| matrix.and_then(|matrix| matrix.vectors(view.side)));
+        let init = AllPairs::of(&of_untrained.collect::<Vec<_>>());
         let vectors: Vec<Option<ArrayView2<'_, f64>>> = present.iter().map(|(_, matrix)| matrix.vectors(view.side)).collect();
         let pairs = AllPairs::of(&vectors);
-        let layer_view = LayerView { group, index, view, present: &present, vectors: &vectors, pairs: &pairs };
+        // Both Θ lie in what is kept of the one W0.
+        let kept = group.equation(view.matrix).filter(|_| view.side == Side::Left).zip(solved.kept.as_ref());
+        let space = kept.map(|(equation, kept)| kept.home(equation).ncols());
+        let layer_view = LayerView {
+            space,
+            untrained: &untrained,
+            init: &init,
+            group,
+            index,
+            view,
+            present: &present,
+            vectors: &vectors,
+            pairs: &pairs,
+        };
         for &(i, j) in &ij {
             for a in 0..present.len() {
                 rows.extend((0..present.len()).map(|b| layer_view.row(i, j, a, b)));
@@ -38,6 +56,11 @@ pub(crate) fn rows(context: &Context<'_>, group: &Group, index: usize, members: 
 
 /// One view of one layer of all adapters.
 struct LayerView<'a> {
+    /// The dimension of the space that the vectors can lie in, where it is not their length.
+    space: Option<usize>,
+    /// The untrained adapters' matrices, and all inner products of their vectors.
+    untrained: &'a [Option<&'a LayerMatrix>],
+    init: &'a AllPairs,
     group: &'a Group,
     index: usize,
     view: View,
@@ -47,12 +70,18 @@ struct LayerView<'a> {
 }
 
 impl LayerView<'_> {
+    /// φ of the untrained adapters; none without them, or where one has nothing to compare.
+    fn init(&self, a: usize, b: usize, (i, j): (usize, usize)) -> Option<f64> {
+        let has = |layer: usize, vectors: usize| self.untrained[layer].is_some_and(|matrix| has_phi(matrix.status(vectors)));
+        if has(a, i) && has(b, j) { self.init.phi(a, b, i, j) } else { None }
+    }
+
     fn row(&self, i: usize, j: usize, a: usize, b: usize) -> AcrossRow {
         let ((adapter_a, x), (adapter_b, y)) = (self.present[a], self.present[b]);
         let phi = self.pairs.phi(a, b, i, j);
         let (status, _) =
             cell_status([x, y], self.view.side, (i, j), PairValue::of(phi, None), self.pairs.differ_in_length(a, b));
-        let length = self.vectors[a].map_or(0, |vectors| vectors.nrows());
+        let length = self.space.unwrap_or_else(|| self.vectors[a].map_or(0, |vectors| vectors.nrows()));
         AcrossRow {
             module: self.group.name.clone(),
             layer: self.group.layers[self.index].layer,
@@ -64,6 +93,8 @@ impl LayerView<'_> {
             adapter_b: adapter_b.to_owned(),
             phi: phi.filter(|_| has_phi(status)),
             gaussian_expected: if has_phi(status) { expected_by_chance(i, j, length) } else { None },
+            w0_expected: None,
+            init: self.init(a, b, (i, j)),
             status,
         }
     }

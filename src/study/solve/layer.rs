@@ -8,12 +8,11 @@ use super::super::context::Context;
 use super::super::plan::{Group, Member, Pass, untrained_layer};
 use super::across;
 use super::matrices::{LayerThetas, drawn_matrices};
-use super::solved::{MemberLayer, SolvedLayer};
+use super::solved::{KeptSpace, MemberLayer, SolvedLayer};
 use crate::controls::{Control, Factor, draw};
-use crate::conversion::{ConversionMatrix, Equation, Solver, Target, Workspace, columns_together};
+use crate::conversion::{ConversionMatrix, Solver, Target, Workspace, columns_together};
 use crate::error::Result;
 use crate::inputs::{BaseWeight, FactorPair, StoredWeight};
-use crate::terms::Convention;
 
 /// Reads and solves layer `index` of a group for the members and draws of a pass.
 ///
@@ -81,6 +80,8 @@ impl LayerWork<'_> {
         let solver = context.clock.solve.time(|| Solver::new(&w0, context.config.params().rcond, workspace));
         let mut solver = solver.map_err(explain)?;
 
+        self.solved.kept = solver.kept().map_err(explain)?.map(|[left, right]| KeptSpace { left, right });
+
         let ranks = context.drawn_ranks(self.group, self.index);
         let together = columns_together(self.weight.d_out.max(self.weight.d_in));
         let mut waiting: Vec<OwnedFactors> = Vec::new();
@@ -99,7 +100,7 @@ impl LayerWork<'_> {
         }
         self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
         if pass.across {
-            self.solved.across = across::rows(context, self.group, self.index, &self.solved.members);
+            self.solved.across = across::rows(context, self.group, self.index, &self.solved);
         }
         Ok(())
     }
@@ -155,7 +156,7 @@ impl LayerWork<'_> {
 
     /// Solves for the waiting pairs and keeps what will be compared of each.
     fn solve(&mut self, solver: &mut Solver<'_, StoredWeight>, waiting: &[OwnedFactors], ranks: &[usize]) -> Result<()> {
-        let equation_a = if self.group.convention == Convention::Paper { Equation::W0 } else { Equation::W0Transposed };
+        let equation_a = self.group.equation_a();
         let targets: Vec<Target<'_>> = waiting.iter().flat_map(|pair| pair.factors.targets(equation_a)).collect();
         let (thetas, condition) = self.context.clock.solve.time(|| -> Result<_> {
             Ok((solver.solve(&targets)?, if waiting.is_empty() { f64::NAN } else { solver.condition()? }))

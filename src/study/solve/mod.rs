@@ -8,5 +8,5 @@ mod workers;
 
 pub(crate) use layer::solve_layer;
 pub(crate) use matrices::drawn_matrices;
-pub(crate) use solved::{DrawnMatrices, MemberLayer, SolvedLayer};
+pub(crate) use solved::{DrawnMatrices, KeptSpace, MemberLayer, SolvedLayer};
 pub(crate) use workers::run_jobs;

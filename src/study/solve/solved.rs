@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use ndarray::Array2;
 
+use crate::conversion::Equation;
 use crate::error::Error;
 use crate::layer_matrix::LayerMatrix;
 use crate::record::InputRecord;
@@ -20,8 +21,25 @@ pub(crate) struct SolvedLayer {
     /// The comparison of adapters with one another, if requested.
     pub(crate) across: Vec<AcrossRow>,
     pub(crate) inputs: Vec<InputRecord>,
+    /// With `rcond` the singular vectors of W0 that every Θ is made of.
+    pub(crate) kept: Option<KeptSpace>,
     /// Adapters that failed here, and why.
     pub(crate) failed: Vec<(usize, Error)>,
+}
+
+/// The singular vectors of a base weight that every Θ is made of: a random matrix in place of Θ lies in them too.
+pub(crate) struct KeptSpace {
+    /// (out, k).
+    pub(crate) left: Array2<f64>,
+    /// (in, k).
+    pub(crate) right: Array2<f64>,
+}
+
+impl KeptSpace {
+    /// Where the Θ of an equation lies.
+    pub(crate) fn home(&self, equation: Equation) -> &Array2<f64> {
+        if equation == Equation::W0 { &self.right } else { &self.left }
+    }
 }
 
 /// What is compared of one layer in one draw of a control.

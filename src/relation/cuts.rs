@@ -1,0 +1,350 @@
+//! φ across layers of Θ without the small singular directions of W0, and of `W0ᵀ·T`, which needs no inverse: the rows of
+//! `cuts.csv`.
+//!
+//! Θ = W0⁻¹·T = V·S⁻¹·Uᵀ·T has nearly all of its norm in the few smallest singular directions of W0, whatever T is, so that φ of Θ shows those directions and
+//! not T. The cuts leave them out.
+
+use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use rayon::prelude::*;
+
+use super::coordinates::{Coordinates, gaussian_kept};
+use super::cut::Cut;
+use super::layer::{ModuleName, RelatedLayer};
+use crate::controls::{Control, DrawPlan, Factor, draw, mean_and_sd, p_value, permutation, permutations, signs};
+use crate::conversion::Equation;
+use crate::error::{Error, Result};
+use crate::linalg::weight_basis::{scale_rows, unit_of};
+use crate::similarity::AllPairs;
+use crate::table::CutRow;
+use crate::terms::{MatrixKind, Side, Status};
+
+/// All assignments of targets to layers are looked at up to this many layers (720 assignments), beyond it as many as controls are drawn.
+const ALL_ASSIGNMENTS: usize = 6;
+/// Draws that are made at a time.
+const BATCH: usize = 16;
+
+/// Mean φ over pairs of layers, for each cut and each (i, j); none where no pair has one.
+type Statistics = Vec<Option<f64>>;
+
+/// What is asked of one factor of a module.
+pub struct CutStudy<'a> {
+    /// The cuts.
+    pub cuts: &'a [Cut],
+    /// The numbers of vectors compared.
+    pub ij: &'a [(usize, usize)],
+    /// The seed of the controls.
+    pub seed: u64,
+    /// How often the `flip` control is drawn.
+    pub plan: DrawPlan,
+    /// How often the `w0` control is drawn.
+    pub together: usize,
+    /// Whether targets are assigned to other layers' weights too.
+    pub shuffled: bool,
+}
+
+impl CutStudy<'_> {
+    /// The rows of one factor, and one of all cuts together where there are more than two.
+    ///
+    /// # Errors
+    /// [`crate::Error::Lapack`] if a small SVD fails, [`crate::Error::NonFinite`] if a product overflows.
+    pub fn rows(
+        &self,
+        name: ModuleName<'_>,
+        factor: Factor,
+        layers: &[RelatedLayer<'_>],
+        w0: &[Statistics],
+    ) -> Result<Vec<CutRow>> {
+        let observed_coordinates: Vec<Coordinates<'_>> =
+            layers.iter().map(|layer| self.coordinates(layer, factor, layer.target(factor))).collect::<Result<_>>()?;
+        let bases = self.bases(&observed_coordinates)?;
+        let observed = self.statistics(&bases);
+        let comparable = layers.iter().all(|layer| layer.number.is_some());
+        let decomposed = layers.iter().all(|layer| layer.base.basis.is_some());
+        let flips =
+            if decomposed && comparable { self.flips(factor, layers, &observed_coordinates, &observed)? } else { Vec::new() };
+        let shuffled = if self.shuffled && comparable { self.shuffled(factor, layers)? } else { None };
+
+        let mut rows = Vec::with_capacity(self.cuts.len() * self.ij.len());
+        for (c, cut) in self.cuts.iter().enumerate() {
+            let kept: Vec<usize> = observed_coordinates.iter().map(|x| x.kept(*cut)).collect();
+            for (p, &(i, j)) in self.ij.iter().enumerate() {
+                let at = c * self.ij.len() + p;
+                let phi = observed[at].filter(|_| comparable);
+                let of_draws = |draws: &[Statistics]| draws.iter().filter_map(|draw| draw[at]).collect::<Vec<f64>>();
+                let (w0_values, flip_values) = (of_draws(w0), of_draws(&flips));
+                let as_large = |draw: &f64| phi.is_some_and(|phi| *draw >= phi - TIE);
+                let counted = self.plan.draws_that_count(&flip_values, as_large);
+                let flip_values = &flip_values[..counted];
+                let (w0_mean, w0_sd) = mean_and_sd(&w0_values);
+                let (flip_mean, flip_sd) = mean_and_sd(flip_values);
+                let shuffled = shuffled.as_ref().map(|draws| of_draws(draws)).filter(|draws| !draws.is_empty());
+                rows.push(CutRow {
+                    adapter: name.adapter.to_owned(),
+                    module: name.module.to_owned(),
+                    matrix: if factor == Factor::A { MatrixKind::A } else { MatrixKind::B },
+                    side: Side::Left,
+                    i,
+                    j,
+                    cut: cut.to_string(),
+                    kept_min: kept.iter().copied().min(),
+                    kept_max: kept.iter().copied().max(),
+                    layers: bases[c].iter().flatten().filter(|basis| basis.ncols() >= i.max(j)).count(),
+                    phi_mean: phi,
+                    gaussian_kept: phi.and_then(|_| gaussian_kept(&observed_coordinates, *cut, (i, j))),
+                    w0_mean: w0_mean.filter(|_| phi.is_some()),
+                    w0_sd: w0_sd.filter(|_| phi.is_some()),
+                    w0_p: phi.and_then(|phi| p_value(phi, &w0_values)),
+                    flip_mean,
+                    flip_sd,
+                    flip_p: self.plan.p(flip_values.iter().filter(|draw| as_large(draw)).count(), counted),
+                    flip_draws: (counted > 0).then_some(counted),
+                    // The assignment as it is counts among all of them, and not among some that are drawn.
+                    shuffled_p: phi.zip(shuffled).and_then(|(phi, draws)| {
+                        let all = layers.len() <= ALL_ASSIGNMENTS;
+                        let large = draws.iter().filter(|&&draw| draw >= phi - TIE).count();
+                        if all { Some(large as f64 / draws.len() as f64) } else { p_value(phi, &draws) }
+                    }),
+                    status: self.status(layers, factor, &bases[c], i.max(j), comparable),
+                });
+            }
+        }
+        if self.cuts.len() > 2 && !flips.is_empty() {
+            let all: Vec<CutRow> = (0..self.ij.len()).filter_map(|p| self.all_cuts(&rows, p, &observed, &flips, w0)).collect();
+            rows.extend(all);
+        }
+        Ok(rows)
+    }
+
+    /// The draws of the `w0` control, which no adapter changes: Gaussian targets of these ranks.
+    ///
+    /// Targets are drawn in the singular basis of W0, where they are Gaussian too, or else multiplied by W0ᵀ.
+    ///
+    /// # Errors
+    /// Those of [`Self::rows`].
+    pub fn w0_draws(&self, factor: Factor, layers: &[RelatedLayer<'_>]) -> Result<Vec<Statistics>> {
+        let by_layer: Vec<Vec<Coordinates<'_>>> = layers.iter().map(|layer| self.drawn(layer, factor)).collect::<Result<_>>()?;
+        (0..self.together)
+            .into_par_iter()
+            .map(|number| {
+                let coordinates: Vec<Coordinates<'_>> =
+                    by_layer.iter().map(|draws| Coordinates { values: draws[number].values.clone(), ..draws[number] }).collect();
+                Ok(self.statistics(&self.bases(&coordinates)?))
+            })
+            .collect()
+    }
+
+    /// All draws of the `w0` control at one layer.
+    fn drawn<'l>(&self, layer: &RelatedLayer<'l>, factor: Factor) -> Result<Vec<Coordinates<'l>>> {
+        let (equation, rank, base) = (layer.equation(factor), layer.target(factor).ncols(), layer.base);
+        let gaussian = |number, length| draw(self.seed, Control::W0, base.stream, factor, number, length, rank);
+        let own = |values| Coordinates { values, base, equation };
+        if let Some(sides) = base.sides(equation) {
+            return Ok((0..self.together).map(|number| own(gaussian(number, sides.sigma.len()))).collect());
+        }
+        // One product for all of them.
+        let draws: Vec<Array2<f64>> = (0..self.together).map(|number| gaussian(number, layer.target(factor).nrows())).collect();
+        let views: Vec<ArrayView2<'_, f64>> = draws.iter().map(|draw| draw.view()).collect();
+        let Ok(side_by_side) = concatenate(Axis(1), &views) else { return Ok(Vec::new()) };
+        let products = match layer.adjoint(side_by_side.view(), equation) {
+            Err(Error::NonFinite { .. }) => Array2::from_elem((home_length(layer, factor), side_by_side.ncols()), f64::NAN),
+            other => other?,
+        };
+        Ok((0..self.together).map(|number| own(products.slice(s![.., number * rank..(number + 1) * rank]).to_owned())).collect())
+    }
+
+    fn coordinates<'l>(&self, layer: &RelatedLayer<'l>, factor: Factor, target: ArrayView2<'_, f64>) -> Result<Coordinates<'l>> {
+        let equation = layer.equation(factor);
+        // A power of two, which changes no digit of a singular vector.
+        let unit = unit_of(target);
+        let scaled = target.mapv(|v| v / unit);
+        let values = match layer.base.sides(equation) {
+            Some(sides) => sides.face.t().dot(&scaled),
+            None => match layer.adjoint(scaled.view(), equation) {
+                // Beyond the range of f64 there is nothing to compare.
+                Err(Error::NonFinite { .. }) => Array2::from_elem((home_length(layer, factor), target.ncols()), f64::NAN),
+                other => other?,
+            },
+        };
+        Ok(Coordinates { values, base: layer.base, equation })
+    }
+
+    /// For each cut the left singular vectors of every layer's Θ; none where it has none.
+    fn bases(&self, layers: &[Coordinates<'_>]) -> Result<Vec<Vec<Option<Array2<f64>>>>> {
+        let mut by_cut: Vec<Vec<Option<Array2<f64>>>> = self.cuts.iter().map(|_| Vec::with_capacity(layers.len())).collect();
+        for layer in layers {
+            let own: Vec<Option<Array2<f64>>> = self.cuts.iter().map(|cut| layer.vectors(*cut)).collect::<Result<_>>()?;
+            for (bases, vectors) in by_cut.iter_mut().zip(layer.at_home(own)) {
+                bases.push(vectors);
+            }
+        }
+        Ok(by_cut)
+    }
+
+    fn statistics(&self, by_cut: &[Vec<Option<Array2<f64>>>]) -> Statistics {
+        let mut out = Vec::with_capacity(self.cuts.len() * self.ij.len());
+        for bases in by_cut {
+            let pairs = AllPairs::of(&bases.iter().map(|basis| basis.as_ref().map(|basis| basis.view())).collect::<Vec<_>>());
+            for &(i, j) in self.ij {
+                let above = (0..bases.len()).flat_map(|a| (a + 1..bases.len()).map(move |b| (a, b)));
+                let values: Vec<f64> = above.filter_map(|(a, b)| pairs.phi(a, b, i, j)).collect();
+                out.push(mean_and_sd(&values).0);
+            }
+        }
+        out
+    }
+
+    /// Draws of the `flip` control, until all statistics are decided.
+    fn flips(
+        &self,
+        factor: Factor,
+        layers: &[RelatedLayer<'_>],
+        targets: &[Coordinates<'_>],
+        observed: &Statistics,
+    ) -> Result<Vec<Statistics>> {
+        let mut draws: Vec<Statistics> = Vec::new();
+        let open = |draws: &[Statistics]| {
+            (0..observed.len()).any(|at| {
+                observed[at].is_some_and(|phi| self.plan.goes_on(draws, |draw| draw[at].is_some_and(|value| value >= phi - TIE)))
+            })
+        };
+        while open(&draws) {
+            let numbers = draws.len()..(draws.len() + BATCH).min(self.plan.most);
+            let batch: Result<Vec<Statistics>> = numbers
+                .into_par_iter()
+                .map(|number| {
+                    let turned: Vec<Coordinates<'_>> = layers
+                        .iter()
+                        .zip(targets)
+                        .map(|(layer, target)| {
+                            let signs = signs(self.seed, layer.base.stream, factor, number, target.values.nrows());
+                            Coordinates { values: scale_rows(target.values.view(), &signs), ..*target }
+                        })
+                        .collect();
+                    Ok(self.statistics(&self.bases(&turned)?))
+                })
+                .collect();
+            draws.extend(batch?);
+        }
+        Ok(draws)
+    }
+
+    /// The statistics where the targets are assigned to other layers' weights: all assignments of few layers, else as many as controls are drawn.
+    fn shuffled(&self, factor: Factor, layers: &[RelatedLayer<'_>]) -> Result<Option<Vec<Statistics>>> {
+        let shape = |layer: &RelatedLayer<'_>| layer.target(factor).dim();
+        let count = layers.len();
+        if count < 2 || layers.windows(2).any(|pair| shape(&pair[0]) != shape(&pair[1])) {
+            return Ok(None);
+        }
+        let at = |layer: usize, target: usize| self.coordinates(&layers[layer], factor, layers[target].target(factor));
+        if count > ALL_ASSIGNMENTS {
+            let draws: Result<Vec<Statistics>> = (0..self.together)
+                .into_par_iter()
+                .map(|number| {
+                    let order = permutation(self.seed, layers[0].base.stream, factor, number, count);
+                    let coordinates: Vec<_> = (0..count).map(|layer| at(layer, order[layer])).collect::<Result<_>>()?;
+                    Ok(self.statistics(&self.bases(&coordinates)?))
+                })
+                .collect();
+            return draws.map(Some);
+        }
+        // Every target through every weight once; an assignment takes what it needs of these.
+        let all: Vec<Coordinates<'_>> = (0..count * count).map(|n| at(n / count, n % count)).collect::<Result<_>>()?;
+        let by_cut = self.bases(&all)?;
+        let pairs: Vec<AllPairs> = by_cut
+            .par_iter()
+            .map(|bases| AllPairs::of(&bases.iter().map(|basis| basis.as_ref().map(|basis| basis.view())).collect::<Vec<_>>()))
+            .collect();
+        let assignments = permutations(count);
+        let of_assignment = |order: &Vec<usize>| -> Statistics {
+            let mut out = Vec::with_capacity(self.cuts.len() * self.ij.len());
+            for pairs in &pairs {
+                for &(i, j) in self.ij {
+                    let above = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
+                    let phi = |(a, b): (usize, usize)| pairs.phi(a * count + order[a], b * count + order[b], i, j);
+                    out.push(mean_and_sd(&above.filter_map(phi).collect::<Vec<_>>()).0);
+                }
+            }
+            out
+        };
+        Ok(Some(assignments.iter().map(of_assignment).collect()))
+    }
+
+    /// The row of all cuts together: the largest of their deviations from the control, compared with the largest of each draw.
+    ///
+    /// Means and standard deviations are those of the draws and the observation together, so that the observation is one like them under the null hypothesis.
+    fn all_cuts(
+        &self,
+        rows: &[CutRow],
+        p: usize,
+        observed: &Statistics,
+        flips: &[Statistics],
+        w0: &[Statistics],
+    ) -> Option<CutRow> {
+        let places: Vec<usize> =
+            (0..self.cuts.len()).map(|c| c * self.ij.len() + p).filter(|&at| observed[at].is_some()).collect();
+        let first = rows.get(*places.first()?)?;
+        let p_of = |draws: &[Statistics]| {
+            let moments: Vec<(usize, f64, f64)> = places
+                .iter()
+                .filter_map(|&at| {
+                    let values: Vec<f64> = draws.iter().chain([observed]).filter_map(|draw| draw[at]).collect();
+                    let (mean, sd) = mean_and_sd(&values);
+                    Some((at, mean?, sd.filter(|sd| *sd > 0.0)?))
+                })
+                .collect();
+            let largest =
+                |draw: &Statistics| moments.iter().filter_map(|&(at, mean, sd)| Some((draw[at]? - mean) / sd)).reduce(f64::max);
+            let values: Vec<f64> = draws.iter().filter_map(largest).collect();
+            largest(observed).and_then(|observed| p_value(observed, &values))
+        };
+        Some(CutRow {
+            cut: CutRow::ALL.to_owned(),
+            kept_min: None,
+            kept_max: None,
+            phi_mean: None,
+            gaussian_kept: None,
+            w0_mean: None,
+            w0_sd: None,
+            w0_p: p_of(w0),
+            flip_mean: None,
+            flip_sd: None,
+            flip_p: p_of(flips),
+            flip_draws: Some(flips.len()),
+            shuffled_p: None,
+            status: rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse),
+            ..first.clone()
+        })
+    }
+
+    fn status(
+        &self,
+        layers: &[RelatedLayer<'_>],
+        factor: Factor,
+        bases: &[Option<Array2<f64>>],
+        most: usize,
+        comparable: bool,
+    ) -> Status {
+        let same_length = layers.windows(2).all(|pair| home_length(&pair[0], factor) == home_length(&pair[1], factor));
+        if !comparable || !same_length {
+            return Status::Skipped;
+        }
+        let of = |(layer, basis): (&RelatedLayer<'_>, &Option<Array2<f64>>)| match basis {
+            None if layer.target(factor).iter().all(|&v| v == 0.0) => Status::Zero,
+            None if layer.base.basis.is_none() => Status::Unreliable,
+            None => Status::Rank,
+            Some(basis) if basis.ncols() < most => Status::Rank,
+            Some(_) if layer.base.basis.is_some_and(|basis| basis.rank() < basis.sigma.len()) => Status::Singular,
+            Some(_) => Status::Ok,
+        };
+        layers.iter().zip(bases).map(of).fold(Status::Ok, Status::worse)
+    }
+}
+
+/// Statistics closer than this count as equal in p.
+const TIE: f64 = 1e-12;
+
+/// The length of the vectors that the layers are compared by.
+fn home_length(layer: &RelatedLayer<'_>, factor: Factor) -> usize {
+    let (d_out, d_in) = layer.base.weight.shape();
+    if layer.equation(factor) == Equation::W0 { d_in } else { d_out }
+}
