@@ -305,8 +305,11 @@ fn shell(world: &Path, script: &str) -> (bool, String) {
     let others = std::env::var_os("PATH").unwrap_or_default();
     let path = std::env::join_paths(std::iter::once(ours).chain(std::env::split_paths(&others))).unwrap();
     let mut command = Command::new("sh");
+    // On a slow machine there is progress to tell, which no page shows.
+    let quiet =
+        regex(r"\bcondlora (analyze|compare|fit|materialize|merge) ").replace_all(script, "condlora $1 --progress never ");
     // A home that nobody has, so that a message about the Hugging Face cache is the same everywhere.
-    command.args(["-c", &format!("exec 2>&1\n{script}")]).current_dir(world).env("PATH", path).env("HOME", "/home/me");
+    command.args(["-c", &format!("exec 2>&1\n{quiet}")]).current_dir(world).env("PATH", path).env("HOME", "/home/me");
     for name in ["NO_COLOR", "CLICOLOR", "CLICOLOR_FORCE", "HF_HOME", "HF_HUB_CACHE", "XDG_CACHE_HOME", "COLUMNS"] {
         command.env_remove(name);
     }

@@ -9,7 +9,9 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::Path;
 
-use condlora::figure::{ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_fit, draw_study};
+use condlora::figure::{
+    ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_fit, draw_held_out, draw_study,
+};
 use condlora::results::SavedResults;
 use proptest::prelude::*;
 use shared::checkpoint::{PLAIN, square_layers, write_adapter, write_base};
@@ -39,9 +41,9 @@ fn results() -> tempfile::TempDir {
     let root = folder.path();
     checkpoints(root);
     let quiet = ["--base", "base", "--figures", "none", "--null-draws", "3"];
-    condlora(root, &[&["analyze", "runs", "-o", "study", "--across"], &quiet[..]].concat()).exits(0);
+    condlora(root, &[&["analyze", "runs", "-o", "study", "--across", "--cuts"], &quiet[..]].concat()).exits(0);
     condlora(root, &[&["compare", "runs/one", "runs/two", "-o", "compared"], &quiet[..]].concat()).exits(0);
-    condlora(root, &[&["fit", "runs/one", "-o", "fitted"], &quiet[..]].concat()).exits(0);
+    condlora(root, &[&["fit", "runs/one", "--held-out", "-o", "fitted"], &quiet[..]].concat()).exits(0);
     folder
 }
 
@@ -70,11 +72,11 @@ fn figures_are_drawn_again_byte_for_byte() {
     checkpoints(root);
     let base = ["--base", "base", "--null-draws", "3"];
     let analyze = |more: &[&str]| run_in(root, &[&["runs"], &base[..], more].concat()).exits(0);
-    let many = ["--across", "--side", "both", "--ij", "2,2", "--ij", "1,2", "--matrices", "A,BA,lora_B"];
+    let many = ["--across", "--cuts", "--side", "both", "--ij", "2,2", "--ij", "1,2", "--matrices", "A,BA,lora_B"];
     analyze(&[&many[..], &["-o", "plain"]].concat());
     analyze(&[&many[..], &["-o", "typed", "--formats", "parquet", "--scale", "data", "--figures", "svg"]].concat());
     condlora(root, &[&["compare", "runs/one", "runs/two", "-o", "compared"], &base[..]].concat()).exits(0);
-    condlora(root, &[&["fit", "runs/two", "-o", "fitted"], &base[..]].concat()).exits(0);
+    condlora(root, &[&["fit", "runs/two", "--held-out", "-o", "fitted"], &base[..]].concat()).exits(0);
     for shard in ["1/2", "2/2"] {
         analyze(&["-o", &format!("parts/{shard}"), "--shard", shard, "--figures", "none"]);
     }
@@ -151,14 +153,15 @@ fn json_says_what_was_drawn_where() {
     let folder = results();
     let run = condlora(folder.path(), &["figures", "study", "--figures", "svg", "--json", "--adapters", "one"]).exits(0);
     let all: Vec<serde_json::Value> = serde_json::from_str(&run.stdout).unwrap();
-    assert_eq!(all.len(), 3 + 1 + 1 + 1 + 3);
+    assert_eq!(all.len(), 3 + 1 + 5 + 3);
     let first = serde_json::json!({
         "file": "study/figures/one/q_proj.A.left.i2-j2.svg", "figure": "heatmap", "adapter": "one", "module": "q_proj", "format": "svg", "caption": null,
     });
     assert_eq!(all[0], first);
     let kinds: Vec<&str> = all.iter().map(|figure| figure["figure"].as_str().unwrap()).collect();
-    assert_eq!(kinds, ["heatmap", "heatmap", "heatmap", "overview", "spectrum", "training", "across", "across", "across"]);
-    assert!(all[8]["adapter"].is_null() && all[3]["module"].is_null());
+    let of_one = ["heatmap", "heatmap", "heatmap", "overview", "expected", "spectrum", "cuts", "energy", "training"];
+    assert_eq!(kinds, [&of_one[..], &["across"; 3]].concat());
+    assert!(all[11]["adapter"].is_null() && all[3]["module"].is_null() && all[6]["module"] == "q_proj");
 }
 
 #[test]
@@ -224,15 +227,18 @@ fn a_table_that_was_changed_is_refused_with_both_hashes() {
     assert!(!folder.path().join("study/figures").exists());
 }
 
-const TABLES: [&str; 8] = [
+const TABLES: [&str; 11] = [
     "study/summary.csv",
     "study/similarity.csv",
     "study/conversion.csv",
     "study/spectrum.csv",
     "study/across.csv",
+    "study/cuts.csv",
+    "study/energy.csv",
     "study/training.csv",
     "compared/compare.csv",
     "fitted/fit.csv",
+    "fitted/heldout.csv",
 ];
 
 /// Reads and draws the results that a table belongs to, as the command does.
@@ -249,6 +255,9 @@ fn redraw(root: &Path, table: &str) -> condlora::Result<usize> {
     }
     if let Some(rows) = &results.fit {
         drawn += draw_fit(rows, &context, &options)?.len();
+    }
+    if let Some(rows) = &results.held_out {
+        drawn += draw_held_out(rows, &context, &options)?.len();
     }
     Ok(drawn)
 }
@@ -317,9 +326,12 @@ fn every_column_of_every_table_is_checked() {
                     | "adapter_a"
                     | "adapter_b"
                     | "name"
+                    | "cut"
+                    | "map"
+                    | "weighting"
             );
-            // The layer of `fit.csv` may also be `all`, and so is a text.
-            let number_or_name = number_or_name && (*column != "layer" || !table.contains("/fit"));
+            // The layer of `fit.csv` and `heldout.csv` may also be `all`, and so is a text.
+            let number_or_name = number_or_name && (*column != "layer" || !table.starts_with("fitted/"));
             let line_and_column = format!("{table}: line 3, column `{column}`; expected ");
             let says = [line_and_column.as_str()];
             for bad in ["nan", "inf", "x", "1e999", "-1", "18446744073709551616", "\u{7}"] {

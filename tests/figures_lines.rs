@@ -6,12 +6,14 @@ mod shared;
 use std::fs;
 use std::path::Path;
 
+use condlora::Tables;
 use condlora::figure::{FigureContext, FigureFormat, FigureKind, FigureOptions, draw_fit, draw_paper, draw_study};
 use condlora::results::SavedResults;
+use condlora::table::FitRow;
 use condlora::table::SummaryRow;
 use condlora::table::csv::read_rows;
-use condlora::table::rows::{FitRow, SpectrumRow, Tables, TrainingRow};
-use condlora::terms::{MatrixKind, Status, UpdateMatrix};
+use condlora::table::rows::{SpectrumRow, TrainingRow};
+use condlora::terms::{MatrixKind, SpectrumMatrix, Status, UpdateMatrix};
 use shared::checkpoint::{PLAIN, square_layers, write_adapter, write_base};
 use shared::program::{Run, data, program, real_base};
 
@@ -75,7 +77,7 @@ impl Picture {
 
 fn spectrum(layers: &[Option<u32>], rank: usize, sigma: impl Fn(Option<u32>, usize) -> f64) -> Tables {
     let mut tables = Tables::default();
-    for matrix in [MatrixKind::A, MatrixKind::B, MatrixKind::BA] {
+    for matrix in [SpectrumMatrix::A, SpectrumMatrix::B, SpectrumMatrix::BA] {
         for &layer in layers {
             tables.spectrum.extend((1..=rank).map(|k| SpectrumRow {
                 adapter: "run/a".into(),
@@ -148,6 +150,9 @@ fn fit_rows(layers: u32, delta: bool) -> Vec<FitRow> {
         residual_expected: Some(0.9),
         residual_sd: Some(0.01),
         p: Some(0.5),
+        flip_mean: None,
+        flip_sd: None,
+        flip_p: None,
         status: Status::Ok,
     };
     let of = |matrix: &UpdateMatrix| {
@@ -178,6 +183,14 @@ fn residuals_stand_beside_those_of_gaussian_targets() {
         assert!((share - 0.5).abs() < 0.02, "{share}");
         assert!(panel.windows(2).all(|pair| pair[0].1 < pair[1].1));
     }
+    // With the strict control its band is shown, and of Gaussian targets the mean.
+    let strict: Vec<FitRow> = fit_rows(6, false)
+        .into_iter()
+        .map(|row| FitRow { flip_mean: Some(0.95), flip_sd: Some(0.02), flip_p: Some(0.5), ..row })
+        .collect();
+    let drawn = picture(&draw_fit(&strict, &context, &svg()).unwrap()[0].bytes);
+    drawn.is_inside();
+    assert!(drawn.says("flip control: mean ± sd") && drawn.says("Gaussian targets: mean"));
     // The updates alone, one layer, many layers, no layer number, no value at all.
     for rows in [fit_rows(6, true), fit_rows(1, false), fit_rows(80, false), fit_rows(0, false)] {
         let figures = draw_fit(&rows, &FigureContext::default(), &both()).unwrap();

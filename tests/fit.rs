@@ -85,6 +85,7 @@ fn residuals_and_thetas_are_numpys() {
                     let off = (ours.residual.unwrap() - theirs).abs();
                     assert!(off <= 1e-9, "{adapter} {module} {matrix} {layer} is off by {off:e}");
                     assert_eq!((ours.residual_sd, ours.p, ours.status), (None, None, Status::Ok));
+                    assert_eq!((ours.flip_mean, ours.flip_p), (None, None));
                 }
                 if adapter == "trec-seed0" {
                     let joint = read_matrix(&expected("trec-seed0/theta_f64.safetensors"), &format!("{letter}.{matrix}.joint"));
@@ -113,7 +114,7 @@ fn what_chance_gives_stands_beside() {
         assert!((0.003..0.015).contains(&of_layer.residual_sd.unwrap()) && of_layer.p.unwrap() >= 1.0 / 41.0);
     }
     assert!(shown.stdout.contains("value: one Θ explains 18.2 % of A"), "{}", shown.stdout);
-    assert!(shown.stdout.contains("shown to be better than chance"));
+    assert!(shown.stdout.contains("shown to be more than its control") && !shown.stdout.contains("better than chance"));
     let json = fit(
         data("adapters/trec-seed0"),
         real_base(),
@@ -174,11 +175,15 @@ fn a_condlora_is_given_back_by_the_lora_made_of_it() {
         }
     }
     for row in rows(&out).iter().filter(|r| r.layer == FitRow::ALL) {
-        // None of twenty draws comes near.
-        assert!(row.residual.unwrap() < 1e-12 && row.p == Some(1.0 / 21.0), "{row:?}");
+        // None of twenty Gaussian draws comes near, and none of 199 with their signs turned.
+        assert!(row.residual.unwrap() < 1e-12 && row.p == Some(1.0 / 21.0) && row.flip_p == Some(0.005), "{row:?}");
     }
-    assert_eq!(shown.stdout.matches(", better than chance taken by itself (p = 0.048)").count(), 4, "{}", shown.stdout);
-    assert!(shown.stdout.contains("to correct for 4 comparisons (Holm) takes --null-draws 80 or more."), "{}", shown.stdout);
+    assert_eq!(shown.stdout.matches(", more than its control (p = 0.005)").count(), 4, "{}", shown.stdout);
+    assert!(
+        shown.stdout.contains("All 4 fits are more than the control at p < 0.05 after Holm's correction"),
+        "{}",
+        shown.stdout
+    );
     // In a basis of its own in each layer it is lost to the direct fit.
     derived(folder.path(), true);
     fit(folder.path().join("derived"), real_base(), &out, &["--overwrite", "--null-draws", "0"]).exits(0);
@@ -282,7 +287,7 @@ fn an_adapter_with_other_names_is_mapped_to_its_base() {
 }
 
 #[test]
-fn trained_updates_are_no_better_than_chance_and_say_so_the_same_on_any_threads() {
+fn trained_updates_are_fitted_and_compared_the_same_on_any_threads() {
     let folder = tempfile::tempdir().unwrap();
     let run = |name: &str, threads: &str| {
         let out = folder.path().join(name);
@@ -298,6 +303,7 @@ fn trained_updates_are_no_better_than_chance_and_say_so_the_same_on_any_threads(
     let delta = row(&one.2, "value", UpdateMatrix::Delta, FitRow::ALL);
     let direct = row(&one.2, "value", UpdateMatrix::A, FitRow::ALL);
     assert!(delta.residual.unwrap() > 0.5 && delta.residual.unwrap() < 1.0 && delta.p.is_some() && delta.residual_sd.is_some());
+    assert!(delta.flip_p.is_some() && (delta.flip_mean.unwrap() - delta.residual.unwrap()).abs() < 0.05, "{delta:?}");
     assert!(direct.residual_expected.is_some());
     assert!(one.1.contains("value: one Θ explains ") && one.1.contains(" of the updates B·A"));
 }

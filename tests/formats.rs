@@ -66,7 +66,20 @@ fn every_format_holds_the_same_rows() {
     let written = run(root, "all", &options);
     let out = root.join("all");
     let tables: Vec<&String> = written.keys().filter(|name| name.ends_with(".parquet")).collect();
-    assert_eq!(tables, ["across.parquet", "conversion.parquet", "similarity.parquet", "spectrum.parquet", "summary.parquet"]);
+    assert_eq!(
+        tables,
+        [
+            "across.parquet",
+            "alignment.parquet",
+            "conversion.parquet",
+            "cuts.parquet",
+            "relation.parquet",
+            "similarity.parquet",
+            "spectrum.parquet",
+            "summary.parquet",
+            "updates.parquet"
+        ]
+    );
     for table in tables {
         let csv = lines(&written[&table.replace(".parquet", ".csv")]);
         assert!(csv.len() > 1 && csv == lines_of_parquet(&out.join(table)), "{table}");
@@ -124,7 +137,16 @@ fn csv_is_always_written_and_the_rest_where_it_is_asked_for() {
     let manifest: serde_json::Value = serde_json::from_slice(&fs::read(root.join("arrow/manifest.json")).unwrap()).unwrap();
     assert_eq!(manifest["options"]["formats"], serde_json::json!(["csv", "parquet"]));
     assert_eq!(manifest["outputs"].as_object().unwrap().len(), arrow.len() + 1);
-    for table in ["conversion.parquet", "similarity.parquet", "spectrum.parquet", "summary.parquet"] {
+    for table in [
+        "alignment.parquet",
+        "conversion.parquet",
+        "cuts.parquet",
+        "relation.parquet",
+        "similarity.parquet",
+        "spectrum.parquet",
+        "summary.parquet",
+        "updates.parquet",
+    ] {
         assert!(arrow.remove(table).is_some(), "{table}");
     }
     assert!(arrow == usual);

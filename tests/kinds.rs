@@ -204,7 +204,8 @@ fn embeddings_are_converted_in_the_orientation_of_the_factors() {
         let spectrum: Vec<SpectrumRow> = read_rows(&root.join("out/spectrum.csv")).unwrap();
         for (kind, theta) in direct(&layer, Convention::General) {
             let expected = thin_svd(&theta).1;
-            let found: Vec<f64> = spectrum.iter().filter(|row| row.matrix == kind).map(|row| row.sigma).collect();
+            let found: Vec<f64> =
+                spectrum.iter().filter(|row| row.matrix.conversion() == Some(kind)).map(|row| row.sigma).collect();
             assert_eq!(found.len(), 4);
             for (found, expected) in found.iter().zip(&expected) {
                 assert!((found / expected - 1.0).abs() < TOLERANCE, "{kind}: {found} against {expected}");

@@ -9,24 +9,31 @@ use regex::Regex;
 
 /// Each module and what it may import. Data flows from the checkpoint to the rows and from there to tables and figures;
 /// `checkpoint` and the mathematics do not know each other, and figures see rows only.
-const MAY_IMPORT: [(&str, &str); 24] = [
+const MAY_IMPORT: [(&str, &str); 25] = [
     ("main", "cli"),
     (
         "cli",
-        "shared_theta study inputs report results output figure verdict table checkpoint linalg numerals json record terms error",
+        "shared_theta study inputs relation report results output figure verdict table checkpoint linalg numerals json record terms error",
     ),
     ("report", "figure verdict output table numerals json record terms error"),
     ("results", "output table json record marker terms error"),
     ("figure", "table terms error"),
     ("verdict", "table numerals terms error"),
     ("output", "marker json record terms error"),
-    ("shared_theta", "inputs layer_matrix table checkpoint controls conversion similarity linalg json record terms error"),
-    ("study", "inputs layer_matrix table checkpoint controls conversion measures similarity linalg record terms error"),
+    (
+        "shared_theta",
+        "inputs relation layer_matrix table checkpoint controls conversion similarity linalg json record terms error",
+    ),
+    (
+        "study",
+        "inputs relation layer_matrix table checkpoint controls conversion measures similarity linalg numerals record terms error",
+    ),
+    ("relation", "table controls conversion similarity linalg terms error"),
     ("inputs", "checkpoint conversion linalg record terms error"),
     ("layer_matrix", "measures similarity linalg terms error"),
     ("table", "json record terms error"),
     ("checkpoint", "marker record terms error"),
-    ("controls", "linalg"),
+    ("controls", "linalg terms"),
     ("conversion", "linalg terms error"),
     ("measures", "similarity linalg error"),
     ("similarity", "linalg error"),

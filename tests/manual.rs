@@ -195,16 +195,18 @@ fn help_lists_the_files_that_are_written() {
     let log = r#"{"log_history": [{"step": 1, "epoch": 1.0, "loss": 0.5}, {"step": 2, "epoch": 2.0, "loss": 0.25}]}"#;
     fs::write(folder.path().join("runs/seed0/trainer_state.json"), log).unwrap();
     // Each with every option that adds a file.
-    let analyze = "analyze runs --across --measures --grid 0,1 --formats csv,parquet,npy";
-    let shards: Vec<String> =
-        [1, 2].iter().map(|k| format!("analyze runs --measures --grid 0,1 --formats csv,parquet,npy --shard {k}/2")).collect();
+    let analyze = "analyze runs --across --measures --cuts --intruders --grid 0,1 --formats csv,parquet,npy";
+    let shards: Vec<String> = [1, 2]
+        .iter()
+        .map(|k| format!("analyze runs --measures --cuts --intruders --grid 0,1 --formats csv,parquet,npy --shard {k}/2"))
+        .collect();
     let runs = [
         ("analyze", analyze, "analyzed", "analyze"),
         ("", &shards[0], "part1", ""),
         ("", &shards[1], "part2", ""),
         ("merge", "merge part1 part2 --across", "merged", "analyze"),
         ("compare", "compare adapters/sst2 runs/seed0", "compared", "compare"),
-        ("fit", "fit adapters/sst2", "fitted", "fit"),
+        ("fit", "fit adapters/sst2 --held-out", "fitted", "fit"),
         ("materialize", "materialize condlora/sst2", "materialized", "materialize"),
     ];
     for (command, line, out, listed) in runs {

@@ -249,7 +249,7 @@ fn singular_values_are_the_oracles() {
         }
     }
     assert_eq!(compared, 3 * 2 * 3 * 6 * 8);
-    assert_eq!(results().spectrum.len(), compared);
+    assert_eq!(results().spectrum.iter().filter(|row| row.matrix.conversion().is_some()).count(), compared);
 }
 
 fn frobenius(m: &Array2<f64>) -> f64 {

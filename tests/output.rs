@@ -19,7 +19,7 @@ use condlora::results::write_study;
 use condlora::table::columns::Row;
 use condlora::table::csv::read_rows;
 use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow, TableFormat, Tables};
-use condlora::terms::{Convention, MatrixKind, Method, Side, Status};
+use condlora::terms::{Convention, MatrixKind, Method, Side, SpectrumMatrix, Status};
 #[cfg(debug_assertions)]
 use held::Held;
 
@@ -386,6 +386,7 @@ fn tables(adapters: usize, layers: u32) -> Tables {
                     gaussian_sd: value(6),
                     w0_mean: value(7),
                     w0_sd: value(8),
+                    w0_expected: None,
                     w0_z: value(10),
                     w0_p: value(11),
                     init_mean: None,
@@ -407,6 +408,7 @@ fn tables(adapters: usize, layers: u32) -> Tables {
                         gaussian_sd: value(layer_a + layer_b + 2),
                         w0_mean: value(layer_a + 7),
                         w0_sd: value(layer_b + 7),
+                        w0_expected: None,
                         init: None,
                         status: Status::Ok,
                     });
@@ -414,7 +416,7 @@ fn tables(adapters: usize, layers: u32) -> Tables {
                 tables.spectrum.extend((1..=8).map(|k| SpectrumRow {
                     adapter: adapter.clone(),
                     module: module.into(),
-                    matrix,
+                    matrix: SpectrumMatrix::of_conversion(matrix).unwrap(),
                     layer: Some(0),
                     k,
                     sigma: 1.0 / k as f64,

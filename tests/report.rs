@@ -111,7 +111,7 @@ fn the_samples_page_holds_every_number_of_the_summary() {
         let shown = format!("{:.4} ± {:.4}", row.w0_mean.unwrap(), row.w0_sd.unwrap());
         assert!(html.contains(&shown), "{shown}");
     }
-    assert!(html.contains("More than chance, but not shown to be more than the base model alone gives."));
+    assert!(html.contains("φ of Θ: more than chance, but not shown to be more than the base model alone gives."));
     // 18 comparisons, 1/21 is the smallest p, and Holm's first step takes 0.05/18 > 1/(m + 1).
     assert!(html.contains("None of 18 averages is more than the base model alone at p &lt; 0.05"));
     assert!(
@@ -124,7 +124,7 @@ fn the_samples_page_holds_every_number_of_the_summary() {
     // The CSVs are inside, byte for byte.
     let encoded = Regex::new(r#"<a download="([a-z]+\.csv)" href="data:text/csv;charset=utf-8;base64,([^"]*)">"#).unwrap();
     let found: Vec<(String, Vec<u8>)> = encoded.captures_iter(&html).map(|c| (c[1].to_owned(), from_base64(&c[2]))).collect();
-    assert_eq!(found.len(), 4);
+    assert_eq!(found.len(), 8);
     for (name, bytes) in found {
         assert!(bytes == fs::read(folder.path().join("out").join(&name)).unwrap(), "{name}");
     }
@@ -167,6 +167,7 @@ fn row(adapter: &str, module: &str) -> SummaryRow {
         gaussian_sd: Some(0.001),
         w0_mean: Some(0.05),
         w0_sd: Some(0.01),
+        w0_expected: None,
         w0_z: Some(1.0),
         w0_p: Some(0.3),
         init_mean: None,
@@ -190,6 +191,7 @@ fn cell(adapter: &str, module: &str, layer_a: u32, layer_b: u32) -> SimilarityRo
         gaussian_sd: Some(0.001),
         w0_mean: Some(0.05 + 1e-5 * f64::from(layer_a + layer_b)),
         w0_sd: Some(0.01),
+        w0_expected: None,
         init: None,
         status: Status::Ok,
     }

@@ -11,7 +11,7 @@ use condlora::table::{FitRow, SummaryRow};
 use ndarray::Array2;
 use regex::Regex;
 use serde_json::{Map, Value};
-use shared::checkpoint::{Layer, PLAIN, square_layers, write_adapter, write_base, write_condlora};
+use shared::checkpoint::{Layer, PLAIN, square_layers, write_adapter, write_base};
 use shared::program::{Run, data, program, real_base};
 use shared::tolerance::gaussian;
 
@@ -301,12 +301,10 @@ fn a_fit_is_corrected_for_its_modules() {
         Layer { a, ..layer.clone() }
     };
     write_adapter(&root.join("adapter"), &layers.iter().map(derived).collect::<Vec<_>>(), PLAIN, &[]);
-    write_condlora(&root.join("condlora"), &[("q_proj", &shared("a"), &shared("b"))], "F64", &[]);
-    let of = |adapter: &str, draws: &str| {
-        let run = |more: &[&str]| {
-            let command =
-                ["fit", adapter, "--base", "base", "-o", "out", "--overwrite", "-q", "--figures", "none", "--null-draws", draws];
-            Run::of(program().args(command).args(more).current_dir(root).output().unwrap()).exits(0).stdout
+    let of = |more: &[&str]| {
+        let run = |last: &[&str]| {
+            let command = ["fit", "adapter", "--base", "base", "-o", "out", "--overwrite", "-q", "--figures", "none"];
+            Run::of(program().args(command).args(more).args(last).current_dir(root).output().unwrap()).exits(0).stdout
         };
         let (terminal, json): (String, Vec<JsonRow>) = (run(&[]), serde_json::from_str(&run(&["--json"])).unwrap());
         let text = json[0]["run_verdict"].as_str().unwrap().to_owned();
@@ -315,16 +313,23 @@ fn a_fit_is_corrected_for_its_modules() {
         for row in &joint {
             assert!(terminal.contains(&format!("\n{}.\n", row["verdict"].as_str().unwrap())), "{terminal}");
         }
-        (joint.into_iter().map(|row| row["chance_answer"].as_str().map(str::to_owned)).collect::<Vec<_>>(), text)
+        (joint.into_iter().map(|row| row["flip_answer"].as_str().map(str::to_owned)).collect::<Vec<_>>(), text)
     };
     let some = |answers: [&str; 2]| answers.map(|answer| Some(answer.to_owned())).to_vec();
-    let (answers, text) = of("adapter", "20");
+    let (answers, text) = of(&["--null-draws", "20"]);
     assert_eq!(answers, some(["more_uncorrected", "not_shown_to_be_more"]));
-    assert!(text.contains("1 of 2 fits is better than chance at p < 0.05, taken by itself."), "{text}");
+    assert!(text.contains("1 of 2 fits is more than the control at p < 0.05, taken by itself."), "{text}");
     assert!(text.contains("to correct for 2 comparisons (Holm) takes --null-draws 40 or more."), "{text}");
-    assert_eq!(of("adapter", "40").0, some(["more", "not_shown_to_be_more"]));
-    assert_eq!(of("adapter", "5").0, some(["too_few_draws"; 2]));
-    assert_eq!(of("adapter", "0"), (vec![None, None], String::new()));
+    assert_eq!(of(&["--null-draws", "40"]).0, some(["more", "not_shown_to_be_more"]));
+    assert_eq!(of(&[]).0, some(["more", "not_shown_to_be_more"]));
+    assert_eq!(of(&["--null-draws", "5"]).0, some(["too_few_draws"; 2]));
+    assert_eq!(of(&["--null-draws", "0"]), (vec![None, None], String::new()));
+    // However far Gaussian targets are, nothing is claimed without the strict control.
+    let (answers, text) = of(&["--no-svd"]);
+    assert_eq!(
+        (answers, text.as_str()),
+        (vec![None, None], "The strict control is missing: nothing is said of whether layers share a Θ.")
+    );
 }
 
 #[test]

@@ -12,15 +12,16 @@ use condlora::checkpoint::{
     read_training_log,
 };
 use condlora::figure::{
-    CellOrder, ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_fit, draw_paper, draw_study,
+    CellOrder, ColourScale, FigureContext, FigureFormat, FigureOptions, draw_comparison, draw_fit, draw_held_out, draw_paper,
+    draw_study,
 };
 use condlora::output::manifest::MANIFEST_FILE;
 use condlora::results::SavedResults;
 use condlora::table::columns::Row;
 use condlora::table::csv::{read_rows_from, write_rows};
 use condlora::table::{
-    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, MeasureRow, SimilarityRow, SpectrumRow, SummaryRow,
-    TrainingRow,
+    AcrossRow, CompareAverageRow, CompareRow, ConversionRow, FitRow, GridRow, HeldOutRow, MeasureRow, SimilarityRow, SpectrumRow,
+    SummaryRow, TrainingRow,
 };
 use condlora::{Error, Result};
 
@@ -295,7 +296,7 @@ const MANY_ROWS: usize = 1000;
 /// The first byte says which table the rest is to be.
 fn rows(_: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
     let (kind, table) = bytes.split_first().unwrap_or((&0, &[]));
-    match kind % 11 {
+    match kind % 12 {
         0 => round_trip::<SummaryRow>(table),
         1 => round_trip::<SimilarityRow>(table),
         2 => round_trip::<ConversionRow>(table),
@@ -306,7 +307,8 @@ fn rows(_: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
         7 => round_trip::<CompareAverageRow>(table),
         8 => round_trip::<FitRow>(table),
         9 => round_trip::<GridRow>(table),
-        _ => round_trip::<TrainingRow>(table),
+        10 => round_trip::<TrainingRow>(table),
+        _ => round_trip::<HeldOutRow>(table),
     }
 }
 
@@ -326,7 +328,7 @@ fn round_trip<R: Row>(table: &[u8]) -> Result<Vec<String>> {
 
 /// The files of a directory of results, each after a line `=== NAME`.
 fn sections(bytes: &[u8]) -> Vec<(&'static str, &[u8])> {
-    const KNOWN: [&str; 11] = [
+    const KNOWN: [&str; 12] = [
         "summary.csv",
         "similarity.csv",
         "conversion.csv",
@@ -334,6 +336,7 @@ fn sections(bytes: &[u8]) -> Vec<(&'static str, &[u8])> {
         "across.csv",
         "compare.csv",
         "fit.csv",
+        "heldout.csv",
         "grid.csv",
         "measures.csv",
         "training.csv",
@@ -407,6 +410,9 @@ fn figures(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
     if let Some(rows) = &results.fit {
         draw_fit(rows, &context, &options)?;
     }
+    if let Some(rows) = &results.held_out {
+        draw_held_out(rows, &context, &options)?;
+    }
     if let Some(rows) = &results.compare {
         draw_comparison(rows, &options)?;
     }
@@ -429,13 +435,16 @@ fn draw_unchecked(bytes: &[u8], options: &FigureOptions) -> Result<()> {
         conversion: some(&sections, "conversion.csv"),
         spectrum: some(&sections, "spectrum.csv"),
         across: Some(some(&sections, "across.csv")),
-        measures: None,
         grid: Some(some(&sections, "grid.csv")),
+        cuts: Some(some(&sections, "cuts.csv")),
+        energy: Some(some(&sections, "energy.csv")),
         training: Some(some(&sections, "training.csv")),
+        ..condlora::Tables::default()
     };
     let context = FigureContext::default();
     draw_study(&tables, &context, options)?;
     draw_paper(&tables, &context, options)?;
     draw_fit(&some::<FitRow>(&sections, "fit.csv"), &context, options)?;
+    draw_held_out(&some::<HeldOutRow>(&sections, "heldout.csv"), &context, options)?;
     draw_comparison(&some::<CompareRow>(&sections, "compare.csv"), options).map(drop)
 }

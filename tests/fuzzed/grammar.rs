@@ -426,7 +426,9 @@ const CONVERSION: &str = "adapter,module,layer,adapter_key,tensor,out_features,i
 const SPECTRUM: &str = "adapter,module,matrix,layer,k,sigma\n";
 const ACROSS: &str = "module,layer,matrix,side,i,j,adapter_a,adapter_b,phi,gaussian_expected,status\n";
 const COMPARE: &str = "left,right,module,layer,matrix,side,i,j,phi,gaussian_expected,w0_mean,w0_sd,w0_p,status\n";
-const FIT: &str = "module,matrix,layer,residual,residual_expected,residual_sd,p,status\n";
+const FIT: &str = "module,matrix,layer,residual,residual_expected,residual_sd,p,flip_mean,flip_sd,flip_p,status\n";
+const HELD_OUT: &str =
+    "module,matrix,map,weighting,layer,score,chance,without_w0,flip_mean,flip_sd,flip_p,shuffled_mean,shuffled_p,status\n";
 
 const GRID: &str = "adapter,module,matrix,side,layer_a,layer_b,i,j,phi,gaussian_expected,status\n";
 const TRAINING: &str = "adapter,step,epoch,name,value\n";
@@ -544,7 +546,17 @@ pub(crate) fn tables(rng: &mut SplitMix) -> Vec<u8> {
     }
     let mut text = match rng.below(4) {
         0 => compared(rng),
-        1 => format!("=== fit.csv\n{FIT}query,A,all,{},0.5,0.1,0.5,ok\nquery,B,3,0.5,{},0.1,0.5,ok\n", cell(rng), cell(rng)),
+        1 => format!(
+            "=== fit.csv\n{FIT}query,A,all,{},0.5,0.1,0.5,{},0.1,0.5,ok\nquery,B,3,0.5,{},0.1,0.5,,,,ok\n\
+             === heldout.csv\n{HELD_OUT}query,A,W0,subspace,all,{},0.02,0.1,{},0.1,0.5,0.1,0.5,ok\n\
+             query,A,W0^T,energy,3,{},0.02,0.1,,,,,,ok\n",
+            cell(rng),
+            cell(rng),
+            cell(rng),
+            cell(rng),
+            cell(rng),
+            cell(rng)
+        ),
         _ => study(rng),
     };
     if rng.one_in(4) {
@@ -555,7 +567,7 @@ pub(crate) fn tables(rng: &mut SplitMix) -> Vec<u8> {
 
 /// One table, preceded by its number.
 pub(crate) fn rows(rng: &mut SplitMix) -> Vec<u8> {
-    const KINDS: [(u8, &str); 9] = [
+    const KINDS: [(u8, &str); 10] = [
         (9, "grid.csv"),
         (10, "training.csv"),
         (0, "summary.csv"),
@@ -565,6 +577,7 @@ pub(crate) fn rows(rng: &mut SplitMix) -> Vec<u8> {
         (4, "across.csv"),
         (6, "compare.csv"),
         (8, "fit.csv"),
+        (11, "heldout.csv"),
     ];
     let (kind, name) = KINDS[rng.below(KINDS.len())];
     let mark = format!("=== {name}\n");

@@ -8,13 +8,17 @@ import numpy as np
 import pandas as pd
 import pytest
 
-TEXT = {"adapter", "module", "matrix", "side", "status", "adapter_key", "tensor", "convention", "method", "w0_dtype", "adapter_dtype"}
-WHOLE = {"i", "j", "layers", "layer_a", "layer_b", "layer", "out_features", "in_features", "rank", "w0_rank", "k"}
+TEXT = {"adapter", "module", "matrix", "side", "status", "adapter_key", "tensor", "convention", "method", "w0_dtype", "adapter_dtype", "cut"}
+WHOLE = {"i", "j", "layers", "layer_a", "layer_b", "layer", "out_features", "in_features", "rank", "w0_rank", "k", "kept_min", "kept_max", "flip_draws", "rank_90", "rank_99"}
 ROWS = {
     "summary": 3 * 2 * 3,
     "similarity": 3 * 2 * 3 * 6 * 6,
     "conversion": 3 * 2 * 6,
-    "spectrum": 3 * 2 * 6 * (8 + 8 + 8),
+    "spectrum": 3 * 2 * 6 * (8 + 8 + 8 + 8),
+    "cuts": 3 * 2 * 2 * 2,
+    "updates": 3 * 2 * 6,
+    "relation": 3 * 2 * 2 * (6 + 1),
+    "alignment": 3 * 2 * 6 * 2 * 2,
 }
 
 
@@ -54,9 +58,11 @@ def test_types_and_numbers_of_rows(out, table):
     frame = read(out / f"{table}.csv")
     assert len(frame) == ROWS[table]
     for column, dtype in frame.dtypes.items():
-        expected = "object" if column in TEXT else "int64" if column in WHOLE else "float64"
+        # `all` stands among the layers there.
+        text = column in TEXT or (table, column) == ("relation", "layer")
+        expected = "object" if text else "int64" if column in WHOLE else "float64"
         assert dtype == expected, f"{table}.{column}"
-    key = {"conversion": "layer", "spectrum": "k"}.get(table, "i")
+    key = {"conversion": "layer", "updates": "layer", "spectrum": "k", "relation": "k", "alignment": "k"}.get(table, "i")
     assert frame[key].notna().all()
 
 
@@ -68,7 +74,7 @@ def test_numbers_are_exact_and_empty_is_nan(out, table):
     for at, column in enumerate(header):
         for value, row in zip(frame[column].tolist(), rows, strict=True):
             text = row[at]
-            if column in TEXT:
+            if column in TEXT or (table, column) == ("relation", "layer"):
                 assert value == text
             elif text == "":
                 assert math.isnan(value)

@@ -227,7 +227,7 @@ def test_without_scripts_figures_and_tables_are_there(browser, address):
         return len(page.call("DOM.querySelectorAll", nodeId=document, selector=selector)["nodeIds"])
 
     assert count("table[data-map] tbody td") == 18 * 36 and count("#table-summary tbody tr") == 18
-    assert count(".overview img") == 3 and count("button") == 0 and count("a[download]") == 4
+    assert count(".overview img") == 3 and count("button") == 0 and count("a[download]") == 8
     hint = page.call("DOM.querySelector", nodeId=document, selector=".script-only")["nodeId"]
     with pytest.raises(RuntimeError):
         page.call("DOM.getBoxModel", nodeId=hint)

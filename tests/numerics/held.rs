@@ -74,7 +74,7 @@ pub(crate) fn study(layers: &[Layer], r: usize, setting: &Setting<'_>) -> (Vec<C
         sides: vec![Side::Left, Side::Right],
         ij: setting.ij.to_vec(),
         convention: Some(setting.convention),
-        null_draws: 0,
+        null_draws: condlora::NullDraws::Fixed(0),
         rcond: setting.rcond,
         ..Default::default()
     };

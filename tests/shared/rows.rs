@@ -21,6 +21,7 @@ pub(crate) fn similarity(adapter: &str, module: &str, matrix: MatrixKind, layers
         gaussian_sd: Some(0.002),
         w0_mean: Some(0.97 * phi),
         w0_sd: Some(0.002),
+        w0_expected: None,
         init: None,
         status: Status::Ok,
     }
@@ -44,6 +45,7 @@ pub(crate) fn summary(adapter: &str, module: &str, matrix: MatrixKind, layers: u
         gaussian_sd: Some(0.0004),
         w0_mean: Some(0.0275),
         w0_sd: Some(0.001),
+        w0_expected: None,
         w0_z: Some(-1.36),
         w0_p: Some(0.9),
         init_mean: None,
