@@ -62,7 +62,13 @@ impl Faces {
     /// The lines of the table's rows, with their colours.
     fn rows(&self) -> Vec<&str> {
         let row = Regex::new("^(?:\x1b\\[[0-9;]*m)?  ").unwrap();
-        self.coloured.lines().filter(|line| row.is_match(line) && !line.contains("module")).collect()
+        // The table of factors through W0 comes before, and ends with an empty line.
+        let mut through_w0 = false;
+        let is_row = |line: &&str| {
+            through_w0 = !line.trim().is_empty() && (through_w0 || line.contains("through W0  "));
+            !through_w0 && row.is_match(line) && !line.contains("module")
+        };
+        self.coloured.lines().filter(is_row).collect()
     }
 
     fn text(&self) -> &str {
