@@ -192,19 +192,20 @@ fn averages_a_little_above_the_expected_value_are_not_called_more() {
     is_what_was_tested(&faces, 20);
     faces
         .says("None of 4 averages is more than chance.")
-        .says("Not shown to be more than chance; not shown to be more than the base");
+        .says("φ of Θ: not shown to be more than chance; not shown to be more than the base");
 }
 
 #[test]
 fn draws_say_what_so_many_can() {
     let folder = tempfile::tempdir().unwrap();
     let of = |draws| sample(folder.path(), "adapters/trec-seed0", draws, &[]);
-    of(0).says("Higher than the value expected by chance, but not tested; what the base model alone gives was not drawn.");
+    of(0)
+        .says("φ of Θ: higher than the value expected by chance, but not tested; what the base model alone gives was not drawn.");
     let five = of(5);
     five.says("5 draws cannot tell it from the base model alone.").says("that takes --null-draws 20 or more.");
     assert_eq!(five.count("w0_answer", &["too_few_draws"]), 6);
     of(20)
-        .says("More than chance, but not shown to be more than the base model alone gives.")
+        .says("φ of Θ: more than chance, but not shown to be more than the base model alone gives.")
         .says("to correct for 6 comparisons (Holm) takes --null-draws 120 or more.");
 }
 
@@ -215,7 +216,7 @@ fn what_a_condlora_shares_is_said_plainly() {
     of(20)
         .says("Both averages are above all 20 draws of the base model alone (p = 0.048 each).")
         .says("20 draws give no p below 0.048; to correct for 2 comparisons (Holm) takes --null-draws 40 or more.");
-    of(40).says("More than chance, and more than the base model alone gives.");
+    of(40).says("φ of Θ: more than chance, and more than the base model alone gives.");
 }
 
 #[test]
