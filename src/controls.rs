@@ -9,10 +9,16 @@
 //!
 //! The last control, `init`, draws nothing: it is an untrained adapter, solved like a trained one.
 
+mod draws;
+
 use ndarray::Array2;
 
+pub use self::draws::DrawPlan;
+pub(crate) use self::draws::{Tested, draw_while_open};
 use crate::linalg::random::normal_stream;
-use crate::terms::NullDraws;
+
+/// Numbers closer than this count as equal in p.
+pub(crate) const TIE: f64 = 1e-12;
 
 /// What random numbers are drawn for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -115,81 +121,6 @@ pub fn permutations(count: usize) -> Vec<Vec<usize>> {
     out
 }
 
-impl NullDraws {
-    /// The draws of a test among `comparisons`.
-    #[must_use]
-    pub fn plan(self, comparisons: usize) -> DrawPlan {
-        match self {
-            Self::Auto => DrawPlan::sequential(comparisons),
-            Self::Fixed(draws) => DrawPlan::fixed(draws),
-        }
-    }
-}
-
-/// A test by draws that ends as soon as it is decided (Besag and Clifford 1991, Biometrika 78, 301).
-///
-/// It draws until `enough` draws are at least as large as the observed value, or `most` have been made. In the first case p is `enough/draws`, in the second
-/// `(1 + those as large)/(1 + draws)`: both have the level that they state, whatever the distribution of the draws is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct DrawPlan {
-    /// Draws as large as the observed value that end the test; none to make all draws.
-    pub enough: Option<usize>,
-    /// The most draws that are made.
-    pub most: usize,
-}
-
-impl DrawPlan {
-    /// Draws as large that end a sequential test: p is then known to about a third of itself.
-    const ENOUGH: usize = 10;
-    /// The fewest draws that are allowed for, and the most.
-    const LIMITS: (usize, usize) = (199, 1999);
-
-    /// As many draws as asked for.
-    #[must_use]
-    pub fn fixed(draws: usize) -> Self {
-        Self { enough: None, most: draws }
-    }
-
-    /// As many draws as it takes: the most are those with which one of `comparisons` can pass Holm's correction at p < 0.05 twice over, from 199 to
-    /// 1,999.
-    #[must_use]
-    pub fn sequential(comparisons: usize) -> Self {
-        Self { enough: Some(Self::ENOUGH), most: (40 * comparisons).saturating_sub(1).clamp(Self::LIMITS.0, Self::LIMITS.1) }
-    }
-
-    /// How many of `drawn` count: those up to the one that ends the test. `as_large` tells whether a draw is at least as large as the observed value.
-    #[must_use]
-    pub fn draws_that_count<T>(self, drawn: &[T], as_large: impl Fn(&T) -> bool) -> usize {
-        let all = drawn.len().min(self.most);
-        let Some(enough) = self.enough else { return all };
-        let mut large = 0;
-        for (number, draw) in drawn[..all].iter().enumerate() {
-            large += usize::from(as_large(draw));
-            if large == enough {
-                return number + 1;
-            }
-        }
-        all
-    }
-
-    /// Whether draws are still to be made after `drawn`.
-    #[must_use]
-    pub fn goes_on<T>(self, drawn: &[T], as_large: impl Fn(&T) -> bool) -> bool {
-        drawn.len() < self.most && self.enough.is_none_or(|enough| drawn.iter().filter(|draw| as_large(draw)).count() < enough)
-    }
-
-    /// p of a test whose `draws` draws counted, of which `large` were as large as the observed value.
-    #[must_use]
-    pub fn p(self, large: usize, draws: usize) -> Option<f64> {
-        let ended_early = self.enough.is_some_and(|enough| large >= enough);
-        match (draws, ended_early) {
-            (0, _) => None,
-            (_, true) => Some(large as f64 / draws as f64),
-            (_, false) => Some((1 + large) as f64 / (1 + draws) as f64),
-        }
-    }
-}
-
 /// Mean and standard deviation (ddof 1) of the values that are there; the deviation needs two.
 #[must_use]
 pub fn mean_and_sd(values: &[f64]) -> (Option<f64>, Option<f64>) {
@@ -209,10 +140,10 @@ pub fn z_score(observed: f64, mean: Option<f64>, sd: Option<f64>) -> Option<f64>
     (sd > 0.0).then(|| (observed - mean) / sd)
 }
 
-/// `(1 + #draws at least as large)/(1 + draws)`, ties within 1e-12 counting as large.
+/// `(1 + #draws at least as large)/(1 + draws)`, ties counting as large.
 #[must_use]
 pub fn p_value(observed: f64, draws: &[f64]) -> Option<f64> {
-    let large = draws.iter().filter(|&&d| d >= observed - 1e-12).count();
+    let large = draws.iter().filter(|&&d| d >= observed - TIE).count();
     (!draws.is_empty()).then(|| (1 + large) as f64 / (1 + draws.len()) as f64)
 }
 
@@ -251,45 +182,6 @@ mod tests {
             signs(5, "t", Factor::B, 4, 4000),
         ] {
             assert!(long.iter().zip(&other).map(|(a, b)| a * b).sum::<f64>().abs() < 5.0 * 4000.0_f64.sqrt());
-        }
-    }
-
-    #[test]
-    fn a_sequential_test_ends_when_it_is_decided() {
-        let plan = DrawPlan { enough: Some(2), most: 6 };
-        let large = |&draw: &f64| draw >= 0.5;
-        let drawn = [0.1, 0.9, 0.2, 0.8, 0.7, 0.1];
-        assert_eq!((plan.draws_that_count(&drawn, large), plan.p(2, 4)), (4, Some(0.5)));
-        assert!(plan.goes_on(&drawn[..3], large) && !plan.goes_on(&drawn[..4], large));
-        let rare = [0.1; 6];
-        assert_eq!((plan.draws_that_count(&rare, large), plan.p(0, 6)), (6, Some(1.0 / 7.0)));
-        assert!(plan.goes_on(&rare[..5], large) && !plan.goes_on(&rare, large));
-        let fixed = DrawPlan::fixed(3);
-        assert_eq!((fixed.draws_that_count(&drawn, large), fixed.p(1, 3)), (3, Some(0.5)));
-        assert_eq!(DrawPlan::fixed(0).p(0, 0), None);
-        assert_eq!([1, 10, 1000].map(|m| DrawPlan::sequential(m).most), [199, 399, 1999]);
-    }
-
-    /// Under the null hypothesis p is at most its level as often as it says, for every level: 20,000 tests of exchangeable values.
-    #[test]
-    fn the_level_of_a_sequential_test_is_the_one_stated() {
-        let plan = DrawPlan::sequential(4);
-        let tests = 20_000;
-        let mut below = [0_usize; 3];
-        const LEVELS: [f64; 3] = [0.2, 0.05, 0.0125];
-        for test in 0..tests {
-            let values = normal_stream(9, &[b"null", &(test as u64).to_le_bytes()], 1 + plan.most);
-            let large = |draw: &f64| *draw >= values[0];
-            let counted = plan.draws_that_count(&values[1..], large);
-            let p = plan.p(values[1..=counted].iter().filter(|draw| large(draw)).count(), counted).unwrap();
-            for (below, level) in below.iter_mut().zip(LEVELS) {
-                *below += usize::from(p <= level);
-            }
-        }
-        for (below, level) in below.into_iter().zip(LEVELS) {
-            let (share, error) = (below as f64 / tests as f64, (level * (1.0 - level) / tests as f64).sqrt());
-            // Not more often than stated, and not much less: p takes steps.
-            assert!(share < level + 4.0 * error && share > 0.8 * level, "{level}: {share}");
         }
     }
 

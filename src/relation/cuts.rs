@@ -10,7 +10,9 @@ use rayon::prelude::*;
 use super::coordinates::{Coordinates, gaussian_kept};
 use super::cut::Cut;
 use super::layer::{ModuleName, RelatedLayer};
-use crate::controls::{Control, DrawPlan, Factor, draw, mean_and_sd, p_value, permutation, permutations, signs};
+use crate::controls::{
+    Control, DrawPlan, Factor, TIE, Tested, draw, draw_while_open, mean_and_sd, p_value, permutation, permutations, signs,
+};
 use crate::conversion::Equation;
 use crate::error::{Error, Result};
 use crate::linalg::weight_basis::{scale_rows, unit_of};
@@ -72,11 +74,9 @@ impl CutStudy<'_> {
                 let phi = observed[at].filter(|_| comparable);
                 let of_draws = |draws: &[Statistics]| draws.iter().filter_map(|draw| draw[at]).collect::<Vec<f64>>();
                 let (w0_values, flip_values) = (of_draws(w0), of_draws(&flips));
-                let as_large = |draw: &f64| phi.is_some_and(|phi| *draw >= phi - TIE);
-                let counted = self.plan.draws_that_count(&flip_values, as_large);
-                let flip_values = &flip_values[..counted];
+                let as_large = |draw: f64| phi.is_some_and(|phi| draw >= phi - TIE);
+                let flip = Tested::of(self.plan, &flip_values, as_large);
                 let (w0_mean, w0_sd) = mean_and_sd(&w0_values);
-                let (flip_mean, flip_sd) = mean_and_sd(flip_values);
                 let shuffled = shuffled.as_ref().map(|draws| of_draws(draws)).filter(|draws| !draws.is_empty());
                 rows.push(CutRow {
                     adapter: name.adapter.to_owned(),
@@ -94,10 +94,10 @@ impl CutStudy<'_> {
                     w0_mean: w0_mean.filter(|_| phi.is_some()),
                     w0_sd: w0_sd.filter(|_| phi.is_some()),
                     w0_p: phi.and_then(|phi| p_value(phi, &w0_values)),
-                    flip_mean,
-                    flip_sd,
-                    flip_p: self.plan.p(flip_values.iter().filter(|draw| as_large(draw)).count(), counted),
-                    flip_draws: (counted > 0).then_some(counted),
+                    flip_mean: flip.mean,
+                    flip_sd: flip.sd,
+                    flip_p: flip.p,
+                    flip_draws: (flip.draws > 0).then_some(flip.draws),
                     // The assignment as it is counts among all of them, and not among some that are drawn.
                     shuffled_p: phi.zip(shuffled).and_then(|(phi, draws)| {
                         let all = layers.len() <= ALL_ASSIGNMENTS;
@@ -201,31 +201,21 @@ impl CutStudy<'_> {
         targets: &[Coordinates<'_>],
         observed: &Statistics,
     ) -> Result<Vec<Statistics>> {
-        let mut draws: Vec<Statistics> = Vec::new();
-        let open = |draws: &[Statistics]| {
+        let is_open = |draws: &[Statistics]| {
             (0..observed.len()).any(|at| {
                 observed[at].is_some_and(|phi| self.plan.goes_on(draws, |draw| draw[at].is_some_and(|value| value >= phi - TIE)))
             })
         };
-        while open(&draws) {
-            let numbers = draws.len()..(draws.len() + BATCH).min(self.plan.most);
-            let batch: Result<Vec<Statistics>> = numbers
-                .into_par_iter()
-                .map(|number| {
-                    let turned: Vec<Coordinates<'_>> = layers
-                        .iter()
-                        .zip(targets)
-                        .map(|(layer, target)| {
-                            let signs = signs(self.seed, layer.base.stream, factor, number, target.values.nrows());
-                            Coordinates { values: scale_rows(target.values.view(), &signs), ..*target }
-                        })
-                        .collect();
-                    Ok(self.statistics(&self.bases(&turned)?))
-                })
-                .collect();
-            draws.extend(batch?);
-        }
-        Ok(draws)
+        let turned = |number: usize| {
+            let of_layers = layers.iter().zip(targets);
+            let turned = of_layers.map(|(layer, target)| {
+                let signs = signs(self.seed, layer.base.stream, factor, number, target.values.nrows());
+                Coordinates { values: scale_rows(target.values.view(), &signs), ..*target }
+            });
+            let turned: Vec<Coordinates<'_>> = turned.collect();
+            Ok(self.statistics(&self.bases(&turned)?))
+        };
+        draw_while_open(self.plan, BATCH, turned, is_open)
     }
 
     /// The statistics where the targets are assigned to other layers' weights: all assignments of few layers, else as many as controls are drawn.
@@ -339,9 +329,6 @@ impl CutStudy<'_> {
         layers.iter().zip(bases).map(of).fold(Status::Ok, Status::worse)
     }
 }
-
-/// Statistics closer than this count as equal in p.
-const TIE: f64 = 1e-12;
 
 /// The length of the vectors that the layers are compared by.
 fn home_length(layer: &RelatedLayer<'_>, factor: Factor) -> usize {

@@ -3,13 +3,14 @@
 //! Source: Hu et al. 2022, section 7.3 and Table 7. Differs: the column for random directions is their root mean square in closed form, and a second
 //! yardstick keeps where in the spectrum of W0 the update's directions lie.
 
+use std::convert::Infallible;
+
 use ndarray::{Array2, s};
-use rayon::prelude::*;
 
 use super::layer::ModuleName;
 use super::update::{Update, ratio};
 use super::yardstick::Yardstick;
-use crate::controls::{DrawPlan, Factor, mean_and_sd, p_value, signs};
+use crate::controls::{DrawPlan, Factor, TIE, Tested, draw_while_open, mean_and_sd, p_value, signs};
 use crate::linalg::EPSILON;
 use crate::linalg::norms::{frobenius, frobenius_of};
 use crate::linalg::weight_basis::scale_rows;
@@ -18,8 +19,6 @@ use crate::terms::Status;
 
 /// Draws that are made at a time.
 const BATCH: usize = 16;
-/// Pairings closer than this count as equal in p.
-const TIE: f64 = 1e-12;
 /// A profile up to this share of ‖W0‖_F is rounding.
 const SHARED: f64 = 64.0 * EPSILON;
 
@@ -59,12 +58,11 @@ impl RelationStudy<'_> {
                 let own = if pairing.is_some() { drawn.next().map_or(&[][..], Vec::as_slice) } else { &[] };
                 rows.push(self.row(name, (at, k), update, yardstick, pairing.as_ref(), own));
             }
-            let large = all.iter().filter(|draw| mean.is_some_and(|mean| **draw >= mean - TIE)).count();
             rows.push(RelationRow {
                 layer: RelationRow::ALL.to_owned(),
                 pairing: mean,
-                flip_sd: mean_and_sd(&all).1,
-                flip_p: self.plan.p(large, all.len()),
+                flip_sd: all.sd,
+                flip_p: all.p,
                 status: updates.iter().map(|update| update.status_of(k)).fold(Status::Ok, Status::worse),
                 ..empty(name, k)
             });
@@ -72,27 +70,23 @@ impl RelationStudy<'_> {
         rows
     }
 
-    /// The draws that count, of each layer with a pairing and of their mean: until the test of the mean is decided.
-    fn draws(&self, updates: &[Update<'_, '_>], pairings: &[Option<Pairing>], mean: Option<f64>) -> (Vec<Vec<f64>>, Vec<f64>) {
+    /// The draws that count of each layer with a pairing, and what those of their mean say: until the test of the mean is decided.
+    fn draws(&self, updates: &[Update<'_, '_>], pairings: &[Option<Pairing>], mean: Option<f64>) -> (Vec<Vec<f64>>, Tested) {
         let layers: Vec<(&Update<'_, '_>, &Pairing)> =
             updates.iter().zip(pairings).filter_map(|(u, p)| Some((u, p.as_ref()?))).collect();
-        let Some(mean) = mean else { return (Vec::new(), Vec::new()) };
-        let as_large = |draw: &(Vec<f64>, f64)| draw.1 >= mean - TIE;
-        let mut drawn: Vec<(Vec<f64>, f64)> = Vec::new();
-        while self.plan.goes_on(&drawn, as_large) {
-            let numbers = drawn.len()..(drawn.len() + BATCH).min(self.plan.most);
-            let batch = numbers.into_par_iter().map(|number| {
-                let of =
-                    |(update, pairing): &(&Update<'_, '_>, &Pairing)| pairing.drawn(self.seed, update.layer.base.stream, number);
-                let by_layer: Vec<f64> = layers.iter().map(of).collect();
-                let mean = by_layer.iter().sum::<f64>() / by_layer.len() as f64;
-                (by_layer, mean)
-            });
-            drawn.par_extend(batch);
-        }
-        let counted = &drawn[..self.plan.draws_that_count(&drawn, as_large)];
-        let of_layer = |at| counted.iter().map(|(by_layer, _)| by_layer[at]).collect();
-        ((0..layers.len()).map(of_layer).collect(), counted.iter().map(|(_, mean)| *mean).collect())
+        let Some(mean) = mean else { return (Vec::new(), Tested::default()) };
+        let is_large = |draw: f64| draw >= mean - TIE;
+        let draw = |number| -> Result<(Vec<f64>, f64), Infallible> {
+            let of = |(update, pairing): &(&Update<'_, '_>, &Pairing)| pairing.drawn(self.seed, update.layer.base.stream, number);
+            let by_layer: Vec<f64> = layers.iter().map(of).collect();
+            let mean = by_layer.iter().sum::<f64>() / by_layer.len() as f64;
+            Ok((by_layer, mean))
+        };
+        let is_open = |draws: &[(Vec<f64>, f64)]| self.plan.goes_on(draws, |draw| is_large(draw.1));
+        let Ok(drawn) = draw_while_open(self.plan, BATCH, draw, is_open);
+        let all = Tested::of(self.plan, &drawn.iter().map(|draw| draw.1).collect::<Vec<_>>(), is_large);
+        let of_layer = |at| drawn[..all.draws].iter().map(|(by_layer, _)| by_layer[at]).collect();
+        ((0..layers.len()).map(of_layer).collect(), all)
     }
 
     fn row(

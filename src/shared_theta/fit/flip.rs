@@ -7,10 +7,9 @@
 use ndarray::{Array2, ArrayView2};
 use rayon::prelude::*;
 
-use super::draws::draw_while_open;
 use super::layers::{FACTORS, SharedLayers, Targets, target};
 use super::score::{Scores, Squares};
-use crate::controls::{DrawPlan, Factor, signs};
+use crate::controls::{DrawPlan, Factor, draw_while_open, signs};
 use crate::conversion::Equation;
 use crate::error::Result;
 use crate::inputs::FactorPair;

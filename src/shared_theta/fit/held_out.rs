@@ -1,11 +1,10 @@
 //! The rows of `heldout.csv`: how well one Θ of all other layers predicts each layer's factors, beside two controls and a prediction without W0.
 
 use super::direct::StackBases;
-use super::draws::{Tested, draw_while_open};
 use super::flip::{Flippable, SingularBases};
 use super::layers::{FACTORS, SharedLayers};
 use super::leave_one_out::{LayerScores, LeaveOneOut, Subspace, Weighting, mean, scores_without_w0};
-use crate::controls::{DrawPlan, Factor, permutation, permutations};
+use crate::controls::{DrawPlan, Factor, TIE, Tested, draw_while_open, permutation, permutations};
 use crate::conversion::Equation;
 use crate::error::Result;
 use crate::inputs::Progress;
@@ -14,8 +13,6 @@ use crate::terms::{Status, UpdateMatrix};
 
 /// Draws that are made at a time.
 const AT_ONCE: usize = 8;
-/// Scores closer than this count as equal in p.
-const TIE: f64 = 1e-12;
 
 /// A factor and the equation that makes it of Θ.
 pub(super) type Map = (Factor, Equation);

@@ -7,7 +7,6 @@
 mod checkpoint;
 mod delta;
 mod direct;
-mod draws;
 mod fitted;
 mod flip;
 mod half_step;

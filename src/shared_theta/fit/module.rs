@@ -5,7 +5,6 @@ use rayon::prelude::*;
 
 use super::delta::{self, Bases, Search, Updates};
 use super::direct::{DirectFit, StackBases, fit_direct};
-use super::draws::draw_while_open;
 use super::fitted::FittedModule;
 use super::flip::SingularBases;
 use super::held_out::{HeldOutStudy, maps};
@@ -14,7 +13,7 @@ use super::opening::{Fittable, Opened};
 use super::params::{FitConfig, FitParams};
 use super::score::{Scores, Squares};
 use super::starts::{Leading, starts};
-use crate::controls::{DrawPlan, Factor};
+use crate::controls::{DrawPlan, Factor, draw_while_open};
 use crate::conversion::Equation;
 use crate::error::{Result, escape};
 use crate::inputs::{BaseWeight, FactorPair, Progress, StoredWeight};

@@ -2,13 +2,9 @@
 
 use ndarray::Array2;
 
-use super::draws::Tested;
-use crate::controls::{DrawPlan, mean_and_sd};
+use crate::controls::{DrawPlan, TIE, Tested, mean_and_sd};
 use crate::table::FitRow;
 use crate::terms::{Status, UpdateMatrix};
-
-/// Residuals closer than this count as equal in p.
-const TIE: f64 = 1e-12;
 
 /// One residual, observed and drawn.
 #[derive(Debug, Clone, Default, PartialEq)]
