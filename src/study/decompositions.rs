@@ -12,6 +12,9 @@ use crate::terms::StrictControl;
 /// The cuts that are made without `cuts`: Θ as it is, and what needs no inverse.
 pub(super) const ALWAYS: [Cut; 2] = [Cut::Below(0.0), Cut::Adjoint];
 
+/// What the report and the tables' text take, while the allocator still holds what the weights had.
+const OUTPUT: u64 = 8 << 20;
+
 /// Which groups' weights are decomposed.
 #[derive(Debug, Default)]
 pub(super) struct Decompositions {
@@ -33,6 +36,7 @@ impl Decompositions {
         // Cuts of Θ are asked for by name, and cannot be had without.
         let by_cuts = given.cuts.iter().flatten().any(|cut| cut.needs_basis());
         let limit = limit.unwrap_or(u64::MAX);
+        let fixed = fixed + OUTPUT;
         let of_group = |group: &Group| -> Result<(bool, usize)> {
             // A weight outside any repeated container has no other to be compared with: an embedding is decomposed only where it is asked for.
             let asked = by_cuts || given.intruders.is_some() || given.strict_control == StrictControl::Always;

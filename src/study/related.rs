@@ -5,7 +5,6 @@
 use std::collections::BTreeMap;
 
 use ndarray::Array2;
-use rayon::prelude::*;
 
 use super::context::Context;
 use super::decompositions::{ALWAYS, Decompositions};
@@ -273,27 +272,23 @@ fn rows_of(
     })?;
     let counts = counts_of(first);
     let yardsticks = context.clock.controls.time(|| yardsticks(context, &first_layers, &counts, workers))?;
-    members
-        .par_iter()
-        .map(|member| {
-            let pairs = context.clock.read.time(|| read(member))?;
-            let layers = related(context, group, bases, member, &pairs);
-            let planned = &context.plan.adapters[member.adapter];
-            let name = ModuleName { adapter: &planned.adapter.name, module: &planned.modules[member.module].name };
-            let mut tables = Tables::default();
-            for (&factor, w0) in factors.iter().zip(&w0) {
-                let rows = context.clock.controls.time(|| study(member).rows(name, factor, &layers, w0))?;
-                tables.cuts.get_or_insert_default().extend(rows);
-                if given.cuts.is_some() {
-                    tables.energy.get_or_insert_default().extend(energy_rows(name, factor, &layers));
-                }
+    // Not over the pool itself: a thread that waits for its draws would begin another member, and hold the factors of both.
+    run_jobs(members, rayon::current_num_threads(), |member, _| {
+        let pairs = context.clock.read.time(|| read(member))?;
+        let layers = related(context, group, bases, member, &pairs);
+        let planned = &context.plan.adapters[member.adapter];
+        let name = ModuleName { adapter: &planned.adapter.name, module: &planned.modules[member.module].name };
+        let mut tables = Tables::default();
+        for (&factor, w0) in factors.iter().zip(&w0) {
+            let rows = context.clock.controls.time(|| study(member).rows(name, factor, &layers, w0))?;
+            tables.cuts.get_or_insert_default().extend(rows);
+            if given.cuts.is_some() {
+                tables.energy.get_or_insert_default().extend(energy_rows(name, factor, &layers));
             }
-            tables.append(vec![
-                context.clock.controls.time(|| update_tables(context, member, name, &layers, &counts, &yardsticks))?,
-            ]);
-            Ok(((member.adapter, member.module), tables))
-        })
-        .collect()
+        }
+        tables.append(vec![context.clock.controls.time(|| update_tables(context, member, name, &layers, &counts, &yardsticks))?]);
+        Ok(((member.adapter, member.module), tables))
+    })
 }
 
 /// A member's layers beside their base weights.
