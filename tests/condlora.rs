@@ -52,6 +52,7 @@ fn assert_factors(root: &Path, factors: impl Fn(usize) -> (Array2<f64>, Array2<f
             (row.norm_b, frobenius(&b)),
             (row.norm_delta, s * frobenius(&b.dot(&a_transposed.t()))),
         ] {
+            let ours = ours.unwrap();
             assert!((ours - theirs).abs() <= tolerance(N, N, 1.0) * theirs, "layer {index}: {ours} and {theirs}");
         }
         assert_eq!((row.adapter_key.as_str(), row.scaling, row.status), (MODULE, s, Status::Ok));

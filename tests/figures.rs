@@ -93,9 +93,9 @@ impl Study<'_> {
             residual_b: None,
             backward_error_a: None,
             backward_error_b: None,
-            norm_a: 1.0,
-            norm_b: 1.0,
-            norm_delta: 1.0,
+            norm_a: Some(1.0),
+            norm_b: Some(1.0),
+            norm_delta: Some(1.0),
             status: Status::Ok,
         }
     }

@@ -442,9 +442,9 @@ fn tables(adapters: usize, layers: u32) -> Tables {
                 residual_b: Some(1e-14),
                 backward_error_a: Some(1e-17),
                 backward_error_b: Some(1e-17),
-                norm_a: 1.5,
-                norm_b: 0.5,
-                norm_delta: 0.25,
+                norm_a: Some(1.5),
+                norm_b: Some(0.5),
+                norm_delta: Some(0.25),
                 status: Status::Ok,
             });
         }

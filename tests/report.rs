@@ -218,9 +218,9 @@ fn conversion(adapter: &str, module: &str) -> ConversionRow {
         residual_b: None,
         backward_error_a: Some(1e-16),
         backward_error_b: None,
-        norm_a: 1.0,
-        norm_b: 1.0,
-        norm_delta: 1.0,
+        norm_a: Some(1.0),
+        norm_b: Some(1.0),
+        norm_delta: Some(1.0),
         status: Status::Ok,
     }
 }

@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 use std::sync::OnceLock;
 
 use condlora::table::csv::read_rows;
-use condlora::table::{AlignmentRow, IntruderCountRow, IntruderRow, RelationRow, SpectrumRow, UpdateRow};
+use condlora::table::{AlignmentRow, ConversionRow, IntruderCountRow, IntruderRow, RelationRow, SpectrumRow, UpdateRow};
 use condlora::terms::{Side, SpectrumMatrix, Status};
 use ndarray::{Array2, s};
 use shared::checkpoint::{Layer, PLAIN, square_layers, write_adapter, write_base, write_both};
@@ -155,7 +155,7 @@ fn sizes_and_ranks_of_updates_are_the_oracles() {
                 &[
                     ("norm_w0", Some(row.norm_w0)),
                     ("sigma1_w0", row.sigma1_w0),
-                    ("norm_delta", Some(row.norm_delta)),
+                    ("norm_delta", row.norm_delta),
                     ("sigma1_delta", row.sigma1_delta),
                     ("sigma1_ratio", row.sigma1_ratio),
                     ("norm_ratio", row.norm_ratio),
@@ -377,7 +377,7 @@ fn any_shape_and_any_update_has_its_rows() {
         let layers = [0, 2, 3, 4, 5];
         assert_eq!(results.updates.iter().map(|row| row.layer.unwrap()).collect::<Vec<_>>(), layers);
         let zero = results.updates.last().unwrap();
-        assert_eq!((zero.status, zero.norm_delta, zero.sigma1_delta, zero.cosine), (Status::Zero, 0.0, None, None));
+        assert_eq!((zero.status, zero.norm_delta, zero.sigma1_delta, zero.cosine), (Status::Zero, Some(0.0), None, None));
         assert!(results.updates[..4].iter().all(|row| row.status == Status::Ok && row.cosine_z.is_some()));
 
         let statuses: Vec<(String, usize, Status)> =
@@ -487,4 +487,24 @@ fn options_that_make_no_sense_are_refused() {
     for value in ["0,0.5", "10", "10,0", "10,1.1", "ten,0.5"] {
         run_in(folder.path(), &["x", &format!("--intruders={value}")]).exits(2).says("as in 10,0.5");
     }
+}
+
+/// An update beyond the range of f64 has no norm, and the tables that say so are read like any other.
+#[test]
+fn an_update_beyond_the_range_of_f64_has_no_norm() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let mut layers = square_layers(3, 16, 4);
+    write_base(&root.join("base"), &layers, PLAIN);
+    for layer in &mut layers {
+        layer.a *= 1e200;
+        layer.b *= 1e200;
+    }
+    write_adapter(&root.join("adapter"), &layers, PLAIN, &[]);
+    run_in(root, &["adapter", "--base", "base", "-o", "out", "--null-draws", "2", "--figures", "none"]).exits(0);
+    let updates: Vec<UpdateRow> = read_rows(&root.join("out/updates.csv")).unwrap();
+    assert!(updates.iter().all(|row| (row.norm_delta, row.status) == (None, Status::Unreliable)) && updates.len() == 3);
+    let conversion: Vec<ConversionRow> = read_rows(&root.join("out/conversion.csv")).unwrap();
+    assert!(conversion.iter().all(|row| row.norm_delta.is_none() && row.norm_a.is_some() && row.norm_b.is_some()));
+    Run::of(program().args(["figures", "out", "--figures-dir", "drawn"]).current_dir(root).output().unwrap()).exits(0);
 }

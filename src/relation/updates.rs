@@ -44,7 +44,7 @@ fn row(name: ModuleName<'_>, update: &Update<'_, '_>, yardstick: &Yardstick) -> 
         layer: update.layer.number,
         norm_w0: yardstick.norm,
         sigma1_w0,
-        norm_delta: norm,
+        norm_delta: Some(norm).filter(|norm| norm.is_finite()),
         sigma1_delta: sigma1,
         sigma1_ratio: sigma1.zip(sigma1_w0).and_then(|(delta, w0)| ratio(delta, w0)),
         norm_ratio: sigma1.and_then(|_| ratio(norm, yardstick.norm)),
@@ -138,7 +138,7 @@ mod tests {
                 close(row.sigma1_ratio, 1.5 / sigma);
                 close(row.norm_ratio, 1.5 / norm);
                 for (value, expected) in [
-                    (Some(row.norm_delta), 1.5),
+                    (row.norm_delta, 1.5),
                     (row.sigma1_delta, 1.5),
                     (row.stable_rank, 1.0),
                     (row.entropy_rank, 1.0),
@@ -168,7 +168,7 @@ mod tests {
         let delta = b.dot(&a.t()) * 0.5;
         let norm = |matrix: &Array2<f64>| matrix.iter().map(|v| v * v).sum::<f64>().sqrt();
         close(plus.cosine, (&delta * &w0).sum() / (norm(&delta) * norm(&w0)));
-        close(Some(plus.norm_delta), norm(&delta));
+        close(plus.norm_delta, norm(&delta));
         let basis = basis_of(&w0);
         let terms: Vec<f64> =
             (0..8).map(|i| basis.sigma[i] * basis.left.column(i).dot(&delta.dot(&basis.right.column(i)))).collect();
@@ -200,7 +200,7 @@ mod tests {
             ),
         ] {
             let row = row_of(&Example::new(gaussian("w0", 6, 6), b, a, scaling, true));
-            assert_eq!((row.norm_delta, row.status), (0.0, Status::Zero));
+            assert_eq!((row.norm_delta, row.status), (Some(0.0), Status::Zero));
             assert!(row.sigma1_w0.is_some() && row.norm_w0 > 0.0);
             let empty = [row.sigma1_delta, row.sigma1_ratio, row.norm_ratio, row.stable_rank, row.entropy_rank, row.energy_first];
             assert!(empty.into_iter().chain([row.cosine, row.cosine_z]).all(|value| value.is_none()));
@@ -217,7 +217,7 @@ mod tests {
         // Each factor is in the range of f64, and their product is not.
         let large = || Array2::from_elem((5, 2), 1e200);
         let row = row_of(&Example::new(gaussian("w0", 5, 5), large(), large(), 1.0, true));
-        assert_eq!((row.status, row.sigma1_delta, row.norm_delta), (Status::Unreliable, None, f64::INFINITY));
+        assert_eq!((row.status, row.sigma1_delta, row.norm_delta), (Status::Unreliable, None, None));
     }
 
     #[test]

@@ -287,15 +287,15 @@ mod tests {
     prop_compose! {
         fn conversion_row()(
             names in proptest::array::uniform6(any_name()), layer in any::<Option<u32>>(), sizes in any::<[usize; 4]>(),
-            g in proptest::array::uniform4(finite()), f in proptest::array::uniform5(some()), status in status(),
+            g in finite(), f in proptest::array::uniform8(some()), status in status(),
             method in proptest::sample::select(vec![Method::Lu, Method::LuRefined, Method::LeastSquares]),
         ) -> ConversionRow {
             let [adapter, module, adapter_key, tensor, w0_dtype, adapter_dtype] = names;
             ConversionRow {
                 adapter, module, layer, adapter_key, tensor, out_features: sizes[0], in_features: sizes[1], rank: sizes[2],
-                scaling: g[0], convention: Convention::General, method, w0_dtype, adapter_dtype, w0_rank: sizes[3],
+                scaling: g, convention: Convention::General, method, w0_dtype, adapter_dtype, w0_rank: sizes[3],
                 w0_condition: f[0], residual_a: f[1], residual_b: f[2], backward_error_a: f[3], backward_error_b: f[4],
-                norm_a: g[1], norm_b: g[2], norm_delta: g[3], status,
+                norm_a: f[5], norm_b: f[6], norm_delta: f[7], status,
             }
         }
     }

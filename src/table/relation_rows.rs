@@ -113,8 +113,8 @@ row! {
         pub norm_w0: f64,
         /// The largest singular value of W0.
         pub sigma1_w0: Option<f64>,
-        /// ‖ΔW‖_F.
-        pub norm_delta: f64,
+        /// ‖ΔW‖_F; none where it is beyond the range of f64.
+        pub norm_delta: Option<f64>,
         /// The largest singular value of ΔW.
         pub sigma1_delta: Option<f64>,
         /// `sigma1_delta/sigma1_w0`.

@@ -132,11 +132,11 @@ row! {
         /// The ratio that was checked for Θ_B.
         pub backward_error_b: Option<f64>,
         /// ‖A‖_F.
-        pub norm_a: f64,
+        pub norm_a: Option<f64>,
         /// ‖B‖_F.
-        pub norm_b: f64,
+        pub norm_b: Option<f64>,
         /// ‖s·B·A‖_F.
-        pub norm_delta: f64,
+        pub norm_delta: Option<f64>,
         /// The worse status of Θ_A and Θ_B.
         pub status: Status,
     }

@@ -157,9 +157,9 @@ pub(crate) mod tests {
             residual_b: None,
             backward_error_a: None,
             backward_error_b: None,
-            norm_a: 1.0,
-            norm_b: 1.0,
-            norm_delta: 1.0,
+            norm_a: Some(1.0),
+            norm_b: Some(1.0),
+            norm_delta: Some(1.0),
             status: Status::Ok,
         };
         let matrices = BTreeMap::from([(MatrixKind::B, LayerMatrix::without_w0(basis, 1.0, values.nrows()))]);

@@ -180,14 +180,14 @@ impl LayerThetas<'_> {
             w0_dtype: paired.w0_dtype.clone(),
             adapter_dtype: layer.dtype.clone(),
             w0_rank: self.a.w0_rank.min(self.b.w0_rank),
-            w0_condition: Some(self.condition).filter(|c| c.is_finite()),
+            w0_condition: in_range(self.condition),
             residual_a: self.a.residual,
             residual_b: self.b.residual,
             backward_error_a: self.a.backward_error,
             backward_error_b: self.b.backward_error,
-            norm_a: frobenius_of(&self.factors.a_transposed),
-            norm_b: frobenius_of(&self.factors.b),
-            norm_delta: layer.scaling.abs() * of.norm_of_product,
+            norm_a: in_range(frobenius_of(&self.factors.a_transposed)),
+            norm_b: in_range(frobenius_of(&self.factors.b)),
+            norm_delta: in_range(layer.scaling.abs() * of.norm_of_product),
             status: of.status,
         }
     }
@@ -264,6 +264,11 @@ pub(crate) fn drawn_matrices(
 fn first_columns(vectors: Array2<f64>, wanted: &Wanted<'_>) -> Array2<f64> {
     let most = wanted.most_of(vectors.ncols());
     if most == vectors.ncols() { vectors } else { vectors.slice(s![.., ..most]).to_owned() }
+}
+
+/// A number in the range of f64: the others cannot be written.
+fn in_range(value: f64) -> Option<f64> {
+    Some(value).filter(|value| value.is_finite())
 }
 
 /// Whether the norm of a matrix is within the range of f64, and with it its triangle and its singular values.
