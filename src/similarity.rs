@@ -91,6 +91,14 @@ impl AllPairs {
         Some(share(self.grams[group_a].slice(s![first_a..first_a + i, first_b..first_b + j])))
     }
 
+    /// The mean of φ over the pairs of some of the bases; `None` where none has one.
+    #[must_use]
+    pub fn mean_phi(&self, of: &[usize], i: usize, j: usize) -> Option<f64> {
+        let pairs = of.iter().enumerate().flat_map(|(n, &a)| of[n + 1..].iter().map(move |&b| (a, b)));
+        let values: Vec<f64> = pairs.filter_map(|(a, b)| self.phi(a, b, i, j)).collect();
+        (!values.is_empty()).then(|| values.iter().sum::<f64>() / values.len() as f64)
+    }
+
     /// φ for every number of vectors: entry (i − 1, j − 1) has the bits of [`Self::phi`] with i and j, up to the sizes of both bases.
     ///
     /// Source: Hu et al. 2022, section 7.2. One product of the bases serves all: each entry adds a row of squares to the one above it.

@@ -115,7 +115,7 @@ impl Cuts<'_> {
         self.rows.iter().flat_map(|row| of(row)).flatten().filter(|value| value.is_finite()).reduce(f64::max)
     }
 
-    /// `Θ_B: p = 0.005 of all cuts together`.
+    /// `Θ_B: all cuts as one, p = 0.005 against flip`.
     fn panel_name(&self, matrix: MatrixKind) -> String {
         let all = self.of(matrix).find(|row| row.cut == CutRow::ALL).and_then(|row| row.flip_p);
         let p = all.map_or_else(String::new, |p| format!(": all cuts as one, p = {p:.3} against flip"));

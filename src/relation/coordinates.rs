@@ -1,4 +1,4 @@
-//! A target in the singular basis of its W0, where Θ is cut and signs are turned, and the orders in which targets are given to other layers.
+//! A target in the singular basis of its W0, where Θ is cut and signs are turned.
 
 use ndarray::{Array2, s};
 

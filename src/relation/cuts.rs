@@ -13,7 +13,7 @@ use super::layer::{ModuleName, RelatedLayer};
 use crate::controls::{
     Control, DrawPlan, Factor, TIE, Tested, draw, draw_while_open, mean_and_sd, p_value, permutation, permutations, signs,
 };
-use crate::conversion::Equation;
+use crate::conversion::{Equation, factor_of};
 use crate::error::{Error, Result};
 use crate::linalg::weight_basis::{scale_rows, unit_of};
 use crate::similarity::AllPairs;
@@ -104,7 +104,7 @@ impl CutStudy<'_> {
                         let large = draws.iter().filter(|&&draw| draw >= phi - TIE).count();
                         if all { Some(large as f64 / draws.len() as f64) } else { p_value(phi, &draws) }
                     }),
-                    status: self.status(layers, factor, &bases[c], i.max(j), comparable),
+                    status: Self::status(layers, factor, &bases[c], i.max(j), comparable),
                 });
             }
         }
@@ -145,10 +145,7 @@ impl CutStudy<'_> {
         let draws: Vec<Array2<f64>> = (0..self.together).map(|number| gaussian(number, layer.target(factor).nrows())).collect();
         let views: Vec<ArrayView2<'_, f64>> = draws.iter().map(|draw| draw.view()).collect();
         let Ok(side_by_side) = concatenate(Axis(1), &views) else { return Ok(Vec::new()) };
-        let products = match layer.adjoint(side_by_side.view(), equation) {
-            Err(Error::NonFinite { .. }) => Array2::from_elem((home_length(layer, factor), side_by_side.ncols()), f64::NAN),
-            other => other?,
-        };
+        let products = adjoint(layer, side_by_side.view(), equation)?;
         Ok((0..self.together).map(|number| own(products.slice(s![.., number * rank..(number + 1) * rank]).to_owned())).collect())
     }
 
@@ -159,11 +156,7 @@ impl CutStudy<'_> {
         let scaled = target.mapv(|v| v / unit);
         let values = match layer.base.sides(equation) {
             Some(sides) => sides.face.t().dot(&scaled),
-            None => match layer.adjoint(scaled.view(), equation) {
-                // Beyond the range of f64 there is nothing to compare.
-                Err(Error::NonFinite { .. }) => Array2::from_elem((home_length(layer, factor), target.ncols()), f64::NAN),
-                other => other?,
-            },
+            None => adjoint(layer, scaled.view(), equation)?,
         };
         Ok(Coordinates { values, base: layer.base, equation })
     }
@@ -183,12 +176,8 @@ impl CutStudy<'_> {
     fn statistics(&self, by_cut: &[Vec<Option<Array2<f64>>>]) -> Statistics {
         let mut out = Vec::with_capacity(self.cuts.len() * self.ij.len());
         for bases in by_cut {
-            let pairs = AllPairs::of(&bases.iter().map(|basis| basis.as_ref().map(|basis| basis.view())).collect::<Vec<_>>());
-            for &(i, j) in self.ij {
-                let above = (0..bases.len()).flat_map(|a| (a + 1..bases.len()).map(move |b| (a, b)));
-                let values: Vec<f64> = above.filter_map(|(a, b)| pairs.phi(a, b, i, j)).collect();
-                out.push(mean_and_sd(&values).0);
-            }
+            let (pairs, layers) = (all_pairs(bases), (0..bases.len()).collect::<Vec<_>>());
+            out.extend(self.ij.iter().map(|&(i, j)| pairs.mean_phi(&layers, i, j)));
         }
         out
     }
@@ -240,23 +229,12 @@ impl CutStudy<'_> {
         // Every target through every weight once; an assignment takes what it needs of these.
         let all: Vec<Coordinates<'_>> = (0..count * count).map(|n| at(n / count, n % count)).collect::<Result<_>>()?;
         let by_cut = self.bases(&all)?;
-        let pairs: Vec<AllPairs> = by_cut
-            .par_iter()
-            .map(|bases| AllPairs::of(&bases.iter().map(|basis| basis.as_ref().map(|basis| basis.view())).collect::<Vec<_>>()))
-            .collect();
-        let assignments = permutations(count);
+        let pairs: Vec<AllPairs> = by_cut.par_iter().map(|bases| all_pairs(bases)).collect();
         let of_assignment = |order: &Vec<usize>| -> Statistics {
-            let mut out = Vec::with_capacity(self.cuts.len() * self.ij.len());
-            for pairs in &pairs {
-                for &(i, j) in self.ij {
-                    let above = (0..count).flat_map(|a| (a + 1..count).map(move |b| (a, b)));
-                    let phi = |(a, b): (usize, usize)| pairs.phi(a * count + order[a], b * count + order[b], i, j);
-                    out.push(mean_and_sd(&above.filter_map(phi).collect::<Vec<_>>()).0);
-                }
-            }
-            out
+            let used: Vec<usize> = order.iter().enumerate().map(|(layer, target)| layer * count + target).collect();
+            pairs.iter().flat_map(|pairs| self.ij.iter().map(|&(i, j)| pairs.mean_phi(&used, i, j))).collect()
         };
-        Ok(Some(assignments.iter().map(of_assignment).collect()))
+        Ok(Some(permutations(count).iter().map(of_assignment).collect()))
     }
 
     /// The row of all cuts together: the largest of their deviations from the control, compared with the largest of each draw.
@@ -307,7 +285,6 @@ impl CutStudy<'_> {
     }
 
     fn status(
-        &self,
         layers: &[RelatedLayer<'_>],
         factor: Factor,
         bases: &[Option<Array2<f64>>],
@@ -328,6 +305,21 @@ impl CutStudy<'_> {
         };
         layers.iter().zip(bases).map(of).fold(Status::Ok, Status::worse)
     }
+}
+
+/// What an equation's W sends a target back to, without an inverse and without a decomposition: `W0ᵀ·T`, or `W0·T` where the equation is that of W0ᵀ. NaN
+/// where it overflows: beyond the range of f64 there is nothing to compare.
+fn adjoint(layer: &RelatedLayer<'_>, target: ArrayView2<'_, f64>, equation: Equation) -> Result<Array2<f64>> {
+    let (d_out, d_in) = layer.base.weight.shape();
+    let (back, length) = if equation == Equation::W0 { (Equation::W0Transposed, d_in) } else { (Equation::W0, d_out) };
+    match factor_of(layer.base.weight, target, back) {
+        Err(Error::NonFinite { .. }) => Ok(Array2::from_elem((length, target.ncols()), f64::NAN)),
+        other => other,
+    }
+}
+
+fn all_pairs(bases: &[Option<Array2<f64>>]) -> AllPairs {
+    AllPairs::of(&bases.iter().map(|basis| basis.as_ref().map(|basis| basis.view())).collect::<Vec<_>>())
 }
 
 /// The length of the vectors that the layers are compared by.

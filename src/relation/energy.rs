@@ -3,7 +3,7 @@
 use ndarray::{Array2, s};
 
 use super::layer::{BaseLayer, ModuleName, RelatedLayer};
-use crate::controls::{Factor, mean_and_sd};
+use crate::controls::Factor;
 use crate::similarity::{AllPairs, expected_by_chance};
 use crate::table::{EnergyRow, SubspaceRow};
 use crate::terms::{MatrixKind, Side};
@@ -64,16 +64,16 @@ pub fn subspace_rows(module: &str, layers: &[&BaseLayer<'_>]) -> Vec<SubspaceRow
                 })
                 .collect();
             let pairs = AllPairs::of(&ends.iter().map(|v| Some(v.view())).collect::<Vec<_>>());
+            let layers: Vec<usize> = (0..ends.len()).collect();
             for k in DIRECTIONS.into_iter().filter(|&k| k <= widest) {
-                let above = (0..ends.len()).flat_map(|a| (a + 1..ends.len()).map(move |b| (a, b)));
-                let values: Vec<f64> = above.filter_map(|(a, b)| pairs.phi(a, b, k, k)).collect();
+                let phi_mean = pairs.mean_phi(&layers, k, k);
                 rows.push(SubspaceRow {
                     module: module.to_owned(),
                     side,
                     end: end.to_owned(),
                     k,
-                    phi_mean: mean_and_sd(&values).0,
-                    chance: expected_by_chance(k, k, ends.first().map_or(0, |v| v.nrows())).filter(|_| !values.is_empty()),
+                    phi_mean,
+                    chance: expected_by_chance(k, k, ends.first().map_or(0, |v| v.nrows())).filter(|_| phi_mean.is_some()),
                 });
             }
         }

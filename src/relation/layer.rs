@@ -1,11 +1,10 @@
 //! One layer of an adapter beside its base weight.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::ArrayView2;
 
 use crate::controls::Factor;
-use crate::conversion::{Equation, WeightRows, factor_of};
-use crate::error::Result;
-use crate::linalg::weight_basis::{WeightBasis, scale_rows};
+use crate::conversion::{Equation, WeightRows};
+use crate::linalg::weight_basis::WeightBasis;
 use crate::terms::Status;
 
 /// Whose rows are made.
@@ -78,20 +77,6 @@ impl RelatedLayer<'_> {
     #[must_use]
     pub fn target(&self, factor: Factor) -> ArrayView2<'_, f64> {
         if factor == Factor::A { self.a_transposed } else { self.b }
-    }
-
-    /// `W0ᵀ·T`, or `W0·T` where the equation is that of W0ᵀ: what the equation's W sends T back to, without an inverse.
-    ///
-    /// # Errors
-    /// [`crate::Error::NonFinite`] if it overflows.
-    pub fn adjoint(&self, target: ArrayView2<'_, f64>, equation: Equation) -> Result<Array2<f64>> {
-        match self.base.sides(equation) {
-            Some(sides) => Ok(sides.home.dot(&scale_rows(sides.face.t().dot(&target).view(), sides.sigma))),
-            None => {
-                let back = if equation == Equation::W0 { Equation::W0Transposed } else { Equation::W0 };
-                factor_of(self.base.weight, target, back)
-            }
-        }
     }
 
     /// Whether the layer has an update at all.

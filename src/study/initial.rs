@@ -37,7 +37,7 @@ pub(super) fn warning(context: &Context<'_>, group: &Group, index: usize, w0: &S
     let names: Vec<&str> = alike.iter().map(name).collect();
     Ok((!names.is_empty()).then(|| {
         format!(
-            "{}: their A of {} start from the same numbers ({} of {rows} rows in the first layer), which makes them alike whatever they learned",
+            "{}: their A of {} start from the same numbers ({} of {rows} rows in one layer), which makes them alike whatever they learned",
             crate::error::escape(&few(&names)),
             crate::error::escape(&group.name),
             shared.len().min(rows)
