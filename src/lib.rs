@@ -152,7 +152,7 @@ pub use terms::{
     CondloraConvention, Convention, MatrixKind, Measure, Method, NullDraws, Side, SpectrumMatrix, Status, StrictControl,
     UpdateMatrix,
 };
-pub use verdict::{Answer, FitAnswer, FitVerdict, HeldOutAnswer, HeldOutVerdict, MapAnswer, MapVerdict, RowVerdict, RunVerdict};
+pub use verdict::{Answer, MapAnswer, MapVerdict, RowVerdict, RunVerdict, StrictAnswer, StrictVerdict};
 // A directory of results.
 pub use output::{Manifest, OutputDir};
 pub use record::{AdapterRecord, InputRecord, ShardRecord};

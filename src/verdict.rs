@@ -13,11 +13,10 @@ mod words;
 
 use serde_json::Value;
 
-pub use self::fit::{FitAnswer, FitVerdict};
-pub use self::held_out::{HeldOutAnswer, HeldOutVerdict};
 pub use self::shared_map::{MapAnswer, MapVerdict};
 pub(crate) use self::statistics::SIGNIFICANT;
 use self::statistics::{draws_for_holm, holm, upper_tail};
+pub use self::strict::{StrictAnswer, StrictVerdict};
 pub(crate) use self::words::capital;
 use crate::numerals::lower;
 use crate::table::columns::Row;

@@ -10,7 +10,7 @@ use std::path::Path;
 use condlora::table::csv::read_rows;
 use condlora::table::{FitRow, HeldOutRow};
 use condlora::terms::{NullDraws, Status, UpdateMatrix};
-use condlora::verdict::{Answer, FitVerdict, HeldOutVerdict};
+use condlora::verdict::{Answer, StrictVerdict};
 use condlora::{FitParams, prepare_fit};
 use ndarray::{Array2, s};
 use serde_json::Value;
@@ -216,10 +216,10 @@ impl Planted {
         (params.delta, params.held_out, params.null_draws, params.seed) = (true, true, NullDraws::Auto, seed);
         let prepared = prepare_fit(params.check().unwrap()).unwrap();
         let fit = prepared.run().unwrap();
-        let of_fit = FitVerdict::of(&fit.rows, prepared.most_draws(), None);
+        let of_fit = StrictVerdict::of_fit(&fit.rows, prepared.most_draws(), None);
         let fitted = fit.rows.iter().zip(&of_fit.rows).filter(|(_, answer)| answer.flip == Answer::More);
         let rows = fit.held_out.unwrap();
-        let of_rows = HeldOutVerdict::of(&rows, prepared.most_draws(), None);
+        let of_rows = StrictVerdict::of_held_out(&rows, prepared.most_draws(), None);
         let predicted = rows.iter().zip(&of_rows.rows).filter(|(_, answer)| answer.flip == Answer::More);
         let is_beyond_gaussian = |row: &&FitRow| row.layer == FitRow::ALL && row.p.unwrap() < 0.05;
         Answers {

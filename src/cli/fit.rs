@@ -19,7 +19,7 @@ use crate::results::write_table;
 use crate::shared_theta::{FitParams, prepare_fit};
 use crate::table::{FitRow, HeldOutRow};
 use crate::terms::{Convention, NullDraws, StrictControl, path};
-use crate::verdict::{FitVerdict, HeldOutVerdict};
+use crate::verdict::StrictVerdict;
 
 /// The types that keep what was fitted.
 const KEEPING: [FloatType; 2] = [FloatType::F64, FloatType::F32];
@@ -182,8 +182,8 @@ pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
         terminal.detail(&format!("module `{}`: {sweeps} sweeps", escape(module)));
     }
     let (draws, missing) = (prepared.most_draws(), prepared.without_strict_control());
-    let verdict = FitVerdict::of(&fit.rows, draws, missing.as_deref());
-    let tried = held_out.map(|rows| (rows, HeldOutVerdict::of(rows, draws, missing.as_deref())));
+    let verdict = StrictVerdict::of_fit(&fit.rows, draws, missing.as_deref());
+    let tried = held_out.map(|rows| (rows, StrictVerdict::of_held_out(rows, draws, missing.as_deref())));
     let text = if session.json() {
         fit_json(&fit.rows, &verdict, tried.as_ref())
     } else {
@@ -194,7 +194,7 @@ pub(super) fn run(args: &FitArgs, session: &Session) -> Result<Outcome> {
 }
 
 /// The rows of `heldout.csv`, and the verdict on them.
-pub(super) type Tried<'a> = (&'a [HeldOutRow], HeldOutVerdict);
+pub(super) type Tried<'a> = (&'a [HeldOutRow], StrictVerdict);
 
 /// Both tables, where there are two.
 #[derive(Serialize)]
@@ -204,7 +204,7 @@ struct BothTables<F, H> {
 }
 
 /// An array of rows, or where layers were held out an object with one for each table.
-fn fit_json(rows: &[FitRow], verdict: &FitVerdict, tried: Option<&Tried<'_>>) -> String {
+fn fit_json(rows: &[FitRow], verdict: &StrictVerdict, tried: Option<&Tried<'_>>) -> String {
     let fit = verdict.json_rows(rows);
     match tried {
         None => json::pretty(&fit),

@@ -5,17 +5,17 @@ use super::terminal::Terminal;
 use crate::error::escape;
 use crate::shared_theta::Fit;
 use crate::table::{FitRow, HeldOutRow};
-use crate::verdict::{Answer, FitAnswer, FitVerdict, HeldOutAnswer, HeldOutVerdict};
+use crate::verdict::{Answer, StrictAnswer, StrictVerdict};
 
 /// The rows of all layers together, and what they say.
 pub(super) fn text(
     adapter: &str,
     fit: &Fit,
-    verdict: &FitVerdict,
-    tried: Option<&(&[HeldOutRow], HeldOutVerdict)>,
+    verdict: &StrictVerdict,
+    tried: Option<&(&[HeldOutRow], StrictVerdict)>,
     terminal: &Terminal,
 ) -> String {
-    let together: Vec<(&FitRow, &FitAnswer)> =
+    let together: Vec<(&FitRow, &StrictAnswer)> =
         fit.rows.iter().zip(&verdict.rows).filter(|(row, _)| row.layer == FitRow::ALL).collect();
     let mut out = terminal.paint(HEADING, &escape(adapter));
     out.push_str(", one Θ for all layers of a module\n");
@@ -39,8 +39,8 @@ pub(super) fn text(
 const FLIP: &str = "Flip control: these targets with signs turned at random in the singular basis of each W0, which layers do not share; p is of being better than it.\n";
 
 /// One Θ of the other layers tried on each.
-fn held_out_text(rows: &[HeldOutRow], verdict: &HeldOutVerdict, terminal: &Terminal) -> String {
-    let together: Vec<(&HeldOutRow, &HeldOutAnswer)> =
+fn held_out_text(rows: &[HeldOutRow], verdict: &StrictVerdict, terminal: &Terminal) -> String {
+    let together: Vec<(&HeldOutRow, &StrictAnswer)> =
         rows.iter().zip(&verdict.rows).filter(|(row, _)| row.layer == HeldOutRow::ALL).collect();
     let mut out = terminal.paint(HEADING, "each layer left out");
     out.push_str(", the share of it that one Θ of the others predicts\n");
@@ -57,7 +57,7 @@ fn lines(sentences: impl Iterator<Item = String>) -> String {
     sentences.map(|sentence| sentence + "\n").collect()
 }
 
-fn table(rows: &[(&FitRow, &FitAnswer)], terminal: &Terminal) -> String {
+fn table(rows: &[(&FitRow, &StrictAnswer)], terminal: &Terminal) -> String {
     let mut table = Aligned::new(vec!["  module", "matrix", "residual", "by chance", "flip control", "p", "status"], 2..6)
         .sparing(&["by chance", "p", "flip control"]);
     for (row, answer) in rows {
@@ -75,7 +75,7 @@ fn table(rows: &[(&FitRow, &FitAnswer)], terminal: &Terminal) -> String {
     table.text(terminal)
 }
 
-fn held_out_table(rows: &[(&HeldOutRow, &HeldOutAnswer)], terminal: &Terminal) -> String {
+fn held_out_table(rows: &[(&HeldOutRow, &StrictAnswer)], terminal: &Terminal) -> String {
     let header = vec!["  module", "matrix", "map", "of", "score", "flip control", "p", "no W0", "status"];
     let mut table = Aligned::new(header, 4..8).sparing(&["no W0", "status", "p"]);
     for (row, answer) in rows {
@@ -124,7 +124,7 @@ mod tests {
     #[test]
     fn the_tables_fit_80_columns() {
         let rows = [row(Some(0.9043), Some(0.143)), row(None, None)];
-        let verdict = FitVerdict::of(&rows, 199, None);
+        let verdict = StrictVerdict::of_fit(&rows, 199, None);
         let rows: Vec<_> = rows.iter().zip(&verdict.rows).collect();
         let shown = table(&rows, &plain());
         assert!(shown.contains("0.9043  0.9064 ± 0.0021  0.9069 ± 0.0022  0.143"), "{shown}");
@@ -145,7 +145,7 @@ mod tests {
             shuffled_p: Some(0.811),
             status: Status::Ok,
         }];
-        let verdict = HeldOutVerdict::of(&tried, 199, None);
+        let verdict = StrictVerdict::of_held_out(&tried, 199, None);
         let tried: Vec<_> = tried.iter().zip(&verdict.rows).collect();
         let shown = held_out_table(&tried, &plain());
         assert!(

@@ -3,62 +3,19 @@
 //! It goes by the strict control, which turns the signs of the layer's own targets. Gaussian targets do not keep where the energy of a factor lies in the
 //! spectrum of its W0, and factors that share nothing can be easier to fit than these for that reason alone.
 
-use serde::Serialize;
-use serde_json::Value;
-
 use super::Answer;
-use super::strict::{Test, answers, sentences, without_control};
+use super::strict::{StrictVerdict, Test, without_control};
 use crate::error::escape;
 use crate::numerals::{count, p};
-use crate::table::{FitRow, rows_as_json};
+use crate::table::FitRow;
 use crate::terms::{Status, UpdateMatrix};
 
-/// What one row of `fit.csv` says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FitAnswer {
-    /// Whether it is more than the strict control. Rows of single layers are not among the run's comparisons: at best [`Answer::MoreUncorrected`].
-    pub flip: Answer,
-    /// The answer in words.
-    pub words: String,
-}
-
-/// The verdict on a fit's rows, one by one and together. `--json` adds `flip_answer`, `verdict` and `run_verdict` to the columns of
-/// `fit.csv`, as [`super::RunVerdict`] does to those of a study.
-#[derive(Debug, Clone, PartialEq)]
-pub struct FitVerdict {
-    /// One for each row, in their order.
-    pub rows: Vec<FitAnswer>,
-    /// The combined answer of the rows of all layers together, in sentences; empty where no control was asked for.
-    pub sentences: Vec<String>,
-}
-
-impl FitVerdict {
+impl StrictVerdict {
     /// The verdict on a fit's rows, where a test has at most `draws` draws of the strict control. `missing` says for which modules it is missing that could
-    /// have it, and how to get it.
+    /// have it, and how to get it. Rows of single layers are not among the comparisons.
     #[must_use]
-    pub fn of(rows: &[FitRow], draws: usize, missing: Option<&str>) -> Self {
-        let tests: Vec<Test> = rows.iter().map(Test::from).collect();
-        let answers = answers(&tests, draws);
-        let words = |(row, flip): (&FitRow, &Answer)| FitAnswer { flip: *flip, words: words_of(row, *flip, draws) };
-        let judged = rows.iter().zip(&answers).map(words).collect();
-        Self { rows: judged, sentences: sentences(&tests, &answers, draws, missing, "fit") }
-    }
-
-    /// The rows as `--json` prints them.
-    ///
-    /// # Panics
-    /// If these are not the rows that were judged.
-    pub fn json_rows<'a>(&'a self, rows: &'a [FitRow]) -> impl Serialize + 'a {
-        assert_eq!(rows.len(), self.rows.len(), "a verdict is on the rows it was made of");
-        let text = self.sentences.join(" ");
-        rows_as_json(rows, move |index| {
-            let row = &self.rows[index];
-            [
-                ("flip_answer", row.flip.name().map_or(Value::Null, Value::from)),
-                ("verdict", Value::from(row.words.as_str())),
-                ("run_verdict", Value::from(text.as_str())),
-            ]
-        })
+    pub fn of_fit(rows: &[FitRow], draws: usize, missing: Option<&str>) -> Self {
+        Self::of(rows, |row, flip| words_of(row, flip, draws), draws, missing, "fit")
     }
 }
 
@@ -114,8 +71,8 @@ mod tests {
         }
     }
 
-    fn of(rows: &[FitRow], draws: usize) -> FitVerdict {
-        FitVerdict::of(rows, draws, None)
+    fn of(rows: &[FitRow], draws: usize) -> StrictVerdict {
+        StrictVerdict::of_fit(rows, draws, None)
     }
 
     #[test]
@@ -170,7 +127,7 @@ mod tests {
         let verdict = of(&missing, 199);
         assert!(verdict.rows.iter().all(|row| row.flip == Answer::None));
         assert_eq!(verdict.sentences, ["The strict control is missing: nothing is said of whether layers share a Θ."]);
-        let told = FitVerdict::of(&missing, 199, Some("the strict control is missing for `q`: ask"));
+        let told = StrictVerdict::of_fit(&missing, 199, Some("the strict control is missing for `q`: ask"));
         assert_eq!(
             told.sentences,
             ["The strict control is missing for `q`: ask; without it nothing is said of whether layers share a Θ."]

@@ -1,66 +1,24 @@
 //! The verdict on held-out layers: whether one Θ of the other layers predicts more of a layer's factor than where the layers share nothing.
 
-use serde::Serialize;
-use serde_json::Value;
-
 use super::Answer;
-use super::strict::{Test, answers, sentences, without_control};
+use super::strict::{StrictVerdict, Test, without_control};
 use crate::error::escape;
 use crate::numerals::{count, p};
-use crate::table::{HeldOutRow, gather, rows_as_json};
+use crate::table::{HeldOutRow, gather};
 use crate::terms::{Status, UpdateMatrix};
 
 /// What the other layers' own factors predict is told where it is this many times what chance does.
 const WORTH_TELLING: f64 = 1.5;
 
-/// What one row of `heldout.csv` says.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HeldOutAnswer {
-    /// Whether it is more than the strict control. The run's comparisons are the rows of all layers by subspace; those by energy are at best
-    /// [`Answer::MoreUncorrected`], and single layers are not compared.
-    pub flip: Answer,
-    /// The answer in words.
-    pub words: String,
-}
-
-/// The verdict on the rows of `heldout.csv`, one by one and together. `--json` adds `flip_answer`, `verdict` and `run_verdict`, as to those of `fit.csv`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct HeldOutVerdict {
-    /// One for each row, in their order.
-    pub rows: Vec<HeldOutAnswer>,
-    /// What is predicted without W0, and the combined answer of the comparisons, in sentences.
-    pub sentences: Vec<String>,
-}
-
-impl HeldOutVerdict {
-    /// The verdict on the rows, where a test has at most `draws` draws of the strict control. `missing` says for which modules it is missing that could
-    /// have it, and how to get it.
-    #[must_use]
-    pub fn of(rows: &[HeldOutRow], draws: usize, missing: Option<&str>) -> Self {
-        let tests: Vec<Test> = rows.iter().map(Test::from).collect();
-        let answers = answers(&tests, draws);
-        let words = |(row, flip): (&HeldOutRow, &Answer)| HeldOutAnswer { flip: *flip, words: words_of(row, rows, *flip, draws) };
-        let judged = rows.iter().zip(&answers).map(words).collect();
-        let mut said = without_w0(rows);
-        said.extend(sentences(&tests, &answers, draws, missing, "prediction"));
-        Self { rows: judged, sentences: said }
-    }
-
-    /// The rows as `--json` prints them.
+impl StrictVerdict {
+    /// The verdict on the rows of `heldout.csv`, as that on a fit's. What is predicted without W0 comes first.
     ///
-    /// # Panics
-    /// If these are not the rows that were judged.
-    pub fn json_rows<'a>(&'a self, rows: &'a [HeldOutRow]) -> impl Serialize + 'a {
-        assert_eq!(rows.len(), self.rows.len(), "a verdict is on the rows it was made of");
-        let text = self.sentences.join(" ");
-        rows_as_json(rows, move |index| {
-            let row = &self.rows[index];
-            [
-                ("flip_answer", row.flip.name().map_or(Value::Null, Value::from)),
-                ("verdict", Value::from(row.words.as_str())),
-                ("run_verdict", Value::from(text.as_str())),
-            ]
-        })
+    /// The comparisons are the rows of all layers by subspace; those by energy are at best [`Answer::MoreUncorrected`], and single layers are not compared.
+    #[must_use]
+    pub fn of_held_out(rows: &[HeldOutRow], draws: usize, missing: Option<&str>) -> Self {
+        let mut verdict = Self::of(rows, |row, flip| words_of(row, rows, flip, draws), draws, missing, "prediction");
+        verdict.sentences.splice(..0, without_w0(rows));
+        verdict
     }
 }
 
@@ -190,7 +148,7 @@ mod tests {
             .into_iter()
             .map(|row| if row.matrix == UpdateMatrix::B { HeldOutRow { without_w0: Some(0.0175), ..row } } else { row })
             .collect();
-        let verdict = HeldOutVerdict::of(&rows, 199, None);
+        let verdict = StrictVerdict::of_held_out(&rows, 199, None);
         let answers = |at: usize| (verdict.rows[at].flip, verdict.rows[at].words.as_str());
         assert_eq!(
             answers(6),
@@ -225,8 +183,8 @@ mod tests {
 
     #[test]
     fn what_cannot_be_said_is_not() {
-        let of = |p: Option<f64>, draws| HeldOutVerdict::of(&module(UpdateMatrix::B, 0.9, p), draws, None);
-        let words = |verdict: HeldOutVerdict| verdict.rows[6].words.rsplit(": ").next().unwrap().to_owned();
+        let of = |p: Option<f64>, draws| StrictVerdict::of_held_out(&module(UpdateMatrix::B, 0.9, p), draws, None);
+        let words = |verdict: StrictVerdict| verdict.rows[6].words.rsplit(": ").next().unwrap().to_owned();
         assert_eq!(words(of(Some(0.005), 199)), "most of it");
         assert_eq!(words(of(Some(0.2), 5)), "5 draws cannot tell");
         assert_eq!(words(of(None, 199)), "the strict control is missing");
@@ -235,7 +193,7 @@ mod tests {
         assert_eq!([1.0, 0.8, 0.3, 0.1].map(how_much), ["all of it", "most of it", "a part of it", "a little"]);
         let alone =
             HeldOutRow { score: None, status: Status::Skipped, ..row(UpdateMatrix::B, HeldOutRow::SUBSPACE, "0", 0.0, None) };
-        let verdict = HeldOutVerdict::of(&[alone], 199, None);
+        let verdict = StrictVerdict::of_held_out(&[alone], 199, None);
         assert_eq!(verdict.rows[0].words, "query: one layer alone, and no other to predict its B from");
         assert!(verdict.sentences.is_empty());
     }

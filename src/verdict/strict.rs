@@ -1,10 +1,64 @@
 //! Numbers compared with the strict control, and corrected for together: what the verdicts on `fit.csv` and on `heldout.csv` have in common.
 
+use serde::Serialize;
+use serde_json::Value;
+
 use super::Answer;
 use super::statistics::{SIGNIFICANT, draws_for_holm, holm};
 use super::words::{cannot_tell, capital, subject_of, takes_more_draws};
 use crate::error::field;
 use crate::numerals::{count, itself};
+use crate::table::columns::Row;
+use crate::table::rows_as_json;
+
+/// What one row of `fit.csv` or `heldout.csv` says.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StrictAnswer {
+    /// Whether it is more than the strict control. Rows that are not among the run's comparisons are at best [`Answer::MoreUncorrected`].
+    pub flip: Answer,
+    /// The answer in words.
+    pub words: String,
+}
+
+/// The verdict on the rows of `fit.csv` or `heldout.csv`, one by one and together. `--json` adds `flip_answer`, `verdict` and `run_verdict` to their columns,
+/// as [`super::RunVerdict`] does to those of a study.
+#[derive(Debug, Clone, PartialEq)]
+pub struct StrictVerdict {
+    /// One for each row, in their order.
+    pub rows: Vec<StrictAnswer>,
+    /// The combined answer of the comparisons, in sentences; empty where no control was asked for.
+    pub sentences: Vec<String>,
+}
+
+impl StrictVerdict {
+    pub(super) fn of<R>(rows: &[R], words: impl Fn(&R, Answer) -> String, draws: usize, missing: Option<&str>, one: &str) -> Self
+    where
+        for<'r> Test: From<&'r R>,
+    {
+        let tests: Vec<Test> = rows.iter().map(Test::from).collect();
+        let answers = answers(&tests, draws);
+        let sentences = sentences(&tests, &answers, draws, missing, one);
+        let of_row = |(row, flip): (&R, Answer)| StrictAnswer { flip, words: words(row, flip) };
+        Self { rows: rows.iter().zip(answers).map(of_row).collect(), sentences }
+    }
+
+    /// The rows as `--json` prints them.
+    ///
+    /// # Panics
+    /// If these are not the rows that were judged.
+    pub fn json_rows<'a, R: Row>(&'a self, rows: &'a [R]) -> impl Serialize + 'a {
+        assert_eq!(rows.len(), self.rows.len(), "a verdict is on the rows it was made of");
+        let text = self.sentences.join(" ");
+        rows_as_json(rows, move |index| {
+            let row = &self.rows[index];
+            [
+                ("flip_answer", row.flip.name().map_or(Value::Null, Value::from)),
+                ("verdict", Value::from(row.words.as_str())),
+                ("run_verdict", Value::from(text.as_str())),
+            ]
+        })
+    }
+}
 
 /// A number that is compared with the strict control.
 pub(super) struct Test {
@@ -23,7 +77,7 @@ impl Test {
 }
 
 /// The answer of each test, corrected for all comparisons.
-pub(super) fn answers(tests: &[Test], draws: usize) -> Vec<Answer> {
+fn answers(tests: &[Test], draws: usize) -> Vec<Answer> {
     let compared: Vec<f64> = tests.iter().filter_map(Test::corrected_for).collect();
     let mut stays = holm(&compared).into_iter();
     let answer = |test: &Test| {
@@ -49,7 +103,7 @@ pub(super) fn without_control(draws: usize) -> String {
 }
 
 /// The combined answer of the comparisons, of which each is called `one`.
-pub(super) fn sentences(tests: &[Test], answers: &[Answer], draws: usize, missing: Option<&str>, one: &str) -> Vec<String> {
+fn sentences(tests: &[Test], answers: &[Answer], draws: usize, missing: Option<&str>, one: &str) -> Vec<String> {
     let mut said = Vec::new();
     let tested = tests.iter().filter_map(Test::corrected_for).count();
     if tested > 0 {
