@@ -41,8 +41,8 @@ impl Coordinates<'_> {
     }
 
     /// Vectors of several cuts, brought to the side where Θ lives by one product.
-    pub(super) fn at_home(&self, vectors: Vec<Option<Array2<f64>>>) -> Vec<Option<Array2<f64>>> {
-        let Some(sides) = self.base.sides(self.equation) else { return vectors };
+    pub(super) fn at_home(&self, vectors: &[Option<Array2<f64>>]) -> Vec<Option<Array2<f64>>> {
+        let Some(sides) = self.base.sides(self.equation) else { return vectors.to_vec() };
         let columns: usize = vectors.iter().flatten().map(|v| v.ncols()).sum();
         let mut side_by_side = Array2::zeros((sides.sigma.len(), columns));
         let mut first = 0;
@@ -53,12 +53,12 @@ impl Coordinates<'_> {
         let most = vectors.iter().flatten().map(|v| v.nrows()).max().unwrap_or(0);
         let product = sides.home.slice(s![.., ..most]).dot(&side_by_side.slice(s![..most, ..]));
         let mut first = 0;
-        let mut next = |own: Array2<f64>| {
+        let mut next = |own: &Array2<f64>| {
             let there = product.slice(s![.., first..first + own.ncols()]).to_owned();
             first += own.ncols();
             there
         };
-        vectors.into_iter().map(|own| own.map(&mut next)).collect()
+        vectors.iter().map(|own| own.as_ref().map(&mut next)).collect()
     }
 }
 

@@ -4,6 +4,8 @@
 //! Θ = W0⁻¹·T = V·S⁻¹·Uᵀ·T has nearly all of its norm in the few smallest singular directions of W0, whatever T is, so that φ of Θ shows those directions and
 //! not T. The cuts leave them out.
 
+use std::convert::Infallible;
+
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
 
@@ -27,6 +29,9 @@ const BATCH: usize = 16;
 
 /// Mean φ over pairs of layers, for each cut and each (i, j); none where no pair has one.
 type Statistics = Vec<Option<f64>>;
+
+/// Bases of several layers or of several cuts; none where there is nothing.
+type Bases = Vec<Option<Array2<f64>>>;
 
 /// What is asked of one factor of a module.
 pub struct CutStudy<'a> {
@@ -58,12 +63,13 @@ impl CutStudy<'_> {
     ) -> Result<Vec<CutRow>> {
         let observed_coordinates: Vec<Coordinates<'_>> =
             layers.iter().map(|layer| self.coordinates(layer, factor, layer.target(factor))).collect::<Result<_>>()?;
-        let bases = self.bases(&observed_coordinates)?;
+        let vectors = self.vectors(&observed_coordinates)?;
+        let bases = self.at_home(&observed_coordinates, &vectors);
         let observed = self.statistics(&bases);
         let comparable = layers.iter().all(|layer| layer.number.is_some());
         let decomposed = layers.iter().all(|layer| layer.base.basis.is_some());
         let flips =
-            if decomposed && comparable { self.flips(factor, layers, &observed_coordinates, &observed)? } else { Vec::new() };
+            if decomposed && comparable { self.flips(factor, &observed_coordinates, &vectors, &observed) } else { Vec::new() };
         let shuffled = if self.shuffled && comparable { self.shuffled(factor, layers)? } else { None };
 
         let mut rows = Vec::with_capacity(self.cuts.len() * self.ij.len());
@@ -128,7 +134,7 @@ impl CutStudy<'_> {
             .map(|number| {
                 let coordinates: Vec<Coordinates<'_>> =
                     by_layer.iter().map(|draws| Coordinates { values: draws[number].values.clone(), ..draws[number] }).collect();
-                Ok(self.statistics(&self.bases(&coordinates)?))
+                self.statistics_of(&coordinates)
             })
             .collect()
     }
@@ -161,19 +167,28 @@ impl CutStudy<'_> {
         Ok(Coordinates { values, base: layer.base, equation })
     }
 
-    /// For each cut the left singular vectors of every layer's Θ; none where it has none.
-    fn bases(&self, layers: &[Coordinates<'_>]) -> Result<Vec<Vec<Option<Array2<f64>>>>> {
-        let mut by_cut: Vec<Vec<Option<Array2<f64>>>> = self.cuts.iter().map(|_| Vec::with_capacity(layers.len())).collect();
-        for layer in layers {
-            let own: Vec<Option<Array2<f64>>> = self.cuts.iter().map(|cut| layer.vectors(*cut)).collect::<Result<_>>()?;
+    /// For each layer the left singular vectors of its Θ at every cut, in its coordinates; none where it has none.
+    fn vectors(&self, layers: &[Coordinates<'_>]) -> Result<Vec<Bases>> {
+        layers.iter().map(|layer| self.cuts.iter().map(|cut| layer.vectors(*cut)).collect()).collect()
+    }
+
+    /// For each cut the vectors of every layer, on the side where Θ lives.
+    fn at_home(&self, layers: &[Coordinates<'_>], vectors: &[Bases]) -> Vec<Bases> {
+        let mut by_cut: Vec<Bases> = self.cuts.iter().map(|_| Vec::with_capacity(layers.len())).collect();
+        for (layer, own) in layers.iter().zip(vectors) {
             for (bases, vectors) in by_cut.iter_mut().zip(layer.at_home(own)) {
                 bases.push(vectors);
             }
         }
-        Ok(by_cut)
+        by_cut
     }
 
-    fn statistics(&self, by_cut: &[Vec<Option<Array2<f64>>>]) -> Statistics {
+    /// The statistics of targets that are given in their coordinates.
+    fn statistics_of(&self, layers: &[Coordinates<'_>]) -> Result<Statistics> {
+        Ok(self.statistics(&self.at_home(layers, &self.vectors(layers)?)))
+    }
+
+    fn statistics(&self, by_cut: &[Bases]) -> Statistics {
         let mut out = Vec::with_capacity(self.cuts.len() * self.ij.len());
         for bases in by_cut {
             let (pairs, layers) = (all_pairs(bases), (0..bases.len()).collect::<Vec<_>>());
@@ -183,28 +198,25 @@ impl CutStudy<'_> {
     }
 
     /// Draws of the `flip` control, until all statistics are decided.
-    fn flips(
-        &self,
-        factor: Factor,
-        layers: &[RelatedLayer<'_>],
-        targets: &[Coordinates<'_>],
-        observed: &Statistics,
-    ) -> Result<Vec<Statistics>> {
+    ///
+    /// Turned signs and the singular values that Θ is made with are both diagonal in the basis of W0, and commute: the left singular vectors of a turned Θ
+    /// are those of Θ with the same signs turned, so that no draw decomposes anything.
+    fn flips(&self, factor: Factor, layers: &[Coordinates<'_>], vectors: &[Bases], observed: &Statistics) -> Vec<Statistics> {
         let is_open = |draws: &[Statistics]| {
             (0..observed.len()).any(|at| {
                 observed[at].is_some_and(|phi| self.plan.goes_on(draws, |draw| draw[at].is_some_and(|value| value >= phi - TIE)))
             })
         };
-        let turned = |number: usize| {
-            let of_layers = layers.iter().zip(targets);
-            let turned = of_layers.map(|(layer, target)| {
-                let signs = signs(self.seed, layer.base.stream, factor, number, target.values.nrows());
-                Coordinates { values: scale_rows(target.values.view(), &signs), ..*target }
-            });
-            let turned: Vec<Coordinates<'_>> = turned.collect();
-            Ok(self.statistics(&self.bases(&turned)?))
+        let drawn = |number: usize| -> Result<Statistics, Infallible> {
+            let turn = |(layer, vectors): (&Coordinates<'_>, &Bases)| -> Bases {
+                let signs = signs(self.seed, layer.base.stream, factor, number, layer.values.nrows());
+                vectors.iter().map(|own| own.as_ref().map(|own| scale_rows(own.view(), &signs))).collect()
+            };
+            let turned: Vec<Bases> = layers.iter().zip(vectors).map(turn).collect();
+            Ok(self.statistics(&self.at_home(layers, &turned)))
         };
-        draw_while_open(self.plan, BATCH, turned, is_open)
+        let Ok(draws) = draw_while_open(self.plan, BATCH, drawn, is_open);
+        draws
     }
 
     /// The statistics where the targets are assigned to other layers' weights: all assignments of few layers, else as many as controls are drawn.
@@ -221,14 +233,14 @@ impl CutStudy<'_> {
                 .map(|number| {
                     let order = permutation(self.seed, layers[0].base.stream, factor, number, count);
                     let coordinates: Vec<_> = (0..count).map(|layer| at(layer, order[layer])).collect::<Result<_>>()?;
-                    Ok(self.statistics(&self.bases(&coordinates)?))
+                    self.statistics_of(&coordinates)
                 })
                 .collect();
             return draws.map(Some);
         }
         // Every target through every weight once; an assignment takes what it needs of these.
         let all: Vec<Coordinates<'_>> = (0..count * count).map(|n| at(n / count, n % count)).collect::<Result<_>>()?;
-        let by_cut = self.bases(&all)?;
+        let by_cut = self.at_home(&all, &self.vectors(&all)?);
         let pairs: Vec<AllPairs> = by_cut.par_iter().map(|bases| all_pairs(bases)).collect();
         let of_assignment = |order: &Vec<usize>| -> Statistics {
             let used: Vec<usize> = order.iter().enumerate().map(|(layer, target)| layer * count + target).collect();
