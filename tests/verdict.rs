@@ -199,8 +199,7 @@ fn averages_a_little_above_the_expected_value_are_not_called_more() {
 fn draws_say_what_so_many_can() {
     let folder = tempfile::tempdir().unwrap();
     let of = |draws| sample(folder.path(), "adapters/trec-seed0", draws, &[]);
-    of(0)
-        .says("φ of Θ: higher than the value expected by chance, but not tested; what the base model alone gives was not drawn.");
+    of(0).says("Higher than the value expected by chance, but not tested; what the base model alone gives was not drawn.");
     let five = of(5);
     five.says("5 draws cannot tell it from the base model alone.").says("that takes --null-draws 20 or more.");
     assert_eq!(five.count("w0_answer", &["too_few_draws"]), 6);

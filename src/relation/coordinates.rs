@@ -7,6 +7,7 @@ use super::layer::BaseLayer;
 use crate::controls::mean_and_sd;
 use crate::conversion::Equation;
 use crate::error::Result;
+use crate::linalg::lapack::multiply;
 use crate::linalg::subspace::SubspaceBasis;
 use crate::linalg::weight_basis::scale_rows;
 use crate::similarity::expected_by_chance;
@@ -51,7 +52,7 @@ impl Coordinates<'_> {
             first += own.ncols();
         }
         let most = vectors.iter().flatten().map(|v| v.nrows()).max().unwrap_or(0);
-        let product = sides.home.slice(s![.., ..most]).dot(&side_by_side.slice(s![..most, ..]));
+        let product = multiply(sides.home.slice(s![.., ..most]), side_by_side.slice(s![..most, ..]));
         let mut first = 0;
         let mut next = |own: &Array2<f64>| {
             let there = product.slice(s![.., first..first + own.ncols()]).to_owned();
@@ -79,7 +80,7 @@ pub(super) fn gaussian_kept(layers: &[Coordinates<'_>], cut: Cut, (i, j): (usize
             let shared = if k_x == length || k_y == length || cut == Cut::Adjoint && of_x.sigma.len() == length {
                 k_x.min(k_y) as f64
             } else {
-                let product = of_x.home.slice(s![.., ..k_x]).t().dot(&of_y.home.slice(s![.., ..k_y]));
+                let product = multiply(of_x.home.slice(s![.., ..k_x]).reversed_axes(), of_y.home.slice(s![.., ..k_y]));
                 product.iter().map(|v| v * v).sum()
             };
             values.push((i.max(j) as f64 * shared / (k_x as f64 * k_y as f64)).min(1.0));

@@ -17,6 +17,7 @@ use crate::controls::{
 };
 use crate::conversion::{Equation, factor_of};
 use crate::error::{Error, Result};
+use crate::linalg::lapack::multiply;
 use crate::linalg::weight_basis::{scale_rows, unit_of};
 use crate::similarity::AllPairs;
 use crate::table::CutRow;
@@ -161,7 +162,7 @@ impl CutStudy<'_> {
         let unit = unit_of(target);
         let scaled = target.mapv(|v| v / unit);
         let values = match layer.base.sides(equation) {
-            Some(sides) => sides.face.t().dot(&scaled),
+            Some(sides) => multiply(sides.face.t(), scaled.view()),
             None => adjoint(layer, scaled.view(), equation)?,
         };
         Ok(Coordinates { values, base: layer.base, equation })

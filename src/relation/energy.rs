@@ -4,6 +4,7 @@ use ndarray::{Array2, s};
 
 use super::layer::{BaseLayer, ModuleName, RelatedLayer};
 use crate::controls::Factor;
+use crate::linalg::lapack::multiply;
 use crate::similarity::{AllPairs, expected_by_chance};
 use crate::table::{EnergyRow, SubspaceRow};
 use crate::terms::{MatrixKind, Side};
@@ -17,7 +18,7 @@ pub fn energy_rows(name: ModuleName<'_>, factor: Factor, layers: &[RelatedLayer<
     let mut rows = Vec::new();
     for layer in layers {
         let Some(sides) = layer.base.sides(layer.equation(factor)) else { continue };
-        let coordinates = sides.face.t().dot(&layer.target(factor));
+        let coordinates = multiply(sides.face.t(), layer.target(factor));
         let of_target: Vec<f64> = coordinates.rows().into_iter().take(sides.rank).map(|row| row.dot(&row)).collect();
         let lambda = || sides.sigma[..sides.rank].iter().map(|sigma| 1.0 / (sigma * sigma));
         let of_theta: Vec<f64> = of_target.iter().zip(lambda()).map(|(energy, lambda)| energy * lambda).collect();

@@ -9,6 +9,7 @@ use super::layer::BaseLayer;
 use crate::controls::{Control, Factor, draw};
 use crate::conversion::Equation;
 use crate::error::Result;
+use crate::linalg::lapack::multiply;
 use crate::linalg::subspace::ThinQr;
 use crate::linalg::weight_basis::scale_rows;
 
@@ -44,7 +45,7 @@ pub fn expected_phi(layers: &[&BaseLayer<'_>], equation: Equation, rank: usize, 
     for base in layers {
         let (Some(d), Some(sides)) = (leverages(base, equation, rank, seed)?, base.sides(equation)) else { return Ok(None) };
         let home = sides.home.slice(s![.., ..d.len()]);
-        let projector = home.dot(&scale_rows(home.t(), &d));
+        let projector = multiply(home, scale_rows(home.t(), &d).view());
         if projectors.first().is_some_and(|first| first.dim() != projector.dim()) {
             return Ok(None);
         }

@@ -12,6 +12,7 @@ use super::update::{Update, ratio};
 use super::yardstick::Yardstick;
 use crate::controls::{DrawPlan, Factor, TIE, Tested, draw_while_open, mean_and_sd, p_value, signs};
 use crate::linalg::EPSILON;
+use crate::linalg::lapack::multiply;
 use crate::linalg::norms::{frobenius, frobenius_of};
 use crate::linalg::weight_basis::scale_rows;
 use crate::table::RelationRow;
@@ -148,7 +149,7 @@ impl Pairing {
     /// The pairing with the signs of one draw.
     fn drawn(&self, seed: u64, stream: &str, number: usize) -> f64 {
         let signs = signs(seed, stream, Factor::B, number, self.inputs.nrows());
-        let seen = self.outputs.t().dot(&scale_rows(self.inputs.view(), &signs));
+        let seen = multiply(self.outputs.t(), scale_rows(self.inputs.view(), &signs).view());
         seen.iter().map(|v| v * v).sum()
     }
 }

@@ -5,6 +5,7 @@ use ndarray::{Array2, ArrayView2};
 use super::layer::RelatedLayer;
 use crate::conversion::{Equation, factor_of};
 use crate::error::Result;
+use crate::linalg::lapack::multiply;
 use crate::linalg::norms::{frobenius, frobenius_of};
 use crate::linalg::subspace::ThinQr;
 use crate::linalg::weight_basis::{WeightBasis, scale_rows};
@@ -64,8 +65,8 @@ impl<'l, 'a> Update<'l, 'a> {
         }
         let along = layer.base.basis.map(|of_w0| Along::of(of_w0, &left, &right));
         let seen = match (&along, layer.base.basis) {
-            (Some(along), Some(of_w0)) => along.left.t().dot(&scale_rows(along.right.view(), &of_w0.sigma)),
-            _ => left.t().dot(&factor_of(layer.base.weight, right.view(), Equation::W0)?),
+            (Some(along), Some(of_w0)) => multiply(along.left.t(), scale_rows(along.right.view(), &of_w0.sigma).view()),
+            _ => multiply(left.t(), factor_of(layer.base.weight, right.view(), Equation::W0)?.view()),
         };
         Ok(Self { layer, sigma, rank: spectrum.rank(), status: Status::Ok, left, right, along, seen })
     }
@@ -90,7 +91,7 @@ impl<'l, 'a> Update<'l, 'a> {
 
 impl Along {
     fn of(of_w0: &WeightBasis, left: &Array2<f64>, right: &Array2<f64>) -> Self {
-        Self { left: of_w0.left.t().dot(left), right: of_w0.right.t().dot(right) }
+        Self { left: multiply(of_w0.left.t(), left.view()), right: multiply(of_w0.right.t(), right.view()) }
     }
 }
 

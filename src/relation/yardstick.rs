@@ -11,6 +11,7 @@ use crate::controls::Factor;
 use crate::conversion::{Equation, WeightRows, factor_of};
 use crate::error::{Error, Result};
 use crate::linalg::lanczos::leading_values;
+use crate::linalg::lapack::multiply;
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::weight_basis::{WeightBasis, scale_rows};
 
@@ -91,7 +92,7 @@ fn drawn(base: &BaseLayer<'_>, rank: usize, seed: u64, number: usize) -> Result<
 /// Random directions are as random in W0's singular basis, so that they are taken for what they are there: W0 is a diagonal.
 fn in_basis(basis: &WeightBasis, counts: &[usize], [left, right]: &[Array2<f64>; 2]) -> Result<Sights> {
     let (left, right) = (left.slice(s![..basis.sigma.len(), ..]), right.slice(s![..basis.sigma.len(), ..]));
-    let seen = left.t().dot(&scale_rows(right, &basis.sigma));
+    let seen = multiply(left.t(), scale_rows(right, &basis.sigma).view());
     let of = |&k: &usize| {
         let gain = |side: ArrayView2<'_, f64>, length: usize| gain(&basis.sigma, side.slice(s![.., ..k]), length);
         let gains = gain(right, basis.right.nrows()).zip(gain(left, basis.left.nrows()));
@@ -114,7 +115,7 @@ fn through_weight(base: &BaseLayer<'_>, counts: &[usize], seed: u64, draws: usiz
             let side_by_side = side_by_side.unwrap_or_else(|_| unreachable!("all draws of a weight have the same length"));
             let images = factor_of(base.weight, side_by_side.view(), Equation::W0)?;
             let of = |(index, [left, _]): (usize, &[Array2<f64>; 2])| {
-                let seen = left.t().dot(&images.slice(s![.., index * most..(index + 1) * most]));
+                let seen = multiply(left.t(), images.slice(s![.., index * most..(index + 1) * most]));
                 counts.iter().map(|&k| (frobenius_of(&seen.slice(s![..k, ..k])), None)).collect()
             };
             Ok(pairs.iter().enumerate().map(of).collect())

@@ -252,7 +252,7 @@ fn rows_of(
         seed: given.seed,
         plan: context.plan_of_tests(member),
         together: given.null_draws.together(),
-        shuffled: given.cuts.is_some() || !decomposed,
+        shuffled: given.cuts.is_some(),
     };
     // What is drawn has their shapes alone.
     let shapes: Vec<FactorPair> = first
