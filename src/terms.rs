@@ -21,15 +21,17 @@ pub enum MatrixKind {
     LoraA,
     /// The factor B as trained, without W0 (its column space).
     LoraB,
+    /// What training made of A: `A − A_init`, without W0 (its row space).
+    LearnedA,
 }
 
-named!(MatrixKind, "a matrix", { A = "A", B = "B", BA = "BA", LoraA = "lora_A", LoraB = "lora_B" });
+named!(MatrixKind, "a matrix", { A = "A", B = "B", BA = "BA", LoraA = "lora_A", LoraB = "lora_B", LearnedA = "learned_A" });
 
 impl MatrixKind {
-    /// Whether this is a trained factor itself rather than a conversion matrix.
+    /// Whether this is a trained factor itself, or what was learned of one, rather than a conversion matrix.
     #[must_use]
     pub fn is_factor(self) -> bool {
-        matches!(self, Self::LoraA | Self::LoraB)
+        matches!(self, Self::LoraA | Self::LoraB | Self::LearnedA)
     }
 }
 
@@ -130,7 +132,7 @@ impl SpectrumMatrix {
             MatrixKind::A => Some(Self::A),
             MatrixKind::B => Some(Self::B),
             MatrixKind::BA => Some(Self::BA),
-            MatrixKind::LoraA | MatrixKind::LoraB => None,
+            MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => None,
         }
     }
 }

@@ -18,6 +18,7 @@ use condlora::terms::{MatrixKind, Method, Side, Status, UpdateMatrix};
 use ndarray::{Array2, Axis};
 use ndarray_linalg::Inverse;
 use shared::checkpoint::read_matrix;
+use shared::direct::thin_svd;
 use shared::program::{Run, analyze, data, program, real_base};
 
 const ADAPTERS: [&str; 3] = ["sst2-seed0", "sst2-seed1", "trec-seed0"];
@@ -411,4 +412,34 @@ fn only_drawn_matrices_have_a_w0_control() {
         let tested = !row.matrix.is_factor() && (row.side == Side::Left || row.matrix == MatrixKind::BA || row.i.max(row.j) < 8);
         assert_eq!((row.w0_z.is_some(), row.w0_p.is_some()), (tested, tested), "{row:?}");
     }
+}
+
+/// A less the untrained A, by its row space: the SVDs of the differences, made here. The two averages are those of the independent study.
+#[test]
+fn what_was_learned_of_a_is_compared_by_its_rows() {
+    let folder = tempfile::tempdir().unwrap();
+    let init = data("init/trec-seed0");
+    let options = ["--matrices", "learned_A", "--null-draws", "20", "--no-svd", "--figures", "none", "-o", "out"];
+    let mut command = analyze([data("adapters/trec-seed0").to_str().unwrap(), "--base", real_base().to_str().unwrap()]);
+    command.args(options).arg("--init").arg(&init).current_dir(folder.path());
+    Run::of(command.output().unwrap()).exits(0);
+    let rows: Vec<SimilarityRow> = read_rows(&folder.path().join("out/similarity.csv")).unwrap();
+    let summary: Vec<SummaryRow> = read_rows(&folder.path().join("out/summary.csv")).unwrap();
+    for ((module, _), range) in MODULES.into_iter().zip([0.072..0.090, 0.118..0.134]) {
+        let of = |path: &Path, layer: u32| {
+            let name = format!("base_model.model.encoder.layer.{layer}.attention.self.{module}.lora_A.weight");
+            read_matrix(&path.join("adapter_model.safetensors"), &name)
+        };
+        let learned = |layer| thin_svd(&(of(&data("adapters/trec-seed0"), layer) - of(&init, layer))).2;
+        let vectors: Vec<Array2<f64>> = (0..LAYERS).map(learned).collect();
+        for row in rows.iter().filter(|row| row.module == module) {
+            let product = vectors[row.layer_a as usize].t().dot(&vectors[row.layer_b as usize]);
+            let phi = product.iter().map(|v| v * v).sum::<f64>() / 8.0;
+            assert!((row.phi.unwrap() - phi).abs() < 1e-12, "{row:?} {phi}");
+            assert_eq!((row.matrix, row.side, row.init, row.w0_mean), (MatrixKind::LearnedA, Side::Right, None, None));
+        }
+        let mean = summary.iter().find(|row| row.module == module).unwrap().phi_mean.unwrap();
+        assert!(range.contains(&mean), "{module}: {mean}");
+    }
+    assert_eq!(rows.len(), 2 * 36);
 }

@@ -152,6 +152,12 @@ impl AnalyzeParams {
         if self.matrices.is_empty() || self.sides.is_empty() {
             return Err(Error::usage("nothing to compare; expected at least one matrix and one side"));
         }
+        if self.matrices.contains(&MatrixKind::LearnedA) && self.init.is_none() {
+            return Err(Error::Usage {
+                what: format!("{} {}: needs the adapter before its training", field("matrices"), MatrixKind::LearnedA),
+                hint: Some(format!("give it with {}", field("init"))),
+            });
+        }
         if let Some(shard) = self.shard.filter(|_| self.across) {
             return Err(Error::Usage {
                 what: format!(
@@ -189,7 +195,7 @@ impl AnalyzeConfig {
         let mut views = Vec::new();
         for &matrix in &self.given.matrices {
             match matrix {
-                MatrixKind::LoraA => views.push(View { matrix, side: Side::Right }),
+                MatrixKind::LoraA | MatrixKind::LearnedA => views.push(View { matrix, side: Side::Right }),
                 MatrixKind::LoraB => views.push(View { matrix, side: Side::Left }),
                 _ => views.extend(self.given.sides.iter().map(|&side| View { matrix, side })),
             }
@@ -224,6 +230,8 @@ mod tests {
         let without_svd = |cuts: &[Cut]| with_path(|p| (p.cuts, p.strict_control) = (Some(cuts.to_vec()), StrictControl::Never));
         assert!(without_svd(&Cut::LIST).is_err() && without_svd(&[Cut::Adjoint]).is_ok());
         assert!(with_path(|p| p.paths.clear()).is_err());
+        assert!(with_path(|p| p.matrices = vec![MatrixKind::LearnedA]).is_err());
+        assert!(with_path(|p| (p.matrices, p.init) = (vec![MatrixKind::LearnedA], Some("init".into()))).is_ok());
         assert!(with_path(|p| p.intruders = Some(Intruders::default())).is_ok());
         for (top, epsilon) in [(0, 0.5), (10, 0.0), (10, 1.5), (10, f64::NAN)] {
             assert!(with_path(|p| p.intruders = Some(Intruders { top, epsilon })).is_err());

@@ -249,7 +249,14 @@ mod tests {
     }
 
     fn matrix() -> impl Strategy<Value = MatrixKind> {
-        proptest::sample::select(vec![MatrixKind::A, MatrixKind::B, MatrixKind::BA, MatrixKind::LoraA, MatrixKind::LoraB])
+        proptest::sample::select(vec![
+            MatrixKind::A,
+            MatrixKind::B,
+            MatrixKind::BA,
+            MatrixKind::LoraA,
+            MatrixKind::LoraB,
+            MatrixKind::LearnedA,
+        ])
     }
 
     fn status() -> impl Strategy<Value = Status> {

@@ -47,7 +47,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8
     #[arg(long, value_name = "LIST", help_heading = "What is compared")]
     layers: Option<String>,
-    /// Conversion matrices A, B and BA, or the factors lora_A and lora_B themselves
+    /// Conversion matrices A, B and BA, the factors lora_A and lora_B themselves, or learned_A, what training made of A (--init)
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', default_value = "A,B,BA", value_parser = any::<MatrixKind>(), help_heading = "What is compared")]
     matrices: Vec<MatrixKind>,
     /// Numbers of singular vectors to compare; repeatable [default: r,r with the module's smallest rank]

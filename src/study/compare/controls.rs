@@ -207,14 +207,14 @@ fn gaussian_matrices(
             Ok(Some(basis.left().slice(s![.., ..wanted.most_of(rank)]).to_owned()))
         };
         match view.matrix {
-            MatrixKind::LoraA => *vectors = of(a_transposed.view())?,
+            MatrixKind::LoraA | MatrixKind::LearnedA => *vectors = of(a_transposed.view())?,
             MatrixKind::LoraB => *vectors = of(gaussian(Factor::B, layer.d_out).view())?,
             MatrixKind::A | MatrixKind::B | MatrixKind::BA => {}
         }
     }
     for (whole, kind) in drawn.by_cka.iter_mut().zip(&context.by_cka) {
         match kind {
-            MatrixKind::LoraA => *whole = centred(a_transposed.view()).map(|centred| centred.values),
+            MatrixKind::LoraA | MatrixKind::LearnedA => *whole = centred(a_transposed.view()).map(|centred| centred.values),
             MatrixKind::LoraB => *whole = centred(gaussian(Factor::B, layer.d_out).view()).map(|centred| centred.values),
             MatrixKind::A | MatrixKind::B | MatrixKind::BA => {}
         }

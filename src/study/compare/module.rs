@@ -111,7 +111,7 @@ impl ModuleView<'_> {
         let equation = match self.view.matrix {
             MatrixKind::A => self.module.equation_a,
             MatrixKind::B | MatrixKind::BA => Equation::W0,
-            MatrixKind::LoraA | MatrixKind::LoraB => return expected_by_chance(i, j, length),
+            MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => return expected_by_chance(i, j, length),
         };
         match self.module.kept.as_ref().filter(|_| self.view.side == Side::Left) {
             Some(kept) => {

@@ -57,7 +57,7 @@ impl Group {
         match matrix {
             MatrixKind::A => Some(self.equation_a()),
             MatrixKind::B | MatrixKind::BA => Some(Equation::W0),
-            MatrixKind::LoraA | MatrixKind::LoraB => None,
+            MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => None,
         }
     }
 

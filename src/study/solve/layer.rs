@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use ndarray::s;
+use ndarray::{Array2, s};
 
 use super::super::context::Context;
 use super::super::plan::{Group, Member, Pass, untrained_layer};
@@ -13,6 +13,7 @@ use crate::controls::{Control, Factor, draw};
 use crate::conversion::{ConversionMatrix, Solver, Target, Workspace, columns_together};
 use crate::error::Result;
 use crate::inputs::{BaseWeight, FactorPair, StoredWeight};
+use crate::terms::MatrixKind;
 
 /// Reads and solves layer `index` of a group for the members and draws of a pass.
 ///
@@ -44,6 +45,8 @@ pub(crate) fn solve_layer(context: &Context<'_>, pass: &Pass, index: usize, work
 struct OwnedFactors {
     owner: Owner,
     factors: FactorPair,
+    /// Aᵀ before training, where what was learned of it is compared.
+    initial_a: Option<Array2<f64>>,
 }
 
 /// Whose factors are solved for.
@@ -91,7 +94,13 @@ impl LayerWork<'_> {
         for owner in trained.chain(drawn) {
             let Some(factors) = self.factors(owner, &w0, &ranks)? else { continue };
             columns += 2 * factors.rank();
-            waiting.push(OwnedFactors { owner, factors });
+            let initial_a = match owner {
+                Owner::Trained(k) if context.wanted().kinds.contains(&MatrixKind::LearnedA) => {
+                    self.read_factors(k, &w0, true)?.map(|untrained| untrained.a_transposed)
+                }
+                _ => None,
+            };
+            waiting.push(OwnedFactors { owner, factors, initial_a });
             if columns >= together {
                 self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
                 waiting.clear();
@@ -173,7 +182,7 @@ impl LayerWork<'_> {
     fn keep(&mut self, of: &OwnedFactors, [a, b]: [&ConversionMatrix; 2], condition: f64, ranks: &[usize]) -> Result<()> {
         let context = self.context;
         let n = self.weight.d_out.max(self.weight.d_in);
-        let thetas = LayerThetas { factors: &of.factors, a, b, condition, n };
+        let thetas = LayerThetas { factors: &of.factors, initial_a: of.initial_a.as_ref(), a, b, condition, n };
         match of.owner {
             Owner::Draw(_) => {
                 for &rank in ranks {

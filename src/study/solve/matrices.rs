@@ -23,6 +23,8 @@ use crate::terms::{Convention, MatrixKind, Side, Status};
 #[derive(Clone, Copy)]
 pub(crate) struct LayerThetas<'a> {
     pub(crate) factors: &'a FactorPair,
+    /// Aᵀ before training; none where it is not asked for or not known.
+    pub(crate) initial_a: Option<&'a Array2<f64>>,
     pub(crate) a: &'a ConversionMatrix,
     pub(crate) b: &'a ConversionMatrix,
     /// Condition number of W0.
@@ -44,6 +46,8 @@ pub(crate) struct LayerMatrices {
 struct Decompositions {
     zero_a: bool,
     zero_b: bool,
+    /// `Aᵀ − A_initᵀ`; none where it is zero or not asked for.
+    learned_a: Option<Array2<f64>>,
     /// `Aᵀ = Q·R`; none where A is zero or its norm overflows.
     qr_a: Option<ThinQr>,
     /// The QR decomposition of Θ_B; none where B is zero or the norm of Θ_B overflows.
@@ -114,6 +118,10 @@ impl LayerThetas<'_> {
             // Right vectors of A are the left ones of Aᵀ.
             MatrixKind::LoraA => Ok(parts.qr_a.as_ref().map(ThinQr::basis).transpose()?.map(SubspaceBasis::transposed)),
             MatrixKind::LoraB => of(parts.zero_b, self.factors.b.view()),
+            MatrixKind::LearnedA => {
+                let learned = parts.learned_a.as_ref().map(|learned| of(false, learned.view())).transpose()?;
+                Ok(learned.flatten().map(SubspaceBasis::transposed))
+            }
         }
     }
 
@@ -122,7 +130,7 @@ impl LayerThetas<'_> {
         match kind {
             MatrixKind::A => Some(self.a),
             MatrixKind::B | MatrixKind::BA => Some(self.b),
-            MatrixKind::LoraA | MatrixKind::LoraB => None,
+            MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => None,
         }
     }
 
@@ -134,6 +142,7 @@ impl LayerThetas<'_> {
             MatrixKind::BA => centred(product_for_cka(self.b.theta.view(), parts.qr_a.as_ref()?.r.view()).view()),
             MatrixKind::LoraA => centred(self.factors.a_transposed.view()),
             MatrixKind::LoraB => centred(self.factors.b.view()),
+            MatrixKind::LearnedA => centred(parts.learned_a.as_ref()?.view()),
         }
     }
 
@@ -199,7 +208,8 @@ impl Decompositions {
         let (a_transposed, theta_b) = (&layer.factors.a_transposed, &layer.b.theta);
         let (zero_a, zero_b) = (is_zero(a_transposed), is_zero(&layer.factors.b));
         let qr = |zero: bool, matrix: ArrayView2<'_, f64>| (!zero && fits(matrix)).then(|| ThinQr::of(matrix)).transpose();
-        Ok(Self { zero_a, zero_b, qr_a: qr(zero_a, a_transposed.view())?, qr_theta_b: qr(zero_b, theta_b.view())? })
+        let learned_a = layer.initial_a.map(|initial| a_transposed - initial).filter(|learned| !is_zero(learned));
+        Ok(Self { zero_a, zero_b, learned_a, qr_a: qr(zero_a, a_transposed.view())?, qr_theta_b: qr(zero_b, theta_b.view())? })
     }
 
     /// Whether a matrix is zero because a factor is.
@@ -208,6 +218,7 @@ impl Decompositions {
             MatrixKind::A | MatrixKind::LoraA => self.zero_a,
             MatrixKind::B | MatrixKind::LoraB => self.zero_b,
             MatrixKind::BA => self.zero_a || self.zero_b,
+            MatrixKind::LearnedA => self.learned_a.is_none(),
         }
     }
 }
@@ -238,7 +249,7 @@ pub(crate) fn drawn_matrices(
             MatrixKind::A => &basis_a,
             MatrixKind::B => &basis_b,
             MatrixKind::BA => &basis_ba,
-            MatrixKind::LoraA | MatrixKind::LoraB => return None,
+            MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => return None,
         };
         let basis = basis.as_ref()?;
         let vectors = if view.side == Side::Left { basis.left() } else { basis.right() };
@@ -251,7 +262,7 @@ pub(crate) fn drawn_matrices(
             MatrixKind::A => of(theta_a),
             MatrixKind::B => of(theta_b),
             MatrixKind::BA if fits(theta_b) => of(product_for_cka(theta_b, ThinQr::of(a_transposed)?.r.view()).view()),
-            MatrixKind::BA | MatrixKind::LoraA | MatrixKind::LoraB => None,
+            MatrixKind::BA | MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => None,
         })
     };
     Ok(DrawnMatrices {
