@@ -14,7 +14,7 @@ mod draws;
 use ndarray::Array2;
 
 pub use self::draws::DrawPlan;
-pub(crate) use self::draws::{Tested, draw_while_open};
+pub(crate) use self::draws::{Tested, draw_some_while_open, draw_while_open};
 use crate::linalg::random::normal_stream;
 
 /// Numbers closer than this count as equal in p.

@@ -1,5 +1,7 @@
 //! Draws of a control, some at a time until the tests that need them are decided, and what they say of one number.
 
+use std::ops::Range;
+
 use rayon::prelude::*;
 
 use super::mean_and_sd;
@@ -92,11 +94,25 @@ pub(crate) fn draw_while_open<D: Send, E: Send>(
     draw: impl Fn(usize) -> Result<D, E> + Sync,
     is_open: impl Fn(&[D]) -> bool,
 ) -> Result<Vec<D>, E> {
+    draw_some_while_open(plan, (at_once, 1), |numbers| numbers.map(&draw).collect(), is_open)
+}
+
+/// [`draw_while_open`] where `together` consecutive draws are made in one go, because that costs less.
+///
+/// # Errors
+/// The first of `draw`.
+pub(crate) fn draw_some_while_open<D: Send, E: Send>(
+    plan: DrawPlan,
+    (at_once, together): (usize, usize),
+    draw: impl Fn(Range<usize>) -> Result<Vec<D>, E> + Sync,
+    is_open: impl Fn(&[D]) -> bool,
+) -> Result<Vec<D>, E> {
     let mut draws = Vec::new();
     while draws.len() < plan.most && is_open(&draws) {
-        let numbers = draws.len()..(draws.len() + at_once.max(1)).min(plan.most);
-        let batch: Result<Vec<D>, E> = numbers.into_par_iter().map(&draw).collect();
-        draws.extend(batch?);
+        let end = (draws.len() + at_once.max(1)).min(plan.most);
+        let firsts: Vec<usize> = (draws.len()..end).step_by(together).collect();
+        let batch: Result<Vec<Vec<D>>, E> = firsts.into_par_iter().map(|first| draw(first..end.min(first + together))).collect();
+        draws.extend(batch?.into_iter().flatten());
     }
     Ok(draws)
 }

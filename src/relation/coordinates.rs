@@ -44,18 +44,19 @@ impl Coordinates<'_> {
     /// Vectors of several cuts, brought to the side where Θ lives by one product.
     pub(super) fn at_home(&self, vectors: &[Option<Array2<f64>>]) -> Vec<Option<Array2<f64>>> {
         let Some(sides) = self.base.sides(self.equation) else { return vectors.to_vec() };
-        let columns: usize = vectors.iter().flatten().map(|v| v.ncols()).sum();
-        let mut side_by_side = Array2::zeros((sides.sigma.len(), columns));
+        let count: usize = vectors.iter().flatten().map(|v| v.ncols()).sum();
+        let most = vectors.iter().flatten().map(|v| v.nrows()).max().unwrap_or(0);
+        // Vectors are rows here, so that each lies in one piece where they are multiplied with one another.
+        let mut stacked = Array2::zeros((count, most));
         let mut first = 0;
         for own in vectors.iter().flatten() {
-            side_by_side.slice_mut(s![..own.nrows(), first..first + own.ncols()]).assign(own);
+            stacked.slice_mut(s![first..first + own.ncols(), ..own.nrows()]).assign(&own.t());
             first += own.ncols();
         }
-        let most = vectors.iter().flatten().map(|v| v.nrows()).max().unwrap_or(0);
-        let product = multiply(sides.home.slice(s![.., ..most]), side_by_side.slice(s![..most, ..]));
+        let product = multiply(stacked.view(), sides.home.slice(s![.., ..most]).reversed_axes());
         let mut first = 0;
         let mut next = |own: &Array2<f64>| {
-            let there = product.slice(s![.., first..first + own.ncols()]).to_owned();
+            let there = product.slice(s![first..first + own.ncols(), ..]).to_owned().reversed_axes();
             first += own.ncols();
             there
         };

@@ -5,6 +5,7 @@
 //! not T. The cuts leave them out.
 
 use std::convert::Infallible;
+use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
 use rayon::prelude::*;
@@ -13,7 +14,7 @@ use super::coordinates::{Coordinates, gaussian_kept};
 use super::cut::Cut;
 use super::layer::{ModuleName, RelatedLayer};
 use crate::controls::{
-    Control, DrawPlan, Factor, TIE, Tested, draw, draw_while_open, mean_and_sd, p_value, permutation, permutations, signs,
+    Control, DrawPlan, Factor, TIE, Tested, draw, draw_some_while_open, mean_and_sd, p_value, permutation, permutations, signs,
 };
 use crate::conversion::{Equation, factor_of};
 use crate::error::{Error, Result};
@@ -27,6 +28,8 @@ use crate::terms::{MatrixKind, Side, Status};
 const ALL_ASSIGNMENTS: usize = 6;
 /// Draws that are made at a time.
 const BATCH: usize = 16;
+/// Draws whose vectors go through a basis together: it is read once for them all.
+const TOGETHER: usize = 4;
 
 /// Mean φ over pairs of layers, for each cut and each (i, j); none where no pair has one.
 type Statistics = Vec<Option<f64>>;
@@ -208,15 +211,21 @@ impl CutStudy<'_> {
                 observed[at].is_some_and(|phi| self.plan.goes_on(draws, |draw| draw[at].is_some_and(|value| value >= phi - TIE)))
             })
         };
-        let drawn = |number: usize| -> Result<Statistics, Infallible> {
-            let turn = |(layer, vectors): (&Coordinates<'_>, &Bases)| -> Bases {
-                let signs = signs(self.seed, layer.base.stream, factor, number, layer.values.nrows());
-                vectors.iter().map(|own| own.as_ref().map(|own| scale_rows(own.view(), &signs))).collect()
-            };
-            let turned: Vec<Bases> = layers.iter().zip(vectors).map(turn).collect();
-            Ok(self.statistics(&self.at_home(layers, &turned)))
+        let drawn = |numbers: Range<usize>| -> Result<Vec<Statistics>, Infallible> {
+            let mut draws: Vec<Vec<Bases>> = numbers.clone().map(|_| vec![Bases::new(); self.cuts.len()]).collect();
+            for (layer, vectors) in layers.iter().zip(vectors) {
+                let turn = |number| -> Bases {
+                    let signs = signs(self.seed, layer.base.stream, factor, number, layer.values.nrows());
+                    vectors.iter().map(|own| own.as_ref().map(|own| scale_rows(own.view(), &signs))).collect()
+                };
+                let all: Bases = numbers.clone().flat_map(turn).collect();
+                for (bases, own) in draws.iter_mut().flatten().zip(layer.at_home(&all)) {
+                    bases.push(own);
+                }
+            }
+            Ok(draws.iter().map(|by_cut| self.statistics(by_cut)).collect())
         };
-        let Ok(draws) = draw_while_open(self.plan, BATCH, drawn, is_open);
+        let Ok(draws) = draw_some_while_open(self.plan, (BATCH, TOGETHER), drawn, is_open);
         draws
     }
 
