@@ -134,7 +134,7 @@ fn a_condlora_shares_its_map() {
     write_base(&root.path().join("base"), &layers, PLAIN);
     let (theta_a, theta_b) = (gaussian(4, "theta a", 48, 3), gaussian(4, "theta b", 48, 3));
     write_condlora(&root.path().join("adapter"), &[("q_proj", &theta_a, &theta_b)], "F64", &[]);
-    run_in(root.path(), &["adapter", "--base", "base", "--figures", "none", "-o", "out"]).exits(0);
+    run_in(root.path(), &["adapter", "--base", "base", "--cuts=0", "--figures", "none", "-o", "out"]).exits(0);
     let cuts: Vec<CutRow> = read_rows(&root.path().join("out/cuts.csv")).unwrap();
     for row in &cuts {
         if row.cut == "0" {
@@ -142,7 +142,7 @@ fn a_condlora_shares_its_map() {
         }
         assert!(row.flip_p.unwrap() < 0.01 && row.flip_draws == Some(199), "{row:?}");
     }
-    assert_eq!(cuts.len(), 4);
+    assert_eq!(cuts.len(), 6);
 }
 
 /// Five weights of this condition with unlike singular vectors, and their bases.
@@ -272,6 +272,6 @@ fn whatever_cannot_be_compared_says_so() {
     for row in without.iter().filter(|row| row.phi_mean.is_some()) {
         let with = of(&row.module, row.matrix, "adjoint");
         assert!((row.phi_mean.unwrap() - with.phi_mean.unwrap()).abs() < 1e-12, "{row:?}");
-        assert!(row.w0_p.is_some() && row.shuffled_p == with.shuffled_p);
+        assert!(row.w0_p.is_some() && row.shuffled_p.is_none() && with.shuffled_p.is_some());
     }
 }

@@ -54,7 +54,7 @@ pub struct CutStudy<'a> {
 }
 
 impl CutStudy<'_> {
-    /// The rows of one factor, and one of all cuts together where there are more than two.
+    /// The rows of one factor, and one of all cuts together where there are several.
     ///
     /// # Errors
     /// [`crate::Error::Lapack`] if a small SVD fails, [`crate::Error::NonFinite`] if a product overflows.
@@ -118,7 +118,7 @@ impl CutStudy<'_> {
                 });
             }
         }
-        if self.cuts.len() > 2 && !flips.is_empty() {
+        if self.cuts.len() > 1 && !flips.is_empty() {
             let all: Vec<CutRow> = (0..self.ij.len()).filter_map(|p| self.all_cuts(&rows, p, &observed, &flips, w0)).collect();
             rows.extend(all);
         }

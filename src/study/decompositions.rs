@@ -9,8 +9,8 @@ use crate::numerals::few;
 use crate::relation::Cut;
 use crate::terms::StrictControl;
 
-/// The cuts that are made without `cuts`: Θ as it is, and what needs no inverse.
-pub(super) const ALWAYS: [Cut; 2] = [Cut::Below(0.0), Cut::Adjoint];
+/// What is looked at without `cuts`: what needs no inverse. φ of Θ as it is cannot see what was learned, and costs as much again.
+pub(super) const ALWAYS: [Cut; 1] = [Cut::Adjoint];
 
 /// What the report and the tables' text take, while the allocator still holds what the weights had.
 const OUTPUT: u64 = 8 << 20;

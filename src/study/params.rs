@@ -132,13 +132,13 @@ impl AnalyzeParams {
             });
         }
         if let Some(cuts) = &mut self.cuts {
-            let mut seen: Vec<Cut> = Vec::new();
-            cuts.retain(|cut| {
-                !seen.contains(cut) && {
-                    seen.push(*cut);
-                    true
+            let mut distinct: Vec<Cut> = Vec::with_capacity(cuts.len() + 1);
+            for cut in cuts.iter().copied().chain([Cut::Adjoint]) {
+                if !distinct.contains(&cut) {
+                    distinct.push(cut);
                 }
-            });
+            }
+            *cuts = distinct;
         }
         if let Some(intruders) = self.intruders.filter(|intruders| !intruders.is_valid()) {
             return Err(Error::usage(format!(
@@ -228,6 +228,10 @@ mod tests {
         assert!(with_path(|p| p.rcond = Some(f64::NAN)).is_err());
         assert!(with_path(|p| p.rcond = Some(1.0)).is_err());
         let without_svd = |cuts: &[Cut]| with_path(|p| (p.cuts, p.strict_control) = (Some(cuts.to_vec()), StrictControl::Never));
+        let cuts = |cuts: Vec<Cut>| with_path(|p| p.cuts = Some(cuts)).unwrap().params().cuts.clone().unwrap();
+        let half = Cut::Below(0.5);
+        assert_eq!(cuts(vec![half, half]), [half, Cut::Adjoint]);
+        assert_eq!(cuts(Cut::LIST.to_vec()), Cut::LIST);
         assert!(without_svd(&Cut::LIST).is_err() && without_svd(&[Cut::Adjoint]).is_ok());
         assert!(with_path(|p| p.paths.clear()).is_err());
         assert!(with_path(|p| p.matrices = vec![MatrixKind::LearnedA]).is_err());
