@@ -2,7 +2,7 @@
 
 use clap::builder::{PossibleValue, PossibleValuesParser, TypedValueParser};
 
-use crate::terms::{Named, or_auto::AUTO};
+use crate::terms::{Named, StrictControl, or_auto::AUTO};
 
 /// One of these values by its name.
 pub(super) fn one_of<T: Named>(values: &'static [T]) -> impl TypedValueParser<Value = T> {
@@ -25,6 +25,15 @@ pub(super) fn any_or_none<T: Named>() -> impl TypedValueParser<Value = Option<T>
     const NONE: &str = "none";
     let all = choices(T::VALUES).chain([PossibleValue::new(NONE)]);
     PossibleValuesParser::new(all).try_map(|name| if name == NONE { Ok(None) } else { read(T::VALUES, &name).map(Some) })
+}
+
+/// Whether W0 is decomposed, by `--strict-control` and `--no-svd`.
+pub(super) fn strict_control(always: bool, never: bool) -> StrictControl {
+    match (always, never) {
+        (true, _) => StrictControl::Always,
+        (_, true) => StrictControl::Never,
+        _ => StrictControl::Auto,
+    }
 }
 
 /// The names. Those that another build would know are let through to [`read`], which says why they are refused.

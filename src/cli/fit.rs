@@ -6,7 +6,7 @@ use std::{io, time::Instant};
 use clap::Args;
 use serde::Serialize;
 
-use super::choice::{auto_or, one_of};
+use super::choice::{auto_or, one_of, strict_control};
 use super::drawing::FormatArgs;
 use super::fit_summary;
 use super::session::{Outcome, Session};
@@ -18,7 +18,7 @@ use crate::output::OutputDir;
 use crate::results::write_table;
 use crate::shared_theta::{FitParams, prepare_fit};
 use crate::table::{FitRow, HeldOutRow};
-use crate::terms::{Convention, NullDraws, StrictControl, path};
+use crate::terms::{Convention, NullDraws, path};
 use crate::verdict::StrictVerdict;
 
 /// The types that keep what was fitted.
@@ -98,11 +98,7 @@ impl FitArgs {
             convention: self.convention,
             null_draws: self.null_draws,
             seed: self.seed,
-            strict_control: match (self.strict_control, self.no_svd) {
-                (true, _) => StrictControl::Always,
-                (_, true) => StrictControl::Never,
-                _ => StrictControl::Auto,
-            },
+            strict_control: strict_control(self.strict_control, self.no_svd),
             held_out: self.held_out,
             dtype: self.dtype,
         }

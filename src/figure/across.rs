@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::kind::FigureKind;
 use super::options::FigureOptions;
 use super::parts::bar::Mark;
-use super::parts::names::{matrix_name, phi_name};
+use super::parts::names::{doubt, matrix_name, phi_name};
 use super::parts::panel::Labels;
 use super::parts::square::{SquareFigure, in_order, named_cell_size};
 use super::parts::values::SquareValues;
@@ -14,7 +14,7 @@ use super::scene::Scene;
 use super::scene::font::{fit, printable};
 use crate::table::gather;
 use crate::table::rows::AcrossRow;
-use crate::terms::{MatrixKind, Side, Status};
+use crate::terms::{MatrixKind, Side};
 
 /// Names are shortened to this width.
 const WIDEST_NAME: f64 = 150.0;
@@ -121,10 +121,7 @@ impl AdapterSimilarity<'_> {
             parts.push(format!("mean of pairs {:.4}", pairs.iter().sum::<f64>() / pairs.len() as f64));
         }
         parts.extend(chance.map(|value| format!("chance {value:.4}")));
-        let worst = self.rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse);
-        if worst != Status::Ok {
-            parts.push(format!("status {worst}"));
-        }
+        parts.extend(doubt(self.rows.iter().map(|row| row.status)));
         parts.join(" · ")
     }
 }
@@ -132,6 +129,7 @@ impl AdapterSimilarity<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::terms::Status;
 
     fn row(layer: Option<u32>, a: &str, b: &str, phi: Option<f64>) -> AcrossRow {
         AcrossRow {

@@ -2,12 +2,12 @@
 //! needs no inverse. A panel for Θ_A and one for Θ_B, each with its controls.
 
 use super::parts::chart::{self, Axis, LABEL, OBSERVED, Plot, Points, Sample, Spread, Tone};
-use super::parts::names::{matrix_name, phi_name};
+use super::parts::names::{doubt, matrix_name, phi_name};
 use super::parts::side_by_side::SideBySide;
 use super::parts::ticks::{every, widest, with_room};
 use super::scene::{Scene, colour};
 use crate::table::{CutRow, gather};
-use crate::terms::{MatrixKind, Side, Status};
+use crate::terms::{MatrixKind, Side};
 
 const HEIGHT: f64 = 200.0;
 /// Width for each cut if there are few, and that of all cuts together for few and for many.
@@ -85,8 +85,7 @@ impl Cuts<'_> {
             has(|row| row.flip_mean).then_some((Sample::Spread(chart::FLIP), "flip control: mean ± 2 sd")),
             has(|row| row.gaussian_kept).then_some((Sample::Dashed, "random subspaces of what is kept")),
         ];
-        let status = self.rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse);
-        let status = if status == Status::Ok { String::new() } else { format!(" · status {status}") };
+        let status = doubt(self.rows.iter().map(|row| row.status)).map_or_else(String::new, |status| format!(" · {status}"));
         let (mut scene, plots) = SideBySide {
             adapter: self.adapter,
             module: self.module,
@@ -209,6 +208,7 @@ fn edge(mean: Option<f64>, sd: Option<f64>, sign: f64) -> Option<f64> {
 mod tests {
     use super::super::scene::Element;
     use super::*;
+    use crate::terms::Status;
 
     fn row(matrix: MatrixKind, cut: &str, phi: Option<f64>) -> CutRow {
         CutRow {

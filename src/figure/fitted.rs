@@ -8,14 +8,14 @@ use super::context::FigureContext;
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
 use super::options::FigureOptions;
 use super::parts::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
-use super::parts::names::update_name;
+use super::parts::names::{doubt, update_name};
 use super::parts::ticks::labelled_layers;
 use super::scene::colour;
 use super::scene::font::{self, fit, printable};
 use super::scene::{Anchor, Scene};
 use crate::error::Result;
 use crate::table::{FitRow, gather};
-use crate::terms::{Status, UpdateMatrix};
+use crate::terms::UpdateMatrix;
 
 const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
@@ -97,8 +97,7 @@ impl Residuals<'_> {
 
         let of = adapter.map_or_else(String::new, |name| format!("{}: ", printable(name)));
         let title = format!("{of}{} · one Θ for all layers", printable(self.module));
-        let worst = self.rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse);
-        let status = if worst == Status::Ok { String::new() } else { format!(" · status {worst}") };
+        let status = doubt(self.rows.iter().map(|row| row.status)).map_or_else(String::new, |status| format!(" · {status}"));
         let second = format!("what it leaves of each factor, as a share of its norm{status}");
         let (title, second) = (fit(&title, TITLE, content), fit(&second, SUBTITLE, content));
         let key_at = chart::second_at(MARGIN, TITLE, SUBTITLE) + 20.0;

@@ -4,7 +4,7 @@
 use super::kind::FigureKind;
 use super::options::FigureOptions;
 use super::parts::bar::Mark;
-use super::parts::names::matrix_name;
+use super::parts::names::{doubt, matrix_name};
 use super::parts::panel::Labels;
 use super::parts::square::{SquareFigure, cell_size};
 use super::parts::values::SquareValues;
@@ -12,7 +12,7 @@ use super::scene::Scene;
 use super::scene::font::printable;
 use crate::table::gather;
 use crate::table::rows::GridRow;
-use crate::terms::{MatrixKind, Side, Status};
+use crate::terms::{MatrixKind, Side};
 
 /// All rows of one adapter × module × matrix × side × pair of layers.
 pub(super) struct VectorGrid<'a> {
@@ -105,10 +105,7 @@ impl VectorGrid<'_> {
         if let Some(row) = with_phi.max_by(|x, y| x.phi.unwrap_or(0.0).total_cmp(&y.phi.unwrap_or(0.0))) {
             parts.push(format!("largest {:.4} at ({},{})", row.phi.unwrap_or(0.0), row.i, row.j));
         }
-        let worst = self.rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse);
-        if worst != Status::Ok {
-            parts.push(format!("status {worst}"));
-        }
+        parts.extend(doubt(self.rows.iter().map(|row| row.status)));
         parts.join(" · ")
     }
 }
@@ -117,6 +114,7 @@ impl VectorGrid<'_> {
 mod tests {
     use super::super::options::ColourScale;
     use super::*;
+    use crate::terms::Status;
 
     fn row(i: usize, j: usize, phi: Option<f64>) -> GridRow {
         GridRow {

@@ -7,13 +7,13 @@ use super::context::FigureContext;
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
 use super::options::FigureOptions;
 use super::parts::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
-use super::parts::names::update_name;
+use super::parts::names::{doubt, update_name};
 use super::scene::colour::{self, Rgb};
 use super::scene::font::{fit, printable};
 use super::scene::{Anchor, Scene};
 use crate::error::Result;
 use crate::table::{HeldOutRow, gather};
-use crate::terms::{Status, UpdateMatrix};
+use crate::terms::UpdateMatrix;
 
 const MARGIN: f64 = 14.0;
 const TITLE: f64 = 13.0;
@@ -106,8 +106,7 @@ impl<'a> Predictions<'a> {
 
         let of = adapter.map_or_else(String::new, |name| format!("{}: ", printable(name)));
         let title = format!("{of}{} · each layer left out", printable(self.module));
-        let worst = self.rows.iter().map(|row| row.status).fold(Status::Ok, Status::worse);
-        let status = if worst == Status::Ok { String::new() } else { format!(" · status {worst}") };
+        let status = doubt(self.rows.iter().map(|row| row.status)).map_or_else(String::new, |status| format!(" · {status}"));
         let subtitle = format!("what one Θ of the other layers predicts of it{status}");
         let (title, subtitle) = (fit(&title, TITLE, content), fit(&subtitle, SUBTITLE, content));
         let key_at = chart::second_at(MARGIN, TITLE, SUBTITLE) + 20.0;

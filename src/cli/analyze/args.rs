@@ -4,14 +4,14 @@ use std::path::PathBuf;
 
 use clap::Args;
 
-use crate::cli::choice::{any, auto_or};
+use crate::cli::choice::{any, auto_or, strict_control};
 use crate::cli::drawing::DrawingArgs;
 use crate::cli::pairing::PairingArgs;
 use crate::inputs::parse_bytes;
 use crate::relation::{Cut, Intruders};
 use crate::study::{AnalyzeParams, Shard};
 use crate::table::TableFormat;
-use crate::terms::{Convention, MatrixKind, NullDraws, Side, StrictControl, named};
+use crate::terms::{Convention, MatrixKind, NullDraws, Side, named};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -182,11 +182,7 @@ impl AnalyzeArgs {
             rcond: self.rcond,
             cuts: self.cuts.as_ref().map(|cuts| if cuts.is_empty() { Cut::LIST.to_vec() } else { cuts.clone() }),
             intruders: self.intruders,
-            strict_control: match (self.strict_control, self.no_svd) {
-                (true, _) => StrictControl::Always,
-                (_, true) => StrictControl::Never,
-                _ => StrictControl::Auto,
-            },
+            strict_control: strict_control(self.strict_control, self.no_svd),
             eq6: self.eq6,
             across: self.across,
             measures: self.measures,

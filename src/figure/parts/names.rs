@@ -1,7 +1,7 @@
 //! The names of matrices and of φ in all figures, and the line above a figure.
 
 use crate::figure::scene::font::{self, fit};
-use crate::terms::{MatrixKind, UpdateMatrix};
+use crate::terms::{MatrixKind, Status, UpdateMatrix};
 
 /// `Θ_A`, or `lora_A` for a factor.
 pub(crate) fn matrix_name(matrix: MatrixKind) -> String {
@@ -11,6 +11,12 @@ pub(crate) fn matrix_name(matrix: MatrixKind) -> String {
 /// `φ(8,8)`.
 pub(crate) fn phi_name(i: usize, j: usize) -> String {
     format!("φ({i},{j})")
+}
+
+/// `status rank`: the worst of some rows, where it is not ok.
+pub(crate) fn doubt(statuses: impl Iterator<Item = Status>) -> Option<String> {
+    let worst = statuses.fold(Status::Ok, Status::worse);
+    (worst != Status::Ok).then(|| format!("status {worst}"))
 }
 
 /// `A`, `B`, `B·A`.
