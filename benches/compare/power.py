@@ -74,10 +74,10 @@ def run(arguments):
 def p_values(args, folder, names):
     """{adapter: {test: p}} of B."""
     out = tempfile.mkdtemp(dir=args.work_dir)
-    run([args.condlora, "analyze", folder, "--base", BASE, "--matrices", "A,B", "--figures", "none", "--overwrite", "-q", "-o", out])
+    run([args.condlora, "analyze", folder, "--base", BASE, "--matrices", "A,B", "--cuts=0,adjoint", "--figures", "none", "--overwrite", "-q", "-o", out])
     found = {name: {} for name in names}
     for row in rows_of(os.path.join(out, "cuts.csv")):
-        if row["matrix"] == "B":
+        if row["matrix"] == "B" and row["cut"] in ("0", "adjoint"):
             test = "through W0" if row["cut"] == "adjoint" else "φ of Θ"
             found[row["adapter"]][test] = float(row["flip_p"])
     for name in names:

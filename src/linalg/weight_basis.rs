@@ -1,6 +1,6 @@
 //! The singular vectors and values of a base weight: the basis in which what an adapter does to W0 can be read off.
 
-use ndarray::{Array2, ArrayView2, Axis, s};
+use ndarray::{Array2, ArrayView2, Axis, ShapeBuilder, s};
 use ndarray_linalg::{JobSvd, SVDDC};
 
 use super::lapack::{multiply, symmetric_eigen, use_one_blas_thread};
@@ -11,6 +11,8 @@ use crate::error::{Error, Result};
 const LARGEST_CONDITION: f64 = 1e6;
 
 /// `W0 = U·diag(σ)·Vᵀ` with k = min(out, in) singular values, largest first.
+///
+/// The vectors are stored column by column: products with a few columns then read them as they lie, where row by row they would be packed anew for each.
 #[derive(Debug, Clone)]
 pub struct WeightBasis {
     /// Left singular vectors U (out, k).
@@ -35,7 +37,7 @@ impl WeightBasis {
         match w0.mapv(|v| v / unit).svddc(JobSvd::Some).map_err(|e| failed(e.to_string()))? {
             (Some(left), sigma, Some(right)) => {
                 let sigma = sigma.iter().map(|sigma| sigma * unit).collect();
-                Ok(Self { left, sigma, right: right.reversed_axes() })
+                Ok(Self { left: by_columns(left), sigma, right: by_columns(right.reversed_axes()) })
             }
             _ => Err(failed("singular vectors are missing".into())),
         }
@@ -74,7 +76,7 @@ impl WeightBasis {
             sigma.push(norm * unit);
         }
         let (left, right) = if tall { (images, own) } else { (own, images) };
-        Ok(Self { left, sigma, right })
+        Ok(Self { left: by_columns(left), sigma, right: by_columns(right) })
     }
 
     /// About how long [`Self::by_eigenvectors`] takes on one core, in seconds: measured from 384 to 2,048, where it grows with the cube.
@@ -97,6 +99,15 @@ impl WeightBasis {
     pub fn norm(&self) -> f64 {
         self.sigma.iter().map(|sigma| sigma * sigma).sum::<f64>().sqrt()
     }
+}
+
+fn by_columns(vectors: Array2<f64>) -> Array2<f64> {
+    if vectors.t().is_standard_layout() {
+        return vectors;
+    }
+    let mut columns = Array2::zeros(vectors.dim().f());
+    columns.assign(&vectors);
+    columns
 }
 
 /// `values` with row k multiplied by `by[k]`.

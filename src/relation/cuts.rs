@@ -28,8 +28,8 @@ use crate::terms::{MatrixKind, Side, Status};
 const ALL_ASSIGNMENTS: usize = 6;
 /// Draws that are made at a time.
 const BATCH: usize = 16;
-/// Draws whose vectors go through a basis together: it is read once for them all.
-const TOGETHER: usize = 4;
+/// Draws, times cuts, whose vectors go through a basis together: it is read once for them all.
+pub const TOGETHER: usize = 4;
 
 /// Mean φ over pairs of layers, for each cut and each (i, j); none where no pair has one.
 type Statistics = Vec<Option<f64>>;
@@ -225,7 +225,7 @@ impl CutStudy<'_> {
             }
             Ok(draws.iter().map(|by_cut| self.statistics(by_cut)).collect())
         };
-        let Ok(draws) = draw_some_while_open(self.plan, (BATCH, TOGETHER), drawn, is_open);
+        let Ok(draws) = draw_some_while_open(self.plan, (BATCH, (TOGETHER / self.cuts.len()).max(1)), drawn, is_open);
         draws
     }
 

@@ -22,7 +22,7 @@ mod yardstick;
 
 pub use alignment::alignment_rows;
 pub use cut::Cut;
-pub use cuts::CutStudy;
+pub use cuts::{CutStudy, TOGETHER};
 pub use energy::{energy_rows, subspace_rows};
 pub use expected::{expected_phi, leverages};
 pub use intruders::{IntruderStudy, Intruders};

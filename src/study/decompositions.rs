@@ -6,7 +6,7 @@ use crate::error::{Error, Result, field};
 use crate::inputs::{BaseWeight, show_bytes};
 use crate::linalg::weight_basis::WeightBasis;
 use crate::numerals::few;
-use crate::relation::Cut;
+use crate::relation::{Cut, TOGETHER};
 use crate::terms::StrictControl;
 
 /// What is looked at without `cuts`: what needs no inverse. φ of Θ as it is cannot see what was learned, and costs as much again.
@@ -98,7 +98,7 @@ struct Bytes {
 
 fn bytes_for(context: &Context<'_>, group: &Group, decomposed: bool, threads: usize) -> Bytes {
     let rank = group.members.iter().flat_map(|member| member.ranks.iter().copied()).max().unwrap_or(1) as u64;
-    let draws = context.draws() as u64;
+    let draws = context.draws_of(group) as u64;
     let cuts = context.config.params().cuts.as_ref().map_or(ALWAYS.len(), Vec::len) as u64;
     let (mut kept, mut most, mut one_member) = (0, 0, 0);
     for layer in &group.layers {
@@ -109,7 +109,8 @@ fn bytes_for(context: &Context<'_>, group: &Group, decomposed: bool, threads: us
         kept += stored + basis + 8 * draws * rank * d_out.max(d_in) * if decomposed { 1 } else { 2 };
         // W0 in f64 and scaled, the eigenproblem with what LAPACK needs for it, its vectors and their images.
         most = most.max(if decomposed { 8 * (4 * d_out * d_in + 6 * d_out.min(d_in).pow(2)) } else { 8 * d_out * d_in });
-        one_member += 8 * rank * (d_out + d_in) * (4 + 2 * cuts);
+        // Its vectors at every cut, and those of some draws in W0's basis, stacked, and on the side where Θ lives, twice.
+        one_member += 8 * rank * ((d_out + d_in) * (4 + 2 * cuts) + 4 * cuts.max(TOGETHER as u64) * d_out.max(d_in));
     }
     Bytes { kept: kept + one_member * threads as u64, in_flight: most }
 }
