@@ -427,7 +427,7 @@ fn what_was_learned_of_a_is_compared_by_its_rows() {
     let summary: Vec<SummaryRow> = read_rows(&folder.path().join("out/summary.csv")).unwrap();
     for ((module, _), range) in MODULES.into_iter().zip([0.072..0.090, 0.118..0.134]) {
         let of = |path: &Path, layer: u32| {
-            let name = format!("base_model.model.encoder.layer.{layer}.attention.self.{module}.lora_A.weight");
+            let name = format!("base_model.model.bert.encoder.layer.{layer}.attention.self.{module}.lora_A.weight");
             read_matrix(&path.join("adapter_model.safetensors"), &name)
         };
         let learned = |layer| thin_svd(&(of(&data("adapters/trec-seed0"), layer) - of(&init, layer))).2;

@@ -32,6 +32,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand};
 
 use crate::error::{Result, name_options};
 use crate::inputs::blas_cannot_start;
+use crate::linalg::lapack::free_large_matrices_at_once;
 use session::{Global, Outcome, Session};
 use terminal::{ColorChoice, Terminal};
 
@@ -108,6 +109,7 @@ impl Command {
 /// which is always a mistake of ours, is caught and reported as one. Signals alone end the process elsewhere.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     name_options();
+    free_large_matrices_at_once();
     // Whether OpenBLAS could start its threads under this limit on memory. Asked before anything else, because what the program
     // takes for itself changes the answer.
     let blas_hangs_at_exit = blas_cannot_start();

@@ -1,4 +1,4 @@
-//! The one module with `unsafe`: safe wrappers around LAPACK, OpenBLAS and the matrix product.
+//! The one module with `unsafe`: safe wrappers around LAPACK, OpenBLAS, the matrix product, and how matrices are allocated.
 //!
 //! It checks shapes and calls; it decides nothing. `ndarray-linalg` covers QR and SVD; this module has what it lacks:
 //! factorise a panel in place, bring a triangle up to date with more rows, estimate a triangle's condition, the symmetric eigenproblem by divide and
@@ -46,6 +46,18 @@ pub fn use_one_blas_thread() {
             }
         }
     });
+}
+
+/// Lets every freed matrix of a megabyte or more go back to the system at once, where the C library is glibc.
+///
+/// By itself it raises that bound to the largest matrix freed so far: later ones come from the heaps of the threads, which keep what was freed below
+/// anything that is not, so that a process holds more than twice what it uses. For programs, as it holds for the whole process.
+pub fn free_large_matrices_at_once() {
+    // SAFETY: takes plain integers, and changes how later allocations are made and no earlier one.
+    #[cfg(all(target_os = "linux", target_env = "gnu"))]
+    unsafe {
+        libc::mallopt(libc::M_MMAP_THRESHOLD, 1 << 20);
+    }
 }
 
 /// How many threads OpenBLAS works with: before [`use_one_blas_thread`] all that it started when it was loaded, this one included.

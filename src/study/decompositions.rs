@@ -12,9 +12,6 @@ use crate::terms::StrictControl;
 /// What is looked at without `cuts`: what needs no inverse. φ of Θ as it is cannot see what was learned, and costs as much again.
 pub(super) const ALWAYS: [Cut; 1] = [Cut::Adjoint];
 
-/// What the report and the tables' text take, while the allocator still holds what the weights had.
-const OUTPUT: u64 = 8 << 20;
-
 /// Which groups' weights are decomposed.
 #[derive(Debug, Default)]
 pub(super) struct Decompositions {
@@ -36,7 +33,6 @@ impl Decompositions {
         // Cuts of Θ are asked for by name, and cannot be had without.
         let by_cuts = given.cuts.iter().flatten().any(|cut| cut.needs_basis());
         let limit = limit.unwrap_or(u64::MAX);
-        let fixed = fixed + OUTPUT;
         let of_group = |group: &Group| -> Result<(bool, usize)> {
             // A weight outside any repeated container has no other to be compared with: an embedding is decomposed only where it is asked for.
             let asked = by_cuts || given.intruders.is_some() || given.strict_control == StrictControl::Always;
