@@ -287,7 +287,8 @@ fn a_module_without_layers_is_converted_but_not_compared() {
     let of_it: Vec<_> = summary(folder.path()).into_iter().filter(|r| r.module == "dense").collect();
     assert!(of_it.iter().all(|r| (r.layers, r.phi_mean, r.status) == (0, None, Status::Skipped)));
     let spectrum: Vec<SpectrumRow> = read_rows(&folder.path().join("out/spectrum.csv")).unwrap();
-    assert_eq!(spectrum.iter().filter(|r| r.layer.is_none()).count(), 9);
+    // Three values each of Θ_A, Θ_B, Θ_BA and ΔW.
+    assert_eq!(spectrum.iter().filter(|r| r.layer.is_none()).count(), 12);
     assert!(
         fs::read_dir(folder.path().join("out/matrices/adapter")).unwrap().all(|f| !f
             .unwrap()
