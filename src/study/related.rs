@@ -265,10 +265,11 @@ fn rows_of(
         })
         .collect();
     let first_layers = related(context, group, bases, first, &shapes);
-    let w0: Vec<_> = context.clock.controls.time(|| {
-        let draws =
-            |&factor: &Factor| if group.is_grid() { study(first).w0_draws(factor, &first_layers) } else { Ok(Vec::new()) };
-        factors.iter().map(draws).collect::<Result<_>>()
+    let draws = |factor| if group.is_grid() { study(first).w0_draws(factor, &first_layers) } else { Ok(Vec::new()) };
+    let w0: Vec<_> = context.clock.controls.time(|| match group.equation_a() {
+        // Aᵀ and B go through the same map, and Gaussian ones in their place are the same.
+        Equation::W0 => draws(Factor::B).map(|of_b| vec![of_b; factors.len()]),
+        _ => factors.iter().map(|&factor| draws(factor)).collect::<Result<_>>(),
     })?;
     let counts = counts_of(first);
     let yardsticks = context.clock.controls.time(|| yardsticks(context, &first_layers, &counts, workers))?;
