@@ -1,6 +1,6 @@
 """What the tests of a shared map can see: how often each finds a planted one, and how often it is taken in by maps that layers do not share.
 
-usage: power.py WORK_DIR [--condlora target/release/condlora] [--seeds 20] [--csv FILE] [--figure FILE]
+usage: power.py WORK_DIR [--condlora target/release/condlora] [--seeds 20] [--csv FILE] [--figure FILE ...] [--only-draw]
 
 The base weights are the real ones of notebooks-data (value, six layers of 384 x 384). In each layer a share of ||B||^2 is W0*Theta, each layer's columns
 turned at random as LoRA's basis is arbitrary, and the rest is Gaussian. `shared`: one Theta for all layers; `own`: another in every layer. A is Gaussian.
@@ -28,8 +28,9 @@ def parse_arguments():
     parser.add_argument("work_dir")
     parser.add_argument("--condlora", default=os.path.join("target", "release", "condlora"))
     parser.add_argument("--seeds", type=int, default=20)
-    parser.add_argument("--csv")
-    parser.add_argument("--figure")
+    parser.add_argument("--csv", default="power.csv")
+    parser.add_argument("--figure", nargs="+", default=["power.svg"])
+    parser.add_argument("--only-draw", action="store_true", help="draw what --csv holds")
     return parser.parse_args()
 
 
@@ -91,7 +92,7 @@ def p_values(args, folder, names):
     return found
 
 
-def draw(path, table):
+def draw(paths, table):
     import matplotlib
 
     matplotlib.use("Agg")
@@ -111,11 +112,13 @@ def draw(path, table):
     panels[0].set_ylabel(f"share of adapters with p < {LEVEL}")
     panels[0].legend(fontsize=8)
     figure.tight_layout()
-    figure.savefig(path, metadata={"Date": None} if path.endswith(".svg") else None)
+    for path in paths:
+        figure.savefig(path, dpi=150, metadata={"Date": None} if path.endswith(".svg") else None)
 
 
-def main():
-    args = parse_arguments()
+def measured(args):
+    """A row for each kind of target, share and test."""
+    os.makedirs(args.work_dir, exist_ok=True)
     tensors = load_file(os.path.join(BASE, "model.safetensors"))
     weights = [next(t.astype(np.float64) for key, t in tensors.items() if key.endswith(KEY.format(layer) + ".weight")) for layer in range(LAYERS)]
     table = []
@@ -131,13 +134,18 @@ def main():
                 hits = sum(found[name][test] < LEVEL for name in names)
                 table.append({"kind": kind, "share": share, "test": test, "found": hits / len(names)})
                 print(f"{kind:6} {share:5} {test:15} {hits} of {len(names)}", flush=True)
-    if args.csv:
+    return table
+
+
+def main():
+    args = parse_arguments()
+    if not args.only_draw:
+        table = measured(args)
         with open(args.csv, "w", newline="") as file:
             writer = csv.DictWriter(file, list(table[0]), lineterminator="\n")
             writer.writeheader()
             writer.writerows(table)
-    if args.figure:
-        draw(args.figure, table)
+    draw(args.figure, [{**row, "share": float(row["share"]), "found": float(row["found"])} for row in rows_of(args.csv)])
 
 
 if __name__ == "__main__":

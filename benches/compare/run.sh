@@ -5,6 +5,7 @@
 #   adapters   100 adapters on one base: together, each by itself, and in NumPy and PyTorch: compare.py
 #   wide       four weights of 4096 x 4096, rank 16: compare.py
 #   bytes      what is read of a base of 10 GB: bytes_read.py
+#   power      how often each test finds a planted shared Θ, into figures/: power.py
 #   growth     time against layers, width, rank and adapters, into figures/: growth.py
 # Variables:
 #   CONDLORA                 release binary (default target/release/condlora of this repository; never built here)
@@ -22,7 +23,7 @@ binary=${CONDLORA:-$root/target/release/condlora}
 
 study=study
 case ${1:-} in
-study | adapters | wide | bytes | growth)
+study | adapters | wide | bytes | growth | power)
     study=$1
     shift
     ;;
@@ -46,6 +47,11 @@ wide)
     set -- --rounds 3 "$@"
     ;;
 bytes) exec "$venv/bin/python" "$here/bytes_read.py" "$data" --condlora "$binary" "$@" ;;
+power)
+    cd "$root"
+    exec "$venv/bin/python" "$here/power.py" "$data/power" --condlora "$binary" --csv figures/power.csv \
+        --figure figures/power.svg figures/power.png "$@"
+    ;;
 growth)
     exec "$venv/bin/python" "$here/growth.py" "$data" --condlora "$binary" --csv "$root/figures/growth.csv" \
         --figure "$root/figures/growth.svg" "$root/figures/growth.png" "$@"
