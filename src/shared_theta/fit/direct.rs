@@ -12,6 +12,7 @@ use crate::controls::Factor;
 use crate::conversion::Equation;
 use crate::error::Result;
 use crate::linalg::UNIT_ROUNDOFF;
+use crate::linalg::lapack::multiply;
 use crate::linalg::least_squares::LeastSquares;
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::stacked::{Reflected, StackedQr};
@@ -175,7 +176,7 @@ fn fit_stack(
             }
         }
         let basis = stack.solver.solve(block.t(), true)?;
-        let gram = basis.dot(&basis.t());
+        let gram = multiply(basis.view(), basis.t());
         own.push(frobenius_of(&basis).powi(2));
         for (weighted, side) in weighted.iter_mut().zip(&sides) {
             weighted.add(side.squares.target[layer], &gram);
@@ -184,7 +185,7 @@ fn fit_stack(
     let mut with_all = vec![Vec::new(); factors.len()];
     for layer in 0..layers.count() {
         let basis = stack.basis_of(layers, layer)?;
-        let gram = basis.dot(&basis.t());
+        let gram = multiply(basis.view(), basis.t());
         for (found, weighted) in with_all.iter_mut().zip(&weighted) {
             found.push(weighted.meet(&gram));
         }

@@ -13,6 +13,7 @@ use crate::controls::{DrawPlan, Factor, draw_while_open, signs};
 use crate::conversion::Equation;
 use crate::error::Result;
 use crate::inputs::FactorPair;
+use crate::linalg::lapack::multiply;
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::weight_basis::{WeightBasis, scale_rows};
 
@@ -60,7 +61,7 @@ impl SingularBases {
         let side = if equation == Equation::W0 { &sides.left } else { &sides.right };
         let face =
             side.as_ref().unwrap_or_else(|| unreachable!("the sides of all equations that are asked about were kept")).view();
-        let coordinates = face.t().dot(&values);
+        let coordinates = multiply(face.t(), values);
         Flippable { values, face, coordinates, stream: &layers.streams[layer], factor, seed: self.seed }
     }
 
@@ -103,11 +104,11 @@ impl SingularBases {
 
 /// What one Θ leaves of these targets.
 fn squares_of(bases: &[Array2<f64>], targets: &[Array2<f64>]) -> Squares {
-    let parts = bases.iter().zip(targets).map(|(q, target)| q.dot(target));
+    let parts = bases.iter().zip(targets).map(|(q, target)| multiply(q.view(), target.view()));
     let together = parts.reduce(|sum, part| sum + &part).unwrap_or_else(|| unreachable!("a module has layers"));
     let mut squares = Squares::default();
     for (q, target) in bases.iter().zip(targets) {
-        squares.residual.push(frobenius_of(&(target - &q.t().dot(&together))).powi(2));
+        squares.residual.push(frobenius_of(&(target - &multiply(q.t(), together.view()))).powi(2));
         squares.target.push(frobenius_of(target).powi(2));
     }
     squares
@@ -128,7 +129,7 @@ impl Flippable<'_> {
     pub(super) fn flipped(&self, number: usize) -> Array2<f64> {
         let signs = signs(self.seed, self.stream, self.factor, number, self.coordinates.nrows());
         let change: Vec<f64> = signs.into_iter().map(|sign| sign - 1.0).collect();
-        &self.values + &self.face.dot(&scale_rows(self.coordinates.view(), &change))
+        &self.values + &multiply(self.face, scale_rows(self.coordinates.view(), &change).view())
     }
 }
 

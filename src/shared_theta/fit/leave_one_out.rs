@@ -159,7 +159,8 @@ impl<'a> LeaveOneOut<'a> {
                 |weighting| leading(weighted(&whitened, others.iter().flat_map(|m| subspaces[*m].weights(weighting))), self.rank);
             let best = Weighting::ALL.into_iter().map(of).collect::<Result<Vec<_>>>()?;
             // One product for both: the matrix is large and they are thin.
-            let predicted = self.predictors[left_out].dot(&side_by_side(best.iter().map(|theta| theta.view()))?);
+            let predicted =
+                multiply(self.predictors[left_out].view(), side_by_side(best.iter().map(|theta| theta.view()))?.view());
             let mut first = 0;
             for ((scores, weighting), theta) in scores.iter_mut().zip(Weighting::ALL).zip(&best) {
                 let columns = first..first + theta.ncols();

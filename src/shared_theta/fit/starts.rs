@@ -9,6 +9,7 @@ use super::layers::{FACTORS, SharedLayers, Targets, target};
 use crate::controls::{Control, Factor, draw};
 use crate::conversion::{Solver, Target, Workspace};
 use crate::error::Result;
+use crate::linalg::lapack::multiply;
 use crate::linalg::subspace::{SubspaceBasis, ThinQr};
 
 /// Random starts of each search.
@@ -95,14 +96,14 @@ pub(super) fn starts(
 
 /// `Σ_l Q_lᵀ·T_l`: the direct fit of a factor.
 fn sum_of(bases: &[Array2<f64>], targets: &Targets, factor: Factor) -> Array2<f64> {
-    let parts = bases.iter().zip(targets).map(|(q, pair)| q.dot(&target(pair, factor)));
+    let parts = bases.iter().zip(targets).map(|(q, pair)| multiply(q.view(), target(pair, factor)));
     parts.reduce(|sum, part| sum + &part).unwrap_or_else(|| unreachable!("a module has layers"))
 }
 
 /// The best Y_A if every layer had the same share of each direction, `Q_lᵀQ_l = I/N`: the leading right vectors of `Σ_l Q_lᵀ·B_l·A_l·Q'_l`, in factors.
 fn equal_shares(bases: Bases<'_>, targets: &Targets, rank: usize) -> Result<Array2<f64>> {
     let beside = |bases: &[Array2<f64>], factor| {
-        let parts: Vec<_> = bases.iter().zip(targets).map(|(q, pair)| q.dot(&target(pair, factor))).collect();
+        let parts: Vec<_> = bases.iter().zip(targets).map(|(q, pair)| multiply(q.view(), target(pair, factor))).collect();
         side_by_side(&parts.iter().map(|part| part.view()).collect::<Vec<_>>())
     };
     let (left, right) = (beside(bases.b, Factor::B), beside(bases.a, Factor::A));
