@@ -51,7 +51,7 @@ def adapter_folders(args):
 
 def condlora_command(args, threads, adapters, out):
     return [args.condlora, "--threads", str(threads), "-v", "analyze", adapters, "--base", os.path.join(args.work_dir, "base"), "-o", out,
-            "--overwrite", "--null-draws", "0", "--figures", "none"]
+            "--overwrite", "--null-draws", "0", "--no-svd", "--figures", "none"]
 
 
 def command(name, args, threads, out):

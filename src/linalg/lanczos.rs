@@ -42,7 +42,10 @@ impl LinearMap for Array2<f64> {
     }
 
     fn transposed_times(&self, y: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
-        Ok(multiply(self.t(), y))
+        // Column by column: the product then takes the matrix as it lies, where it would pack all of it for a few columns.
+        let mut out = Array2::zeros((self.ncols(), y.ncols()).f());
+        multiply_into(out.view_mut(), false, 1.0, self.t(), y);
+        Ok(out)
     }
 }
 
