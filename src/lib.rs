@@ -62,7 +62,7 @@
 //!
 //! assert_eq!(study.tables.similarity.len(), 3 * 6 * 6); // A, B and BA, all ordered pairs of 6 layers
 //! let verdict = RunVerdict::of_study(&study.tables, draws);
-//! assert_eq!(verdict.headline, "More than chance, but not shown to be more than the base model alone gives.");
+//! assert_eq!(verdict.headline, "The layers share something of a linear map from W0 to B; for A none is shown.");
 //! # Ok(())
 //! # }
 //! ```
