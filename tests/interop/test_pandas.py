@@ -15,7 +15,7 @@ ROWS = {
     "similarity": 3 * 2 * 3 * 6 * 6,
     "conversion": 3 * 2 * 6,
     "spectrum": 3 * 2 * 6 * (8 + 8 + 8 + 8),
-    "cuts": 3 * 2 * 2 * 2,
+    "cuts": 3 * 2 * 2,
     "updates": 3 * 2 * 6,
     "relation": 3 * 2 * 2 * (6 + 1),
     "alignment": 3 * 2 * 6 * 2 * 2,
