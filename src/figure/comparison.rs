@@ -9,7 +9,7 @@ use rayon::prelude::*;
 
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
 use super::options::FigureOptions;
-use super::parts::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
+use super::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, OBSERVED, Plot, Points, SUBTITLE, Sample, TITLE, key};
 use super::parts::names::update_name;
 use super::scene::colour;
 use super::scene::font::{fit, printable};
@@ -19,9 +19,6 @@ use crate::table::gather;
 use crate::table::rows::CompareRow;
 use crate::terms::UpdateMatrix;
 
-const MARGIN: f64 = 14.0;
-const TITLE: f64 = 13.0;
-const SUBTITLE: f64 = 11.0;
 /// Height of a panel, and the gap between two panels.
 const HEIGHT: f64 = 170.0;
 const GAP: f64 = 22.0;
@@ -106,11 +103,11 @@ pub(super) fn scene(lines: &LayerLines<'_>) -> Scene {
     let title = format!("{} · φ(i = {}, j = {}) by layer", printable(&first.module), first.i, first.j);
     let pair = format!("{} and {}", printable(&first.left), printable(&first.right));
     let (title, pair) = (fit(&title, TITLE, content), fit(&pair, SUBTITLE, content));
-    let key_at = chart::second_at(MARGIN, TITLE, SUBTITLE) + 20.0;
+    let key_at = chart::SECOND_AT + 20.0;
     let top = key_at + 30.0;
 
     let mut scene = Scene::new(content + 2.0 * MARGIN, top + HEIGHT + BELOW + MARGIN, format!("{title}. {pair}"));
-    chart::titles(&mut scene, MARGIN, (title, TITLE), (pair, SUBTITLE));
+    chart::titles(&mut scene, title, pair);
     let control = lines.has_control().then_some((Sample::Control, "w0 control: mean ± sd"));
     let entries = [Some((Sample::Dotted(OBSERVED), "observed")), control, Some((Sample::Dashed, "chance"))];
     key(&mut scene, MARGIN, key_at, &entries.into_iter().flatten().collect::<Vec<_>>());

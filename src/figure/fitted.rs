@@ -7,7 +7,7 @@ use rayon::prelude::*;
 use super::context::FigureContext;
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
 use super::options::FigureOptions;
-use super::parts::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
+use super::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, OBSERVED, Plot, Points, SUBTITLE, Sample, TITLE, key};
 use super::parts::names::{doubt, update_name};
 use super::parts::ticks::labelled_layers;
 use super::scene::colour;
@@ -17,9 +17,6 @@ use crate::error::Result;
 use crate::table::{FitRow, gather};
 use crate::terms::UpdateMatrix;
 
-const MARGIN: f64 = 14.0;
-const TITLE: f64 = 13.0;
-const SUBTITLE: f64 = 11.0;
 const HEIGHT: f64 = 190.0;
 const GAP: f64 = 26.0;
 const WIDEST: f64 = 420.0;
@@ -100,10 +97,10 @@ impl Residuals<'_> {
         let status = doubt(self.rows.iter().map(|row| row.status)).map_or_else(String::new, |status| format!(" · {status}"));
         let second = format!("what it leaves of each factor, as a share of its norm{status}");
         let (title, second) = (fit(&title, TITLE, content), fit(&second, SUBTITLE, content));
-        let key_at = chart::second_at(MARGIN, TITLE, SUBTITLE) + 20.0;
+        let key_at = chart::SECOND_AT + 20.0;
         let top = key_at + 30.0;
         let mut scene = Scene::new(content + 2.0 * MARGIN, top + HEIGHT + BELOW + MARGIN, format!("{title}. {second}"));
-        chart::titles(&mut scene, MARGIN, (title, TITLE), (second, SUBTITLE));
+        chart::titles(&mut scene, title, second);
         key(&mut scene, MARGIN, key_at, entries);
         scene.text_upwards(MARGIN + LABEL / 2.0, top + HEIGHT / 2.0, LABEL, Anchor::Middle, colour::INK, "residual");
         for (index, matrix) in matrices.into_iter().enumerate() {

@@ -6,7 +6,7 @@ use rayon::prelude::*;
 use super::context::FigureContext;
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
 use super::options::FigureOptions;
-use super::parts::chart::{self, Axis, BELOW, LABEL, OBSERVED, Plot, Points, Sample, key};
+use super::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, OBSERVED, Plot, Points, SUBTITLE, Sample, TITLE, key};
 use super::parts::names::{doubt, update_name};
 use super::scene::colour::{self, Rgb};
 use super::scene::font::{fit, printable};
@@ -15,9 +15,6 @@ use crate::error::Result;
 use crate::table::{HeldOutRow, gather};
 use crate::terms::UpdateMatrix;
 
-const MARGIN: f64 = 14.0;
-const TITLE: f64 = 13.0;
-const SUBTITLE: f64 = 11.0;
 const HEIGHT: f64 = 190.0;
 const GAP: f64 = 26.0;
 /// Width for each factor and map.
@@ -109,10 +106,10 @@ impl<'a> Predictions<'a> {
         let status = doubt(self.rows.iter().map(|row| row.status)).map_or_else(String::new, |status| format!(" · {status}"));
         let subtitle = format!("what one Θ of the other layers predicts of it{status}");
         let (title, subtitle) = (fit(&title, TITLE, content), fit(&subtitle, SUBTITLE, content));
-        let key_at = chart::second_at(MARGIN, TITLE, SUBTITLE) + 20.0;
+        let key_at = chart::SECOND_AT + 20.0;
         let top = key_at + 18.0 + 30.0;
         let mut scene = Scene::new(content + 2.0 * MARGIN, top + HEIGHT + BELOW + MARGIN, format!("{title}. {subtitle}"));
-        chart::titles(&mut scene, MARGIN, (title, TITLE), (subtitle, SUBTITLE));
+        chart::titles(&mut scene, title, subtitle);
         key(&mut scene, MARGIN, key_at, first);
         key(&mut scene, MARGIN, key_at + 18.0, second);
         scene.text_upwards(MARGIN + LABEL / 2.0, top + HEIGHT / 2.0, LABEL, Anchor::Middle, colour::INK, "share predicted");

@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use super::options::ColourMap;
-use super::parts::chart::{self, Axis, BELOW, LABEL, Plot, Points};
+use super::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, Plot, Points, SUBTITLE, TITLE};
 use super::parts::names::matrix_name;
 use super::parts::ticks::{labelled_layers, widest};
 use super::scene::colour::{self, Rgb};
@@ -14,9 +14,6 @@ use crate::table::gather;
 use crate::table::rows::SpectrumRow;
 use crate::terms::MatrixKind;
 
-const MARGIN: f64 = 14.0;
-const TITLE: f64 = 13.0;
-const SUBTITLE: f64 = 11.0;
 const NOTE: f64 = 9.5;
 /// A panel's height; its width for few and for many singular values; the width for each of them if there are few; the gap between
 /// panels.
@@ -103,13 +100,13 @@ impl Spectra<'_> {
             count => format!("σ of each k over the largest, a line for each of {count} layers"),
         };
         let (title, second) = (fit(&title, TITLE, content), fit(&second, SUBTITLE, content));
-        let top = chart::second_at(MARGIN, TITLE, SUBTITLE) + 30.0;
+        let top = chart::SECOND_AT + 30.0;
         let bottom = top + HEIGHT + BELOW;
         let note = (dropped > 0).then(|| format!("{dropped} of them are zero and not shown"));
         let height = bottom + note.as_ref().map_or(0.0, |_| 1.9 * NOTE) + MARGIN;
 
         let mut scene = Scene::new(content + 2.0 * MARGIN, height, format!("{title}. {second}"));
-        chart::titles(&mut scene, MARGIN, (title, TITLE), (second, SUBTITLE));
+        chart::titles(&mut scene, title, second);
         let middle = top + HEIGHT / 2.0;
         scene.text_upwards(MARGIN + LABEL / 2.0, middle, LABEL, Anchor::Middle, colour::INK, "σ / largest σ");
         for (index, (matrix, lines)) in matrices.iter().enumerate() {

@@ -2,16 +2,13 @@
 
 use std::collections::HashMap;
 
-use super::parts::chart::{self, Axis, BELOW, LABEL, Plot, Points, Sample, key};
+use super::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, Plot, Points, SUBTITLE, Sample, TITLE, key};
 use super::scene::colour::{self, Rgb};
 use super::scene::font::{fit, printable};
 use super::scene::{Anchor, SCALE, Scene};
 use crate::table::gather;
 use crate::table::rows::TrainingRow;
 
-const MARGIN: f64 = 14.0;
-const TITLE: f64 = 13.0;
-const SUBTITLE: f64 = 11.0;
 const HEIGHT: f64 = 170.0;
 const WIDTH: f64 = 230.0;
 /// Gap between two panels, which have their own vertical axes.
@@ -122,13 +119,13 @@ impl<'a> Training<'a> {
         });
         let second = fit(&format!("{last:.0} steps{epochs}, as its trainer_state.json has them"), SUBTITLE, content);
         let lines = panels.iter().map(|panel| panel.lines()).max().unwrap_or(0);
-        let keys = chart::second_at(MARGIN, TITLE, SUBTITLE) + 30.0;
+        let keys = chart::SECOND_AT + 30.0;
         let top = keys + lines as f64 * KEY_LINE + if lines > 0 { 4.0 } else { 0.0 };
 
         // The last step's number may reach beyond its panel.
         let mut scene =
             Scene::new(content + 2.0 * MARGIN + 0.5 * GAP, top + HEIGHT + BELOW + MARGIN, format!("{title}. {second}"));
-        chart::titles(&mut scene, MARGIN, (title, TITLE), (second, SUBTITLE));
+        chart::titles(&mut scene, title, second);
         let mut left = MARGIN;
         for panel in &panels {
             left += panel.y.width();

@@ -343,19 +343,19 @@ fn dashed(scene: &mut Scene, from: (f64, f64), to: (f64, f64)) {
     }
 }
 
-/// Draws a figure's title and the line below it.
-pub(crate) fn titles(scene: &mut Scene, margin: f64, (title, size): (String, f64), (second, second_size): (String, f64)) {
-    scene.text(margin, title_at(margin, size), size, Anchor::Start, colour::INK, title);
-    scene.text(margin, second_at(margin, size, second_size), second_size, Anchor::Start, colour::SOFT_INK, second);
-}
-
-fn title_at(margin: f64, size: f64) -> f64 {
-    margin + 2.0 * HALF_CAP * size
-}
-
+/// What is free around a chart.
+pub(crate) const MARGIN: f64 = 14.0;
+/// Font sizes of a chart's title and of the line below it.
+pub(crate) const TITLE: f64 = 13.0;
+pub(crate) const SUBTITLE: f64 = 11.0;
+const TITLE_AT: f64 = MARGIN + 2.0 * HALF_CAP * TITLE;
 /// The baseline of the second line of [`titles`].
-pub(crate) fn second_at(margin: f64, size: f64, second_size: f64) -> f64 {
-    title_at(margin, size) + 1.7 * second_size
+pub(crate) const SECOND_AT: f64 = TITLE_AT + 1.7 * SUBTITLE;
+
+/// Draws a chart's title and the line below it.
+pub(crate) fn titles(scene: &mut Scene, title: String, second: String) {
+    scene.text(MARGIN, TITLE_AT, TITLE, Anchor::Start, colour::INK, title);
+    scene.text(MARGIN, SECOND_AT, SUBTITLE, Anchor::Start, colour::SOFT_INK, second);
 }
 
 #[cfg(test)]

@@ -1,14 +1,11 @@
 //! Line charts side by side on one vertical axis, with what is around them: titles, the key, the panels' names and a caption.
 
-use crate::figure::parts::chart::{self, Axis, BELOW, LABEL, Plot, Sample, key, key_width};
+use crate::figure::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, Plot, SUBTITLE, Sample, TITLE, key, key_width};
 use crate::figure::parts::names::heading;
 use crate::figure::scene::colour;
 use crate::figure::scene::font::{fit, printable, wrap};
 use crate::figure::scene::{Anchor, Scene};
 
-const MARGIN: f64 = 14.0;
-const TITLE: f64 = 13.0;
-const SUBTITLE: f64 = 11.0;
 const CAPTION: f64 = 10.0;
 const CAPTION_LINE: f64 = 1.45 * CAPTION;
 /// Gap between two panels, wide enough for the last number of one axis beside the first of the next.
@@ -47,13 +44,13 @@ impl<'a> SideBySide<'a> {
         let keys = lines_of(self.key, content);
         let caption: Vec<String> = wrap(&self.caption, CAPTION, content).iter().map(|line| fit(line, CAPTION, content)).collect();
 
-        let key_at = chart::second_at(MARGIN, TITLE, SUBTITLE) + 20.0;
+        let key_at = chart::SECOND_AT + 20.0;
         let top = key_at + keys.len().saturating_sub(1) as f64 * KEY_LINE + if keys.is_empty() { 10.0 } else { 30.0 };
         let caption_at = top + self.height + BELOW + 1.9 * CAPTION;
         let bottom = caption_at + caption.len().saturating_sub(1) as f64 * CAPTION_LINE;
         // The last number of the horizontal axis may reach beyond its panel.
         let mut scene = Scene::new(content + 2.0 * MARGIN + 0.3 * GAP, bottom + MARGIN, format!("{title}. {second}"));
-        chart::titles(&mut scene, MARGIN, (title, TITLE), (second, SUBTITLE));
+        chart::titles(&mut scene, title, second);
         for (line, entries) in keys.iter().enumerate() {
             key(&mut scene, MARGIN, key_at + line as f64 * KEY_LINE, entries);
         }
