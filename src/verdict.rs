@@ -11,6 +11,8 @@ mod statistics;
 mod strict;
 mod words;
 
+use std::collections::HashMap;
+
 use serde_json::Value;
 
 pub use self::shared_map::{MapAnswer, MapVerdict};
@@ -91,8 +93,8 @@ impl RowVerdict {
 ///
 /// # JSON
 /// `--json` prints the rows of the table under their names, followed by five more fields. `chance_answer` and `w0_answer` are an
-/// [`Answer`] by its name, or null where there is nothing to ask; `shared_answer` is the [`MapAnswer`] of the row's matrix; `verdict` is the row's answer in words; `run_verdict` is
-/// [`RunVerdict::text`], the same in every row, so that the array stays one of rows. `more` has passed Holm's correction for the
+/// [`Answer`] by its name, or null where there is nothing to ask; `shared_answer` is the [`MapAnswer`] of the row's matrix; `verdict` is
+/// the row's answer in words; `run_verdict` is [`RunVerdict::text`], the same in every row, so that the array stays one of rows. `more` has passed Holm's correction for the
 /// run, so that counting it gives the numbers of the sentences.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RunVerdict {
@@ -263,14 +265,12 @@ impl RunVerdict {
     pub fn json<R: Row>(&self, rows: &[R]) -> String {
         assert_eq!(rows.len(), self.rows.len(), "a verdict is on the rows it was made of");
         let text = self.text();
+        let about = |map: &'_ MapVerdict| [map.row.adapter.clone(), map.row.module.clone(), map.row.matrix.name().to_owned()];
+        let maps: HashMap<[String; 3], MapAnswer> = self.maps.iter().map(|map| (about(map), map.answer)).collect();
         rows_json_with(rows, |index| {
             let row = &self.rows[index];
-            let name = |column| rows[index].name_in(column).unwrap_or_default();
-            let is_about = |map: &&MapVerdict| {
-                (map.row.adapter.as_str(), map.row.module.as_str(), map.row.matrix.name())
-                    == (name("adapter"), name("module"), name("matrix"))
-            };
-            let shared = self.maps.iter().find(is_about).and_then(|map| map.answer.name());
+            let names = ["adapter", "module", "matrix"].map(|column| rows[index].name_in(column).unwrap_or_default().to_owned());
+            let shared = maps.get(&names).and_then(|answer| answer.name());
             [
                 ("chance_answer", row.chance.name().map_or(Value::Null, Value::from)),
                 ("w0_answer", row.base.name().map_or(Value::Null, Value::from)),
