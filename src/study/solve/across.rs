@@ -27,8 +27,8 @@ pub(crate) fn rows(context: &Context<'_>, group: &Group, index: usize, solved: &
             .collect();
         let untrained: Vec<Option<&LayerMatrix>> =
             solved.members.iter().flatten().map(|layer| layer.untrained.get(&view.matrix)).collect();
-        let of_untrained = untrained.iter().map(|matrix| matrix.and_then(|matrix| matrix.vectors(view.side)));
-        let init = AllPairs::of(&of_untrained.collect::<Vec<_>>());
+        let of_untrained = || untrained.iter().map(|matrix| matrix.and_then(|matrix| matrix.vectors(view.side)));
+        let init = of_untrained().any(|vectors| vectors.is_some()).then(|| AllPairs::of(&of_untrained().collect::<Vec<_>>()));
         let vectors: Vec<Option<ArrayView2<'_, f64>>> = present.iter().map(|(_, matrix)| matrix.vectors(view.side)).collect();
         let pairs = AllPairs::of(&vectors);
         // Both Θ lie in what is kept of the one W0.
@@ -37,7 +37,7 @@ pub(crate) fn rows(context: &Context<'_>, group: &Group, index: usize, solved: &
         let layer_view = LayerView {
             space,
             untrained: &untrained,
-            init: &init,
+            init: init.as_ref(),
             group,
             index,
             view,
@@ -58,9 +58,9 @@ pub(crate) fn rows(context: &Context<'_>, group: &Group, index: usize, solved: &
 struct LayerView<'a> {
     /// The dimension of the space that the vectors can lie in, where it is not their length.
     space: Option<usize>,
-    /// The untrained adapters' matrices, and all inner products of their vectors.
+    /// The untrained adapters' matrices, and all inner products of their vectors; none without untrained adapters.
     untrained: &'a [Option<&'a LayerMatrix>],
-    init: &'a AllPairs,
+    init: Option<&'a AllPairs>,
     group: &'a Group,
     index: usize,
     view: View,
@@ -73,7 +73,7 @@ impl LayerView<'_> {
     /// φ of the untrained adapters; none without them, or where one has nothing to compare.
     fn init(&self, a: usize, b: usize, (i, j): (usize, usize)) -> Option<f64> {
         let has = |layer: usize, vectors: usize| self.untrained[layer].is_some_and(|matrix| has_phi(matrix.status(vectors)));
-        if has(a, i) && has(b, j) { self.init.phi(a, b, i, j) } else { None }
+        self.init.filter(|_| has(a, i) && has(b, j))?.phi(a, b, i, j)
     }
 
     fn row(&self, i: usize, j: usize, a: usize, b: usize) -> AcrossRow {

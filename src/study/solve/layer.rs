@@ -49,6 +49,15 @@ struct OwnedFactors {
     initial_a: Option<Array2<f64>>,
 }
 
+/// Where factors come from.
+#[derive(Clone, Copy)]
+enum Source {
+    /// The member with this index in the pass.
+    Member(usize),
+    /// A draw of the `w0` control.
+    Draw(usize),
+}
+
 /// Whose factors are solved for.
 #[derive(Clone, Copy)]
 enum Owner {
@@ -57,7 +66,7 @@ enum Owner {
     /// Its untrained adapter.
     Untrained(usize),
     /// A draw of the `w0` control.
-    Draw(usize),
+    Draw,
 }
 
 /// One base weight, and the results kept for it so far.
@@ -89,22 +98,17 @@ impl LayerWork<'_> {
         let together = columns_together(self.weight.d_out.max(self.weight.d_in));
         let mut waiting: Vec<OwnedFactors> = Vec::new();
         let mut columns = 0;
-        let trained = (0..pass.members.len()).flat_map(|k| [Owner::Trained(k), Owner::Untrained(k)]);
-        let drawn = pass.draws.clone().filter(|_| !ranks.is_empty()).map(Owner::Draw);
-        for owner in trained.chain(drawn) {
-            let Some(factors) = self.factors(owner, &w0, &ranks)? else { continue };
-            columns += 2 * factors.rank();
-            let initial_a = match owner {
-                Owner::Trained(k) if context.wanted().kinds.contains(&MatrixKind::LearnedA) => {
-                    self.read_factors(k, &w0, true)?.map(|untrained| untrained.a_transposed)
+        let members = (0..pass.members.len()).map(Source::Member);
+        let draws = pass.draws.clone().filter(|_| !ranks.is_empty()).map(Source::Draw);
+        for source in members.chain(draws) {
+            for pair in self.factors(source, &w0, &ranks)? {
+                columns += 2 * pair.factors.rank();
+                waiting.push(pair);
+                if columns >= together {
+                    self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
+                    waiting.clear();
+                    columns = 0;
                 }
-                _ => None,
-            };
-            waiting.push(OwnedFactors { owner, factors, initial_a });
-            if columns >= together {
-                self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
-                waiting.clear();
-                columns = 0;
             }
         }
         self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
@@ -118,16 +122,22 @@ impl LayerWork<'_> {
         &self.group.members[self.pass.members.start + k]
     }
 
-    /// Reads or draws the factors of an owner; none if it has no such layer.
-    fn factors(&mut self, owner: Owner, w0: &StoredWeight, drawn_ranks: &[usize]) -> Result<Option<FactorPair>> {
-        match owner {
-            Owner::Draw(number) => {
+    /// Reads or draws factors: a draw's, or a member's and those of its untrained adapter; none of a member that has no such layer.
+    fn factors(&mut self, source: Source, w0: &StoredWeight, drawn_ranks: &[usize]) -> Result<Vec<OwnedFactors>> {
+        let k = match source {
+            Source::Draw(number) => {
                 let most = drawn_ranks.last().copied().unwrap_or_else(|| unreachable!("only what some member has is drawn"));
-                Ok(Some(self.drawn_factors(number, most)))
+                let factors = self.drawn_factors(number, most);
+                return Ok(vec![OwnedFactors { owner: Owner::Draw, factors, initial_a: None }]);
             }
-            Owner::Trained(k) => self.read_factors(k, w0, false),
-            Owner::Untrained(k) => self.read_factors(k, w0, true),
-        }
+            Source::Member(k) => k,
+        };
+        let (trained, untrained) = (self.read_factors(k, w0, false)?, self.read_factors(k, w0, true)?);
+        let is_wanted = self.context.wanted().kinds.contains(&MatrixKind::LearnedA);
+        let initial_a = untrained.as_ref().filter(|_| is_wanted).map(|untrained| untrained.a_transposed.clone());
+        let trained = trained.map(|factors| OwnedFactors { owner: Owner::Trained(k), factors, initial_a });
+        let untrained = untrained.map(|factors| OwnedFactors { owner: Owner::Untrained(k), factors, initial_a: None });
+        Ok(trained.into_iter().chain(untrained).collect())
     }
 
     /// Gaussian factors of the largest rank; those of a smaller one are their first columns.
@@ -184,7 +194,7 @@ impl LayerWork<'_> {
         let n = self.weight.d_out.max(self.weight.d_in);
         let thetas = LayerThetas { factors: &of.factors, initial_a: of.initial_a.as_ref(), a, b, condition, n };
         match of.owner {
-            Owner::Draw(_) => {
+            Owner::Draw => {
                 for &rank in ranks {
                     let cut = s![.., ..rank];
                     let a_transposed = of.factors.a_transposed.slice(cut);
