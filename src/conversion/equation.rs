@@ -35,7 +35,7 @@ impl WeightRows for Array2<f64> {
 }
 
 /// Which matrix Θ is multiplied by.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Equation {
     /// `W0·Θ = T`.
     W0,

@@ -68,7 +68,7 @@ impl CutStudy<'_> {
         let observed_coordinates: Vec<Coordinates<'_>> =
             layers.iter().map(|layer| self.coordinates(layer, factor, layer.target(factor))).collect::<Result<_>>()?;
         let vectors = self.vectors(&observed_coordinates)?;
-        let bases = self.at_home(&observed_coordinates, &vectors);
+        let bases = at_home(&observed_coordinates, &vectors);
         let observed = self.statistics(&bases);
         let comparable = layers.iter().all(|layer| layer.number.is_some());
         let decomposed = layers.iter().all(|layer| layer.base.basis.is_some());
@@ -176,20 +176,9 @@ impl CutStudy<'_> {
         layers.iter().map(|layer| self.cuts.iter().map(|cut| layer.vectors(*cut)).collect()).collect()
     }
 
-    /// For each cut the vectors of every layer, on the side where Θ lives.
-    fn at_home(&self, layers: &[Coordinates<'_>], vectors: &[Bases]) -> Vec<Bases> {
-        let mut by_cut: Vec<Bases> = self.cuts.iter().map(|_| Vec::with_capacity(layers.len())).collect();
-        for (layer, own) in layers.iter().zip(vectors) {
-            for (bases, vectors) in by_cut.iter_mut().zip(layer.at_home(own)) {
-                bases.push(vectors);
-            }
-        }
-        by_cut
-    }
-
     /// The statistics of targets that are given in their coordinates.
     fn statistics_of(&self, layers: &[Coordinates<'_>]) -> Result<Statistics> {
-        Ok(self.statistics(&self.at_home(layers, &self.vectors(layers)?)))
+        Ok(self.statistics(&at_home(layers, &self.vectors(layers)?)))
     }
 
     fn statistics(&self, by_cut: &[Bases]) -> Statistics {
@@ -212,18 +201,16 @@ impl CutStudy<'_> {
             })
         };
         let drawn = |numbers: Range<usize>| -> Result<Vec<Statistics>, Infallible> {
-            let mut draws: Vec<Vec<Bases>> = numbers.clone().map(|_| vec![Bases::new(); self.cuts.len()]).collect();
-            for (layer, vectors) in layers.iter().zip(vectors) {
-                let turn = |number| -> Bases {
+            let turn = |(layer, vectors): (&Coordinates<'_>, &Bases)| -> Bases {
+                let of_draw = |number| -> Bases {
                     let signs = signs(self.seed, layer.base.stream, factor, number, layer.values.nrows());
                     vectors.iter().map(|own| own.as_ref().map(|own| scale_rows(own.view(), &signs))).collect()
                 };
-                let all: Bases = numbers.clone().flat_map(turn).collect();
-                for (bases, own) in draws.iter_mut().flatten().zip(layer.at_home(&all)) {
-                    bases.push(own);
-                }
-            }
-            Ok(draws.iter().map(|by_cut| self.statistics(by_cut)).collect())
+                numbers.clone().flat_map(of_draw).collect()
+            };
+            let turned: Vec<Bases> = layers.iter().zip(vectors).map(turn).collect();
+            // The cuts of the first draw, then those of the next.
+            Ok(at_home(layers, &turned).chunks(self.cuts.len()).map(|by_cut| self.statistics(by_cut)).collect())
         };
         let Ok(draws) = draw_some_while_open(self.plan, (BATCH, (TOGETHER / self.cuts.len()).max(1)), drawn, is_open);
         draws
@@ -250,7 +237,7 @@ impl CutStudy<'_> {
         }
         // Every target through every weight once; an assignment takes what it needs of these.
         let all: Vec<Coordinates<'_>> = (0..count * count).map(|n| at(n / count, n % count)).collect::<Result<_>>()?;
-        let by_cut = self.at_home(&all, &self.vectors(&all)?);
+        let by_cut = at_home(&all, &self.vectors(&all)?);
         let pairs: Vec<AllPairs> = by_cut.par_iter().map(|bases| all_pairs(bases)).collect();
         let of_assignment = |order: &Vec<usize>| -> Statistics {
             let used: Vec<usize> = order.iter().enumerate().map(|(layer, target)| layer * count + target).collect();
@@ -338,6 +325,17 @@ fn adjoint(layer: &RelatedLayer<'_>, target: ArrayView2<'_, f64>, equation: Equa
         Err(Error::NonFinite { .. }) => Ok(Array2::from_elem((length, target.ncols()), f64::NAN)),
         other => other,
     }
+}
+
+/// Of as many bases of each layer, in its coordinates, for each the bases of all layers on the side where Θ lives.
+fn at_home(layers: &[Coordinates<'_>], vectors: &[Bases]) -> Vec<Bases> {
+    let mut together = vec![Bases::with_capacity(layers.len()); vectors.first().map_or(0, Vec::len)];
+    for (layer, own) in layers.iter().zip(vectors) {
+        for (bases, vectors) in together.iter_mut().zip(layer.at_home(own)) {
+            bases.push(vectors);
+        }
+    }
+    together
 }
 
 fn all_pairs(bases: &[Option<Array2<f64>>]) -> AllPairs {

@@ -18,7 +18,7 @@ use crate::error::Result;
 use crate::inputs::{FactorPair, StoredWeight};
 use crate::linalg::weight_basis::WeightBasis;
 use crate::relation::{BaseLayer, Cut, CutStudy, ModuleName, RelatedLayer, energy_rows, expected_phi, leverages, subspace_rows};
-use crate::table::{AcrossRow, SubspaceRow, Tables};
+use crate::table::{AcrossRow, SubspaceRow, Tables, gather};
 use crate::terms::{MatrixKind, Side};
 
 /// A base weight, and its basis where it was decomposed.
@@ -180,11 +180,8 @@ fn only_rank(ranks: &[usize]) -> Option<usize> {
 
 /// The equations of a group's conversion matrices, each once with the matrices whose left vectors it makes.
 fn equations(group: &Group) -> Vec<(Equation, Vec<MatrixKind>)> {
-    let of_b = [MatrixKind::B, MatrixKind::BA];
-    match group.equation_a() {
-        Equation::W0 => vec![(Equation::W0, [&[MatrixKind::A][..], &of_b].concat())],
-        equation_a => vec![(equation_a, vec![MatrixKind::A]), (Equation::W0, of_b.to_vec())],
-    }
+    let by_equation = gather(MatrixKind::ALL, |matrix| group.equation(*matrix));
+    by_equation.into_iter().filter_map(|(equation, matrices)| Some((equation?, matrices))).collect()
 }
 
 /// The weights of a group that an adapter uses which is left; the others may be why theirs are not (`--keep-going`).
@@ -268,7 +265,7 @@ fn rows_of(
     let draws = |factor| if group.is_grid() { study(first).w0_draws(factor, &first_layers) } else { Ok(Vec::new()) };
     let w0: Vec<_> = context.clock.controls.time(|| match group.equation_a() {
         // Aᵀ and B go through the same map, and Gaussian ones in their place are the same.
-        Equation::W0 => draws(Factor::B).map(|of_b| vec![of_b; factors.len()]),
+        Equation::W0 if !factors.is_empty() => draws(Factor::B).map(|of_b| vec![of_b; factors.len()]),
         _ => factors.iter().map(|&factor| draws(factor)).collect::<Result<_>>(),
     })?;
     let counts = counts_of(first);

@@ -2,13 +2,13 @@
 
 use super::super::context::Context;
 use super::super::params::View;
-use super::super::plan::{Group, Member};
+use super::super::plan::{Group, Member, equation_of};
 use super::super::solve::{KeptSpace, MemberLayer};
 use super::controls::Controls;
 use crate::conversion::Equation;
 use crate::layer_matrix::LayerMatrix;
 use crate::similarity::{AllPairs, expected_by_chance};
-use crate::terms::{MatrixKind, Side};
+use crate::terms::Side;
 use ndarray::Array2;
 
 /// One adapter's module.
@@ -108,13 +108,9 @@ impl ModuleView<'_> {
     /// The expected φ of random subspaces where these layers' vectors can lie; none where one has none.
     pub(crate) fn chance(&self, (a, b): (usize, usize), (i, j): (usize, usize)) -> Option<f64> {
         let length = self.matrices[a].vectors(self.view.side)?.nrows();
-        let equation = match self.view.matrix {
-            MatrixKind::A => self.module.equation_a,
-            MatrixKind::B | MatrixKind::BA => Equation::W0,
-            MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => return expected_by_chance(i, j, length),
-        };
-        match self.module.kept.as_ref().filter(|_| self.view.side == Side::Left) {
-            Some(kept) => {
+        let equation = equation_of(self.view.matrix, self.module.equation_a);
+        match equation.zip(self.module.kept.as_ref()).filter(|_| self.view.side == Side::Left) {
+            Some((equation, kept)) => {
                 let share = if equation == Equation::W0 { kept.right[(a, b)] } else { kept.left[(a, b)] };
                 Some((i.max(j) as f64 * share).min(1.0)).filter(|chance| chance.is_finite())
             }
@@ -129,7 +125,7 @@ pub(crate) mod tests {
     use crate::layer_matrix::LayerMatrix;
     use crate::linalg::subspace::SubspaceBasis;
     use crate::table::ConversionRow;
-    use crate::terms::{Convention, Method, Status};
+    use crate::terms::{Convention, MatrixKind, Method, Status};
     use std::collections::BTreeMap;
 
     pub(crate) const VIEW: View = View { matrix: MatrixKind::B, side: Side::Left };

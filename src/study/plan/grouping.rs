@@ -54,16 +54,21 @@ impl Group {
 
     /// The equation of a conversion matrix; none for a factor itself.
     pub(crate) fn equation(&self, matrix: MatrixKind) -> Option<Equation> {
-        match matrix {
-            MatrixKind::A => Some(self.equation_a()),
-            MatrixKind::B | MatrixKind::BA => Some(Equation::W0),
-            MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => None,
-        }
+        equation_of(matrix, self.equation_a())
     }
 
     /// Whether the layers can be compared: a module outside any repeated container is one weight without an index.
     pub(crate) fn is_grid(&self) -> bool {
         self.layers.iter().all(|l| l.layer.is_some())
+    }
+}
+
+/// The equation of a conversion matrix where that of Θ_A is `equation_a`; none for a factor itself.
+pub(crate) fn equation_of(matrix: MatrixKind, equation_a: Equation) -> Option<Equation> {
+    match matrix {
+        MatrixKind::A => Some(equation_a),
+        MatrixKind::B | MatrixKind::BA => Some(Equation::W0),
+        MatrixKind::LoraA | MatrixKind::LoraB | MatrixKind::LearnedA => None,
     }
 }
 
