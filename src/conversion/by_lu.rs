@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
-use ndarray::{Array2, ArrayView1, ArrayView2};
+use ndarray::{Array2, ArrayView1};
 
+use super::batch::{PanelColumns, Rest, blocks, rests};
 use super::equation::{ConversionMatrix, Equation, Target, WeightRows, Workspace, fill, is_reliable};
 use crate::error::Result;
 use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
@@ -13,9 +14,6 @@ use crate::linalg::panel::Panel;
 use crate::linalg::perturbation::{Rounding, SAMPLES, noise};
 use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
 use crate::terms::Method;
-
-/// How many rows of W0 are converted to f64 at a time for the residuals.
-const RESIDUAL_ROWS: usize = 64;
 
 /// The LU factorisation of a square W0.
 #[derive(Debug)]
@@ -79,10 +77,9 @@ impl ByLu {
         let (sample_straight, sample_turned) = (wanted(Equation::W0, 0), wanted(Equation::W0Transposed, 1));
         let starting = if self.rcond.is_none() { STARTING_COLUMNS } else { 0 };
         let samples = |wanted: bool| if wanted { SAMPLES } else { 0 };
-        let mut straight = PanelColumns::new(n, targets, Equation::W0, starting + samples(sample_straight));
-        let mut turned = PanelColumns::new(n, targets, Equation::W0Transposed, samples(sample_turned));
-        // The right-hand sides are needed again for the residuals.
-        let (mut straight_rest, mut turned_rest) = (straight.panel.truncated(straight.used), turned.panel.truncated(turned.used));
+        let mut straight =
+            PanelColumns::of_targets(n, targets, |t| t.equation == Equation::W0, starting + samples(sample_straight));
+        let mut turned = PanelColumns::of_targets(n, targets, |t| t.equation == Equation::W0Transposed, samples(sample_turned));
         let first_sample = straight.used + starting;
         if starting > 0 {
             set_starting_columns(&mut straight.panel, straight.used);
@@ -104,26 +101,19 @@ impl ByLu {
         if sample_turned {
             self.responses[1] = Some(Arc::new(turned.panel.block(turned.used, SAMPLES)));
         }
-        straight.panel.truncate(straight.used);
-        turned.panel.truncate(turned.used);
         let condition = self.condition()?;
-        subtract_products(w0, &straight.panel, &mut straight_rest, &turned.panel, &mut turned_rest);
-
-        let found = targets.iter().enumerate().map(|(index, target)| {
-            let k = target.values.ncols();
-            let (theta, rest) = match (straight.first[index], turned.first[index]) {
-                (Some(first), _) => (straight.panel.block(first, k), straight_rest.block(first, k)),
-                (_, first) => (turned.panel.block(first?, k), turned_rest.block(first?, k)),
-            };
-            let (found, rest, method) = match Checked::new(theta, &rest, target, self.norms, n) {
-                found if found.reliable => (found, rest, Method::Lu),
-                found => {
-                    let (found, rest) = self.refine(w0, target, &found.theta, &rest);
-                    (found, rest, Method::LuRefined)
-                }
+        let thetas = blocks(&[(&straight, &straight.panel), (&turned, &turned.panel)], targets);
+        let rests = rests(w0, targets, &thetas, false, of_square);
+        let found = thetas.into_iter().zip(rests).zip(targets).map(|((theta, rest), target)| {
+            let (found, method) = match Checked::new(theta, rest, target, self.norms) {
+                found if found.reliable => (found, Method::Lu),
+                probed => match probed.with_all(w0, target, self.norms) {
+                    found if found.reliable => (found, Method::Lu),
+                    found => (self.refine(w0, target, &found), Method::LuRefined),
+                },
             };
             found.reliable.then(|| {
-                let rounding = self.rounding(target.equation, &found.theta, &rest);
+                let rounding = self.rounding(target.equation, &found);
                 found.into_matrix(method, condition, rounding, n)
             })
         });
@@ -131,79 +121,40 @@ impl ByLu {
     }
 
     /// One step of iterative refinement: Θ + W⁻¹(T − WΘ).
-    fn refine(
-        &self,
-        w0: &impl WeightRows,
-        target: &Target<'_>,
-        theta: &Array2<f64>,
-        rest: &Array2<f64>,
-    ) -> (Checked, Array2<f64>) {
+    fn refine(&self, w0: &impl WeightRows, target: &Target<'_>, found: &Checked) -> Checked {
         let (n, k) = target.values.dim();
-        let panel_of = |block: ArrayView2<'_, f64>| {
-            let mut panel = Panel::zeros(n, k);
-            panel.set_columns(0, block);
-            panel
-        };
-        let mut better = panel_of(rest.view());
-        let empty = Panel::zeros(n, 0);
-        let mut new_rest = panel_of(target.values);
+        let mut better = Panel::zeros(n, k);
+        better.set_columns(0, found.rest.values.view());
         match target.equation {
-            Equation::W0 => {
-                better.solve(&self.lu);
-                better.add(&panel_of(theta.view()));
-                subtract_products(w0, &better, &mut new_rest, &empty, &mut empty.clone());
-            }
-            Equation::W0Transposed => {
-                better.solve_transposed(&self.lu);
-                better.add(&panel_of(theta.view()));
-                subtract_products(w0, &empty, &mut empty.clone(), &better, &mut new_rest);
-            }
+            Equation::W0 => better.solve(&self.lu),
+            Equation::W0Transposed => better.solve_transposed(&self.lu),
         }
-        let new_rest = new_rest.block(0, k);
-        (Checked::new(better.block(0, k), &new_rest, target, self.norms, n), new_rest)
+        Checked::of_all(better.block(0, k) + &found.theta, w0, target, self.norms)
     }
 
     /// How large the errors in the equations are: at least one unit in the last place of the terms summed in each, and more where the residual shows more.
-    fn rounding(&self, equation: Equation, theta: &Array2<f64>, rest: &Array2<f64>) -> Option<Rounding> {
+    ///
+    /// Where only combinations of the columns were checked, the errors of a column are taken to be as large for its norm as those of the combinations.
+    fn rounding(&self, equation: Equation, found: &Checked) -> Option<Rounding> {
         let index = usize::from(equation == Equation::W0Transposed);
-        let lines = &self.lines[index];
-        let amplitude = |(theta, rest): (ArrayView1<'_, f64>, ArrayView1<'_, f64>)| {
-            let size = UNIT_ROUNDOFF * frobenius_of(&theta);
-            rest.iter().zip(lines).fold(size, |most, (rest, line)| most.max(rest.abs() / line))
+        let most = |rest: ArrayView1<'_, f64>| {
+            rest.iter().zip(&self.lines[index]).fold(0.0_f64, |most, (rest, line)| most.max(rest.abs() / line))
         };
-        let amplitudes = theta.columns().into_iter().zip(rest.columns()).map(amplitude).collect();
+        let (rest, norms) = (&found.rest, found.theta.columns().into_iter().map(|column| frobenius_of(&column)));
+        let amplitudes = if rest.of_all {
+            norms.zip(rest.values.columns()).map(|(norm, rest)| (UNIT_ROUNDOFF * norm).max(most(rest))).collect()
+        } else {
+            let checked = rest.values.columns().into_iter().zip(&rest.norms).filter(|(_, [theta, _])| *theta > 0.0);
+            let share = checked.fold(UNIT_ROUNDOFF, |share, (rest, [theta, _])| share.max(most(rest) / theta));
+            norms.map(|norm| norm * share).collect()
+        };
         self.responses[index].as_ref().map(|response| Rounding { response: Arc::clone(response), amplitudes })
     }
 }
 
-/// Where the columns of the targets of one equation are in their panel.
-struct PanelColumns {
-    panel: Panel,
-    first: Vec<Option<usize>>,
-    /// How many columns the targets have together; the panel's other columns come after them.
-    used: usize,
-}
-
-impl PanelColumns {
-    fn new(n: usize, targets: &[Target<'_>], equation: Equation, extra: usize) -> Self {
-        let mut used = 0;
-        let first: Vec<_> = targets
-            .iter()
-            .map(|t| {
-                (t.equation == equation).then(|| {
-                    used += t.values.ncols();
-                    used - t.values.ncols()
-                })
-            })
-            .collect();
-        let mut panel = Panel::zeros(n, used + extra);
-        for (target, first) in targets.iter().zip(&first) {
-            if let Some(first) = first {
-                panel.set_columns(*first, target.values);
-            }
-        }
-        Self { panel, first, used }
-    }
+/// Square matrices have no targets in range.
+fn of_square(_: Array2<f64>) -> Array2<f64> {
+    unreachable!("a square matrix has no range that is smaller than the space")
 }
 
 /// Writes the starting vectors of the condition estimate into the panel's columns from `first` on.
@@ -213,44 +164,41 @@ fn set_starting_columns(panel: &mut Panel, first: usize) {
     }
 }
 
-/// Subtracts `W·x` from the right-hand sides of W and `Wᵀ·x` from those of Wᵀ, converting W to f64 once.
-fn subtract_products(w0: &impl WeightRows, straight: &Panel, straight_rest: &mut Panel, turned: &Panel, turned_rest: &mut Panel) {
-    let (d_out, d_in) = w0.shape();
-    let mut buffer = vec![0.0; RESIDUAL_ROWS.min(d_out) * d_in];
-    for first in (0..d_out).step_by(RESIDUAL_ROWS) {
-        let rows = RESIDUAL_ROWS.min(d_out - first);
-        let part = &mut buffer[..rows * d_in];
-        w0.copy_rows(first, part);
-        if straight.columns() > 0 {
-            straight_rest.subtract_product(first, part, straight);
-        }
-        if turned.columns() > 0 {
-            turned_rest.subtract_transposed_product(first, part, turned);
-        }
-    }
-}
-
-/// A solution with its backward error.
+/// A solution, what it leaves of its right-hand sides, and its backward error.
 struct Checked {
     theta: Array2<f64>,
+    rest: Rest,
     residual: Option<f64>,
     backward_error: Option<f64>,
     reliable: bool,
 }
 
 impl Checked {
-    fn new(theta: Array2<f64>, rest: &Array2<f64>, target: &Target<'_>, norms: MatrixNorms, n: usize) -> Self {
-        let (size, target_size) = (frobenius_of(rest), frobenius_of(&target.values));
+    fn new(theta: Array2<f64>, rest: Rest, target: &Target<'_>, norms: MatrixNorms) -> Self {
+        let target_size = frobenius_of(&target.values);
         if target_size == 0.0 {
-            return Self { theta, residual: None, backward_error: None, reliable: true };
+            return Self { theta, rest, residual: None, backward_error: None, reliable: true };
         }
-        let backward_error = size / (norms.frobenius * frobenius_of(&theta) + target_size);
-        let reliable = is_reliable(&theta, backward_error, n.max(16) as f64);
-        Self { theta, residual: Some(size / target_size), backward_error: Some(backward_error), reliable }
+        let backward_error = rest.relative_size(norms.frobenius);
+        let residual = rest.size() / target_size;
+        let limit = theta.nrows().max(16) as f64 * rest.share_of_limit();
+        let reliable = is_reliable(&theta, backward_error, limit);
+        Self { theta, rest, residual: Some(residual), backward_error: Some(backward_error), reliable }
+    }
+
+    /// With every column checked.
+    fn of_all(theta: Array2<f64>, w0: &impl WeightRows, target: &Target<'_>, norms: MatrixNorms) -> Self {
+        let rest = rests(w0, &[*target], std::slice::from_ref(&theta), true, of_square).remove(0);
+        Self::new(theta, rest, target, norms)
+    }
+
+    /// The same with every column checked, if some were not.
+    fn with_all(self, w0: &impl WeightRows, target: &Target<'_>, norms: MatrixNorms) -> Self {
+        if self.rest.of_all { self } else { Self::of_all(self.theta, w0, target, norms) }
     }
 
     fn into_matrix(self, method: Method, error_factor: f64, rounding: Option<Rounding>, n: usize) -> ConversionMatrix {
-        let Self { theta, residual, backward_error, reliable } = self;
+        let Self { theta, residual, backward_error, reliable, .. } = self;
         ConversionMatrix {
             theta,
             method,
@@ -261,6 +209,65 @@ impl Checked {
             rounding,
             w0_rank: n,
             singular: false,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::linalg::random::normal_stream;
+
+    fn gaussian(label: &str, rows: usize, columns: usize) -> Array2<f64> {
+        Array2::from_shape_vec((rows, columns), normal_stream(6, &[label.as_bytes()], rows * columns)).unwrap()
+    }
+
+    #[test]
+    fn an_error_in_one_number_is_seen_by_the_combinations() {
+        let (n, k) = (120, 8);
+        let (w0, right) = (gaussian("w", n, n), gaussian("t", n, k));
+        let mut workspace = Workspace::default();
+        let mut solver = ByLu::factorise(&w0, &mut workspace).unwrap().unwrap();
+        let target = Target::new(&right, Equation::W0);
+        let theta = solver.solve(&w0, &[target]).unwrap().remove(0).unwrap().theta;
+        let reliable = |theta: Array2<f64>, all: bool| {
+            let rest = rests(&w0, &[target], std::slice::from_ref(&theta), all, of_square).remove(0);
+            Checked::new(theta, rest, &target, solver.norms).reliable
+        };
+        assert!(reliable(theta.clone(), false));
+        let (mut wrong, mut seen) = (0, 0);
+        for exponent in -60..10 {
+            for place in 0..n * k / 7 {
+                let mut off = theta.clone();
+                off[(place * 7 / k, place * 7 % k)] += 2.0_f64.powi(exponent);
+                let by_combinations = reliable(off.clone(), false);
+                if !reliable(off, true) {
+                    wrong += 1;
+                    seen += usize::from(!by_combinations);
+                }
+            }
+        }
+        assert!(wrong > 5000, "{wrong}");
+        assert_eq!(seen, wrong);
+    }
+
+    #[test]
+    fn amplitudes_from_combinations_are_those_of_the_columns_but_for_a_factor() {
+        let (n, k) = (90, 16);
+        let (w0, right) = (gaussian("w", n, n), gaussian("t", n, k));
+        let mut workspace = Workspace::default();
+        let mut solver = ByLu::factorise(&w0, &mut workspace).unwrap().unwrap();
+        let target = Target::new(&right, Equation::W0);
+        let theta = solver.solve(&w0, &[target]).unwrap().remove(0).unwrap().theta;
+        let amplitudes = |all: bool| {
+            let rest = rests(&w0, &[target], std::slice::from_ref(&theta), all, of_square).remove(0);
+            let found = Checked::new(theta.clone(), rest, &target, solver.norms);
+            (found.backward_error.unwrap(), solver.rounding(Equation::W0, &found).unwrap().amplitudes)
+        };
+        let ((by_columns, of_columns), (by_combinations, of_combinations)) = (amplitudes(true), amplitudes(false));
+        assert!((0.5..2.0).contains(&(by_combinations / by_columns)), "{by_combinations:e}, {by_columns:e}");
+        for (column, combination) in of_columns.iter().zip(&of_combinations) {
+            assert!((0.3..6.0).contains(&(combination / column)), "{combination:e}, {column:e}");
         }
     }
 }

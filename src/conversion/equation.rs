@@ -1,10 +1,10 @@
 //! The input of a solve, W0 and its targets, and its result.
 
-use ndarray::{Array2, ArrayView2};
+use ndarray::{Array2, ArrayView2, s};
 
 use crate::error::{Error, Result};
 use crate::linalg::UNIT_ROUNDOFF;
-use crate::linalg::norms::{MatrixNorms, fill_with_norms};
+use crate::linalg::norms::{MatrixNorms, fill_with_norms, frobenius_of};
 use crate::linalg::perturbation::Rounding;
 use crate::terms::Method;
 
@@ -43,6 +43,16 @@ pub enum Equation {
     W0Transposed,
 }
 
+impl Equation {
+    /// The equation with the transpose of its matrix.
+    pub(super) fn turned(self) -> Self {
+        match self {
+            Self::W0 => Self::W0Transposed,
+            Self::W0Transposed => Self::W0,
+        }
+    }
+}
+
 /// Right-hand sides that belong together: all columns of one Aᵀ or one B.
 #[derive(Debug, Clone, Copy)]
 pub struct Target<'t> {
@@ -50,13 +60,30 @@ pub struct Target<'t> {
     pub values: ArrayView2<'t, f64>,
     /// The equation to solve.
     pub equation: Equation,
+    /// Whether `values` are the coordinates of T in an orthonormal basis of the range of a matrix with more rows than columns: (min(out, in), k).
+    pub in_range: bool,
 }
 
 impl<'t> Target<'t> {
     /// All columns of `values` for one equation.
     #[must_use]
     pub fn new(values: &'t Array2<f64>, equation: Equation) -> Self {
-        Self { values: values.view(), equation }
+        Self { values: values.view(), equation, in_range: false }
+    }
+
+    /// The target that has all columns of `values` as coordinates in some orthonormal basis of the range of the equation's matrix.
+    ///
+    /// Which basis is not said: it is for Gaussian targets, whose coordinates are Gaussian in any of them. Only this part of a target is seen by least
+    /// squares, and to draw it saves half of the work.
+    #[must_use]
+    pub fn in_range(values: &'t Array2<f64>, equation: Equation) -> Self {
+        Self { in_range: true, ..Self::new(values, equation) }
+    }
+
+    /// How many rows it has to have for a W0 of this shape; none where W0 has no range smaller than the space.
+    pub(super) fn rows(&self, (d_out, d_in): (usize, usize)) -> Option<usize> {
+        let (rows, columns) = if self.equation == Equation::W0 { (d_out, d_in) } else { (d_in, d_out) };
+        if !self.in_range { Some(rows) } else { (rows > columns).then_some(columns) }
     }
 }
 
@@ -67,7 +94,7 @@ pub struct ConversionMatrix {
     pub theta: Array2<f64>,
     /// How it was found.
     pub method: Method,
-    /// ‖WΘ − T‖_F/‖T‖_F; none where T = 0.
+    /// ‖WΘ − T‖_F/‖T‖_F, or what the combinations that were checked say of it; none where T = 0.
     pub residual: Option<f64>,
     /// The checked ratio of docs/spec.md, section 1; none where T = 0.
     pub backward_error: Option<f64>,
@@ -125,6 +152,32 @@ pub(super) fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNo
     } else {
         Err(Error::NonFinite { what: "W0".into(), found: norms.frobenius.to_string() })
     }
+}
+
+/// W0 in f64, or its transpose where W0 is wide, and its Frobenius norm.
+///
+/// # Errors
+/// [`Error::NonFinite`] if a value is NaN or Inf.
+pub(super) fn fill_tall(w0: &impl WeightRows) -> Result<(Array2<f64>, f64)> {
+    /// Rows that are turned together, so that each line of the cache is written once.
+    const TOGETHER: usize = 16;
+    let (d_out, d_in) = w0.shape();
+    let wide = d_in > d_out;
+    let mut tall = Array2::zeros(if wide { (d_in, d_out) } else { (d_out, d_in) });
+    let mut buffer = vec![0.0; TOGETHER.min(d_out) * d_in];
+    for first in (0..d_out).step_by(TOGETHER) {
+        let rows = TOGETHER.min(d_out - first);
+        let part = &mut buffer[..rows * d_in];
+        w0.copy_rows(first, part);
+        let Ok(part) = ArrayView2::from_shape((rows, d_in), &*part) else { unreachable!("the buffer was cut to these rows") };
+        if wide {
+            tall.slice_mut(s![.., first..first + rows]).assign(&part.t());
+        } else {
+            tall.slice_mut(s![first..first + rows, ..]).assign(&part);
+        }
+    }
+    let norm = frobenius_of(&tall);
+    if norm.is_finite() { Ok((tall, norm)) } else { Err(Error::NonFinite { what: "W0".into(), found: norm.to_string() }) }
 }
 
 /// Whether a solution is finite and its backward error at most this many units of rounding. NaN, which an overflow gives, fails the comparison, as it should.

@@ -1,11 +1,13 @@
 //! Minimum-norm least squares for matrices that LU cannot serve: singular ones and those that are not square.
 
-use ndarray::{Array1, Array2, ArrayView2, Axis};
-use ndarray_linalg::{Diag, JobSvd, QR, SVDDC, SolveTriangular, UPLO};
+use ndarray::{Array2, ArrayView2, s};
+use ndarray_linalg::{JobSvd, SVDDC};
 
 use super::EPSILON;
 use super::lapack::{triangle_rcond, use_one_blas_thread};
-use super::norms::frobenius_of;
+use super::norms::{frobenius, frobenius_of, power_near};
+use super::panel::Panel;
+use super::qr::QrFactors;
 use crate::error::{Error, Result};
 
 /// A factorisation that applies `W⁺` and `(Wᵀ)⁺`.
@@ -20,11 +22,14 @@ pub struct LeastSquares {
 
 #[derive(Debug)]
 enum Factors {
-    /// `Q·R` of W where it is tall, of Wᵀ where it is wide.
-    Qr { q: Array2<f64>, r: Array2<f64>, wide: bool },
+    /// Of W/unit where W is tall, of its transpose where it is wide.
+    Qr { factors: QrFactors, unit: f64, wide: bool },
     /// The singular triplets kept: U (out, rank), σ, V (in, rank).
-    Svd { u: Array2<f64>, sigma: Array1<f64>, v: Array2<f64> },
+    Svd { u: Array2<f64>, sigma: Vec<f64>, v: Array2<f64> },
 }
+
+/// Norms outside these powers of two have squares that leave the range of f64, or lose digits.
+const PLAIN: std::ops::RangeInclusive<f64> = 1e-100..=1e100;
 
 impl LeastSquares {
     /// Factorises `w`: by QR where its triangle is well enough conditioned, else by SVD, where singular values up to `max(out, in)·ε·σ₁`
@@ -35,7 +40,7 @@ impl LeastSquares {
     /// # Errors
     /// [`Error::Lapack`] if a factorisation fails.
     pub fn factorise(w: ArrayView2<'_, f64>, rcond: Option<f64>) -> Result<Self> {
-        Self::with_cutoff(w, rcond, w.nrows().max(w.ncols()) as f64)
+        Self::with_cutoff(w, rcond, w.nrows().max(w.ncols()))
     }
 
     /// Like [`Self::factorise`], for the triangle of a larger matrix, whose longer side sets the threshold.
@@ -43,44 +48,61 @@ impl LeastSquares {
     /// # Errors
     /// [`Error::Lapack`] if a factorisation fails.
     pub fn factorise_for(triangle: ArrayView2<'_, f64>, longest: usize) -> Result<Self> {
-        Self::with_cutoff(triangle, None, longest as f64)
+        Self::with_cutoff(triangle, None, longest)
     }
 
-    fn with_cutoff(w: ArrayView2<'_, f64>, rcond: Option<f64>, longest: f64) -> Result<Self> {
-        use_one_blas_thread();
+    fn with_cutoff(w: ArrayView2<'_, f64>, rcond: Option<f64>, longest: usize) -> Result<Self> {
         if rcond.is_none() {
             let wide = w.ncols() > w.nrows();
             let tall = if wide { w.t() } else { w };
-            let (q, r) = tall.qr().map_err(|e| lapack("geqrf", &e))?;
-            let r = r.as_standard_layout().into_owned();
-            let triangle = triangle_rcond(r.view())?;
-            if triangle > longest * EPSILON {
-                let norm_2 = norm_2_from_below(&r);
-                let condition = 1.0 / triangle;
-                return Ok(Self {
-                    rank: r.nrows(),
-                    condition,
-                    sensitivity: condition,
-                    norm_2,
-                    factors: Factors::Qr { q, r, wide },
-                });
+            if let Some(by_qr) = Self::by_qr(tall.as_standard_layout().into_owned(), frobenius_of(&tall), wide, longest)? {
+                return Ok(by_qr);
             }
         }
-        let (Some(u), sigma, Some(vt)) = w.svddc(JobSvd::Some).map_err(|e| lapack("gesdd", &e))? else {
-            return Err(Error::Lapack { routine: "gesdd", detail: "singular vectors are missing".into() });
+        Self::by_svd(w, rcond, longest)
+    }
+
+    /// By QR of a matrix with at least as many rows as columns and this Frobenius norm: W, or its transpose where W is `wide`. None where the triangle is
+    /// too close to singular.
+    ///
+    /// # Errors
+    /// [`Error::Lapack`] if the condition cannot be estimated.
+    pub(crate) fn by_qr(mut tall: Array2<f64>, norm: f64, wide: bool, longest: usize) -> Result<Option<Self>> {
+        let unit = if PLAIN.contains(&norm) { 1.0 } else { power_near(norm) };
+        if unit != 1.0 {
+            tall.mapv_inplace(|v| v / unit);
+        }
+        let factors = QrFactors::factorise(tall)?;
+        let triangle = triangle_rcond(factors.triangle())?;
+        let well_conditioned = triangle > longest as f64 * EPSILON;
+        Ok(well_conditioned.then(|| {
+            let condition = 1.0 / triangle;
+            let norm_2 = unit * norm_2_from_below(factors.triangle());
+            let rank = factors.shape().1;
+            Self { rank, condition, sensitivity: condition, norm_2, factors: Factors::Qr { factors, unit, wide } }
+        }))
+    }
+
+    /// By SVD.
+    ///
+    /// # Shapes
+    /// `w` (out, in).
+    /// # Errors
+    /// [`Error::Lapack`] if it does not converge.
+    pub(crate) fn by_svd(w: ArrayView2<'_, f64>, rcond: Option<f64>, longest: usize) -> Result<Self> {
+        use_one_blas_thread();
+        let failed = |detail: String| Error::Lapack { routine: "gesdd", detail };
+        let (Some(u), sigma, Some(vt)) = w.svddc(JobSvd::Some).map_err(|e| failed(e.to_string()))? else {
+            return Err(failed("singular vectors are missing".into()));
         };
         let largest = sigma.first().copied().unwrap_or(0.0);
-        let cutoff = rcond.unwrap_or(longest * EPSILON) * largest;
+        let cutoff = rcond.unwrap_or(longest as f64 * EPSILON) * largest;
         // `--rcond X` drops what is below X·σ₁; the default also drops what is exactly at the threshold, so that zero is never kept.
         let kept = sigma.iter().take_while(|&&s| s > 0.0 && if rcond.is_some() { s >= cutoff } else { s > cutoff }).count();
         let condition = if kept > 0 { largest / sigma[kept - 1] } else { f64::INFINITY };
         let sensitivity = if kept > 0 && kept < sigma.len() { largest / (sigma[kept - 1] - sigma[kept]) } else { condition };
-        let first = |m: &Array2<f64>, axis| m.select(axis, &(0..kept).collect::<Vec<_>>());
-        let factors = Factors::Svd {
-            u: first(&u, Axis(1)),
-            sigma: sigma.iter().take(kept).copied().collect(),
-            v: first(&vt, Axis(0)).reversed_axes(),
-        };
+        let first = |m: ArrayView2<'_, f64>| m.slice(s![.., ..kept]).as_standard_layout().into_owned();
+        let factors = Factors::Svd { u: first(u.view()), sigma: sigma.iter().take(kept).copied().collect(), v: first(vt.t()) };
         Ok(Self { rank: kept, condition, sensitivity, norm_2: largest, factors })
     }
 
@@ -122,82 +144,167 @@ impl LeastSquares {
     ///
     /// # Shapes
     /// `targets` (out, k), or (in, k) when `transposed`; returns (in, k), or (out, k).
-    /// # Errors
-    /// [`Error::Lapack`] if a triangular solve fails.
-    pub fn solve(&self, targets: ArrayView2<'_, f64>, transposed: bool) -> Result<Array2<f64>> {
+    #[must_use]
+    pub fn solve(&self, targets: ArrayView2<'_, f64>, transposed: bool) -> Array2<f64> {
+        let k = targets.ncols();
+        let mut panel = Panel::zeros(targets.nrows(), k);
+        panel.set_columns(0, targets);
+        self.solve_panel(panel, transposed).theta.block(0, k)
+    }
+
+    /// [`Self::solve`] for columns in a panel: a column's bits do not depend on the others.
+    pub(crate) fn solve_panel(&self, mut targets: Panel, transposed: bool) -> SolvedPanel {
         match &self.factors {
-            Factors::Qr { q, r, wide } if *wide == transposed => {
-                // The factorised matrix is the one of the equation: X = R⁻¹·Qᵀ·T.
-                let right = q.t().dot(&targets);
-                r.solve_triangular(UPLO::Upper, Diag::NonUnit, &right).map_err(|e| lapack("trtrs", &e))
-            }
-            Factors::Qr { q, r, .. } => {
-                // The factorised matrix is the transpose: X = Q·R⁻ᵀ·T has least norm among the exact solutions.
-                let lower = r.t().as_standard_layout().into_owned();
-                let inner =
-                    lower.solve_triangular(UPLO::Lower, Diag::NonUnit, &targets.to_owned()).map_err(|e| lapack("trtrs", &e))?;
-                Ok(q.dot(&inner))
+            Factors::Qr { factors, unit, wide } => {
+                let (m, n) = factors.shape();
+                let mut residuals = None;
+                let solved = if *wide == transposed {
+                    // The factorised matrix is the one of the equation: X = R⁻¹·Qᵀ·T.
+                    targets.reflect(factors, true);
+                    residuals = Some(targets.norms_from(n));
+                    let mut inner = targets.resized(n);
+                    inner.solve_triangle(factors, false);
+                    inner
+                } else {
+                    // The factorised matrix is the transpose: X = Q·R⁻ᵀ·T has least norm among the exact solutions.
+                    targets.solve_triangle(factors, true);
+                    let mut whole = targets.resized(m);
+                    whole.reflect(factors, false);
+                    whole
+                };
+                SolvedPanel { theta: in_units(solved, *unit), residuals }
             }
             Factors::Svd { u, sigma, v } => {
                 let (from, to) = if transposed { (v, u) } else { (u, v) };
-                let mut inner = from.t().dot(&targets);
-                for (mut row, s) in inner.rows_mut().into_iter().zip(sigma) {
-                    row.mapv_inplace(|x| x / s);
-                }
-                Ok(to.dot(&inner))
+                SolvedPanel { theta: across(sigma, to, along(from, &targets)), residuals: None }
             }
         }
     }
 
-    /// ‖Wᵀ·residual‖_F (‖W·residual‖_F when `transposed`) for the W whose negligible singular values are zero: at the least-squares solution it vanishes.
-    #[must_use]
-    pub fn gradient_norm(&self, w: ArrayView2<'_, f64>, residual: ArrayView2<'_, f64>, transposed: bool) -> f64 {
-        let gradient = match &self.factors {
-            Factors::Qr { .. } if transposed => w.dot(&residual),
-            Factors::Qr { .. } => w.t().dot(&residual),
-            Factors::Svd { u, sigma, v } => {
-                let from = if transposed { v } else { u };
-                let mut inner = from.t().dot(&residual);
-                for (mut row, s) in inner.rows_mut().into_iter().zip(sigma) {
-                    row.mapv_inplace(|x| x * s);
-                }
-                inner
+    /// [`Self::solve_panel`] for targets given as coordinates in the basis of the range that the factorisation has made.
+    ///
+    /// # Shapes
+    /// `coordinates` (min(out, in), k), of which those of singular values that were dropped are not read.
+    pub(crate) fn solve_in_range(&self, coordinates: Panel, transposed: bool) -> SolvedPanel {
+        let theta = match &self.factors {
+            Factors::Qr { factors, unit, .. } => {
+                let mut theta = coordinates;
+                theta.solve_triangle(factors, false);
+                in_units(theta, *unit)
             }
+            Factors::Svd { u, sigma, v } => across(sigma, if transposed { u } else { v }, coordinates.resized(sigma.len())),
         };
-        frobenius_of(&gradient)
+        SolvedPanel { theta, residuals: None }
+    }
+
+    /// The targets with these coordinates in the basis of the range of the longer side.
+    ///
+    /// # Shapes
+    /// (min(out, in), k), returning (max(out, in), k).
+    pub(crate) fn out_of_range(&self, coordinates: ArrayView2<'_, f64>) -> Array2<f64> {
+        match &self.factors {
+            Factors::Qr { factors, .. } => {
+                let mut panel = Panel::zeros(factors.shape().1, coordinates.ncols());
+                panel.set_columns(0, coordinates);
+                let mut whole = panel.resized(factors.shape().0);
+                whole.reflect(factors, false);
+                whole.block(0, coordinates.ncols())
+            }
+            Factors::Svd { u, sigma, v } => {
+                let longer = if u.nrows() > v.nrows() { u } else { v };
+                longer.dot(&coordinates.slice(s![..sigma.len(), ..]))
+            }
+        }
+    }
+
+    /// `Σ·Vᵀ·residual`, of which the norm is that of `Wᵀ·residual` (`W·residual` when `transposed`) for the W whose negligible singular values are zero.
+    ///
+    /// # Panics
+    /// Where no SVD was made: the product is the one with W itself then.
+    pub(crate) fn gradient_of_kept(&self, residual: ArrayView2<'_, f64>, transposed: bool) -> Array2<f64> {
+        let Factors::Svd { u, sigma, v } = &self.factors else { unreachable!("only an SVD drops singular values") };
+        let mut panel = Panel::zeros(residual.nrows(), residual.ncols());
+        panel.set_columns(0, residual);
+        let mut inner = along(if transposed { v } else { u }, &panel);
+        inner.change_rows(sigma, |value, sigma| value * sigma);
+        inner.block(0, residual.ncols())
     }
 }
 
-fn lapack(routine: &'static str, error: &impl ToString) -> Error {
-    Error::Lapack { routine, detail: error.to_string() }
+/// Solutions, and what the factorisation says of their residuals.
+pub(crate) struct SolvedPanel {
+    pub(crate) theta: Panel,
+    /// The norm of each column's residual, where the equations have no exact solution in general.
+    pub(crate) residuals: Option<Vec<f64>>,
 }
 
-/// A lower bound on ‖R‖₂, by power iteration from the column of largest norm.
-fn norm_2_from_below(r: &Array2<f64>) -> f64 {
-    let heaviest = r
-        .columns()
-        .into_iter()
-        .map(|c| frobenius_of(&c))
-        .enumerate()
-        .fold((0, 0.0), |best, (k, norm)| if norm > best.1 { (k, norm) } else { best });
+/// The solution for W of that for W/unit.
+fn in_units(mut solved: Panel, unit: f64) -> Panel {
+    if unit != 1.0 {
+        solved.change_rows(&vec![unit; solved.rows()], |value, unit| value / unit);
+    }
+    solved
+}
+
+/// `Vᵀ·x` for the columns of V.
+fn along(vectors: &Array2<f64>, x: &Panel) -> Panel {
+    let mut inner = Panel::zeros(vectors.ncols(), x.columns());
+    inner.subtract_transposed_product(0, values_of(vectors), x);
+    inner.change_rows(&vec![-1.0; vectors.ncols()], |value, sign| value * sign);
+    inner
+}
+
+/// `U·Σ⁻¹·x` for the columns of U.
+fn across(sigma: &[f64], vectors: &Array2<f64>, mut x: Panel) -> Panel {
+    x.change_rows(sigma, |value, sigma| value / -sigma);
+    let mut out = Panel::zeros(vectors.nrows(), x.columns());
+    out.subtract_product(0, values_of(vectors), &x);
+    out
+}
+
+fn values_of(matrix: &Array2<f64>) -> &[f64] {
+    matrix.as_slice().unwrap_or_else(|| unreachable!("the vectors kept are in standard layout"))
+}
+
+/// A lower bound on ‖R‖₂, by power iteration from the column of largest norm. Below its diagonal R is not read.
+fn norm_2_from_below(r: ArrayView2<'_, f64>) -> f64 {
+    let n = r.ncols();
+    // R·x and Rᵀ·y, row by row of R.
+    let times = |x: &[f64]| -> Vec<f64> {
+        r.rows()
+            .into_iter()
+            .enumerate()
+            .map(|(k, row)| row.slice(s![k..]).iter().zip(&x[k..]).map(|(r, x)| r * x).sum())
+            .collect()
+    };
+    let transposed_times = |y: &[f64]| -> Vec<f64> {
+        let mut x = vec![0.0; n];
+        for (k, (row, y)) in r.rows().into_iter().zip(y).enumerate() {
+            row.slice(s![k..]).iter().zip(&mut x[k..]).for_each(|(r, x)| *x += r * y);
+        }
+        x
+    };
+    let norms = r.columns().into_iter().enumerate().map(|(k, column)| frobenius_of(&column.slice(s![..=k])));
+    let heaviest = norms.enumerate().fold((0, 0.0), |best, (k, norm)| if norm > best.1 { (k, norm) } else { best });
     let mut estimate = heaviest.1;
-    let mut x = Array1::zeros(r.ncols());
+    let mut x = vec![0.0; n];
     if let Some(entry) = x.get_mut(heaviest.0) {
         *entry = 1.0;
     }
     for _ in 0..8 {
-        let y = r.dot(&x);
-        let size = frobenius_of(&y);
+        let mut y = times(&x);
+        let size = frobenius(&y);
         if size == 0.0 || !size.is_finite() {
             break;
         }
         estimate = estimate.max(size);
-        let z = r.t().dot(&(y / size));
-        let length = frobenius_of(&z);
+        y.iter_mut().for_each(|v| *v /= size);
+        x = transposed_times(&y);
+        let length = frobenius(&x);
         if length == 0.0 {
             break;
         }
-        x = z / length;
+        x.iter_mut().for_each(|v| *v /= length);
     }
     estimate
 }
@@ -221,14 +328,14 @@ mod tests {
             for rcond in [None, Some(1e-12)] {
                 let ls = LeastSquares::factorise(w.view(), rcond).unwrap();
                 assert_eq!(ls.rank(), 2);
-                close(&ls.solve(Array2::eye(w.nrows()).view(), false).unwrap(), &p);
-                close(&ls.solve(Array2::eye(w.ncols()).view(), true).unwrap(), &p.t().to_owned());
+                close(&ls.solve(Array2::eye(w.nrows()).view(), false), &p);
+                close(&ls.solve(Array2::eye(w.ncols()).view(), true), &p.t().to_owned());
             }
         }
         let singular = array![[1.0, 1.0], [1.0, 1.0]];
         let ls = LeastSquares::factorise(singular.view(), None).unwrap();
         assert_eq!(ls.rank(), 1);
-        close(&ls.solve(Array2::eye(2).view(), false).unwrap(), &(singular / 4.0));
+        close(&ls.solve(Array2::eye(2).view(), false), &(singular / 4.0));
     }
 
     #[test]
@@ -243,13 +350,22 @@ mod tests {
         assert_eq!((ls.rank(), ls.condition(), ls.sensitivity()), (3, 8.0, 8.0));
     }
 
+    /// ‖Wᵀ·residual‖_F, or ‖W·residual‖_F, as it is taken for the check.
+    fn gradient_norm(ls: &LeastSquares, w: &Array2<f64>, residual: &Array2<f64>, transposed: bool) -> f64 {
+        frobenius_of(&match ls.kept() {
+            Some(_) => ls.gradient_of_kept(residual.view(), transposed),
+            None if transposed => w.dot(residual),
+            None => w.t().dot(residual),
+        })
+    }
+
     #[test]
     fn the_gradient_vanishes_at_the_solution() {
         let w = array![[1.0, 2.0], [3.0, 4.0], [5.0, 7.0]];
         let t = array![[1.0], [0.0], [2.0]];
         let ls = LeastSquares::factorise(w.view(), None).unwrap();
-        let x = ls.solve(t.view(), false).unwrap();
-        assert!(ls.gradient_norm(w.view(), (&t - &w.dot(&x)).view(), false) < 1e-13);
+        let x = ls.solve(t.view(), false);
+        assert!(gradient_norm(&ls, &w, &(&t - &w.dot(&x)), false) < 1e-13);
         assert!(ls.norm_2() <= 10.2 && ls.norm_2() > 10.1);
     }
 
@@ -257,7 +373,7 @@ mod tests {
     fn a_zero_matrix_has_rank_zero_and_zero_solutions() {
         let ls = LeastSquares::factorise(Array2::zeros((3, 2)).view(), None).unwrap();
         assert_eq!(ls.rank(), 0);
-        close(&ls.solve(Array2::ones((3, 1)).view(), false).unwrap(), &Array2::zeros((2, 1)));
+        close(&ls.solve(Array2::ones((3, 1)).view(), false), &Array2::zeros((2, 1)));
     }
 
     #[test]
@@ -284,9 +400,9 @@ mod tests {
         let w = array![[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]];
         let by = |rcond| LeastSquares::factorise(w.view(), rcond).unwrap();
         for (rcond, straight, turned) in [(None, 25.0_f64, 265.0_f64), (Some(1e-3), 25.0, 265.0), (Some(0.9), 16.0, 256.0)] {
-            let found = by(rcond).gradient_norm(w.view(), array![[1.0], [1.0], [7.0]].view(), false);
+            let found = gradient_norm(&by(rcond), &w, &array![[1.0], [1.0], [7.0]], false);
             assert!((found - straight.sqrt()).abs() < 1e-14, "{rcond:?}: {found}");
-            let found = by(rcond).gradient_norm(w.view(), array![[1.0], [4.0]].view(), true);
+            let found = gradient_norm(&by(rcond), &w, &array![[1.0], [4.0]], true);
             assert!((found - turned.sqrt()).abs() < 1e-13, "{rcond:?}: {found}");
         }
     }

@@ -9,6 +9,7 @@ use ndarray::{Array2, ArrayView2, ArrayViewMut1, ArrayViewMut2, Axis, s};
 use pulp::{Arch, Simd, WithSimd};
 
 use super::lapack::{factorise_panel, multiply_into, use_one_blas_thread};
+use super::stripes::in_stripes;
 use crate::error::{Error, Result};
 
 /// Columns factorised by LAPACK at a time, and rows of a triangle solved in registers.
@@ -83,12 +84,14 @@ fn factorise_columns(mut w: ArrayViewMut2<'_, f64>, exchanges: &mut [usize], scr
     let (first, second) = exchanges.split_at_mut(half);
 
     let zero_left = factorise_columns(left.view_mut(), first, scratch)?;
-    exchange_rows(right.view_mut(), first);
-    let (mut solved, mut trailing) = right.view_mut().split_at(Axis(0), half);
     let (triangle, below) = left.view().split_at(Axis(0), half);
-    divide_by_unit_lower(triangle, solved.view_mut());
-    multiply_into(trailing.view_mut(), true, -1.0, below, solved.view());
-    let zero_right = factorise_columns(trailing, second, scratch)?;
+    in_stripes(right.view_mut(), |mut stripe| {
+        exchange_rows(stripe.view_mut(), first);
+        let (mut solved, trailing) = stripe.split_at(Axis(0), half);
+        divide_by_unit_lower(triangle, solved.view_mut());
+        multiply_into(trailing, true, -1.0, below, solved.view());
+    });
+    let zero_right = factorise_columns(right.slice_mut(s![half.., ..]), second, scratch)?;
     exchange_rows(left.slice_mut(s![half.., ..]), second);
 
     for row in second {

@@ -8,12 +8,17 @@ use ndarray::{Array2, ArrayView2, s};
 use pulp::Arch;
 
 use super::lu::LuFactors;
+use super::norms::frobenius;
+use super::qr::{QrFactors, Reflectors};
 use super::residual::{Residual, TransposedResidual};
-use super::strips::{Lanes, STRIPS};
-use super::substitution::{Solve, SolveTransposed};
+use super::strips::{Lanes, Rows, STRIPS};
+use super::substitution::{Substitution, System};
 
 /// Rows start on a cache line, so that no vector load crosses one.
 const LINE: usize = 64 / size_of::<f64>();
+
+/// Rows of reflectors that are applied to all columns before the next rows, so that they stay in the cache.
+const TOGETHER: usize = 64;
 
 /// Columns of length `n`, stored by strips.
 #[derive(Debug, Clone)]
@@ -110,41 +115,19 @@ impl Panel {
         out
     }
 
-    /// Drops all columns but the first `columns`.
-    pub fn truncate(&mut self, columns: usize) {
-        self.columns = self.columns.min(columns);
-    }
-
-    /// A copy of the first `columns` columns.
-    #[must_use]
-    pub fn truncated(&self, columns: usize) -> Self {
-        let columns = columns.min(self.columns);
-        let mut out = Self::zeros(self.n, columns);
-        let length = out.strips().len();
-        out.strips_mut().copy_from_slice(&self.strips()[..length]);
-        out
-    }
-
-    /// Adds another panel of the same shape.
-    pub fn add(&mut self, other: &Self) {
-        for (value, &more) in self.strips_mut().iter_mut().zip(other.strips()) {
-            *value += more;
-        }
-    }
-
     /// Replaces the columns T by `W⁻¹·T`.
     pub fn solve(&mut self, w: &LuFactors) {
         let n = self.n;
         assert_eq!(n, w.size(), "right-hand sides of another length than W's columns");
         self.exchange(w.exchanges.iter().copied().enumerate());
-        Arch::new().dispatch(Solve { packed: w.values(), stride: n, n, strips: self.strips_mut() });
+        Arch::new().dispatch(Substitution { packed: w.values(), n, strips: self.strips_mut(), system: System::Lu });
     }
 
     /// Replaces the columns T by `W⁻ᵀ·T`.
     pub fn solve_transposed(&mut self, w: &LuFactors) {
         let n = self.n;
         assert_eq!(n, w.size(), "right-hand sides of another length than W's rows");
-        Arch::new().dispatch(SolveTransposed { packed: w.values(), stride: n, n, strips: self.strips_mut() });
+        Arch::new().dispatch(Substitution { packed: w.values(), n, strips: self.strips_mut(), system: System::LuTransposed });
         self.exchange(w.exchanges.iter().copied().enumerate().rev());
     }
 
@@ -154,8 +137,7 @@ impl Panel {
     /// `rows` holds whole rows of W of `x.rows()` values each, one after the other.
     pub fn subtract_product(&mut self, first: usize, rows: &[f64], x: &Self) {
         assert_eq!((self.columns, self.lanes), (x.columns, x.lanes), "panels of different widths");
-        let (n_out, n_in) = (self.n, x.n);
-        Arch::new().dispatch(Residual { rows, first, n_out, n_in, x: x.strips(), out: self.strips_mut() });
+        self.subtract_rows(first, Rows::whole(rows, x.n), x);
     }
 
     /// Subtracts `rowsᵀ·x[first..]` from the whole panel: some rows of W taken as columns of Wᵀ.
@@ -164,8 +146,93 @@ impl Panel {
     /// `rows` holds whole rows of W of `self.rows()` values each; they are multiplied with the rows of `x` from `first` on.
     pub fn subtract_transposed_product(&mut self, first: usize, rows: &[f64], x: &Self) {
         assert_eq!((self.columns, self.lanes), (x.columns, x.lanes), "panels of different widths");
+        self.subtract_transposed_rows(first, Rows::whole(rows, self.n), x);
+    }
+
+    fn subtract_rows(&mut self, first: usize, rows: Rows<'_>, x: &Self) {
+        let (n_out, n_in) = (self.n, x.n);
+        Arch::new().dispatch(Residual { rows, first, n_out, n_in, x: x.strips(), out: self.strips_mut() });
+    }
+
+    fn subtract_transposed_rows(&mut self, first: usize, rows: Rows<'_>, x: &Self) {
         let (n_out, n_in) = (self.n, x.n);
         Arch::new().dispatch(TransposedResidual { rows, first, n_out, n_in, x: x.strips(), out: self.strips_mut() });
+    }
+
+    /// Replaces the columns T by `Qᵀ·T`, or by `Q·T`.
+    pub fn reflect(&mut self, w: &QrFactors, transposed: bool) {
+        let (m, n) = w.shape();
+        assert_eq!(self.n, m, "right-hand sides of another length than W's columns");
+        let values = w.values();
+        let mut one = |of: &Reflectors| {
+            let b = of.t.nrows();
+            let below =
+                Rows { values: values.get((of.first + b) * n + of.first..).unwrap_or(&[]), stride: n, count: m - of.first - b };
+            let top = w.top(of);
+            let top = Rows::whole(slice_of(&top), b);
+            // −Vᵀ·T, then T·Vᵀ·T with the small triangle, transposed for Qᵀ.
+            let mut inner = Self::zeros(b, self.columns);
+            for (first, rows) in top.parts(TOGETHER) {
+                inner.subtract_transposed_rows(of.first + first, rows, self);
+            }
+            for (first, rows) in below.parts(TOGETHER) {
+                inner.subtract_transposed_rows(of.first + b + first, rows, self);
+            }
+            let (mut by, t) = (Self::zeros(b, self.columns), Rows::whole(slice_of(&of.t), b));
+            if transposed {
+                by.subtract_transposed_rows(0, t, &inner);
+            } else {
+                by.subtract_rows(0, t, &inner);
+            }
+            for (first, rows) in top.parts(TOGETHER) {
+                self.subtract_rows(of.first + first, rows, &by);
+            }
+            for (first, rows) in below.parts(TOGETHER) {
+                self.subtract_rows(of.first + b + first, rows, &by);
+            }
+        };
+        if transposed {
+            w.blocks.iter().for_each(&mut one);
+        } else {
+            w.blocks.iter().rev().for_each(&mut one);
+        }
+    }
+
+    /// Replaces the columns T by `R⁻¹·T`, or by `R⁻ᵀ·T`.
+    pub fn solve_triangle(&mut self, w: &QrFactors, transposed: bool) {
+        let n = self.n;
+        assert_eq!(n, w.shape().1, "right-hand sides of another length than the triangle's side");
+        let system = if transposed { System::UpperTransposed } else { System::Upper };
+        Arch::new().dispatch(Substitution { packed: w.values(), n, strips: self.strips_mut(), system });
+    }
+
+    /// The same columns with more rows, which are zero, or fewer.
+    #[must_use]
+    pub fn resized(&self, rows: usize) -> Self {
+        let mut out = Self::zeros(rows, self.columns);
+        let (from, to) = ((self.n * self.lanes).max(1), (rows * self.lanes).max(1));
+        let kept = self.n.min(rows) * self.lanes;
+        for (to, from) in out.strips_mut().chunks_exact_mut(to).zip(self.strips().chunks_exact(from)) {
+            to[..kept].copy_from_slice(&from[..kept]);
+        }
+        out
+    }
+
+    /// The norm of each column's values from row `first` on.
+    #[must_use]
+    pub fn norms_from(&self, first: usize) -> Vec<f64> {
+        (0..self.columns).map(|column| frobenius(&self.column(column)[first..])).collect()
+    }
+
+    /// Changes each row k of all columns by `change(value, factors[k])`.
+    pub fn change_rows(&mut self, factors: &[f64], change: impl Fn(f64, f64) -> f64) {
+        assert_eq!(self.n, factors.len(), "one factor for each row");
+        let (n, lanes) = (self.n, self.lanes);
+        for strip in self.strips_mut().chunks_exact_mut((n * lanes).max(1)) {
+            for (row, &factor) in strip.chunks_exact_mut(lanes).zip(factors) {
+                row.iter_mut().for_each(|value| *value = change(*value, factor));
+            }
+        }
     }
 
     /// Exchanges pairs of rows, one after the other.
@@ -179,6 +246,11 @@ impl Panel {
             }
         }
     }
+}
+
+/// The values of a small matrix, row by row.
+fn slice_of(matrix: &Array2<f64>) -> &[f64] {
+    matrix.as_slice().unwrap_or_else(|| unreachable!("it was made in standard layout"))
 }
 
 /// The columns of several matrices one after the other, to be multiplied with one another and with others.
@@ -239,7 +311,14 @@ impl Columns {
             let mut products = Panel::zeros(last - first, count - first);
             let (n_out, rows) = (last - first, &values[first * n..last * n]);
             let x = &panel.strips()[first * n..];
-            Arch::new().dispatch(Residual { rows, first: 0, n_out, n_in: n, x, out: products.strips_mut() });
+            Arch::new().dispatch(Residual {
+                rows: Rows::whole(rows, n),
+                first: 0,
+                n_out,
+                n_in: n,
+                x,
+                out: products.strips_mut(),
+            });
             out.slice_mut(s![first..last, first..]).assign(&-products.block(0, count - first));
         }
         out
@@ -368,17 +447,21 @@ mod tests {
     }
 
     #[test]
-    fn a_panel_is_cut_and_added_to() {
+    fn rows_are_added_taken_away_and_changed() {
         let t = sample(9, 21, 6);
         let mut panel = Panel::zeros(9, 21);
         panel.set_columns(0, t.view());
-        let first = panel.truncated(10);
-        panel.truncate(10);
-        for cut in [&first, &panel] {
-            assert_eq!((cut.rows(), cut.columns(), cut.block(0, 10)), (9, 10, t.slice(s![.., ..10]).to_owned()));
+        assert_eq!(panel.resized(4).block(0, 21), t.slice(s![..4, ..]));
+        let longer = panel.resized(12).block(0, 21);
+        assert_eq!(longer.slice(s![..9, ..]), t);
+        assert!(longer.slice(s![9.., ..]).iter().all(|v| *v == 0.0));
+        for (column, norm) in panel.norms_from(6).into_iter().enumerate() {
+            let expected = t.slice(s![6.., column]).iter().map(|v| v * v).sum::<f64>().sqrt();
+            assert!((norm - expected).abs() < 1e-14);
         }
-        panel.add(&first);
-        assert_eq!(panel.block(0, 10), &t.slice(s![.., ..10]) * 2.0);
+        let factors: Vec<f64> = (1..=9).map(f64::from).collect();
+        panel.change_rows(&factors, |value, factor| value * factor);
+        assert_eq!(panel.block(0, 21).row(8), &t.row(8) * 9.0);
     }
 
     #[test]

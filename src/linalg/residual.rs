@@ -2,11 +2,13 @@
 
 use pulp::{Simd, WithSimd};
 
-use super::strips::{Packed, ROWS, columns, depth, eliminate_rows, for_row_groups, for_strip_groups, load, store, subtract_rows};
+use super::strips::{
+    Packed, ROWS, Rows, columns, depth, eliminate_rows, for_row_groups, for_strip_groups, load, store, subtract_rows,
+};
 
 /// Subtracts the product of some rows of W with all columns.
 pub(super) struct Residual<'a> {
-    pub(super) rows: &'a [f64],
+    pub(super) rows: Rows<'a>,
     pub(super) first: usize,
     pub(super) n_out: usize,
     pub(super) n_in: usize,
@@ -22,8 +24,8 @@ impl WithSimd for Residual<'_> {
         if n_out == 0 || n_in == 0 {
             return;
         }
-        let count = rows.len() / n_in;
-        let w = Packed { values: rows, stride: n_in, n: n_out };
+        let Rows { values, stride, count } = rows;
+        let w = Packed { values, stride, n: n_out };
         let (x, _) = S::as_simd_f64s(x);
         let (out, _) = S::as_mut_simd_f64s(out);
         let depth = depth(out.len() / n_out);
@@ -45,7 +47,7 @@ impl WithSimd for Residual<'_> {
 
 /// Subtracts the product of some rows of W, taken as columns of Wᵀ, with the matching rows of x.
 pub(super) struct TransposedResidual<'a> {
-    pub(super) rows: &'a [f64],
+    pub(super) rows: Rows<'a>,
     pub(super) first: usize,
     pub(super) n_out: usize,
     pub(super) n_in: usize,
@@ -61,8 +63,8 @@ impl WithSimd for TransposedResidual<'_> {
         if n_out == 0 || n_in == 0 {
             return;
         }
-        let count = rows.len() / n_out;
-        let w = Packed { values: rows, stride: n_out, n: n_out };
+        let Rows { values, stride, count } = rows;
+        let w = Packed { values, stride, n: n_out };
         let (x, _) = S::as_simd_f64s(x);
         let (out, _) = S::as_mut_simd_f64s(out);
         let whole = count - count % ROWS;

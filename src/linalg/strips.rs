@@ -163,6 +163,29 @@ impl<'a> Packed<'a> {
     }
 }
 
+/// Some rows of a row-major matrix, `stride` values from one to the next.
+#[derive(Clone, Copy)]
+pub(super) struct Rows<'a> {
+    pub(super) values: &'a [f64],
+    pub(super) stride: usize,
+    pub(super) count: usize,
+}
+
+impl<'a> Rows<'a> {
+    /// Rows that follow one another without a gap.
+    pub(super) fn whole(values: &'a [f64], width: usize) -> Self {
+        Self { values, stride: width, count: values.len().checked_div(width).unwrap_or(0) }
+    }
+
+    /// At most `most` rows at a time, with the number of the first.
+    pub(super) fn parts(self, most: usize) -> impl Iterator<Item = (usize, Self)> {
+        (0..self.count).step_by(most).map(move |first| {
+            let count = most.min(self.count - first);
+            (first, Self { values: &self.values[first * self.stride..], count, ..self })
+        })
+    }
+}
+
 /// `target[i] −= Σ_r rows[r][i]·solved[r]` for one strip.
 #[inline(always)]
 pub(super) fn eliminate_rows<S: Simd, const R: usize>(simd: S, rows: [&[f64]; R], solved: &[S::f64s], target: &mut [S::f64s]) {

@@ -1,4 +1,4 @@
-//! Substitution in vector registers, with the packed factors of an LU.
+//! Substitution in vector registers, with the packed factors of an LU or the triangle of a QR.
 //!
 //! The kernels of [`super::panel`], which defines how columns are stored; they are built on [`super::strips`].
 
@@ -65,44 +65,35 @@ fn take_out<S: Simd>(simd: S, w: Packed<'_>, strips: &mut [S::f64s], first: usiz
     }
 }
 
-/// `x ← (L·U)⁻¹·x`.
-pub(super) struct Solve<'a> {
-    pub(super) packed: &'a [f64],
-    pub(super) stride: usize,
-    pub(super) n: usize,
-    pub(super) strips: &'a mut [f64],
+/// `x ← L⁻¹·x` (unit lower).
+#[inline(always)]
+fn solve_lower<S: Simd>(simd: S, w: Packed<'_>, strips: &mut [S::f64s]) {
+    let n = w.n;
+    for first in (0..n).step_by(BLOCK) {
+        let last = n.min(first + BLOCK);
+        take_out(simd, w, strips, first, last, 0, first);
+        for_strip_groups!(strips, n, |x, V| {
+            for_row_groups!(first, last, |i, R| { forward::<S, R, V>(simd, w, x, i, first) });
+        });
+    }
 }
 
-impl WithSimd for Solve<'_> {
-    type Output = ();
-    #[inline(always)]
-    fn with_simd<S: Simd>(self, simd: S) {
-        let Self { packed, stride, n, strips } = self;
-        if n == 0 {
-            return;
-        }
-        let w = Packed { values: packed, stride, n };
-        let (strips, _) = S::as_mut_simd_f64s(strips);
-        for first in (0..n).step_by(BLOCK) {
-            let last = n.min(first + BLOCK);
-            take_out(simd, w, strips, first, last, 0, first);
-            for_strip_groups!(strips, n, |x, V| {
-                for_row_groups!(first, last, |i, R| { forward::<S, R, V>(simd, w, x, i, first) });
-            });
-        }
-        for first in (0..n).step_by(BLOCK).rev() {
-            let last = n.min(first + BLOCK);
-            take_out(simd, w, strips, first, last, last, n);
-            for_strip_groups!(strips, n, |x, V| {
-                let whole = last - (last - first) % ROWS;
-                for i in (whole..last).rev() {
-                    backward::<S, 1, V>(simd, w, x, i, last);
-                }
-                for i in (first..whole).step_by(ROWS).rev() {
-                    backward::<S, ROWS, V>(simd, w, x, i, last);
-                }
-            });
-        }
+/// `x ← U⁻¹·x`.
+#[inline(always)]
+fn solve_upper<S: Simd>(simd: S, w: Packed<'_>, strips: &mut [S::f64s]) {
+    let n = w.n;
+    for first in (0..n).step_by(BLOCK).rev() {
+        let last = n.min(first + BLOCK);
+        take_out(simd, w, strips, first, last, last, n);
+        for_strip_groups!(strips, n, |x, V| {
+            let whole = last - (last - first) % ROWS;
+            for i in (whole..last).rev() {
+                backward::<S, 1, V>(simd, w, x, i, last);
+            }
+            for i in (first..whole).step_by(ROWS).rev() {
+                backward::<S, ROWS, V>(simd, w, x, i, last);
+            }
+        });
     }
 }
 
@@ -159,39 +150,79 @@ fn backward_transposed<S: Simd, const R: usize, const V: usize>(simd: S, w: Pack
     eliminate::<S, R, V>(simd, w, x, k, 0, k);
 }
 
-/// `x ← (L·U)⁻ᵀ·x`.
-pub(super) struct SolveTransposed<'a> {
-    pub(super) packed: &'a [f64],
-    pub(super) stride: usize,
-    pub(super) n: usize,
-    pub(super) strips: &'a mut [f64],
+/// `x ← U⁻ᵀ·x`.
+#[inline(always)]
+fn solve_upper_transposed<S: Simd>(simd: S, w: Packed<'_>, strips: &mut [S::f64s]) {
+    let n = w.n;
+    let whole = n - n % ROWS;
+    for i in (0..whole).step_by(ROWS) {
+        for_strip_groups!(strips, n, |x, V| { forward_transposed::<S, ROWS, V>(simd, w, x, i) });
+    }
+    for i in whole..n {
+        for_strip_groups!(strips, n, |x, V| { forward_transposed::<S, 1, V>(simd, w, x, i) });
+    }
 }
 
-impl WithSimd for SolveTransposed<'_> {
+/// `x ← L⁻ᵀ·x` (unit lower).
+#[inline(always)]
+fn solve_lower_transposed<S: Simd>(simd: S, w: Packed<'_>, strips: &mut [S::f64s]) {
+    let n = w.n;
+    let whole = n - n % ROWS;
+    for i in (whole..n).rev() {
+        for_strip_groups!(strips, n, |x, V| { backward_transposed::<S, 1, V>(simd, w, x, i) });
+    }
+    for i in (0..whole).step_by(ROWS).rev() {
+        for_strip_groups!(strips, n, |x, V| { backward_transposed::<S, ROWS, V>(simd, w, x, i) });
+    }
+}
+
+/// What is solved for with the packed triangles: L below the diagonal, with ones on it, U on the diagonal and above.
+#[derive(Clone, Copy)]
+pub(super) enum System {
+    /// `x ← (L·U)⁻¹·x`.
+    Lu,
+    /// `x ← (L·U)⁻ᵀ·x`.
+    LuTransposed,
+    /// `x ← U⁻¹·x`.
+    Upper,
+    /// `x ← U⁻ᵀ·x`.
+    UpperTransposed,
+}
+
+/// A system solved for all strips, which are n long.
+pub(super) struct Substitution<'a> {
+    /// At least n rows of n values.
+    pub(super) packed: &'a [f64],
+    pub(super) n: usize,
+    pub(super) strips: &'a mut [f64],
+    pub(super) system: System,
+}
+
+impl WithSimd for Substitution<'_> {
     type Output = ();
     #[inline(always)]
     fn with_simd<S: Simd>(self, simd: S) {
-        let Self { packed, stride, n, strips } = self;
+        let Self { packed, n, strips, system } = self;
         if n == 0 {
             return;
         }
-        let w = Packed { values: packed, stride, n };
+        let w = Packed { values: packed, stride: n, n };
         let (strips, _) = S::as_mut_simd_f64s(strips);
-        let whole = n - n % ROWS;
-        // Few strips at a time, so that they stay in the second-level cache while the matrix is read.
-        let few = n * STRIPS * (STRIPS_BYTES / (n * STRIPS * size_of::<S::f64s>())).max(1);
-        for strips in strips.chunks_mut(few) {
-            for i in (0..whole).step_by(ROWS) {
-                for_strip_groups!(strips, n, |x, V| { forward_transposed::<S, ROWS, V>(simd, w, x, i) });
+        match system {
+            System::Lu => {
+                solve_lower(simd, w, strips);
+                solve_upper(simd, w, strips);
             }
-            for i in whole..n {
-                for_strip_groups!(strips, n, |x, V| { forward_transposed::<S, 1, V>(simd, w, x, i) });
-            }
-            for i in (whole..n).rev() {
-                for_strip_groups!(strips, n, |x, V| { backward_transposed::<S, 1, V>(simd, w, x, i) });
-            }
-            for i in (0..whole).step_by(ROWS).rev() {
-                for_strip_groups!(strips, n, |x, V| { backward_transposed::<S, ROWS, V>(simd, w, x, i) });
+            System::Upper => solve_upper(simd, w, strips),
+            System::LuTransposed | System::UpperTransposed => {
+                // Few strips at a time, so that they stay in the second-level cache while the matrix is read.
+                let few = n * STRIPS * (STRIPS_BYTES / (n * STRIPS * size_of::<S::f64s>())).max(1);
+                for strips in strips.chunks_mut(few) {
+                    solve_upper_transposed(simd, w, strips);
+                    if matches!(system, System::LuTransposed) {
+                        solve_lower_transposed(simd, w, strips);
+                    }
+                }
             }
         }
     }

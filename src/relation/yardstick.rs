@@ -10,7 +10,7 @@ use super::layer::BaseLayer;
 use crate::controls::Factor;
 use crate::conversion::{Equation, WeightRows, factor_of};
 use crate::error::{Error, Result};
-use crate::linalg::lanczos::leading_values;
+use crate::linalg::lanczos::{Accuracy, leading_values};
 use crate::linalg::lapack::multiply;
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::weight_basis::{WeightBasis, scale_rows};
@@ -18,6 +18,8 @@ use crate::linalg::weight_basis::{WeightBasis, scale_rows};
 /// Columns that W0 is multiplied with at a time while its leading singular values are sought: with fewer W0 is read more often, with more there are more
 /// columns to be made orthogonal.
 const BLOCK: usize = 8;
+/// Weights whose shorter side is above this have their leading singular values to six digits: all of them would take as long as to solve through W0.
+const WIDE: usize = 1024;
 /// Random columns that W0 is multiplied with at a time: more would only take memory.
 const COLUMNS: usize = 128;
 
@@ -55,12 +57,14 @@ impl Yardstick {
         let (norm, leading) = match base.basis {
             Some(basis) => (basis.norm(), basis.sigma[..most.min(basis.sigma.len())].to_vec()),
             None => {
+                let (d_out, d_in) = base.weight.shape();
                 let w0 = whole(base.weight);
                 let norm = frobenius_of(&w0);
                 if !norm.is_finite() {
                     return Err(Error::NonFinite { what: "W0".into(), found: norm.to_string() });
                 }
-                (norm, leading_values(&w0, most, BLOCK)?)
+                let accuracy = if d_out.min(d_in) > WIDE { Accuracy::Six } else { Accuracy::Full };
+                (norm, leading_values(&w0, most, BLOCK, accuracy)?)
             }
         };
         let draws: Vec<Sights> = match base.basis {

@@ -9,6 +9,7 @@ use crate::conversion::columns_together;
 use crate::error::{Error, Result, field};
 use crate::inputs::{BaseWeight, show_bytes};
 use crate::linalg::perturbation::SAMPLES;
+use crate::linalg::qr::qr_bytes;
 use crate::record::InputRecord;
 use crate::table::{AcrossRow, ConversionRow, GridRow, MeasureRow, SimilarityRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Side};
@@ -258,9 +259,14 @@ fn in_flight(context: &Context<'_>, group: &Group, index: usize) -> u64 {
     let (d_out, d_in) = (layer.d_out as u64, layer.d_in as u64);
     let stored = context.plan.bases[group.base].info(&layer.tensor).map_or(8 * d_out * d_in, |info| info.len() as u64 * 4);
     let turned = if layer.transposed { 8 * d_out * d_in } else { 0 };
-    let by_lu = d_out == d_in && context.config.params().rcond.is_none();
-    // LU works in place; least squares holds W, its factors and what LAPACK needs for them.
-    let factors = 8 * d_out * d_in * if by_lu { 1 } else { 5 };
+    // LU and QR work in place; an SVD holds W, its factors and what LAPACK needs for them.
+    let factors = if context.config.params().rcond.is_some() {
+        5 * 8 * d_out * d_in
+    } else if d_out == d_in {
+        8 * d_out * d_in
+    } else {
+        qr_bytes(layer.d_out, layer.d_in)
+    };
     let rank = group.members.iter().filter_map(|m| Some(m.ranks[m.position(index)?])).max().unwrap_or(0) as u64;
     let columns = columns_together(layer.d_out.max(layer.d_in)) as u64 + 2 * rank;
     // Targets, right-hand sides, residuals, solutions, and one more of each while one is converted into the next. A CondLoRA's factors are

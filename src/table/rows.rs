@@ -123,7 +123,7 @@ row! {
         pub w0_rank: usize,
         /// Condition number of W0: 1-norm estimate, or the ratio of singular values where an SVD was made.
         pub w0_condition: Option<f64>,
-        /// ‖WΘ_A − T‖_F/‖T‖_F.
+        /// ‖WΘ_A − T‖_F/‖T‖_F, as the check gives it (docs/spec.md, section 3.3).
         pub residual_a: Option<f64>,
         /// ‖WΘ_B − T‖_F/‖T‖_F.
         pub residual_b: Option<f64>,

@@ -209,8 +209,8 @@ fn with_norms_of(mut drawn: Targets, trained: &Targets) -> Result<Targets> {
 
 /// Θ_A and Θ_B in the basis of r columns where both carry the roots of the singular values. Many pairs give the same updates; this one depends only on the updates.
 fn thetas_of(direct: &DirectFit, search: &Search) -> Result<[Array2<f64>; 2]> {
-    let theta = |factor: Factor, y: &Array2<f64>| -> Result<Array2<f64>> { direct.stack(factor).solver.solve(y.view(), false) };
-    let (a, b) = (theta(Factor::A, &search.y[0])?, theta(Factor::B, &search.y[1])?);
+    let theta = |factor: Factor, y: &Array2<f64>| direct.stack(factor).solver.solve(y.view(), false);
+    let (a, b) = (theta(Factor::A, &search.y[0]), theta(Factor::B, &search.y[1]));
     let basis = ThinQr::of(b.view())?.basis_of_product(&ThinQr::of(a.view())?)?;
     let scaled = |vectors: ArrayView2<'_, f64>| {
         let mut out = vectors.to_owned();

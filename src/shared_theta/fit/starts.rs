@@ -33,7 +33,11 @@ impl Leading {
             let targets: Vec<Target<'_>> = sets
                 .iter()
                 .flat_map(|set| {
-                    FACTORS.map(|factor| Target { values: target(&set[layer], factor), equation: layers.equation(factor) })
+                    FACTORS.map(|factor| Target {
+                        values: target(&set[layer], factor),
+                        equation: layers.equation(factor),
+                        in_range: false,
+                    })
                 })
                 .collect();
             let solved = Solver::new(&w0, None, &mut workspace)?.solve(&targets)?;

@@ -10,7 +10,7 @@ use super::across;
 use super::matrices::{LayerThetas, drawn_matrices};
 use super::solved::{KeptSpace, MemberLayer, SolvedLayer};
 use crate::controls::{Control, Factor, draw};
-use crate::conversion::{ConversionMatrix, Solver, Target, Workspace, columns_together};
+use crate::conversion::{ConversionMatrix, Equation, Solver, Target, Workspace, columns_together};
 use crate::error::Result;
 use crate::inputs::{BaseWeight, FactorPair, StoredWeight};
 use crate::terms::MatrixKind;
@@ -45,8 +45,18 @@ pub(crate) fn solve_layer(context: &Context<'_>, pass: &Pass, index: usize, work
 struct OwnedFactors {
     owner: Owner,
     factors: FactorPair,
+    /// Whether Aᵀ and B are drawn as coordinates in the range of W0.
+    in_range: [bool; 2],
     /// Aᵀ before training, where what was learned of it is compared.
     initial_a: Option<Array2<f64>>,
+}
+
+impl OwnedFactors {
+    fn targets(&self, equation_a: Equation) -> [Target<'_>; 2] {
+        let [a, b] = self.factors.targets(equation_a);
+        let [a_in_range, b_in_range] = self.in_range;
+        [Target { in_range: a_in_range, ..a }, Target { in_range: b_in_range, ..b }]
+    }
 }
 
 /// Where factors come from.
@@ -127,24 +137,34 @@ impl LayerWork<'_> {
         let k = match source {
             Source::Draw(number) => {
                 let most = drawn_ranks.last().copied().unwrap_or_else(|| unreachable!("only what some member has is drawn"));
-                let factors = self.drawn_factors(number, most);
-                return Ok(vec![OwnedFactors { owner: Owner::Draw, factors, initial_a: None }]);
+                return Ok(vec![self.drawn_factors(number, most)]);
             }
             Source::Member(k) => k,
         };
         let (trained, untrained) = (self.read_factors(k, w0, false)?, self.read_factors(k, w0, true)?);
         let is_wanted = self.context.wanted().kinds.contains(&MatrixKind::LearnedA);
         let initial_a = untrained.as_ref().filter(|_| is_wanted).map(|untrained| untrained.a_transposed.clone());
-        let trained = trained.map(|factors| OwnedFactors { owner: Owner::Trained(k), factors, initial_a });
-        let untrained = untrained.map(|factors| OwnedFactors { owner: Owner::Untrained(k), factors, initial_a: None });
+        let trained = trained.map(|factors| OwnedFactors { owner: Owner::Trained(k), factors, in_range: [false; 2], initial_a });
+        let untrained =
+            untrained.map(|factors| OwnedFactors { owner: Owner::Untrained(k), factors, in_range: [false; 2], initial_a: None });
         Ok(trained.into_iter().chain(untrained).collect())
     }
 
-    /// Gaussian factors of the largest rank; those of a smaller one are their first columns.
-    fn drawn_factors(&self, number: usize, rank: usize) -> FactorPair {
-        let (seed, stream) = (self.context.seed(), self.weight.stream());
+    /// Gaussian factors of the largest rank; those of a smaller one are their first columns. Where the equations have more rows than columns the numbers are
+    /// coordinates in W0's range: that is all of a Gaussian factor that Θ depends on. Θ_BA also depends on the whole of A.
+    fn drawn_factors(&self, number: usize, rank: usize) -> OwnedFactors {
+        let (seed, stream, (d_out, d_in)) = (self.context.seed(), self.weight.stream(), (self.weight.d_out, self.weight.d_in));
         let gaussian = |factor, length| draw(seed, Control::W0, &stream, factor, number, length, rank);
-        FactorPair { a_transposed: gaussian(Factor::A, self.weight.d_in), b: gaussian(Factor::B, self.weight.d_out) }
+        let whole_a = self.context.wanted_of_draws().views.iter().any(|view| view.matrix == MatrixKind::BA)
+            || self.context.wanted_of_draws().by_cka.contains(&MatrixKind::BA);
+        let in_range = [d_in > d_out && !whole_a, d_out > d_in];
+        let shorter = d_out.min(d_in);
+        let length = |in_range: bool, whole: usize| if in_range { shorter } else { whole };
+        let factors = FactorPair {
+            a_transposed: gaussian(Factor::A, length(in_range[0], d_in)),
+            b: gaussian(Factor::B, length(in_range[1], d_out)),
+        };
+        OwnedFactors { owner: Owner::Draw, factors, in_range, initial_a: None }
     }
 
     /// Reads the factors of a member, or of its untrained adapter; none where it has no such layer or failed.
@@ -176,7 +196,7 @@ impl LayerWork<'_> {
     /// Solves for the waiting pairs and keeps what will be compared of each.
     fn solve(&mut self, solver: &mut Solver<'_, StoredWeight>, waiting: &[OwnedFactors], ranks: &[usize]) -> Result<()> {
         let equation_a = self.group.equation_a();
-        let targets: Vec<Target<'_>> = waiting.iter().flat_map(|pair| pair.factors.targets(equation_a)).collect();
+        let targets: Vec<Target<'_>> = waiting.iter().flat_map(|pair| pair.targets(equation_a)).collect();
         let (thetas, condition) = self.context.clock.solve.time(|| -> Result<_> {
             Ok((solver.solve(&targets)?, if waiting.is_empty() { f64::NAN } else { solver.condition()? }))
         })?;
