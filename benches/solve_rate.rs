@@ -1,8 +1,9 @@
-//! How close the solves come to the machine's matrix product: LU and 16 right-hand sides at n = 384 to 2048, and four weights of n = 4096 with A and
-//! B of rank 16, against the f64 product at n = 2048, on the same threads, interleaved in one run.
+//! How close the solves come to the machine's matrix product: LU and 16 right-hand sides at n = 384 to 2048, four weights of n = 4096 with A and
+//! B of rank 16, and QR with A and B of rank 16 of weights that are not square, against the f64 product at n = 2048, on the same threads,
+//! interleaved in one run.
 //!
 //! `cargo bench --bench solve_rate` prints, for one thread and for two, the rate of each as the best of several rounds, and the solves' share.
-//! Operations are counted as 2n³ for the product and 2n³/3 + 2n²k for a solve with k right-hand sides.
+//! Operations are counted as 2n³ for the product, 2n³/3 + 2n²k for a solve with k right-hand sides, and for m x n with m > n as 2mn² − 2n³/3 + 4mnk.
 #![allow(clippy::print_stdout, clippy::expect_used, missing_docs)]
 
 use std::time::Instant;
@@ -11,7 +12,7 @@ use condlora::conversion::{Equation, Target, Workspace, solve_theta};
 use condlora::linalg::lapack::{blas_description, multiply};
 use condlora::linalg::lu::LuFactors;
 use condlora::linalg::panel::Panel;
-use ndarray::{Array2, Axis, s};
+use ndarray::{Array2, Axis};
 use rayon::prelude::*;
 
 const PRODUCT: usize = 2048;
@@ -22,9 +23,12 @@ const ROUNDS: usize = 7;
 const SOLVES: [(usize, usize, usize, usize); 5] =
     [(384, 1, 24, ROUNDS), (768, 1, 6, ROUNDS), (1024, 1, 4, ROUNDS), (2048, 1, 2, ROUNDS), (4096, 2, 4, 3)];
 
-fn random(n: usize, seed: u64) -> Array2<f64> {
+/// Weights that are not square, and how often all threads together solve each in a round: grouped-query values, and the MLPs of Llama-3.2-1B.
+const RECTANGLES: [(usize, usize, usize); 4] = [(512, 2048, 4), (3072, 768, 4), (8192, 2048, 2), (2048, 8192, 2)];
+
+fn random(rows: usize, columns: usize, seed: u64) -> Array2<f64> {
     let mut state = seed.wrapping_mul(2).wrapping_add(1);
-    Array2::from_shape_fn((n, n), |_| {
+    Array2::from_shape_fn((rows, columns), |_| {
         state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (state >> 11) as f64 / (1u64 << 53) as f64 - 0.5
     })
@@ -74,11 +78,13 @@ fn main() {
 }
 
 fn report(threads: usize) {
-    let (a, b) = (random(PRODUCT, 1), random(PRODUCT, 2));
-    let inputs = SOLVES.map(|(n, targets, ..)| (random(n, 3), random(n, 4).slice(s![.., ..targets * RANK]).to_owned()));
+    let (a, b) = (random(PRODUCT, PRODUCT, 1), random(PRODUCT, PRODUCT, 2));
+    let inputs = SOLVES.map(|(n, targets, ..)| (random(n, n, 3), random(n, targets * RANK, 4)));
     let product_operations = 2.0 * (PRODUCT as f64).powi(3);
     let (mut ours, mut blas) = (0.0_f64, 0.0_f64);
     let mut best = [(0.0_f64, 0.0_f64); SOLVES.len()];
+    let rectangles = RECTANGLES.map(|(d_out, d_in, _)| [random(d_out, d_in, 5), random(d_in, RANK, 6), random(d_out, RANK, 7)]);
+    let mut best_rectangle = [0.0_f64; RECTANGLES.len()];
     for round in 0..ROUNDS {
         ours = ours.max(rate(threads, 1, product_operations, || (), |()| drop(multiply(a.view(), b.view())), |()| ()));
         blas = blas.max(rate(threads, 1, product_operations, || (), |()| drop(a.dot(&b)), |()| ()));
@@ -86,6 +92,11 @@ fn report(threads: usize) {
             if round < rounds {
                 let (plain, checked) = solve_rates(threads, solves.div_ceil(threads), n, w, t);
                 *best = (best.0.max(plain), best.1.max(checked));
+            }
+        }
+        for ((&(.., solves), inputs), best) in RECTANGLES.iter().zip(&rectangles).zip(&mut best_rectangle) {
+            if round < 3 {
+                *best = best.max(rectangle_rate(threads, solves.div_ceil(threads), inputs));
             }
         }
     }
@@ -100,6 +111,19 @@ fn report(threads: usize) {
             100.0 * checked / product
         );
     }
+    println!("\n  {:>11}  {:>34}", "out x in", "QR, A and B with checks");
+    for ((d_out, d_in, _), rate) in RECTANGLES.iter().zip(best_rectangle) {
+        println!("  {:>11}  {rate:>18.1} GFLOP/s {:>5.1} %", format!("{d_out} x {d_in}"), 100.0 * rate / product);
+    }
+}
+
+/// The rate of least squares with A and B and all checks.
+fn rectangle_rate(threads: usize, times: usize, [w, a, b]: &[Array2<f64>; 3]) -> f64 {
+    let (m, n) = (w.nrows().max(w.ncols()) as f64, w.nrows().min(w.ncols()) as f64);
+    let operations = 2.0 * m * n * n - 2.0 * n * n * n / 3.0 + 4.0 * m * n * (a.ncols() + b.ncols()) as f64;
+    let targets = [Target::new(a, Equation::W0Transposed), Target::new(b, Equation::W0)];
+    let solve = |workspace: &mut Workspace| drop(solve_theta(w, &targets, None, workspace).expect("a full rank"));
+    rate(threads, times, operations, Workspace::default, solve, |_| ())
 }
 
 /// The rates of the factorisation with its solve alone, and of all that the program does about it.

@@ -4,6 +4,7 @@
 #   study      the study of the README (the default): compare.py
 #   adapters   100 adapters on one base: together, each by itself, and in NumPy and PyTorch: compare.py
 #   wide       four weights of 4096 x 4096, rank 16: compare.py
+#   llama      all seven modules of two layers of Llama-3.2-1B's shape, and of one of Llama-3-8B's, rank 16: compare.py
 #   bytes      what is read of a base of 10 GB: bytes_read.py
 #   power      how often each test finds a planted shared Θ, into figures/: power.py
 #   growth     time against layers, width, rank and adapters, into figures/: growth.py
@@ -23,7 +24,7 @@ binary=${CONDLORA:-$root/target/release/condlora}
 
 study=study
 case ${1:-} in
-study | adapters | wide | bytes | growth | power)
+study | adapters | wide | llama | bytes | growth | power)
     study=$1
     shift
     ;;
@@ -36,6 +37,16 @@ if ! cmp -s "$here/requirements.txt" "$venv/installed-requirements.txt"; then
     cp "$here/requirements.txt" "$venv/installed-requirements.txt"
 fi
 
+# Makes the checkpoint of a shape and times the programs on it.
+compare() {
+    shape=$1
+    shift
+    work=$data/$(printf '%s' "roberta$shape" | tr -s ' ' '_' | tr -cd 'A-Za-z0-9_,=-')
+    # shellcheck disable=SC2086  # the shape is a list of options
+    "$venv/bin/python" "$here/make_checkpoint.py" "$work" $shape
+    "$venv/bin/python" "$here/compare.py" "$work" --condlora "$binary" "$@"
+}
+
 case $study in
 study) shape= ;;
 adapters)
@@ -45,6 +56,13 @@ adapters)
 wide)
     shape="--layers 4 --width 4096 --rank 16 --modules query"
     set -- --rounds 3 "$@"
+    ;;
+llama)
+    # numpy.linalg.solve is for square weights.
+    set -- --rounds 3 --without numpy-solve "$@"
+    compare "--llama 512,8192 --width 2048 --layers 2 --rank 16" "$@"
+    compare "--llama 1024,14336 --width 4096 --layers 1 --rank 16" "$@"
+    exit
     ;;
 bytes) exec "$venv/bin/python" "$here/bytes_read.py" "$data" --condlora "$binary" "$@" ;;
 power)
@@ -58,8 +76,4 @@ growth)
     ;;
 esac
 
-shape=${CONDLORA_COMPARE_SHAPE:-$shape}
-work=$data/roberta$(printf '%s' "$shape" | tr -s ' ' '_' | tr -cd 'A-Za-z0-9_,=-')
-# shellcheck disable=SC2086  # the shape is a list of options
-"$venv/bin/python" "$here/make_checkpoint.py" "$work" $shape
-exec "$venv/bin/python" "$here/compare.py" "$work" --condlora "$binary" "$@"
+compare "${CONDLORA_COMPARE_SHAPE:-$shape}" "$@"

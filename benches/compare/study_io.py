@@ -8,7 +8,7 @@ import re
 THREAD_VARIABLES = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS")
 COLUMNS = "adapter,module,matrix,side,i,j,layer_a,layer_b,phi"
 MATRICES = ("A", "B", "BA")
-ADAPTER_KEY = re.compile(r"base_model\.model\.(.*\.layer\.(\d+)\..*\.(\w+))\.lora_A\.weight$")
+ADAPTER_KEY = re.compile(r"base_model\.model\.(.*\.layers?\.(\d+)\..*\.(\w+))\.lora_A\.weight$")
 
 
 def parse_arguments(description, solvers=()):
@@ -44,11 +44,11 @@ class MappedTensors:
         self.data_start = 8 + header_size
 
     def locate(self, name):
-        """Shape and byte offset of a float32 tensor."""
+        """Type, shape and byte offset of a tensor."""
         entry = self.entries[name]
-        if entry["dtype"] != "F32":
-            raise SystemExit(f"error: {name}: expected F32, found {entry['dtype']}")
-        return entry["shape"], self.data_start + entry["data_offsets"][0]
+        if entry["dtype"] not in ("F32", "BF16"):
+            raise SystemExit(f"error: {name}: expected F32 or BF16, found {entry['dtype']}")
+        return entry["dtype"], entry["shape"], self.data_start + entry["data_offsets"][0]
 
 
 def open_adapters(path):
