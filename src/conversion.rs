@@ -142,7 +142,7 @@ impl<W: WeightRows> Drop for Solver<'_, W> {
 /// Bytes of right-hand sides that are solved together: enough to keep the kernels busy, few enough to stay in the caches.
 const BYTES_TOGETHER: usize = 2 << 20;
 /// At least this many columns are solved together, however long they are.
-const FEWEST_TOGETHER: usize = 64;
+const FEWEST_TOGETHER: usize = 128;
 
 /// How many columns of this length are best solved together.
 pub(crate) fn columns_together(length: usize) -> usize {
