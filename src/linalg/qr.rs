@@ -1,7 +1,7 @@
 //! QR by Householder reflections for matrices with at least as many rows as columns, as fast as the matrix product allows.
 //!
 //! LAPACK's `geqrf` spends half its time in matrix-vector products where the matrix is tall, and forming Q costs as much again. Here a block of columns is
-//! factorised by recursion (Elmroth and Gustavson 2000) down to panels of [`PANEL`] columns, whose reflections are made and applied in vector
+//! factorised by recursion (Elmroth and Gustavson 2000) down to panels of 16 columns, whose reflections are made and applied in vector
 //! registers; the reflections of a block are one product `I − V·T·Vᵀ` (Schreiber and Van Loan 1989), so that all that lies right of it, and every
 //! right-hand side, is changed by matrix products. Q is never formed. The matrix is row-major, as in [`super::lu`].
 
