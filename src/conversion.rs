@@ -1,7 +1,7 @@
 //! The conversion matrices of one layer: Θ with `W0·Θ = T` (Kim et al. 2024, Eq. 3 and 4).
 //!
 //! One factorisation of W0 serves every target: the adapters' Aᵀ and B, their initial values, and the Gaussian targets of the `w0` control.
-//! Every solution is checked by its own residual. This module does not know what the targets are for.
+//! Every solution is checked by the residual of combinations of its columns, or of all of them. This module does not know what the targets are for.
 
 mod batch;
 mod by_lu;

@@ -3,6 +3,8 @@
 //! Multiplying W0 with every solution costs as much as solving for it. What is multiplied are a few random combinations of a target's columns instead
 //! (after Freivalds 1979): Θ·z is checked as a solution for T·z, for Gaussian weights z. An error in Θ is hardly ever hidden in all of them.
 
+use std::ops::Range;
+
 use ndarray::{Array2, ArrayView2};
 
 use super::equation::{Equation, Target, WeightRows};
@@ -24,47 +26,52 @@ const MARGIN: f64 = 32.0;
 /// Columns of some targets one after the other.
 pub(super) struct PanelColumns {
     pub(super) panel: Panel,
-    /// Where each target begins; none for one that is not among them.
-    pub(super) first: Vec<Option<usize>>,
+    /// Which columns are each target's; none for one that is not among them.
+    pub(super) places: Vec<Option<Range<usize>>>,
     /// How many columns the targets have together; the panel's other columns come after them.
     pub(super) used: usize,
 }
 
 impl PanelColumns {
-    /// The columns, which are n long, of those blocks that are given, with room for `extra` columns after them.
-    pub(super) fn new<'b>(n: usize, blocks: impl Iterator<Item = Option<ArrayView2<'b, f64>>> + Clone, extra: usize) -> Self {
+    /// Zeros for the targets that have a width, n long, with room for `extra` columns after them.
+    fn zeros(n: usize, widths: impl Iterator<Item = Option<usize>>, extra: usize) -> Self {
         let mut used = 0;
-        let place = |block: Option<ArrayView2<'_, f64>>| {
-            block.map(|block| {
-                used += block.ncols();
-                used - block.ncols()
+        let place = |width: Option<usize>| {
+            width.map(|width| {
+                used += width;
+                used - width..used
             })
         };
-        let first: Vec<_> = blocks.clone().map(place).collect();
-        let mut panel = Panel::zeros(n, used + extra);
-        for (block, first) in blocks.zip(&first) {
-            if let (Some(block), Some(first)) = (block, first) {
-                panel.set_columns(*first, block);
+        let places = widths.map(place).collect();
+        Self { panel: Panel::zeros(n, used + extra), places, used }
+    }
+
+    /// The columns of those targets that are given.
+    pub(super) fn of(n: usize, blocks: &[Option<ArrayView2<'_, f64>>], extra: usize) -> Self {
+        let mut own = Self::zeros(n, blocks.iter().map(|block| block.map(|block| block.ncols())), extra);
+        for (block, place) in blocks.iter().zip(&own.places) {
+            if let (Some(block), Some(place)) = (block, place) {
+                own.panel.set_columns(place.start, *block);
             }
         }
-        Self { panel, first, used }
+        own
     }
 
     /// The targets for which `chosen` holds.
     pub(super) fn of_targets(n: usize, targets: &[Target<'_>], chosen: impl Fn(&Target<'_>) -> bool, extra: usize) -> Self {
         let values: Vec<_> = targets.iter().map(|target| chosen(target).then_some(target.values)).collect();
-        Self::new(n, values.into_iter(), extra)
+        Self::of(n, &values, extra)
     }
 }
 
 /// The block of each target, from the panel that has its columns.
-pub(super) fn blocks(panels: &[(&PanelColumns, &Panel)], targets: &[Target<'_>]) -> Vec<Array2<f64>> {
-    let block = |(index, target): (usize, &Target<'_>)| {
-        let found = panels.iter().find_map(|(columns, panel)| Some((columns.first[index]?, panel)));
-        let Some((first, panel)) = found else { unreachable!("each target is in one of the panels") };
-        panel.block(first, target.values.ncols())
+pub(super) fn blocks(panels: &[(&PanelColumns, &Panel)]) -> Vec<Array2<f64>> {
+    let block = |index: usize| {
+        let found = panels.iter().find_map(|(columns, panel)| Some((columns.places[index].as_ref()?, panel)));
+        let Some((place, panel)) = found else { unreachable!("each target is in one of the panels") };
+        panel.block(place.start, place.len())
     };
-    targets.iter().enumerate().map(block).collect()
+    (0..panels.first().map_or(0, |(columns, _)| columns.places.len())).map(block).collect()
 }
 
 /// What is left of the right-hand sides of some columns, or of random combinations of them.
@@ -125,7 +132,7 @@ pub(super) fn rests(
     let right: Vec<_> = targets.iter().map(right).collect();
     let x: Vec<_> = targets.iter().zip(thetas).map(|(target, theta)| combine(target, theta.view())).collect();
     let equations: Vec<_> = targets.iter().map(|target| target.equation).collect();
-    let values = without_products(w0, &equations, &x, &right);
+    let values = without_products(w0, &equations, &views(&x), Some(&views(&right)));
     let rest = |(index, values): (usize, Array2<f64>)| {
         let (x, right, of_all) = (&x[index], &right[index], is_whole(&targets[index]));
         let norms = if of_all {
@@ -138,20 +145,31 @@ pub(super) fn rests(
     values.into_iter().enumerate().map(rest).collect()
 }
 
-/// `rest − W·x`, or `rest − Wᵀ·x`, for each equation, converting W to f64 once.
+/// `rest − W·x`, or `rest − Wᵀ·x`, for each equation, converting W to f64 once; without `rest` it is zero.
+///
+/// # Numerics
+/// Each element is summed in one order: a column's bits depend on W and that column alone.
 pub(super) fn without_products(
-    w0: &impl WeightRows,
+    w0: &(impl WeightRows + ?Sized),
     equations: &[Equation],
-    x: &[Array2<f64>],
-    rest: &[Array2<f64>],
+    x: &[ArrayView2<'_, f64>],
+    rest: Option<&[ArrayView2<'_, f64>]>,
 ) -> Vec<Array2<f64>> {
     let (d_out, d_in) = w0.shape();
-    let columns = |n: usize, equation: Equation, blocks: &[Array2<f64>]| {
-        let chosen = equations.iter().zip(blocks).map(|(own, block)| (*own == equation).then(|| block.view()));
-        PanelColumns::new(n, chosen, 0)
+    let columns = |equation: Equation, n: usize, blocks: &[ArrayView2<'_, f64>]| {
+        let chosen = equations.iter().zip(blocks).map(|(own, block)| (*own == equation).then_some(*block));
+        PanelColumns::of(n, &chosen.collect::<Vec<_>>(), 0)
     };
-    let [straight_x, turned_x] = [(d_in, Equation::W0), (d_out, Equation::W0Transposed)].map(|(n, e)| columns(n, e, x));
-    let [mut straight, mut turned] = [(d_out, Equation::W0), (d_in, Equation::W0Transposed)].map(|(n, e)| columns(n, e, rest));
+    let sides = |equation: Equation, (rows, length): (usize, usize)| {
+        let x = columns(equation, length, x);
+        let rest = match rest {
+            Some(rest) => columns(equation, rows, rest),
+            None => PanelColumns::zeros(rows, x.places.iter().map(|place| place.as_ref().map(Range::len)), 0),
+        };
+        (x, rest)
+    };
+    let (straight_x, mut straight) = sides(Equation::W0, (d_out, d_in));
+    let (turned_x, mut turned) = sides(Equation::W0Transposed, (d_in, d_out));
     let mut buffer = vec![0.0; ROWS.min(d_out) * d_in];
     for first in (0..d_out).step_by(ROWS) {
         let part = &mut buffer[..ROWS.min(d_out - first) * d_in];
@@ -163,12 +181,12 @@ pub(super) fn without_products(
             turned.panel.subtract_transposed_product(first, part, &turned_x.panel);
         }
     }
-    let block = |(index, rest): (usize, &Array2<f64>)| match (straight.first[index], turned.first[index]) {
-        (Some(first), _) => straight.panel.block(first, rest.ncols()),
-        (None, Some(first)) => turned.panel.block(first, rest.ncols()),
-        (None, None) => unreachable!("there are two equations"),
-    };
-    rest.iter().enumerate().map(block).collect()
+    blocks(&[(&straight, &straight.panel), (&turned, &turned.panel)])
+}
+
+/// All of each block.
+pub(super) fn views<'b>(blocks: impl IntoIterator<Item = &'b Array2<f64>>) -> Vec<ArrayView2<'b, f64>> {
+    blocks.into_iter().map(|block| block.view()).collect()
 }
 
 /// Random combinations of the columns (n, k): (n, [`PROBES`]). Those of fewer columns have the first of the weights.

@@ -102,7 +102,7 @@ impl ByLu {
             self.responses[1] = Some(Arc::new(turned.panel.block(turned.used, SAMPLES)));
         }
         let condition = self.condition()?;
-        let thetas = blocks(&[(&straight, &straight.panel), (&turned, &turned.panel)], targets);
+        let thetas = blocks(&[(&straight, &straight.panel), (&turned, &turned.panel)]);
         let rests = rests(w0, targets, &thetas, false, of_square);
         let found = thetas.into_iter().zip(rests).zip(targets).map(|((theta, rest), target)| {
             let (found, method) = match Checked::new(theta, rest, target, self.norms) {
@@ -122,14 +122,12 @@ impl ByLu {
 
     /// One step of iterative refinement: Θ + W⁻¹(T − WΘ).
     fn refine(&self, w0: &impl WeightRows, target: &Target<'_>, found: &Checked) -> Checked {
-        let (n, k) = target.values.dim();
-        let mut better = Panel::zeros(n, k);
-        better.set_columns(0, found.rest.values.view());
+        let mut better = Panel::of(found.rest.values.view());
         match target.equation {
             Equation::W0 => better.solve(&self.lu),
             Equation::W0Transposed => better.solve_transposed(&self.lu),
         }
-        Checked::of_all(better.block(0, k) + &found.theta, w0, target, self.norms)
+        Checked::of_all(better.all() + &found.theta, w0, target, self.norms)
     }
 
     /// How large the errors in the equations are: at least one unit in the last place of the terms summed in each, and more where the residual shows more.
@@ -222,52 +220,56 @@ mod tests {
         Array2::from_shape_vec((rows, columns), normal_stream(6, &[label.as_bytes()], rows * columns)).unwrap()
     }
 
+    /// A check of Θ by all columns or by combinations.
+    type Check<'c> = &'c dyn Fn(Array2<f64>, bool) -> Checked;
+
+    /// A solved system (n, n) with k right-hand sides: its solver, its solution, and how that is checked.
+    fn with_solved((n, k): (usize, usize), test: impl Fn(&ByLu, Array2<f64>, Check<'_>)) {
+        let (w0, right) = (gaussian("w", n, n), gaussian("t", n, k));
+        let mut solver = ByLu::factorise(&w0, &mut Workspace::default()).unwrap().unwrap();
+        let target = Target::new(&right, Equation::W0);
+        let theta = solver.solve(&w0, &[target]).unwrap().remove(0).unwrap().theta;
+        let check = |theta: Array2<f64>, all: bool| {
+            let rest = rests(&w0, &[target], std::slice::from_ref(&theta), all, of_square).remove(0);
+            Checked::new(theta, rest, &target, solver.norms)
+        };
+        test(&solver, theta, &check);
+    }
+
     #[test]
     fn an_error_in_one_number_is_seen_by_the_combinations() {
         let (n, k) = (120, 8);
-        let (w0, right) = (gaussian("w", n, n), gaussian("t", n, k));
-        let mut workspace = Workspace::default();
-        let mut solver = ByLu::factorise(&w0, &mut workspace).unwrap().unwrap();
-        let target = Target::new(&right, Equation::W0);
-        let theta = solver.solve(&w0, &[target]).unwrap().remove(0).unwrap().theta;
-        let reliable = |theta: Array2<f64>, all: bool| {
-            let rest = rests(&w0, &[target], std::slice::from_ref(&theta), all, of_square).remove(0);
-            Checked::new(theta, rest, &target, solver.norms).reliable
-        };
-        assert!(reliable(theta.clone(), false));
-        let (mut wrong, mut seen) = (0, 0);
-        for exponent in -60..10 {
-            for place in 0..n * k / 7 {
-                let mut off = theta.clone();
-                off[(place * 7 / k, place * 7 % k)] += 2.0_f64.powi(exponent);
-                let by_combinations = reliable(off.clone(), false);
-                if !reliable(off, true) {
-                    wrong += 1;
-                    seen += usize::from(!by_combinations);
+        with_solved((n, k), |_, theta, check| {
+            assert!(check(theta.clone(), false).reliable);
+            let (mut wrong, mut seen) = (0, 0);
+            for exponent in -60..10 {
+                for place in 0..n * k / 7 {
+                    let mut off = theta.clone();
+                    off[(place * 7 / k, place * 7 % k)] += 2.0_f64.powi(exponent);
+                    let by_combinations = check(off.clone(), false).reliable;
+                    if !check(off, true).reliable {
+                        wrong += 1;
+                        seen += usize::from(!by_combinations);
+                    }
                 }
             }
-        }
-        assert!(wrong > 5000, "{wrong}");
-        assert_eq!(seen, wrong);
+            assert!(wrong > 5000, "{wrong}");
+            assert_eq!(seen, wrong);
+        });
     }
 
     #[test]
     fn amplitudes_from_combinations_are_those_of_the_columns_but_for_a_factor() {
-        let (n, k) = (90, 16);
-        let (w0, right) = (gaussian("w", n, n), gaussian("t", n, k));
-        let mut workspace = Workspace::default();
-        let mut solver = ByLu::factorise(&w0, &mut workspace).unwrap().unwrap();
-        let target = Target::new(&right, Equation::W0);
-        let theta = solver.solve(&w0, &[target]).unwrap().remove(0).unwrap().theta;
-        let amplitudes = |all: bool| {
-            let rest = rests(&w0, &[target], std::slice::from_ref(&theta), all, of_square).remove(0);
-            let found = Checked::new(theta.clone(), rest, &target, solver.norms);
-            (found.backward_error.unwrap(), solver.rounding(Equation::W0, &found).unwrap().amplitudes)
-        };
-        let ((by_columns, of_columns), (by_combinations, of_combinations)) = (amplitudes(true), amplitudes(false));
-        assert!((0.5..2.0).contains(&(by_combinations / by_columns)), "{by_combinations:e}, {by_columns:e}");
-        for (column, combination) in of_columns.iter().zip(&of_combinations) {
-            assert!((0.3..6.0).contains(&(combination / column)), "{combination:e}, {column:e}");
-        }
+        with_solved((90, 16), |solver, theta, check| {
+            let amplitudes = |all: bool| {
+                let found = check(theta.clone(), all);
+                (found.backward_error.unwrap(), solver.rounding(Equation::W0, &found).unwrap().amplitudes)
+            };
+            let ((by_columns, of_columns), (by_combinations, of_combinations)) = (amplitudes(true), amplitudes(false));
+            assert!((0.5..2.0).contains(&(by_combinations / by_columns)), "{by_combinations:e}, {by_columns:e}");
+            for (column, combination) in of_columns.iter().zip(&of_combinations) {
+                assert!((0.3..6.0).contains(&(combination / column)), "{combination:e}, {column:e}");
+            }
+        });
     }
 }

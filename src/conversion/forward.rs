@@ -2,13 +2,10 @@
 
 use ndarray::{Array2, ArrayView2};
 
+use super::batch::without_products;
 use super::equation::{Equation, WeightRows};
 use crate::error::{Error, Result};
-use crate::linalg::panel::Panel;
 use crate::terms::CondloraConvention;
-
-/// How many rows of W0 are converted to f64 at a time.
-const ROWS: usize = 64;
 
 /// The matrix that Θ_A is multiplied by to give Aᵀ, and the one for Θ_B to give B.
 #[must_use]
@@ -32,8 +29,7 @@ pub fn shared_equations(convention: CondloraConvention) -> [Equation; 2] {
 /// [`Error::Shape`] if Θ's rows do not fit, [`Error::NonFinite`] if W0 or Θ hold NaN or Inf, or the product overflows.
 pub fn factor_of(w0: &(impl WeightRows + ?Sized), theta: ArrayView2<'_, f64>, equation: Equation) -> Result<Array2<f64>> {
     let (d_out, d_in) = w0.shape();
-    let (length, rows) = if equation == Equation::W0 { (d_in, d_out) } else { (d_out, d_in) };
-    let k = theta.ncols();
+    let length = if equation == Equation::W0 { d_in } else { d_out };
     if theta.nrows() != length {
         return Err(Error::Shape {
             what: "theta of factor_of",
@@ -41,20 +37,8 @@ pub fn factor_of(w0: &(impl WeightRows + ?Sized), theta: ArrayView2<'_, f64>, eq
             found: format!("{:?}", theta.dim()),
         });
     }
-    let mut x = Panel::zeros(length, k);
-    x.set_columns(0, theta);
-    let mut negative = Panel::zeros(rows, k);
-    let mut buffer = vec![0.0; ROWS.min(d_out) * d_in];
-    for first in (0..d_out).step_by(ROWS) {
-        let part = &mut buffer[..ROWS.min(d_out - first) * d_in];
-        w0.copy_rows(first, part);
-        match equation {
-            Equation::W0 => negative.subtract_product(first, part, &x),
-            Equation::W0Transposed => negative.subtract_transposed_product(first, part, &x),
-        }
-    }
     // 0 − v, so that no zero is negative.
-    let product = negative.block(0, k).mapv_into(|v| 0.0 - v);
+    let product = without_products(w0, &[equation], &[theta], None).remove(0).mapv_into(|v| 0.0 - v);
     match product.iter().find(|v| !v.is_finite()) {
         None => Ok(product),
         Some(bad) => Err(Error::NonFinite { what: "a factor made of W0 and Θ".into(), found: bad.to_string() }),

@@ -2,7 +2,7 @@
 
 use ndarray::{Array2, ArrayView2};
 
-use super::batch::{PanelColumns, Rest, blocks, rests, without_products};
+use super::batch::{PanelColumns, Rest, blocks, rests, views, without_products};
 use super::equation::{ConversionMatrix, Equation, Target, WeightRows, fill_tall, is_reliable};
 use crate::error::Result;
 use crate::linalg::least_squares::LeastSquares;
@@ -22,14 +22,14 @@ impl MinimumNorm {
     pub(super) fn new(w0: &impl WeightRows, rcond: Option<f64>) -> Result<Self> {
         let shape = w0.shape();
         let (longest, wide) = (shape.0.max(shape.1), shape.1 > shape.0);
-        let (tall, norm) = fill_tall(w0)?;
-        if rcond.is_none()
-            && let Some(factors) = LeastSquares::by_qr(tall, norm, wide, longest)?
-        {
-            return Ok(Self { shape, norm, factors });
+        let (mut tall, norm) = fill_tall(w0)?;
+        if rcond.is_none() {
+            if let Some(factors) = LeastSquares::by_qr(tall, norm, wide, longest)? {
+                return Ok(Self { shape, norm, factors });
+            }
+            // W was overwritten.
+            (tall, _) = fill_tall(w0)?;
         }
-        // W was overwritten.
-        let (tall, _) = fill_tall(w0)?;
         let w = if wide { tall.t() } else { tall.view() };
         Ok(Self { shape, norm, factors: LeastSquares::by_svd(w, rcond, longest)? })
     }
@@ -66,16 +66,16 @@ impl MinimumNorm {
             self.factors.solve_in_range(in_range, longer == Equation::W0Transposed),
         ];
         let panels: Vec<_> = of.iter().zip(solved.iter().map(|solved| &solved.theta)).collect();
-        let thetas = blocks(&panels, targets);
+        let thetas = blocks(&panels);
         // Of W cut by an SVD the residual is not known from the factors, and combinations would only estimate it.
         let checks = self.checks(w0, targets, &thetas, self.factors.kept().is_some());
         let found = thetas.into_iter().zip(checks).zip(targets).enumerate().map(|(index, ((theta, check), target))| {
-            let known = panels.iter().zip(&solved).find_map(|((columns, _), solved)| {
-                let (first, residuals) = (columns.first[index]?, solved.residuals.as_ref()?);
-                Some(frobenius(&residuals[first..first + target.values.ncols()]))
-            });
+            let known = panels
+                .iter()
+                .zip(&solved)
+                .find_map(|((columns, _), solved)| Some(frobenius(&solved.residuals.as_ref()?[columns.places[index].clone()?])));
             match self.checked(target, theta, &check, known) {
-                found if found.reliable || check.of_all => found,
+                found if found.reliable || check.rest.of_all => found,
                 found => {
                     let check = self.checks(w0, &[*target], std::slice::from_ref(&found.theta), true).remove(0);
                     self.checked(target, found.theta, &check, known)
@@ -98,27 +98,17 @@ impl MinimumNorm {
             }
             None => {
                 let turned: Vec<_> = equations.iter().map(|equation| equation.turned()).collect();
-                let (d_out, d_in) = self.shape;
-                let length = |equation: &Equation| if *equation == Equation::W0 { d_out } else { d_in };
-                let values: Vec<_> = rests.iter().map(|rest| rest.values.clone()).collect();
-                let zeros: Vec<_> =
-                    turned.iter().zip(&values).map(|(equation, rest)| Array2::zeros((length(equation), rest.ncols()))).collect();
-                without_products(w0, &turned, &values, &zeros)
+                without_products(w0, &turned, &views(rests.iter().map(|rest| &rest.values)), None)
             }
         };
-        let check = |(rest, gradient): (Rest, Array2<f64>)| Check {
-            size: rest.size(),
-            gradient: rest.relative(&gradient, self.norm),
-            share_of_limit: rest.share_of_limit(),
-            of_all: rest.of_all,
-        };
+        let check = |(rest, gradient): (Rest, Array2<f64>)| Check { gradient: rest.relative(&gradient, self.norm), rest };
         rests.into_iter().zip(gradients).map(check).collect()
     }
 
     /// A solution with its residual, whose norm may be `known` from the factors, and the gradient of that.
     fn checked(&self, target: &Target<'_>, theta: Array2<f64>, check: &Check, known: Option<f64>) -> ConversionMatrix {
         let (target_size, theta_size) = (frobenius_of(&target.values), frobenius_of(&theta));
-        let size = known.unwrap_or(check.size);
+        let size = known.unwrap_or_else(|| check.rest.size());
         let kappa = self.factors.sensitivity();
         let mut found = ConversionMatrix {
             theta,
@@ -140,18 +130,16 @@ impl MinimumNorm {
         let growth = size / (self.factors.norm_2() * theta_size);
         found.residual = Some(size / target_size);
         found.backward_error = Some(backward_error);
-        found.reliable = is_reliable(&found.theta, backward_error, 16.0 * longest * check.share_of_limit);
+        found.reliable = is_reliable(&found.theta, backward_error, 16.0 * longest * check.rest.share_of_limit());
         found.error_factor = if growth > 0.0 { kappa + kappa * kappa * growth } else { kappa };
         found
     }
 }
 
-/// The norm of what a solution leaves of its right-hand sides, and that of its gradient relative to `‖W‖·‖Θ‖ + ‖T‖`.
+/// What a solution leaves of its right-hand sides, and the norm of its gradient relative to `‖W‖·‖Θ‖ + ‖T‖`.
 struct Check {
-    size: f64,
+    rest: Rest,
     gradient: f64,
-    share_of_limit: f64,
-    of_all: bool,
 }
 
 #[cfg(test)]
@@ -168,7 +156,8 @@ mod tests {
         let solver = MinimumNorm::new(&w0, None).unwrap();
         let target = Target::new(&target, Equation::W0);
         let scale = 5.0 * 2.0_f64.sqrt() + 13.0;
-        let check = Check { size: 12.0, gradient: 0.5 / scale, share_of_limit: 1.0, of_all: true };
+        let rest = Rest { values: array![[0.0], [0.0], [12.0]], norms: Vec::new(), of_all: true };
+        let check = Check { rest, gradient: 0.5 / scale };
         let found = solver.checked(&target, theta, &check, None);
         let expected = 0.5 / 5.0 / scale;
         assert!((found.backward_error.unwrap() / expected - 1.0).abs() < 1e-15 && !found.reliable);

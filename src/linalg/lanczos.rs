@@ -5,7 +5,7 @@
 //! those of M. Every new column is made orthogonal to all that are there, so that no singular value is found twice. Nothing is restarted: at worst V is the
 //! whole space in the end and B has all singular values of M.
 
-use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, CowArray, Ix2, ShapeBuilder, s};
+use ndarray::{Array1, Array2, ArrayView2, ArrayViewMut2, ShapeBuilder, s};
 use ndarray_linalg::{JobSvd, SVDDC};
 
 use super::EPSILON;
@@ -13,6 +13,7 @@ use super::lapack::{multiply, multiply_into, use_one_blas_thread};
 use super::norms::frobenius_of;
 use super::panel::Panel;
 use super::random::normal_stream;
+use super::strips::values_of;
 use crate::error::{Error, Result};
 
 /// A matrix M (m, n) that is known by its products.
@@ -41,31 +42,21 @@ impl LinearMap for Array2<f64> {
     fn times(&self, x: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
         let matrix = self.as_standard_layout();
         let mut out = Panel::zeros(self.nrows(), x.ncols());
-        out.subtract_product(0, values_of(&matrix), &panel_of(x));
-        Ok(-out.block(0, x.ncols()))
+        // Few columns are multiplied as they lie in registers: a matrix product would pack the whole matrix for them.
+        out.subtract_product(0, values_of(&matrix), &Panel::of(x));
+        Ok(-out.all())
     }
 
     fn transposed_times(&self, y: ArrayView2<'_, f64>) -> Result<Array2<f64>> {
-        let (matrix, y_panel) = (self.as_standard_layout(), panel_of(y));
-        let mut out = Panel::zeros(self.ncols(), y.ncols());
+        let (matrix, y) = (self.as_standard_layout(), Panel::of(y));
+        let mut out = Panel::zeros(self.ncols(), y.columns());
         // Some rows at a time, which stay in the cache while they are multiplied with all columns.
         const ROWS: usize = 64;
         for (part, rows) in values_of(&matrix).chunks((ROWS * self.ncols()).max(1)).enumerate() {
-            out.subtract_transposed_product(part * ROWS, rows, &y_panel);
+            out.subtract_transposed_product(part * ROWS, rows, &y);
         }
-        Ok(-out.block(0, y.ncols()))
+        Ok(-out.all())
     }
-}
-
-/// Few columns are multiplied as they lie in registers: a matrix product would pack the whole matrix for them.
-fn panel_of(columns: ArrayView2<'_, f64>) -> Panel {
-    let mut panel = Panel::zeros(columns.nrows(), columns.ncols());
-    panel.set_columns(0, columns);
-    panel
-}
-
-fn values_of<'m>(matrix: &'m CowArray<'_, f64, Ix2>) -> &'m [f64] {
-    matrix.as_slice().unwrap_or_else(|| unreachable!("it was brought into standard layout"))
 }
 
 /// The largest singular values of a matrix, and their vectors as columns.

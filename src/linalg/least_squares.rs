@@ -8,6 +8,7 @@ use super::lapack::{triangle_rcond, use_one_blas_thread};
 use super::norms::{frobenius, frobenius_of, power_near};
 use super::panel::Panel;
 use super::qr::QrFactors;
+use super::strips::values_of;
 use crate::error::{Error, Result};
 
 /// A factorisation that applies `W⁺` and `(Wᵀ)⁺`.
@@ -28,7 +29,7 @@ enum Factors {
     Svd { u: Array2<f64>, sigma: Vec<f64>, v: Array2<f64> },
 }
 
-/// Norms outside these powers of two have squares that leave the range of f64, or lose digits.
+/// Norms of matrices whose squares neither leave the range of f64 nor lose digits.
 const PLAIN: std::ops::RangeInclusive<f64> = 1e-100..=1e100;
 
 impl LeastSquares {
@@ -146,10 +147,7 @@ impl LeastSquares {
     /// `targets` (out, k), or (in, k) when `transposed`; returns (in, k), or (out, k).
     #[must_use]
     pub fn solve(&self, targets: ArrayView2<'_, f64>, transposed: bool) -> Array2<f64> {
-        let k = targets.ncols();
-        let mut panel = Panel::zeros(targets.nrows(), k);
-        panel.set_columns(0, targets);
-        self.solve_panel(panel, transposed).theta.block(0, k)
+        self.solve_panel(Panel::of(targets), transposed).theta.all()
     }
 
     /// [`Self::solve`] for columns in a panel: a column's bits do not depend on the others.
@@ -204,11 +202,9 @@ impl LeastSquares {
     pub(crate) fn out_of_range(&self, coordinates: ArrayView2<'_, f64>) -> Array2<f64> {
         match &self.factors {
             Factors::Qr { factors, .. } => {
-                let mut panel = Panel::zeros(factors.shape().1, coordinates.ncols());
-                panel.set_columns(0, coordinates);
-                let mut whole = panel.resized(factors.shape().0);
+                let mut whole = Panel::of(coordinates).resized(factors.shape().0);
                 whole.reflect(factors, false);
-                whole.block(0, coordinates.ncols())
+                whole.all()
             }
             Factors::Svd { u, sigma, v } => {
                 let longer = if u.nrows() > v.nrows() { u } else { v };
@@ -223,11 +219,9 @@ impl LeastSquares {
     /// Where no SVD was made: the product is the one with W itself then.
     pub(crate) fn gradient_of_kept(&self, residual: ArrayView2<'_, f64>, transposed: bool) -> Array2<f64> {
         let Factors::Svd { u, sigma, v } = &self.factors else { unreachable!("only an SVD drops singular values") };
-        let mut panel = Panel::zeros(residual.nrows(), residual.ncols());
-        panel.set_columns(0, residual);
-        let mut inner = along(if transposed { v } else { u }, &panel);
+        let mut inner = along(if transposed { v } else { u }, &Panel::of(residual));
         inner.change_rows(sigma, |value, sigma| value * sigma);
-        inner.block(0, residual.ncols())
+        inner.all()
     }
 }
 
@@ -260,10 +254,6 @@ fn across(sigma: &[f64], vectors: &Array2<f64>, mut x: Panel) -> Panel {
     let mut out = Panel::zeros(vectors.nrows(), x.columns());
     out.subtract_product(0, values_of(vectors), &x);
     out
-}
-
-fn values_of(matrix: &Array2<f64>) -> &[f64] {
-    matrix.as_slice().unwrap_or_else(|| unreachable!("the vectors kept are in standard layout"))
 }
 
 /// A lower bound on ‖R‖₂, by power iteration from the column of largest norm. Below its diagonal R is not read.

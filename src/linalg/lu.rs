@@ -10,6 +10,7 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::lapack::{factorise_panel, multiply_into, use_one_blas_thread};
 use super::stripes::in_stripes;
+use super::strips::values_of;
 use crate::error::{Error, Result};
 
 /// Columns factorised by LAPACK at a time, and rows of a triangle solved in registers.
@@ -51,7 +52,7 @@ impl LuFactors {
 
     /// The packed factors L and U, row by row.
     pub(super) fn values(&self) -> &[f64] {
-        self.packed.as_slice().unwrap_or_else(|| unreachable!("only a matrix in standard layout is factorised"))
+        values_of(&self.packed)
     }
 
     /// n.
@@ -140,7 +141,7 @@ fn exchange_rows(mut w: ArrayViewMut2<'_, f64>, exchanges: &[usize]) {
 }
 
 /// A row of a part of W, which lies in one piece: W is in standard layout and its parts are made of whole runs of columns.
-fn contiguous(row: ArrayViewMut1<'_, f64>) -> &mut [f64] {
+pub(super) fn contiguous(row: ArrayViewMut1<'_, f64>) -> &mut [f64] {
     row.into_slice().unwrap_or_else(|| unreachable!("rows of a matrix in standard layout are contiguous"))
 }
 

@@ -11,11 +11,8 @@ use super::lu::LuFactors;
 use super::norms::frobenius;
 use super::qr::{QrFactors, Reflectors};
 use super::residual::{Residual, TransposedResidual};
-use super::strips::{Lanes, Rows, STRIPS};
+use super::strips::{Lanes, Rows, STRIPS, aligned, values_of};
 use super::substitution::{Substitution, System};
-
-/// Rows start on a cache line, so that no vector load crosses one.
-const LINE: usize = 64 / size_of::<f64>();
 
 /// Rows of reflectors that are applied to all columns before the next rows, so that they stay in the cache.
 const TOGETHER: usize = 64;
@@ -36,9 +33,22 @@ impl Panel {
     pub fn zeros(n: usize, columns: usize) -> Self {
         let lanes = Arch::new().dispatch(Lanes);
         let length = columns.div_ceil(lanes) * n * lanes;
-        let storage = vec![0.0; length + LINE];
-        let start = storage.as_ptr().align_offset(64).min(LINE);
+        let (storage, start) = aligned(length);
         Self { n, columns, lanes, start, storage }
+    }
+
+    /// A panel of all columns of `block`.
+    #[must_use]
+    pub fn of(block: ArrayView2<'_, f64>) -> Self {
+        let mut panel = Self::zeros(block.nrows(), block.ncols());
+        panel.set_columns(0, block);
+        panel
+    }
+
+    /// All columns as a matrix.
+    #[must_use]
+    pub fn all(&self) -> Array2<f64> {
+        self.block(0, self.columns)
     }
 
     /// Length of the columns.
@@ -169,7 +179,7 @@ impl Panel {
             let below =
                 Rows { values: values.get((of.first + b) * n + of.first..).unwrap_or(&[]), stride: n, count: m - of.first - b };
             let top = w.top(of);
-            let top = Rows::whole(slice_of(&top), b);
+            let top = Rows::whole(values_of(&top), b);
             // −Vᵀ·T, then T·Vᵀ·T with the small triangle, transposed for Qᵀ.
             let mut inner = Self::zeros(b, self.columns);
             for (first, rows) in top.parts(TOGETHER) {
@@ -178,7 +188,7 @@ impl Panel {
             for (first, rows) in below.parts(TOGETHER) {
                 inner.subtract_transposed_rows(of.first + b + first, rows, self);
             }
-            let (mut by, t) = (Self::zeros(b, self.columns), Rows::whole(slice_of(&of.t), b));
+            let (mut by, t) = (Self::zeros(b, self.columns), Rows::whole(values_of(&of.t), b));
             if transposed {
                 by.subtract_transposed_rows(0, t, &inner);
             } else {
@@ -248,11 +258,6 @@ impl Panel {
     }
 }
 
-/// The values of a small matrix, row by row.
-fn slice_of(matrix: &Array2<f64>) -> &[f64] {
-    matrix.as_slice().unwrap_or_else(|| unreachable!("it was made in standard layout"))
-}
-
 /// The columns of several matrices one after the other, to be multiplied with one another and with others.
 ///
 /// # Numerics
@@ -290,8 +295,7 @@ impl Columns {
     #[must_use]
     pub fn products(&self, block: ArrayView2<'_, f64>) -> Array2<f64> {
         assert_eq!(block.nrows(), self.n, "a block of columns of another length");
-        let (mut x, mut out) = (Panel::zeros(self.n, block.ncols()), Panel::zeros(self.count, block.ncols()));
-        x.set_columns(0, block);
+        let (x, mut out) = (Panel::of(block), Panel::zeros(self.count, block.ncols()));
         out.subtract_product(0, &self.values, &x);
         -out.block(0, block.ncols())
     }
@@ -359,8 +363,7 @@ mod tests {
             let lu = LuFactors::factorise(w.clone()).unwrap();
             for transposed in [false, true] {
                 let t = if transposed { w.t().dot(&x) } else { w.dot(&x) };
-                let mut panel = Panel::zeros(n, 19);
-                panel.set_columns(0, t.view());
+                let mut panel = Panel::of(t.view());
                 if transposed {
                     panel.solve_transposed(&lu)
                 } else {
@@ -378,8 +381,7 @@ mod tests {
         let w = sample(n, n, 3);
         let t = sample(n, 40, 4);
         let lu = LuFactors::factorise(w.clone()).unwrap();
-        let mut all = Panel::zeros(n, 40);
-        all.set_columns(0, t.view());
+        let mut all = Panel::of(t.view());
         let mut residual = all.clone();
         all.solve(&lu);
         residual.subtract_product(0, w.as_slice().unwrap(), &all);
@@ -400,10 +402,8 @@ mod tests {
     fn residual_by_parts_is_the_residual() {
         let (n_out, n_in) = (21, 13);
         let (w, x, t) = (sample(n_out, n_in, 1), sample(n_in, 5, 2), sample(n_out, 5, 3));
-        let mut xs = Panel::zeros(n_in, 5);
-        xs.set_columns(0, x.view());
-        let mut out = Panel::zeros(n_out, 5);
-        out.set_columns(0, t.view());
+        let xs = Panel::of(x.view());
+        let mut out = Panel::of(t.view());
         let flat = w.as_slice().unwrap();
         out.subtract_product(0, &flat[..10 * n_in], &xs);
         out.subtract_product(10, &flat[10 * n_in..], &xs);
@@ -411,10 +411,8 @@ mod tests {
         assert!(error < 1e-14, "{error:e}");
 
         let (x, t) = (sample(n_out, 5, 4), sample(n_in, 5, 5));
-        let mut xs = Panel::zeros(n_out, 5);
-        xs.set_columns(0, x.view());
-        let mut out = Panel::zeros(n_in, 5);
-        out.set_columns(0, t.view());
+        let xs = Panel::of(x.view());
+        let mut out = Panel::of(t.view());
         out.subtract_transposed_product(0, &flat[..10 * n_in], &xs);
         out.subtract_transposed_product(10, &flat[10 * n_in..], &xs);
         let error = (&out.block(0, 5) - &(&t - &w.t().dot(&x))).iter().fold(0.0_f64, |m, v| m.max(v.abs()));
@@ -449,8 +447,7 @@ mod tests {
     #[test]
     fn rows_are_added_taken_away_and_changed() {
         let t = sample(9, 21, 6);
-        let mut panel = Panel::zeros(9, 21);
-        panel.set_columns(0, t.view());
+        let mut panel = Panel::of(t.view());
         assert_eq!(panel.resized(4).block(0, 21), t.slice(s![..4, ..]));
         let longer = panel.resized(12).block(0, 21);
         assert_eq!(longer.slice(s![..9, ..]), t);
@@ -467,8 +464,7 @@ mod tests {
     #[test]
     fn no_rows_or_columns_leave_the_rest_as_it_is() {
         let t = sample(5, 3, 7);
-        let mut panel = Panel::zeros(5, 3);
-        panel.set_columns(0, t.view());
+        let mut panel = Panel::of(t.view());
         panel.subtract_product(0, &[], &Panel::zeros(0, 3));
         panel.subtract_transposed_product(0, &[], &Panel::zeros(0, 3));
         assert_eq!(panel.block(0, 3), t);

@@ -5,11 +5,13 @@
 //! registers; the reflections of a block are one product `I − V·T·Vᵀ` (Schreiber and Van Loan 1989), so that all that lies right of it, and every
 //! right-hand side, is changed by matrix products. Q is never formed. The matrix is row-major, as in [`super::lu`].
 
-use ndarray::{Array2, ArrayView1, ArrayView2, ArrayViewMut2, Axis, s};
+use ndarray::{Array2, ArrayView2, ArrayViewMut2, Axis, s};
 use pulp::{Arch, Simd, WithSimd};
 
-use super::lapack::{multiply_into, use_one_blas_thread};
+use super::lapack::{multiply, multiply_into, use_one_blas_thread};
+use super::lu::contiguous;
 use super::stripes::in_stripes;
+use super::strips::{aligned, values_of};
 use crate::error::{Error, Result};
 
 /// Columns whose reflections are made one by one.
@@ -96,7 +98,7 @@ impl QrFactors {
 
     /// The packed reflectors and R, row by row.
     pub(super) fn values(&self) -> &[f64] {
-        self.packed.as_slice().unwrap_or_else(|| unreachable!("only a matrix in standard layout is factorised"))
+        values_of(&self.packed)
     }
 }
 
@@ -128,14 +130,14 @@ fn factorise_block(mut w: ArrayViewMut2<'_, f64>, mut t: ArrayViewMut2<'_, f64>,
     // T of both is [T₁, −T₁·(V₁ᵀ·V₂)·T₂; 0, T₂].
     let top = unit_lower(lower.view());
     let inner = transposed_product(lower.view(), top.view(), left.slice(s![half.., ..]));
-    let right_part = product(inner.t(), t.slice(s![half.., half..]), 1.0);
-    let both = product(t.slice(s![..half, ..half]), right_part.view(), -1.0);
+    let right_part = multiply(inner.t(), t.slice(s![half.., half..]));
+    let both = -multiply(t.slice(s![..half, ..half]), right_part.view());
     t.slice_mut(s![..half, half..]).assign(&both);
 }
 
 /// `c ← (I − V·Tᵀ·Vᵀ)·c`, the product of the reflections in the order in which they were made.
 fn reflect(v: ArrayView2<'_, f64>, top: ArrayView2<'_, f64>, t: ArrayView2<'_, f64>, mut c: ArrayViewMut2<'_, f64>) {
-    let by = product(t.t(), transposed_product(v, top, c.view()).view(), 1.0);
+    let by = multiply(t.t(), transposed_product(v, top, c.view()).view());
     let (mut upper, mut lower) = c.view_mut().split_at(Axis(0), top.nrows());
     multiply_into(upper.view_mut(), true, -1.0, top, by.view());
     multiply_into(lower.view_mut(), true, -1.0, v.slice(s![top.nrows().., ..]), by.view());
@@ -144,14 +146,8 @@ fn reflect(v: ArrayView2<'_, f64>, top: ArrayView2<'_, f64>, t: ArrayView2<'_, f
 /// `Vᵀ·c`.
 fn transposed_product(v: ArrayView2<'_, f64>, top: ArrayView2<'_, f64>, c: ArrayView2<'_, f64>) -> Array2<f64> {
     let (upper, lower) = c.split_at(Axis(0), top.nrows());
-    let mut out = product(top.t(), upper, 1.0);
+    let mut out = multiply(top.t(), upper);
     multiply_into(out.view_mut(), true, 1.0, v.slice(s![top.nrows().., ..]).t(), lower);
-    out
-}
-
-fn product(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>, alpha: f64) -> Array2<f64> {
-    let mut out = Array2::zeros((a.nrows(), b.ncols()));
-    multiply_into(out.view_mut(), false, alpha, a, b);
     out
 }
 
@@ -163,9 +159,8 @@ struct Scratch {
 
 impl Scratch {
     fn new(rows: usize) -> Self {
-        const LINE: usize = 64 / size_of::<f64>();
-        let storage = vec![0.0; rows * PANEL + LINE];
-        Self { start: storage.as_ptr().align_offset(64).min(LINE), storage }
+        let (storage, start) = aligned(rows * PANEL);
+        Self { start, storage }
     }
 
     /// The reflections of at most [`PANEL`] columns and their T, which is zero when this is called.
@@ -174,24 +169,18 @@ impl Scratch {
         let rows = &mut self.storage[self.start..self.start + m * PANEL];
         for (to, from) in rows.chunks_exact_mut(PANEL).zip(w.rows()) {
             let (to, beyond) = to.split_at_mut(columns);
-            to.copy_from_slice(contiguous(from));
+            to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
             beyond.fill(0.0);
         }
         let mut own = [[0.0; PANEL]; PANEL];
         Arch::new().dispatch(Panel { rows, columns, t: &mut own });
         for (to, from) in w.rows_mut().into_iter().zip(rows.chunks_exact(PANEL)) {
-            let Some(to) = to.into_slice() else { unreachable!("rows of a matrix in standard layout are contiguous") };
-            to.copy_from_slice(&from[..columns]);
+            contiguous(to).copy_from_slice(&from[..columns]);
         }
         for (mut to, from) in t.rows_mut().into_iter().zip(&own) {
             to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);
         }
     }
-}
-
-/// A row of a part of W, which lies in one piece: W is in standard layout and its parts are made of whole runs of columns.
-fn contiguous(row: ArrayView1<'_, f64>) -> &[f64] {
-    row.to_slice().unwrap_or_else(|| unreachable!("rows of a matrix in standard layout are contiguous"))
 }
 
 /// Reflections one by one: each is applied to a row while the row's products for the next reflection are summed.
@@ -361,10 +350,9 @@ mod tests {
 
     /// Q·x, or Qᵀ·x.
     fn turned(qr: &QrFactors, x: &Array2<f64>, transposed: bool) -> Array2<f64> {
-        let mut columns = Columns::zeros(x.nrows(), x.ncols());
-        columns.set_columns(0, x.view());
+        let mut columns = Columns::of(x.view());
         columns.reflect(qr, transposed);
-        columns.block(0, x.ncols())
+        columns.all()
     }
 
     fn upper(qr: &QrFactors) -> Array2<f64> {

@@ -12,13 +12,12 @@ const WHOLE: usize = 64;
 /// Changes a matrix by stripes of its columns, on the threads of the pool that have nothing else to do.
 ///
 /// `work` has to treat each column by itself: then the result does not depend on how many stripes there are.
-pub(super) fn in_stripes(matrix: ArrayViewMut2<'_, f64>, work: impl Fn(ArrayViewMut2<'_, f64>) + Sync) {
+pub(super) fn in_stripes(mut matrix: ArrayViewMut2<'_, f64>, work: impl Fn(ArrayViewMut2<'_, f64>) + Sync) {
     let columns = matrix.ncols();
     let stripes = (columns / NARROWEST).min(rayon::current_num_threads());
     if stripes <= 1 {
         return work(matrix);
     }
-    let mut matrix = matrix;
     let parts: Vec<_> = matrix.axis_chunks_iter_mut(Axis(1), columns.div_ceil(stripes).next_multiple_of(WHOLE)).collect();
     parts.into_par_iter().for_each(&work);
 }

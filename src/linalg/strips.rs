@@ -3,6 +3,7 @@
 //! [`super::substitution`] and [`super::residual`] are built on these. Columns come in strips as wide as a register; nothing is packed.
 //! Each element adds its products in the order of the row, so its bits do not depend on the other columns.
 
+use ndarray::{ArrayBase, Data, Ix2};
 use pulp::{Simd, WithSimd};
 
 /// Rows of the matrix handled together.
@@ -21,6 +22,19 @@ impl WithSimd for Lanes {
     fn with_simd<S: Simd>(self, _: S) -> usize {
         S::F64_LANES
     }
+}
+
+/// Room for this many zeros that begin at a cache line, so that no vector load crosses one: the storage, and where they begin in it.
+pub(super) fn aligned(length: usize) -> (Vec<f64>, usize) {
+    const LINE: usize = 64 / size_of::<f64>();
+    let storage = vec![0.0; length + LINE];
+    let start = storage.as_ptr().align_offset(64).min(LINE);
+    (storage, start)
+}
+
+/// The values of a matrix that was made in standard layout, row by row.
+pub(super) fn values_of<S: Data<Elem = f64>>(matrix: &ArrayBase<S, Ix2>) -> &[f64] {
+    matrix.as_slice().unwrap_or_else(|| unreachable!("it was made in standard layout"))
 }
 
 /// Goes over the strips, three at a time; the last four as two and two, since three and one would leave registers idle in the last group.

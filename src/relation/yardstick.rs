@@ -14,12 +14,11 @@ use crate::linalg::lanczos::{Accuracy, leading_values};
 use crate::linalg::lapack::multiply;
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::weight_basis::{WeightBasis, scale_rows};
+use crate::terms::StrictControl;
 
 /// Columns that W0 is multiplied with at a time while its leading singular values are sought: with fewer W0 is read more often, with more there are more
 /// columns to be made orthogonal.
 const BLOCK: usize = 8;
-/// Weights whose shorter side is above this have their leading singular values to six digits: all of them would take as long as to solve through W0.
-const WIDE: usize = 1024;
 /// Random columns that W0 is multiplied with at a time: more would only take memory.
 const COLUMNS: usize = 128;
 
@@ -63,7 +62,9 @@ impl Yardstick {
                 if !norm.is_finite() {
                     return Err(Error::NonFinite { what: "W0".into(), found: norm.to_string() });
                 }
-                let accuracy = if d_out.min(d_in) > WIDE { Accuracy::Six } else { Accuracy::Full };
+                // Of a weight that is too wide to be decomposed all digits would take as long as to solve through it.
+                let wide = d_out.min(d_in) > StrictControl::WIDEST;
+                let accuracy = if wide { Accuracy::Six } else { Accuracy::Full };
                 (norm, leading_values(&w0, most, BLOCK, accuracy)?)
             }
         };

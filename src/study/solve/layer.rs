@@ -155,8 +155,8 @@ impl LayerWork<'_> {
     fn drawn_factors(&self, number: usize, rank: usize) -> OwnedFactors {
         let (seed, stream, (d_out, d_in)) = (self.context.seed(), self.weight.stream(), (self.weight.d_out, self.weight.d_in));
         let gaussian = |factor, length| draw(seed, Control::W0, &stream, factor, number, length, rank);
-        let whole_a = self.context.wanted_of_draws().views.iter().any(|view| view.matrix == MatrixKind::BA)
-            || self.context.wanted_of_draws().by_cka.contains(&MatrixKind::BA);
+        let drawn = self.context.wanted_of_draws();
+        let whole_a = drawn.views.iter().any(|view| view.matrix == MatrixKind::BA) || drawn.by_cka.contains(&MatrixKind::BA);
         let in_range = [d_in > d_out && !whole_a, d_out > d_in];
         let shorter = d_out.min(d_in);
         let length = |in_range: bool, whole: usize| if in_range { shorter } else { whole };
