@@ -40,7 +40,7 @@ pub enum Control {
 }
 
 /// What a draw replaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Factor {
     /// Aᵀ or Θ_A.
     A,

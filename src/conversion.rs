@@ -15,6 +15,7 @@ use crate::error::{Error, Result};
 use by_lu::ByLu;
 pub use equation::{Conversion, ConversionMatrix, Equation, Target, WeightRows, Workspace};
 pub use forward::{factor_of, shared_equations};
+pub(crate) use forward::{finite, products};
 use minimum_norm::MinimumNorm;
 
 /// Solves `W0·Θ = T` (or `W0ᵀ·Θ = T`) for all targets of one layer at once.
@@ -105,6 +106,17 @@ impl<'a, W: WeightRows> Solver<'a, W> {
             }
         }
         Ok(self.least_squares()?.condition())
+    }
+
+    /// ‖W0‖_F.
+    ///
+    /// # Errors
+    /// Those of [`Self::new`].
+    pub(crate) fn norm(&mut self) -> Result<f64> {
+        match &self.by_lu {
+            Some(by_lu) => Ok(by_lu.norm()),
+            None => Ok(self.least_squares()?.norm()),
+        }
     }
 
     /// With `rcond` the singular vectors of W0 that every Θ is made of: left (out, k) and right (in, k).

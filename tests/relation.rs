@@ -9,7 +9,7 @@ use std::path::Path;
 use condlora::controls::{DrawPlan, Factor};
 use condlora::conversion::Equation;
 use condlora::linalg::weight_basis::WeightBasis;
-use condlora::relation::{BaseLayer, Cut, CutStudy, ModuleName, RelatedLayer};
+use condlora::relation::{BaseLayer, Cut, CutStudy, DrawnImages, ModuleName, RelatedLayer};
 use condlora::table::csv::read_rows;
 use condlora::table::{CutRow, EnergyRow, SubspaceRow};
 use condlora::terms::{MatrixKind, Status};
@@ -155,7 +155,8 @@ fn weights_of(condition: f64) -> (Vec<Array2<f64>>, Vec<WeightBasis>) {
 /// p of the adjoint of targets through these weights.
 fn p_of_adjoint(weights: &[Array2<f64>], decomposed: &[WeightBasis], targets: &[Array2<f64>], seed: u64) -> f64 {
     let streams: Vec<String> = (0..weights.len()).map(|l| format!("layer {l}")).collect();
-    let base = |l: usize| BaseLayer { weight: &weights[l], basis: Some(&decomposed[l]), stream: &streams[l] };
+    let drawn = DrawnImages::default();
+    let base = |l: usize| BaseLayer { shape: weights[l].dim(), basis: Some(&decomposed[l]), drawn: &drawn, stream: &streams[l] };
     let bases: Vec<BaseLayer<'_>> = (0..weights.len()).map(base).collect();
     let layer = |l: usize| RelatedLayer {
         number: Some(l as u32),
@@ -164,6 +165,7 @@ fn p_of_adjoint(weights: &[Array2<f64>], decomposed: &[WeightBasis], targets: &[
         b: targets[l].view(),
         scaling: 1.0,
         equation_a: Equation::W0,
+        images: None,
     };
     let layers: Vec<RelatedLayer<'_>> = (0..weights.len()).map(layer).collect();
     let rank = targets[0].ncols();

@@ -170,8 +170,9 @@ pub(super) fn without_products(
     };
     let (straight_x, mut straight) = sides(Equation::W0, (d_out, d_in));
     let (turned_x, mut turned) = sides(Equation::W0Transposed, (d_in, d_out));
+    let columns = straight.used + turned.used;
     let mut buffer = vec![0.0; ROWS.min(d_out) * d_in];
-    for first in (0..d_out).step_by(ROWS) {
+    for first in (0..d_out).step_by(ROWS).take_while(|_| columns > 0) {
         let part = &mut buffer[..ROWS.min(d_out - first) * d_in];
         w0.copy_rows(first, part);
         if straight.used > 0 {

@@ -43,6 +43,11 @@ impl ByLu {
         Ok(Some(Self { lu, norms, lines, rcond: None, responses: [None, None] }))
     }
 
+    /// ‖W0‖_F.
+    pub(super) fn norm(&self) -> f64 {
+        self.norms.frobenius
+    }
+
     pub(super) fn into_storage(self) -> Array2<f64> {
         self.lu.into_storage()
     }

@@ -45,7 +45,8 @@ pub enum Equation {
 
 impl Equation {
     /// The equation with the transpose of its matrix.
-    pub(super) fn turned(self) -> Self {
+    #[must_use]
+    pub fn turned(self) -> Self {
         match self {
             Self::W0 => Self::W0Transposed,
             Self::W0Transposed => Self::W0,

@@ -37,11 +37,27 @@ pub fn factor_of(w0: &(impl WeightRows + ?Sized), theta: ArrayView2<'_, f64>, eq
             found: format!("{:?}", theta.dim()),
         });
     }
+    finite(products(w0, &[(equation, theta)]).remove(0))
+}
+
+/// `W0·x`, or `W0ᵀ·x`, for each of some blocks, whose rows have to fit; W0 is converted to f64 once. What overflows is not finite.
+///
+/// # Numerics
+/// Each element is summed in one order: a column's bits depend on W0 and that column alone.
+pub(crate) fn products(w0: &(impl WeightRows + ?Sized), blocks: &[(Equation, ArrayView2<'_, f64>)]) -> Vec<Array2<f64>> {
+    let (equations, x): (Vec<_>, Vec<_>) = blocks.iter().copied().unzip();
     // 0 − v, so that no zero is negative.
-    let product = without_products(w0, &[equation], &[theta], None).remove(0).mapv_into(|v| 0.0 - v);
+    without_products(w0, &equations, &x, None).into_iter().map(|product| product.mapv_into(|v| 0.0 - v)).collect()
+}
+
+/// A product, if it is within the range of f64.
+///
+/// # Errors
+/// [`Error::NonFinite`].
+pub(crate) fn finite(product: Array2<f64>) -> Result<Array2<f64>> {
     match product.iter().find(|v| !v.is_finite()) {
         None => Ok(product),
-        Some(bad) => Err(Error::NonFinite { what: "a factor made of W0 and Θ".into(), found: bad.to_string() }),
+        Some(bad) => Err(Error::NonFinite { what: "a product with W0".into(), found: bad.to_string() }),
     }
 }
 

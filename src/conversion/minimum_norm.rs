@@ -34,6 +34,11 @@ impl MinimumNorm {
         Ok(Self { shape, norm, factors: LeastSquares::by_svd(w, rcond, longest)? })
     }
 
+    /// ‖W0‖_F.
+    pub(super) fn norm(&self) -> f64 {
+        self.norm
+    }
+
     pub(super) fn condition(&self) -> f64 {
         self.factors.condition()
     }

@@ -88,6 +88,7 @@ fn shaped(rows: usize, columns: usize, values: Vec<f64>) -> Result<Array2<f64>> 
 }
 
 /// A and B of one adapter's layer: Aᵀ (in, r) and B (out, r).
+#[derive(Clone)]
 pub(crate) struct FactorPair {
     pub(crate) a_transposed: Array2<f64>,
     pub(crate) b: Array2<f64>,

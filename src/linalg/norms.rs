@@ -96,6 +96,8 @@ pub fn fill_with_norms(values: &mut [f64], columns: usize, mut write: impl FnMut
 #[must_use]
 pub fn line_norms(values: &[f64], columns: usize, size: f64) -> [Vec<f64>; 2] {
     let scale = power_near(size);
+    // A power of two: what it is multiplied by has the same digits as what is divided by the other, and takes a quarter of the time.
+    let inverse = scale.recip();
     let mut of_columns = vec![0.0; columns];
     let mut of_rows = Vec::with_capacity(values.len() / columns.max(1));
     Arch::new().dispatch(|| {
@@ -104,15 +106,15 @@ pub fn line_norms(values: &[f64], columns: usize, size: f64) -> [Vec<f64>; 2] {
             let (whole, rest) = row.as_chunks::<PARTS>();
             for chunk in whole {
                 for (part, v) in parts.iter_mut().zip(chunk) {
-                    *part += (v / scale) * (v / scale);
+                    *part += (v * inverse) * (v * inverse);
                 }
             }
             for (part, v) in parts.iter_mut().zip(rest) {
-                *part += (v / scale) * (v / scale);
+                *part += (v * inverse) * (v * inverse);
             }
             of_rows.push(parts.iter().sum::<f64>().sqrt() * scale);
             for (sum, v) in of_columns.iter_mut().zip(row) {
-                *sum += (v / scale) * (v / scale);
+                *sum += (v * inverse) * (v * inverse);
             }
         }
     });

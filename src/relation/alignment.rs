@@ -16,7 +16,7 @@ pub fn alignment_rows(
     name: ModuleName<'_>,
     counts: &[usize],
     updates: &[Update<'_, '_>],
-    yardsticks: &[Yardstick],
+    yardsticks: &[&Yardstick],
 ) -> Vec<AlignmentRow> {
     let mut rows = Vec::with_capacity(updates.len() * counts.len() * 2);
     for (update, yardstick) in updates.iter().zip(yardsticks) {
@@ -87,8 +87,8 @@ mod tests {
 
     fn rows_of(example: &Example, counts: &[usize], draws: usize) -> Vec<AlignmentRow> {
         example.with(|update| {
-            let yardstick = Yardstick::of(update.layer.base, counts, 0, draws).unwrap();
-            alignment_rows(NAME, counts, &[update], &[yardstick])
+            let yardstick = example.yardstick("w0", counts, 0, draws).unwrap();
+            alignment_rows(NAME, counts, &[update], &[&yardstick])
         })
     }
 
@@ -135,7 +135,7 @@ mod tests {
     fn random_directions_gain_nothing_on_average() {
         let counts = [4, 1];
         let example = Example::new(gaussian("w0", 40, 24), gaussian("b", 40, 4), gaussian("a", 24, 4), 1.0, true);
-        let yardstick = Yardstick::of(&example.base("t"), &counts, 0, 2000).unwrap();
+        let yardstick = example.yardstick("t", &counts, 0, 2000).unwrap();
         for random in &yardstick.random {
             for null in [&random.gain_left, &random.gain_right] {
                 let (mean, sd) = mean_and_sd(null);

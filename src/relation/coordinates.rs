@@ -1,10 +1,10 @@
 //! A target in the singular basis of its W0, where Θ is cut and signs are turned.
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, ArrayView2, s};
 
 use super::cut::Cut;
-use super::layer::BaseLayer;
-use crate::controls::mean_and_sd;
+use super::layer::{BaseLayer, RelatedLayer, Sides, scaled};
+use crate::controls::{Factor, mean_and_sd};
 use crate::conversion::Equation;
 use crate::error::Result;
 use crate::linalg::lapack::multiply;
@@ -20,7 +20,22 @@ pub(super) struct Coordinates<'a> {
     pub(super) equation: Equation,
 }
 
-impl Coordinates<'_> {
+impl<'a> Coordinates<'a> {
+    /// Of a layer's own target.
+    pub(super) fn of(layer: &RelatedLayer<'a>, factor: Factor) -> Self {
+        let equation = layer.equation(factor);
+        match (layer.base.sides(equation), layer.images) {
+            (Some(sides), _) => Self::in_basis(layer.base, equation, sides, layer.target(factor)),
+            (None, Some(images)) => Self { values: images.adjoint(factor).clone(), base: layer.base, equation },
+            (None, None) => unreachable!("a layer has its weight's basis or the images of its factors"),
+        }
+    }
+
+    /// Of any target through a weight with these singular vectors.
+    pub(super) fn in_basis(base: &'a BaseLayer<'a>, equation: Equation, sides: Sides<'_>, target: ArrayView2<'_, f64>) -> Self {
+        Self { values: multiply(sides.face.t(), scaled(target).view()), base, equation }
+    }
+
     pub(super) fn kept(&self, cut: Cut) -> usize {
         self.base.sides(self.equation).map_or(self.values.nrows(), |sides| cut.kept(sides.sigma, sides.rank))
     }

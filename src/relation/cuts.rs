@@ -7,7 +7,7 @@
 use std::convert::Infallible;
 use std::ops::Range;
 
-use ndarray::{Array2, ArrayView2, Axis, concatenate, s};
+use ndarray::Array2;
 use rayon::prelude::*;
 
 use super::coordinates::{Coordinates, gaussian_kept};
@@ -16,10 +16,9 @@ use super::layer::{ModuleName, RelatedLayer};
 use crate::controls::{
     Control, DrawPlan, Factor, TIE, Tested, draw, draw_some_while_open, mean_and_sd, p_value, permutation, permutations, signs,
 };
-use crate::conversion::{Equation, factor_of};
-use crate::error::{Error, Result};
-use crate::linalg::lapack::multiply;
-use crate::linalg::weight_basis::{scale_rows, unit_of};
+use crate::conversion::Equation;
+use crate::error::Result;
+use crate::linalg::weight_basis::scale_rows;
 use crate::similarity::AllPairs;
 use crate::table::CutRow;
 use crate::terms::{MatrixKind, Side, Status};
@@ -32,7 +31,7 @@ const BATCH: usize = 16;
 pub const TOGETHER: usize = 4;
 
 /// Mean φ over pairs of layers, for each cut and each (i, j); none where no pair has one.
-type Statistics = Vec<Option<f64>>;
+pub type Statistics = Vec<Option<f64>>;
 
 /// Bases of several layers or of several cuts; none where there is nothing.
 type Bases = Vec<Option<Array2<f64>>>;
@@ -57,7 +56,7 @@ impl CutStudy<'_> {
     /// The rows of one factor, and one of all cuts together where there are several.
     ///
     /// # Errors
-    /// [`crate::Error::Lapack`] if a small SVD fails, [`crate::Error::NonFinite`] if a product overflows.
+    /// [`crate::Error::Lapack`] if a small SVD fails.
     pub fn rows(
         &self,
         name: ModuleName<'_>,
@@ -65,8 +64,7 @@ impl CutStudy<'_> {
         layers: &[RelatedLayer<'_>],
         w0: &[Statistics],
     ) -> Result<Vec<CutRow>> {
-        let observed_coordinates: Vec<Coordinates<'_>> =
-            layers.iter().map(|layer| self.coordinates(layer, factor, layer.target(factor))).collect::<Result<_>>()?;
+        let observed_coordinates: Vec<Coordinates<'_>> = layers.iter().map(|layer| Coordinates::of(layer, factor)).collect();
         let vectors = self.vectors(&observed_coordinates)?;
         let bases = at_home(&observed_coordinates, &vectors);
         let observed = self.statistics(&bases);
@@ -132,7 +130,7 @@ impl CutStudy<'_> {
     /// # Errors
     /// Those of [`Self::rows`].
     pub fn w0_draws(&self, factor: Factor, layers: &[RelatedLayer<'_>]) -> Result<Vec<Statistics>> {
-        let by_layer: Vec<Vec<Coordinates<'_>>> = layers.iter().map(|layer| self.drawn(layer, factor)).collect::<Result<_>>()?;
+        let by_layer: Vec<Vec<Coordinates<'_>>> = layers.iter().map(|layer| self.drawn(layer, factor)).collect();
         (0..self.together)
             .into_par_iter()
             .map(|number| {
@@ -144,31 +142,14 @@ impl CutStudy<'_> {
     }
 
     /// All draws of the `w0` control at one layer.
-    fn drawn<'l>(&self, layer: &RelatedLayer<'l>, factor: Factor) -> Result<Vec<Coordinates<'l>>> {
+    fn drawn<'l>(&self, layer: &RelatedLayer<'l>, factor: Factor) -> Vec<Coordinates<'l>> {
         let (equation, rank, base) = (layer.equation(factor), layer.target(factor).ncols(), layer.base);
         let gaussian = |number, length| draw(self.seed, Control::W0, base.stream, factor, number, length, rank);
         let own = |values| Coordinates { values, base, equation };
         if let Some(sides) = base.sides(equation) {
-            return Ok((0..self.together).map(|number| own(gaussian(number, sides.sigma.len()))).collect());
+            return (0..self.together).map(|number| own(gaussian(number, sides.sigma.len()))).collect();
         }
-        // One product for all of them.
-        let draws: Vec<Array2<f64>> = (0..self.together).map(|number| gaussian(number, layer.target(factor).nrows())).collect();
-        let views: Vec<ArrayView2<'_, f64>> = draws.iter().map(|draw| draw.view()).collect();
-        let Ok(side_by_side) = concatenate(Axis(1), &views) else { return Ok(Vec::new()) };
-        let products = adjoint(layer, side_by_side.view(), equation)?;
-        Ok((0..self.together).map(|number| own(products.slice(s![.., number * rank..(number + 1) * rank]).to_owned())).collect())
-    }
-
-    fn coordinates<'l>(&self, layer: &RelatedLayer<'l>, factor: Factor, target: ArrayView2<'_, f64>) -> Result<Coordinates<'l>> {
-        let equation = layer.equation(factor);
-        // A power of two, which changes no digit of a singular vector.
-        let unit = unit_of(target);
-        let scaled = target.mapv(|v| v / unit);
-        let values = match layer.base.sides(equation) {
-            Some(sides) => multiply(sides.face.t(), scaled.view()),
-            None => adjoint(layer, scaled.view(), equation)?,
-        };
-        Ok(Coordinates { values, base: layer.base, equation })
+        (0..self.together).map(|number| own(base.drawn.image(factor, rank, number).clone())).collect()
     }
 
     /// For each layer the left singular vectors of its Θ at every cut, in its coordinates; none where it has none.
@@ -216,27 +197,34 @@ impl CutStudy<'_> {
         draws
     }
 
-    /// The statistics where the targets are assigned to other layers' weights: all assignments of few layers, else as many as controls are drawn.
+    /// The statistics where the targets are assigned to other layers' weights: all assignments of few layers, else as many as controls are drawn. None where
+    /// a weight was not decomposed.
     fn shuffled(&self, factor: Factor, layers: &[RelatedLayer<'_>]) -> Result<Option<Vec<Statistics>>> {
         let shape = |layer: &RelatedLayer<'_>| layer.target(factor).dim();
         let count = layers.len();
         if count < 2 || layers.windows(2).any(|pair| shape(&pair[0]) != shape(&pair[1])) {
             return Ok(None);
         }
-        let at = |layer: usize, target: usize| self.coordinates(&layers[layer], factor, layers[target].target(factor));
+        let Some(sides) = layers.iter().map(|layer| layer.base.sides(layer.equation(factor))).collect::<Option<Vec<_>>>() else {
+            return Ok(None);
+        };
+        let at = |layer: usize, target: usize| {
+            let of = &layers[layer];
+            Coordinates::in_basis(of.base, of.equation(factor), sides[layer], layers[target].target(factor))
+        };
         if count > ALL_ASSIGNMENTS {
             let draws: Result<Vec<Statistics>> = (0..self.together)
                 .into_par_iter()
                 .map(|number| {
                     let order = permutation(self.seed, layers[0].base.stream, factor, number, count);
-                    let coordinates: Vec<_> = (0..count).map(|layer| at(layer, order[layer])).collect::<Result<_>>()?;
+                    let coordinates: Vec<_> = (0..count).map(|layer| at(layer, order[layer])).collect();
                     self.statistics_of(&coordinates)
                 })
                 .collect();
             return draws.map(Some);
         }
         // Every target through every weight once; an assignment takes what it needs of these.
-        let all: Vec<Coordinates<'_>> = (0..count * count).map(|n| at(n / count, n % count)).collect::<Result<_>>()?;
+        let all: Vec<Coordinates<'_>> = (0..count * count).map(|n| at(n / count, n % count)).collect();
         let by_cut = at_home(&all, &self.vectors(&all)?);
         let pairs: Vec<AllPairs> = by_cut.par_iter().map(|bases| all_pairs(bases)).collect();
         let of_assignment = |order: &Vec<usize>| -> Statistics {
@@ -316,17 +304,6 @@ impl CutStudy<'_> {
     }
 }
 
-/// What an equation's W sends a target back to, without an inverse and without a decomposition: `W0ᵀ·T`, or `W0·T` where the equation is that of W0ᵀ. NaN
-/// where it overflows: beyond the range of f64 there is nothing to compare.
-fn adjoint(layer: &RelatedLayer<'_>, target: ArrayView2<'_, f64>, equation: Equation) -> Result<Array2<f64>> {
-    let (d_out, d_in) = layer.base.weight.shape();
-    let (back, length) = if equation == Equation::W0 { (Equation::W0Transposed, d_in) } else { (Equation::W0, d_out) };
-    match factor_of(layer.base.weight, target, back) {
-        Err(Error::NonFinite { .. }) => Ok(Array2::from_elem((length, target.ncols()), f64::NAN)),
-        other => other,
-    }
-}
-
 /// Of as many bases of each layer, in its coordinates, for each the bases of all layers on the side where Θ lives.
 fn at_home(layers: &[Coordinates<'_>], vectors: &[Bases]) -> Vec<Bases> {
     let mut together = vec![Bases::with_capacity(layers.len()); vectors.first().map_or(0, Vec::len)];
@@ -344,6 +321,6 @@ fn all_pairs(bases: &[Option<Array2<f64>>]) -> AllPairs {
 
 /// The length of the vectors that the layers are compared by.
 fn home_length(layer: &RelatedLayer<'_>, factor: Factor) -> usize {
-    let (d_out, d_in) = layer.base.weight.shape();
+    let (d_out, d_in) = layer.base.shape;
     if layer.equation(factor) == Equation::W0 { d_in } else { d_out }
 }

@@ -2,9 +2,13 @@
 
 use ndarray::Array2;
 
-use super::layer::{BaseLayer, RelatedLayer};
+use super::images::images_of;
+use super::layer::{BaseLayer, DrawnImages, Images, RelatedLayer};
 use super::update::Update;
+use super::yardstick::{Yardstick, YardstickStudy};
 use crate::conversion::Equation;
+use crate::error::Result;
+use crate::linalg::norms::frobenius_of;
 use crate::linalg::random::normal_stream;
 use crate::linalg::weight_basis::WeightBasis;
 
@@ -15,12 +19,20 @@ pub(super) struct Example {
     a_transposed: Array2<f64>,
     scaling: f64,
     basis: Option<WeightBasis>,
+    drawn: DrawnImages,
+    images: Option<Images>,
 }
 
 impl Example {
     pub(super) fn new(w0: Array2<f64>, b: Array2<f64>, a_transposed: Array2<f64>, scaling: f64, decomposed: bool) -> Self {
         let basis = decomposed.then(|| basis_of(&w0));
-        Self { w0, b, a_transposed, scaling, basis }
+        let mut example = Self { w0, b, a_transposed, scaling, basis, drawn: DrawnImages::default(), images: None };
+        if !decomposed {
+            let base = example.base("w0");
+            let images = images_of(&example.w0, &[example.layer(&base)]);
+            example.images = images.unwrap().pop();
+        }
+        example
     }
 
     pub(super) fn rank(&self) -> usize {
@@ -29,7 +41,7 @@ impl Example {
 
     /// Its base weight, with a random stream of its own.
     pub(super) fn base<'a>(&'a self, stream: &'a str) -> BaseLayer<'a> {
-        BaseLayer { weight: &self.w0, basis: self.basis.as_ref(), stream }
+        BaseLayer { shape: self.w0.dim(), basis: self.basis.as_ref(), drawn: &self.drawn, stream }
     }
 
     pub(super) fn layer<'a>(&'a self, base: &'a BaseLayer<'a>) -> RelatedLayer<'a> {
@@ -39,8 +51,14 @@ impl Example {
             a_transposed: self.a_transposed.view(),
             b: self.b.view(),
             scaling: self.scaling,
-            equation_a: Equation::W0,
+            equation_a: if self.w0.is_square() { Equation::W0 } else { Equation::W0Transposed },
+            images: self.images.as_ref(),
         }
+    }
+
+    /// What its base weight gives by itself.
+    pub(super) fn yardstick(&self, stream: &str, counts: &[usize], seed: u64, draws: usize) -> Result<Yardstick> {
+        Yardstick::of(&self.base(stream), (&self.w0, frobenius_of(&self.w0)), counts, YardstickStudy { seed, draws, values: true })
     }
 
     /// Singular vectors with the opposite signs, which are as right.

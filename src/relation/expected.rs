@@ -60,20 +60,21 @@ pub fn expected_phi(layers: &[&BaseLayer<'_>], equation: Equation, rank: usize, 
 
 #[cfg(test)]
 mod tests {
+    use super::super::layer::DrawnImages;
     use super::*;
     use crate::linalg::weight_basis::WeightBasis;
 
-    fn base<'a>(weight: &'a Array2<f64>, basis: &'a WeightBasis) -> BaseLayer<'a> {
-        BaseLayer { weight, basis: Some(basis), stream: "w" }
+    fn base<'a>(weight: &Array2<f64>, basis: &'a WeightBasis, drawn: &'a DrawnImages) -> BaseLayer<'a> {
+        BaseLayer { shape: weight.dim(), basis: Some(basis), drawn, stream: "w" }
     }
 
     #[test]
     fn an_orthogonal_weight_leaves_chance() {
         let weight = Array2::<f64>::eye(12);
-        let basis = WeightBasis::by_svd(weight.view()).unwrap();
-        let d = leverages(&base(&weight, &basis), Equation::W0, 3, 0).unwrap().unwrap();
+        let (basis, drawn) = (WeightBasis::by_svd(weight.view()).unwrap(), DrawnImages::default());
+        let d = leverages(&base(&weight, &basis, &drawn), Equation::W0, 3, 0).unwrap().unwrap();
         assert!((d.iter().sum::<f64>() - 3.0).abs() < 1e-12);
-        let one = base(&weight, &basis);
+        let one = base(&weight, &basis, &drawn);
         let phi = expected_phi(&[&one, &one], Equation::W0, 3, 0).unwrap().unwrap();
         // Chance is 3/12; the leverages are off by their simulation.
         assert!((phi[(0, 1)] - 0.25).abs() < 2e-3 && phi[(0, 1)] == phi[(1, 0)], "{phi}");
@@ -83,12 +84,12 @@ mod tests {
     fn two_directions_that_dominate_are_all_that_is_compared() {
         let mut weight = Array2::<f64>::eye(6) * 1e6;
         (weight[(0, 0)], weight[(1, 1)]) = (1e-2, 1e-2);
-        let basis = WeightBasis::by_svd(weight.view()).unwrap();
-        let one = base(&weight, &basis);
+        let (basis, drawn) = (WeightBasis::by_svd(weight.view()).unwrap(), DrawnImages::default());
+        let one = base(&weight, &basis, &drawn);
         let phi = expected_phi(&[&one], Equation::W0Transposed, 2, 0).unwrap().unwrap();
         assert!((phi[(0, 0)] - 1.0).abs() < 1e-12);
         assert!(leverages(&one, Equation::W0, 7, 0).unwrap().is_none());
-        let without = BaseLayer { weight: &weight, basis: None, stream: "w" };
+        let without = BaseLayer { basis: None, ..one };
         assert!(expected_phi(&[&without], Equation::W0, 2, 0).unwrap().is_none());
     }
 }

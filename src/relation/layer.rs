@@ -1,10 +1,12 @@
 //! One layer of an adapter beside its base weight.
 
-use ndarray::ArrayView2;
+use std::collections::BTreeMap;
 
-use crate::controls::Factor;
-use crate::conversion::{Equation, WeightRows};
-use crate::linalg::weight_basis::WeightBasis;
+use ndarray::{Array2, ArrayView2};
+
+use crate::controls::{Control, Factor, draw};
+use crate::conversion::{Equation, WeightRows, finite, products};
+use crate::linalg::weight_basis::{WeightBasis, unit_of};
 use crate::terms::Status;
 
 /// Whose rows are made.
@@ -16,12 +18,14 @@ pub struct ModuleName<'a> {
     pub module: &'a str,
 }
 
-/// A base weight, and its singular basis where it was decomposed.
+/// A base weight: what is left of it once everything has been multiplied with it.
 pub struct BaseLayer<'a> {
-    /// W0 (out, in).
-    pub weight: &'a dyn WeightRows,
-    /// Its singular vectors and values.
+    /// (out, in).
+    pub shape: (usize, usize),
+    /// Its singular vectors and values; none where it was not decomposed.
     pub basis: Option<&'a WeightBasis>,
+    /// What it makes of Gaussian targets, where it was not decomposed.
+    pub drawn: &'a DrawnImages,
     /// The label of its random streams.
     pub stream: &'a str,
 }
@@ -40,6 +44,71 @@ pub struct RelatedLayer<'a> {
     pub scaling: f64,
     /// The equation of Θ_A; that of Θ_B is always [`Equation::W0`].
     pub equation_a: Equation,
+    /// What W0 makes of the factors, where it was not decomposed.
+    pub images: Option<&'a Images>,
+}
+
+/// What W0 itself makes of an adapter's factors: with its singular basis all of it follows from that.
+#[derive(Debug, Clone)]
+pub struct Images {
+    /// What the equations of Θ_A and Θ_B send Aᵀ and B back to.
+    pub(super) adjoint: [Array2<f64>; 2],
+    /// `Uᵀ·W0·V` of the update (r, r).
+    pub(super) seen: Array2<f64>,
+}
+
+/// What W0 itself makes of Gaussian targets, by factor and rank, a matrix for each draw.
+#[derive(Debug, Clone, Default)]
+pub struct DrawnImages(BTreeMap<(Factor, usize), Vec<Array2<f64>>>);
+
+impl Images {
+    pub(super) fn adjoint(&self, factor: Factor) -> &Array2<f64> {
+        &self.adjoint[usize::from(factor == Factor::B)]
+    }
+}
+
+impl DrawnImages {
+    /// Of the first `draws` Gaussian targets of the `w0` control of each of these factors, with their equations, and ranks.
+    #[must_use]
+    pub fn of(
+        weight: &dyn WeightRows,
+        stream: &str,
+        seed: u64,
+        factors: &[(Factor, Equation)],
+        ranks: &[usize],
+        draws: usize,
+    ) -> Self {
+        let (d_out, d_in) = weight.shape();
+        let mut found = BTreeMap::new();
+        for &(factor, equation) in factors {
+            let rows = if equation == Equation::W0 { d_out } else { d_in };
+            for &rank in ranks {
+                let gaussian = |number| draw(seed, Control::W0, stream, factor, number, rows, rank);
+                let drawn: Vec<Array2<f64>> = (0..draws).map(gaussian).collect();
+                let views: Vec<_> = drawn.iter().map(|draw| (equation.turned(), draw.view())).collect();
+                found.insert((factor, rank), products(weight, &views).into_iter().map(within_range).collect());
+            }
+        }
+        Self(found)
+    }
+
+    /// The image of one draw.
+    pub(super) fn image(&self, factor: Factor, rank: usize, number: usize) -> &Array2<f64> {
+        let image = self.0.get(&(factor, rank)).and_then(|draws| draws.get(number));
+        image.unwrap_or_else(|| unreachable!("a weight that was not decomposed has the images of all that is drawn"))
+    }
+}
+
+/// Scaled by a power of two, which changes no digit of a singular vector.
+pub(super) fn scaled(target: ArrayView2<'_, f64>) -> Array2<f64> {
+    let unit = unit_of(target);
+    target.mapv(|v| v / unit)
+}
+
+/// NaN in place of an image that overflows: beyond the range of f64 there is nothing to compare.
+pub(super) fn within_range(image: Array2<f64>) -> Array2<f64> {
+    let dim = image.dim();
+    finite(image).unwrap_or_else(|_| Array2::from_elem(dim, f64::NAN))
 }
 
 impl BaseLayer<'_> {

@@ -47,7 +47,7 @@ struct Pairing {
 impl RelationStudy<'_> {
     /// The rows of one adapter's module: of each layer, and of all together, for each number of directions.
     #[must_use]
-    pub fn rows(&self, name: ModuleName<'_>, updates: &[Update<'_, '_>], yardsticks: &[Yardstick]) -> Vec<RelationRow> {
+    pub fn rows(&self, name: ModuleName<'_>, updates: &[Update<'_, '_>], yardsticks: &[&Yardstick]) -> Vec<RelationRow> {
         let mut rows = Vec::with_capacity(self.counts.len() * (updates.len() + 1));
         for (at, &k) in self.counts.iter().enumerate() {
             let pairings: Vec<Option<Pairing>> = updates.iter().map(|update| Pairing::of(update, k)).collect();
@@ -99,7 +99,7 @@ impl RelationStudy<'_> {
         pairing: Option<&Pairing>,
         draws: &[f64],
     ) -> RelationRow {
-        let (d_out, d_in) = update.layer.base.weight.shape();
+        let (d_out, d_in) = update.layer.base.shape;
         let random = k as f64 * yardstick.norm / ((d_out as f64) * (d_in as f64)).sqrt();
         let null = &yardstick.random[at].projected;
         let status = update.status_of(k);
@@ -107,7 +107,7 @@ impl RelationStudy<'_> {
         RelationRow {
             layer: update.layer.number.map_or_else(String::new, |number| number.to_string()),
             projected_delta: projected,
-            projected_w0: (k <= yardstick.leading.len()).then(|| frobenius(&yardstick.leading[..k])),
+            projected_w0: yardstick.leading.get(..k).map(frobenius),
             projected_random: Some(random),
             random_sd: mean_and_sd(null).1,
             p: projected.and_then(|projected| p_value(projected, null)),
@@ -189,8 +189,9 @@ mod tests {
         let bases: Vec<_> = examples.iter().zip(&streams).map(|(example, stream)| example.base(stream)).collect();
         let layers: Vec<_> = examples.iter().zip(&bases).map(|(example, base)| example.layer(base)).collect();
         let updates: Vec<_> = layers.iter().map(|layer| Update::of(layer).unwrap()).collect();
-        let yardsticks: Vec<_> = bases.iter().map(|base| Yardstick::of(base, counts, 0, draws).unwrap()).collect();
-        RelationStudy { counts, seed: 0, plan }.rows(NAME, &updates, &yardsticks)
+        let yardsticks: Vec<_> =
+            examples.iter().zip(&streams).map(|(example, stream)| example.yardstick(stream, counts, 0, draws).unwrap()).collect();
+        RelationStudy { counts, seed: 0, plan }.rows(NAME, &updates, &yardsticks.iter().collect::<Vec<_>>())
     }
 
     fn close(found: Option<f64>, expected: f64) {

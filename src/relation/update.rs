@@ -3,7 +3,6 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::layer::RelatedLayer;
-use crate::conversion::{Equation, factor_of};
 use crate::error::Result;
 use crate::linalg::lapack::multiply;
 use crate::linalg::norms::{frobenius, frobenius_of};
@@ -43,36 +42,23 @@ impl<'l, 'a> Update<'l, 'a> {
     /// Decomposes a layer's update, without ever forming it.
     ///
     /// # Errors
-    /// [`crate::Error::Lapack`] if a small SVD fails, [`crate::Error::NonFinite`] if W0 holds NaN or Inf.
+    /// [`crate::Error::Lapack`] if a small SVD fails.
     pub fn of(layer: &'l RelatedLayer<'a>) -> Result<Self> {
-        let fits = |factor: ArrayView2<'_, f64>| frobenius_of(&factor).is_finite();
-        match layer.status() {
-            Status::Ok if fits(layer.b) && fits(layer.a_transposed) => {}
-            Status::Ok => return Ok(Self::none(layer, Status::Unreliable)),
-            status => return Ok(Self::none(layer, status)),
-        }
-        let basis = ThinQr::of(layer.b)?.basis_of_product(&ThinQr::of(layer.a_transposed)?)?;
-        let (mut left, right, spectrum) = basis.into_parts();
-        let sigma: Vec<f64> = spectrum.sigma().iter().map(|sigma| sigma * layer.scaling.abs()).collect();
-        match sigma.first() {
-            // B·A can be zero where neither factor is.
-            None | Some(0.0) => return Ok(Self::none(layer, Status::Zero)),
-            Some(largest) if !largest.is_finite() => return Ok(Self::none(layer, Status::Unreliable)),
-            Some(_) => {}
-        }
-        if layer.scaling < 0.0 {
-            left.mapv_inplace(|v| -v);
-        }
-        let along = layer.base.basis.map(|of_w0| Along::of(of_w0, &left, &right));
-        let seen = match (&along, layer.base.basis) {
-            (Some(along), Some(of_w0)) => multiply(along.left.t(), scale_rows(along.right.view(), &of_w0.sigma).view()),
-            _ => multiply(left.t(), factor_of(layer.base.weight, right.view(), Equation::W0)?.view()),
+        let Directions { left, right, sigma, rank } = match directions_of(layer)? {
+            Ok(directions) => directions,
+            Err(status) => return Ok(Self::none(layer, status)),
         };
-        Ok(Self { layer, sigma, rank: spectrum.rank(), status: Status::Ok, left, right, along, seen })
+        let along = layer.base.basis.map(|of_w0| Along::of(of_w0, &left, &right));
+        let seen = match (&along, layer.base.basis, layer.images) {
+            (Some(along), Some(of_w0), _) => multiply(along.left.t(), scale_rows(along.right.view(), &of_w0.sigma).view()),
+            (_, _, Some(images)) => images.seen.clone(),
+            _ => unreachable!("a layer has its weight's basis or the images of its factors"),
+        };
+        Ok(Self { layer, sigma, rank, status: Status::Ok, left, right, along, seen })
     }
 
     fn none(layer: &'l RelatedLayer<'a>, status: Status) -> Self {
-        let (d_out, d_in) = layer.base.weight.shape();
+        let (d_out, d_in) = layer.base.shape;
         let [left, right, seen] = [d_out, d_in, 0].map(|length| Array2::zeros((length, 0)));
         Self { layer, sigma: Vec::new(), rank: 0, status, left, right, along: None, seen }
     }
@@ -87,6 +73,40 @@ impl<'l, 'a> Update<'l, 'a> {
     pub(super) fn status_of(&self, k: usize) -> Status {
         if self.status == Status::Ok && self.rank < k { Status::Rank } else { self.status }
     }
+}
+
+/// Singular vectors and values of an update.
+pub(super) struct Directions {
+    pub(super) left: Array2<f64>,
+    pub(super) right: Array2<f64>,
+    sigma: Vec<f64>,
+    rank: usize,
+}
+
+/// Those of a layer's update, without ever forming it, or why it has none.
+///
+/// # Errors
+/// [`crate::Error::Lapack`] if a small SVD fails.
+pub(super) fn directions_of(layer: &RelatedLayer<'_>) -> Result<std::result::Result<Directions, Status>> {
+    let fits = |factor: ArrayView2<'_, f64>| frobenius_of(&factor).is_finite();
+    match layer.status() {
+        Status::Ok if fits(layer.b) && fits(layer.a_transposed) => {}
+        Status::Ok => return Ok(Err(Status::Unreliable)),
+        status => return Ok(Err(status)),
+    }
+    let basis = ThinQr::of(layer.b)?.basis_of_product(&ThinQr::of(layer.a_transposed)?)?;
+    let (mut left, right, spectrum) = basis.into_parts();
+    let sigma: Vec<f64> = spectrum.sigma().iter().map(|sigma| sigma * layer.scaling.abs()).collect();
+    match sigma.first() {
+        // B·A can be zero where neither factor is.
+        None | Some(0.0) => return Ok(Err(Status::Zero)),
+        Some(largest) if !largest.is_finite() => return Ok(Err(Status::Unreliable)),
+        Some(_) => {}
+    }
+    if layer.scaling < 0.0 {
+        left.mapv_inplace(|v| -v);
+    }
+    Ok(Ok(Directions { left, right, sigma, rank: spectrum.rank() }))
 }
 
 impl Along {

@@ -12,7 +12,7 @@ const TIE: f64 = 1e-12;
 
 /// The rows of `updates.csv` for one adapter's module.
 #[must_use]
-pub fn update_rows(name: ModuleName<'_>, updates: &[Update<'_, '_>], yardsticks: &[Yardstick]) -> Vec<UpdateRow> {
+pub fn update_rows(name: ModuleName<'_>, updates: &[Update<'_, '_>], yardsticks: &[&Yardstick]) -> Vec<UpdateRow> {
     updates.iter().zip(yardsticks).map(|(update, yardstick)| row(name, update, yardstick)).collect()
 }
 
@@ -114,8 +114,8 @@ mod tests {
 
     fn row_of(example: &Example) -> UpdateRow {
         example.with(|update| {
-            let yardstick = Yardstick::of(update.layer.base, &[example.rank(), 1], 0, 2).unwrap();
-            update_rows(NAME, &[update], &[yardstick]).remove(0)
+            let yardstick = example.yardstick("w0", &[example.rank(), 1], 0, 2).unwrap();
+            update_rows(NAME, &[update], &[&yardstick]).remove(0)
         })
     }
 

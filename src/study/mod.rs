@@ -27,7 +27,7 @@ use crate::error::{Error, Result, escape};
 use crate::inputs::Progress;
 use crate::numerals::few;
 use crate::record::{AdapterRecord, InputRecord, ShardRecord};
-use crate::table::{AcrossRow, Tables};
+use crate::table::{AcrossRow, SubspaceRow, Tables};
 use crate::terms::StrictControl;
 use compare::{GroupControls, compare_pass};
 use context::Context;
@@ -37,10 +37,10 @@ pub use inspect::{
 };
 pub use params::{AnalyzeConfig, AnalyzeParams};
 use plan::{Pass, Plan, PlannedAdapter};
-use related::related_rows;
+use related::{Expectations, GroupWeights, finish_group, related_rows};
 use schedule::Schedule;
 pub use shard::Shard;
-use solve::{SolvedLayer, run_jobs, solve_layer};
+use solve::{LayerJob, SolvedLayer, run_jobs, solve_layer};
 use stopwatch::Clock;
 
 /// What a study found.
@@ -92,7 +92,7 @@ pub struct Division {
 /// # Errors
 /// Whatever is wrong with the inputs (docs/spec.md, section 4: exit codes 2 to 5); [`Error::Resource`] if memory cannot suffice.
 pub fn prepare(config: AnalyzeConfig) -> Result<Prepared> {
-    prepare_with(config, false, Schedule::make)
+    prepare_with(config, Schedule::make)
 }
 
 /// Like [`prepare`], for a study that only compares adapters with one another: only `across.csv` has rows.
@@ -100,13 +100,12 @@ pub fn prepare(config: AnalyzeConfig) -> Result<Prepared> {
 /// # Errors
 /// Those of [`prepare`].
 pub fn prepare_across(config: AnalyzeConfig) -> Result<Prepared> {
-    prepare_with(config, true, Schedule::across_only)
+    prepare_with(config, Schedule::across_only)
 }
 
 fn prepare_with(
     config: AnalyzeConfig,
-    across_only: bool,
-    divide: impl FnOnce(&Context<'_>, usize, Option<u64>) -> Result<Schedule>,
+    divide: impl FnOnce(&Context<'_>, &Decompositions, usize, Option<u64>) -> Result<Schedule>,
 ) -> Result<Prepared> {
     let started = Instant::now();
     let plan = Plan::make(&config)?;
@@ -114,8 +113,8 @@ fn prepare_with(
     let limit = config.memory_limit(threads);
     let clock = Clock::default();
     let context = Context::new(&config, &plan, &clock);
-    let schedule = divide(&context, threads, limit)?;
-    let decompositions = Decompositions::plan(&context, across_only, schedule.fixed, threads, limit)?;
+    let decompositions = Decompositions::plan(&context);
+    let schedule = divide(&context, &decompositions, threads, limit)?;
     Ok(Prepared { config, plan, schedule, decompositions, started, opening: started.elapsed() })
 }
 
@@ -194,12 +193,24 @@ impl Prepared {
     pub fn run_with(self, progress: &dyn Progress) -> Result<Study> {
         let clock = Clock::default();
         let context = Context::new(&self.config, &self.plan, &clock);
-        progress.begin(self.schedule.readings(&self.plan.groups) + self.division().weights);
+        progress.begin(self.schedule.readings(&self.plan.groups));
         let mut results = PassResults::default();
-        // The controls outlive the rounds, because draws of one pass are compared with the members of a later one.
+        // Both outlive the rounds, because draws of one pass are compared with the members of a later one.
         let controls: Vec<Mutex<GroupControls>> = self.plan.groups.iter().map(|_| Mutex::default()).collect();
-        for round in &self.schedule.rounds {
-            run_round(&context, round, self.schedule.workers, &controls, progress, &mut results)?;
+        let mut weights: Vec<GroupWeights> = self.plan.groups.iter().map(GroupWeights::unread).collect();
+        let mut rounds = self.schedule.rounds.iter().peekable();
+        while let Some(round) = rounds.next() {
+            self.run_round(&context, round, (&controls, &weights), progress, &mut results)?;
+            for number in round.iter().map(|pass| pass.group) {
+                // A group's passes are in consecutive rounds.
+                let goes_on = rounds.peek().is_some_and(|next| next.iter().any(|pass| pass.group == number));
+                if !goes_on {
+                    let group = &self.plan.groups[number];
+                    let known = std::mem::replace(&mut weights[number], GroupWeights::unread(group));
+                    let PassResults { failed, expectations, subspaces, .. } = &mut results;
+                    subspaces.extend(finish_group(&context, group, &known, |adapter| !failed.contains_key(&adapter), expectations)?);
+                }
+            }
         }
         let failed = std::mem::take(&mut results.failed);
         let skipped: Vec<(String, Error)> =
@@ -208,15 +219,11 @@ impl Prepared {
         if let Some((_, error)) = skipped.first().filter(|_| none_left) {
             return Err(error.clone());
         }
-        let is_left = |adapter: usize| !failed.contains_key(&adapter);
-        let mut related = related_rows(&context, &self.decompositions, &is_left, &|| progress.step())?;
-        for (place, tables) in std::mem::take(&mut related.by_module) {
-            results.modules.entry(place).or_default().append(vec![tables]);
-        }
-        results.modules.iter_mut().for_each(|(place, tables)| related.add_expectations(*place, tables));
-        results.across.iter_mut().for_each(|(place, rows)| related.add_across(*place, rows));
-        let warnings = std::mem::take(&mut related.warnings);
-        let subspaces = self.config.params().cuts.is_some().then_some(related.subspaces);
+        let expectations = std::mem::take(&mut results.expectations);
+        results.modules.iter_mut().for_each(|(place, tables)| expectations.write(*place, tables));
+        let warnings = std::mem::take(&mut results.warnings);
+        let subspaces = std::mem::take(&mut results.subspaces);
+        let subspaces = self.config.params().cuts.is_some().then_some(subspaces);
         let logs: Vec<_> = self.plan.logs.iter().filter(|log| !failed.contains_key(&log.adapter)).collect();
         let mut inputs = self.plan.header_records();
         inputs.append(&mut results.inputs);
@@ -235,6 +242,59 @@ impl Prepared {
         let (bytes_read, bytes_held) = self.plan.bytes_read();
         Ok(Study { tables, inputs, timings, bytes_read, bytes_held, adapters, warnings, skipped })
     }
+
+    /// Solves through the weights of a round's passes, then compares each pass's layers.
+    fn run_round(
+        &self,
+        context: &Context<'_>,
+        round: &[Pass],
+        (controls, weights): (&[Mutex<GroupControls>], &[GroupWeights]),
+        progress: &dyn Progress,
+        results: &mut PassResults,
+    ) -> Result<()> {
+        let groups = &context.plan.groups;
+        let job = |pass, index| {
+            let &Pass { group, .. } = pass;
+            LayerJob { pass, index, decomposed: self.decompositions.of(group), known: &weights[group].known[index] }
+        };
+        let jobs: Vec<LayerJob<'_>> =
+            round.iter().flat_map(|pass| (0..groups[pass.group].layers.len()).map(move |index| job(pass, index))).collect();
+        let solved = run_jobs(&jobs, self.schedule.workers, |of, workspace| {
+            let solved = solve_layer(context, of, workspace);
+            progress.step();
+            solved
+        })?;
+        let mut solved = solved.into_iter();
+        let mut passes: Vec<(&Pass, Vec<SolvedLayer>)> =
+            round.iter().map(|pass| (pass, solved.by_ref().take(groups[pass.group].layers.len()).collect())).collect();
+        for (pass, layers) in &mut passes {
+            for (index, layer) in layers.iter_mut().enumerate() {
+                results.inputs.append(&mut layer.inputs);
+                results.warnings.extend(layer.warning.take());
+                for (adapter, error) in layer.failed.drain(..) {
+                    results.failed.entry(adapter).or_insert(error);
+                }
+                if pass.across {
+                    results.across.insert((pass.group, index), std::mem::take(&mut layer.across));
+                }
+            }
+        }
+        passes.retain(|(pass, _)| pass.within);
+        let compared: Result<Vec<_>> = passes
+            .par_iter()
+            .map(|(pass, layers)| {
+                let mut controls = controls[pass.group].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+                compare_pass(context, pass, layers, &mut controls)
+            })
+            .collect();
+        results.modules.extend(compared?.into_iter().flatten());
+        for (pass, layers) in passes {
+            for (place, tables) in related_rows(context, pass, &layers, &weights[pass.group])? {
+                results.modules.entry(place).or_default().append(vec![tables]);
+            }
+        }
+        Ok(())
+    }
 }
 
 /// The results of the passes so far.
@@ -247,6 +307,11 @@ struct PassResults {
     inputs: Vec<InputRecord>,
     /// Adapters that failed, each with the first error in the order of the work.
     failed: BTreeMap<usize, Error>,
+    /// The rows of `subspaces.csv`.
+    subspaces: Vec<SubspaceRow>,
+    expectations: Expectations,
+    /// What was noticed on the way.
+    warnings: Vec<String>,
 }
 
 impl PassResults {
@@ -263,47 +328,4 @@ impl PassResults {
         }
         tables
     }
-}
-
-/// Solves through the weights of a round's passes, then compares each pass's layers.
-fn run_round(
-    context: &Context<'_>,
-    round: &[Pass],
-    workers: usize,
-    controls: &[Mutex<GroupControls>],
-    progress: &dyn Progress,
-    results: &mut PassResults,
-) -> Result<()> {
-    let groups = &context.plan.groups;
-    let readings: Vec<(&Pass, usize)> =
-        round.iter().flat_map(|pass| (0..groups[pass.group].layers.len()).map(move |index| (pass, index))).collect();
-    let solved = run_jobs(&readings, workers, |(pass, index), workspace| {
-        let solved = solve_layer(context, pass, *index, workspace);
-        progress.step();
-        solved
-    })?;
-    let mut solved = solved.into_iter();
-    let mut passes: Vec<(&Pass, Vec<SolvedLayer>)> =
-        round.iter().map(|pass| (pass, solved.by_ref().take(groups[pass.group].layers.len()).collect())).collect();
-    for (pass, layers) in &mut passes {
-        for (index, layer) in layers.iter_mut().enumerate() {
-            results.inputs.append(&mut layer.inputs);
-            for (adapter, error) in layer.failed.drain(..) {
-                results.failed.entry(adapter).or_insert(error);
-            }
-            if pass.across {
-                results.across.insert((pass.group, index), std::mem::take(&mut layer.across));
-            }
-        }
-    }
-    let compared: Result<Vec<_>> = passes
-        .into_par_iter()
-        .filter(|(pass, _)| pass.within)
-        .map(|(pass, layers)| {
-            let mut controls = controls[pass.group].lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            compare_pass(context, pass, &layers, &mut controls)
-        })
-        .collect();
-    results.modules.extend(compared?.into_iter().flatten());
-    Ok(())
 }

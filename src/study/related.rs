@@ -1,61 +1,55 @@
-//! The second half of a study: every base weight once more, decomposed where that is affordable, and what the adapters' factors have to do with it.
-//!
-//! It is apart from the solving because it keeps the weights of all layers of a module at once: its controls compare layers, draw by draw.
+//! What the adapters' factors have to do with their base weights, once those have been read: the rows of one pass, and of a group when its last pass is done.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, OnceLock};
 
 use ndarray::Array2;
 
 use super::context::Context;
-use super::decompositions::{ALWAYS, Decompositions};
-use super::initial;
-use super::plan::{Group, Member};
-use super::solve::run_jobs;
-use super::update_tables::{counts_of, update_tables, yardsticks};
+use super::decompositions::ALWAYS;
+use super::plan::{Group, Member, Pass, equations, only_rank};
+use super::solve::{KnownWeight, MemberLayer, SolvedLayer, compared_factors, counts_of, drawn_factors, run_jobs};
+use super::update_tables::update_tables;
 use crate::controls::{Factor, mean_and_sd};
-use crate::conversion::Equation;
 use crate::error::Result;
-use crate::inputs::{FactorPair, StoredWeight};
-use crate::linalg::weight_basis::WeightBasis;
-use crate::relation::{BaseLayer, Cut, CutStudy, ModuleName, RelatedLayer, energy_rows, expected_phi, leverages, subspace_rows};
-use crate::table::{AcrossRow, SubspaceRow, Tables, gather};
+use crate::inputs::FactorPair;
+use crate::relation::{
+    BaseLayer, Cut, CutStudy, ModuleName, RelatedLayer, Statistics, energy_rows, expected_phi, subspace_rows,
+};
+use crate::table::{SubspaceRow, Tables};
 use crate::terms::{MatrixKind, Side};
 
-/// A base weight, and its basis where it was decomposed.
-struct Related {
-    weight: StoredWeight,
-    basis: Option<WeightBasis>,
-    stream: String,
+/// The draws of the `w0` control by factor, the same for all members with the same layers and ranks.
+type W0Draws = BTreeMap<Factor, Vec<Statistics>>;
+
+/// What is known of a group's weights, and what is drawn once for its members.
+pub(super) struct GroupWeights {
+    pub(super) known: Vec<OnceLock<KnownWeight>>,
+    draws: Mutex<BTreeMap<(Vec<usize>, Vec<usize>), Arc<W0Draws>>>,
 }
 
-impl Related {
-    fn base(&self) -> BaseLayer<'_> {
-        BaseLayer { weight: &self.weight, basis: self.basis.as_ref(), stream: &self.stream }
+impl GroupWeights {
+    /// Before any of them is read.
+    pub(super) fn unread(group: &Group) -> Self {
+        Self { known: group.layers.iter().map(|_| OnceLock::new()).collect(), draws: Mutex::default() }
+    }
+
+    fn bases(&self) -> Vec<Option<BaseLayer<'_>>> {
+        self.known.iter().map(|known| known.get().map(KnownWeight::base)).collect()
     }
 }
 
-/// An expected φ at i = j = r, of the left vectors of a matrix: the matrix, r, and the values.
-type Expected<T> = (MatrixKind, usize, T);
-
-/// What the second half of a study adds to the first.
+/// Expected values of φ, which are written into rows when all passes are done.
 #[derive(Default)]
-pub(super) struct RelatedRows {
-    /// The rows of every adapter's modules, by adapter and module.
-    pub(super) by_module: BTreeMap<(usize, usize), Tables>,
-    /// What was noticed on the way.
-    pub(super) warnings: Vec<String>,
-    /// The rows of `subspaces.csv`.
-    pub(super) subspaces: Vec<SubspaceRow>,
-    /// The expected φ of the left vectors of a matrix, by adapter and module, with r: all pairs of its layers.
-    expected: BTreeMap<(usize, usize), Vec<Expected<Array2<f64>>>>,
-    /// The same for two adapters, by group and layer.
-    expected_across: BTreeMap<(usize, usize), Vec<Expected<f64>>>,
+pub(super) struct Expectations {
+    /// φ of the left vectors of a matrix at i = j = r, by adapter and module: the matrix, r, and all pairs of its layers.
+    by_module: BTreeMap<(usize, usize), Vec<(MatrixKind, usize, Array2<f64>)>>,
 }
 
-impl RelatedRows {
-    /// Writes the expectations into the rows of the first half.
-    pub(super) fn add_expectations(&self, place: (usize, usize), tables: &mut Tables) {
-        for (matrix, rank, phi) in self.expected.get(&place).into_iter().flatten() {
+impl Expectations {
+    /// Writes the expectations into the rows of one adapter's module.
+    pub(super) fn write(&self, place: (usize, usize), tables: &mut Tables) {
+        for (matrix, rank, phi) in self.by_module.get(&place).into_iter().flatten() {
             let is_it = |of: MatrixKind, side: Side, ij: (usize, usize)| (of, side, ij) == (*matrix, Side::Left, (*rank, *rank));
             let rows = tables.similarity.iter_mut().filter(|row| is_it(row.matrix, row.side, (row.i, row.j)));
             for (row, expected) in rows.zip(phi) {
@@ -68,178 +62,104 @@ impl RelatedRows {
         }
     }
 
-    /// The same for the rows of `across.csv` of one group and layer.
-    pub(super) fn add_across(&self, place: (usize, usize), rows: &mut [AcrossRow]) {
-        for (matrix, rank, expected) in self.expected_across.get(&place).into_iter().flatten() {
-            let is_it = |row: &&mut AcrossRow| {
-                (row.matrix, row.side, row.i, row.j) == (*matrix, Side::Left, *rank, *rank) && row.adapter_a != row.adapter_b
-            };
-            for row in rows.iter_mut().filter(is_it) {
-                row.w0_expected = row.phi.map(|_| *expected);
+    /// Adds those of members that have the same layers and ranks.
+    fn add(&mut self, context: &Context<'_>, group: &Group, bases: &[Option<BaseLayer<'_>>], members: &[&Member]) -> Result<()> {
+        let Some(first) = members.first() else { return Ok(()) };
+        let Some(rank) = only_rank(&first.ranks) else { return Ok(()) };
+        let layers: Vec<&BaseLayer<'_>> = first.at.iter().map(|&at| read(bases, at)).collect();
+        for (equation, matrices) in equations(group) {
+            let Some(phi) = expected_phi(&layers, equation, rank, context.seed())? else { continue };
+            for member in members {
+                let of_member = self.by_module.entry((member.adapter, member.module)).or_default();
+                of_member.extend(matrices.iter().map(|&matrix| (matrix, rank, phi.clone())));
             }
         }
+        Ok(())
     }
 }
 
-/// The rows of every adapter's modules, by adapter and module, and those of the base weights. `step` is told of every base weight.
+/// What a group's weights give by themselves, when all of its passes are done: the rows of `subspaces.csv`, and what φ is expected to be.
 ///
 /// # Errors
-/// What is wrong with a weight or a factor.
+/// [`crate::Error::Lapack`] if a QR fails.
+pub(super) fn finish_group(
+    context: &Context<'_>,
+    group: &Group,
+    weights: &GroupWeights,
+    is_left: impl Fn(usize) -> bool,
+    expectations: &mut Expectations,
+) -> Result<Vec<SubspaceRow>> {
+    if context.config.params().cuts.is_none() || !group.is_grid() {
+        return Ok(Vec::new());
+    }
+    let members: Vec<&Member> = group.members.iter().filter(|member| is_left(member.adapter)).collect();
+    let bases = weights.bases();
+    for alike in alike(members.iter().copied()).values() {
+        expectations.add(context, group, &bases, alike)?;
+    }
+    let used = bases.iter().enumerate().filter(|(index, _)| members.iter().any(|member| member.position(*index).is_some()));
+    Ok(subspace_rows(&group.name, &used.filter_map(|(_, base)| base.as_ref()).collect::<Vec<_>>()))
+}
+
+/// Members by the layers and ranks that they have.
+fn alike<'m>(members: impl Iterator<Item = &'m Member>) -> BTreeMap<(&'m [usize], &'m [usize]), Vec<&'m Member>> {
+    let mut alike: BTreeMap<(&[usize], &[usize]), Vec<&Member>> = BTreeMap::new();
+    for member in members {
+        alike.entry((&member.at, &member.ranks)).or_default().push(member);
+    }
+    alike
+}
+
+/// One of the weights of a member whose layers were all solved.
+fn read<T>(all: &[Option<T>], at: usize) -> &T {
+    all[at].as_ref().unwrap_or_else(|| unreachable!("what is solved through a weight is solved after it was read"))
+}
+
+/// The rows of the members of a pass, by adapter and module; members that failed have none.
+///
+/// # Errors
+/// What is wrong with a factor; [`crate::Error::Lapack`] if a small SVD fails.
 pub(super) fn related_rows(
     context: &Context<'_>,
-    decompositions: &Decompositions,
-    is_left: &(dyn Fn(usize) -> bool + Sync),
-    step: &(dyn Fn() + Sync),
-) -> Result<RelatedRows> {
-    let mut found = RelatedRows::default();
-    for (number, (group, &decomposed)) in context.plan.groups.iter().zip(&decompositions.decomposed).enumerate() {
-        if !group.members.iter().any(|member| is_left(member.adapter)) {
-            group.layers.iter().for_each(|_| step());
-            continue;
-        }
-        let workers = decompositions.workers[number];
-        let layers = open_layers(context, group, (decomposed, workers), is_left, step)?;
-        let bases: Vec<Option<BaseLayer<'_>>> = layers.iter().map(|layer| layer.as_ref().map(Related::base)).collect();
-        if context.across() {
-            if let Some((index, layer)) = layers.iter().enumerate().find_map(|(index, layer)| Some((index, layer.as_ref()?))) {
-                found.warnings.extend(initial::warning(context, group, index, &layer.weight)?);
-            }
-            add_expected_across(context, (number, group), &bases, &mut found)?;
-        }
-        if decompositions.across_only {
-            continue;
-        }
-        if context.config.params().cuts.is_some() && group.is_grid() {
-            found.subspaces.extend(subspace_rows(&group.name, &bases.iter().flatten().collect::<Vec<_>>()));
-        }
-        let mut alike: BTreeMap<(&[usize], &[usize]), Vec<&Member>> = BTreeMap::new();
-        for member in group.members.iter().filter(|member| is_left(member.adapter)) {
-            alike.entry((&member.at, &member.ranks)).or_default().push(member);
-        }
-        for members in alike.values() {
-            if context.config.params().cuts.is_some() && group.is_grid() {
-                add_expected(context, group, &bases, members, &mut found)?;
-            }
-            found.by_module.extend(rows_of(context, group, &layers, &bases, members, workers)?);
-        }
+    pass: &Pass,
+    layers: &[SolvedLayer],
+    weights: &GroupWeights,
+) -> Result<Vec<((usize, usize), Tables)>> {
+    let group = &context.plan.groups[pass.group];
+    // A member's own layers, if all of them were solved.
+    let own = |number: usize| -> Option<Vec<&MemberLayer>> {
+        let member = &group.members[number];
+        member.at.iter().map(|&index| layers[index].members[number - pass.members.start].as_ref()).collect()
+    };
+    let solved: BTreeMap<(usize, usize), Vec<&MemberLayer>> = pass
+        .members
+        .clone()
+        .filter_map(|number| {
+            let member = &group.members[number];
+            Some(((member.adapter, member.module), own(number)?))
+        })
+        .collect();
+    let left = group.members[pass.members.clone()].iter().filter(|member| solved.contains_key(&(member.adapter, member.module)));
+    let mut rows = Vec::with_capacity(solved.len());
+    for members in alike(left).values() {
+        rows.extend(rows_of(context, group, weights, members, &solved)?);
     }
-    Ok(found)
-}
-
-/// One of the weights of a member that is left: all of them are opened.
-fn opened<T>(all: &[Option<T>], at: usize) -> &T {
-    all[at].as_ref().unwrap_or_else(|| unreachable!("the weights of all members that are left are opened"))
-}
-
-/// The expectations of members that have the same layers and ranks.
-fn add_expected(
-    context: &Context<'_>,
-    group: &Group,
-    bases: &[Option<BaseLayer<'_>>],
-    members: &[&Member],
-    found: &mut RelatedRows,
-) -> Result<()> {
-    let Some(first) = members.first() else { return Ok(()) };
-    let Some(rank) = only_rank(&first.ranks) else { return Ok(()) };
-    let layers: Vec<&BaseLayer<'_>> = first.at.iter().map(|&at| opened(bases, at)).collect();
-    for (equation, matrices) in equations(group) {
-        let Some(phi) = expected_phi(&layers, equation, rank, context.seed())? else { continue };
-        for member in members {
-            let of_member = found.expected.entry((member.adapter, member.module)).or_default();
-            of_member.extend(matrices.iter().map(|&matrix| (matrix, rank, phi.clone())));
-        }
-    }
-    Ok(())
-}
-
-/// The expected φ of two adapters at each layer of a group, where all have one rank there.
-fn add_expected_across(
-    context: &Context<'_>,
-    (number, group): (usize, &Group),
-    bases: &[Option<BaseLayer<'_>>],
-    found: &mut RelatedRows,
-) -> Result<()> {
-    for (index, base) in bases.iter().enumerate().filter_map(|(index, base)| Some((index, base.as_ref()?))) {
-        let ranks: Vec<usize> = group.members.iter().filter_map(|member| Some(member.ranks[member.position(index)?])).collect();
-        let Some(rank) = only_rank(&ranks).filter(|_| ranks.len() > 1) else { continue };
-        for (equation, matrices) in equations(group) {
-            let Some(d) = leverages(base, equation, rank, context.seed())? else { continue };
-            let phi = d.iter().map(|d| d * d).sum::<f64>() / rank as f64;
-            let of_layer = found.expected_across.entry((number, index)).or_default();
-            of_layer.extend(matrices.iter().map(|&matrix| (matrix, rank, phi)));
-        }
-    }
-    Ok(())
-}
-
-/// The rank, where all have one.
-fn only_rank(ranks: &[usize]) -> Option<usize> {
-    let first = *ranks.first()?;
-    ranks.iter().all(|rank| *rank == first).then_some(first)
-}
-
-/// The equations of a group's conversion matrices, each once with the matrices whose left vectors it makes.
-fn equations(group: &Group) -> Vec<(Equation, Vec<MatrixKind>)> {
-    let by_equation = gather(MatrixKind::ALL, |matrix| group.equation(*matrix));
-    by_equation.into_iter().filter_map(|(equation, matrices)| Some((equation?, matrices))).collect()
-}
-
-/// The weights of a group that an adapter uses which is left; the others may be why theirs are not (`--keep-going`).
-fn open_layers(
-    context: &Context<'_>,
-    group: &Group,
-    (decomposed, workers): (bool, usize),
-    is_left: &(dyn Fn(usize) -> bool + Sync),
-    step: &(dyn Fn() + Sync),
-) -> Result<Vec<Option<Related>>> {
-    let base = &context.plan.bases[group.base];
-    let users = |index: usize| group.members.iter().filter(move |member| member.position(index).is_some());
-    let indices: Vec<usize> = (0..group.layers.len()).collect();
-    run_jobs(&indices, workers, |&index, _| {
-        if !users(index).any(|member| is_left(member.adapter)) {
-            step();
-            return Ok(None);
-        }
-        let layer = &group.layers[index];
-        // What is read again has already been recorded.
-        let weight = context.clock.read.time(|| StoredWeight::read(base, layer, &mut Vec::new()))?;
-        let decompose = || -> Result<WeightBasis> {
-            let w0 = weight.to_f64()?;
-            if context.needs_svd() { WeightBasis::by_svd(w0.view()) } else { WeightBasis::by_eigenvectors(w0.view()) }
-        };
-        let basis = if decomposed { Some(context.clock.decompose.time(decompose)?) } else { None };
-        // Singular values beyond the range of f64 are of no use.
-        let basis = basis.filter(|basis| basis.sigma.iter().all(|sigma| sigma.is_finite()));
-        step();
-        Ok(Some(Related { weight, basis, stream: layer.stream().into_owned() }))
-    })
+    Ok(rows)
 }
 
 /// The rows of members that have the same layers and ranks, and so the same `w0` control.
 fn rows_of(
     context: &Context<'_>,
     group: &Group,
-    weights: &[Option<Related>],
-    bases: &[Option<BaseLayer<'_>>],
+    weights: &GroupWeights,
     members: &[&Member],
-    workers: usize,
+    solved: &BTreeMap<(usize, usize), Vec<&MemberLayer>>,
 ) -> Result<Vec<((usize, usize), Tables)>> {
     let given = context.config.params();
-    let factors: Vec<Factor> = [(Factor::A, MatrixKind::A), (Factor::B, MatrixKind::B)]
-        .into_iter()
-        .filter(|(_, matrix)| given.matrices.contains(matrix))
-        .map(|(factor, _)| factor)
-        .collect();
+    let bases = weights.bases();
+    let factors = compared_factors(context);
     let Some(first) = members.first() else { return Ok(Vec::new()) };
     let ij = context.pairs_for(first.ranks.iter().copied());
-    let read = |member: &Member| -> Result<Vec<FactorPair>> {
-        let planned = &context.plan.adapters[member.adapter];
-        let layers = &planned.modules[member.module].layers;
-        let of = |(layer, &at): (&crate::checkpoint::PairedLayer, &usize)| {
-            FactorPair::read(&planned.adapter, &layer.adapter_layer, &opened(weights, at).weight, &mut Vec::new())
-        };
-        layers.iter().zip(&member.at).map(of).collect()
-    };
     let decomposed = bases.iter().flatten().all(|base| base.basis.is_some());
     let wanted = given.cuts.as_deref().unwrap_or(&ALWAYS);
     let cuts: Vec<Cut> = wanted.iter().copied().filter(|cut| decomposed || !cut.needs_basis()).collect();
@@ -251,33 +171,41 @@ fn rows_of(
         together: given.null_draws.together(),
         shuffled: given.cuts.is_some(),
     };
-    // What is drawn has their shapes alone.
-    let shapes: Vec<FactorPair> = first
-        .at
-        .iter()
-        .zip(&first.ranks)
-        .map(|(&at, &rank)| {
+    let draw = || -> Result<W0Draws> {
+        // What is drawn has their shapes alone.
+        let zero = |(&at, &rank): (&usize, &usize)| {
             let layer = &group.layers[at];
             FactorPair { a_transposed: Array2::zeros((layer.d_in, rank)), b: Array2::zeros((layer.d_out, rank)) }
-        })
-        .collect();
-    let first_layers = related(context, group, bases, first, &shapes);
-    let draws = |factor| if group.is_grid() { study(first).w0_draws(factor, &first_layers) } else { Ok(Vec::new()) };
-    let w0: Vec<_> = context.clock.controls.time(|| match group.equation_a() {
-        // Aᵀ and B go through the same map, and Gaussian ones in their place are the same.
-        Equation::W0 if !factors.is_empty() => draws(Factor::B).map(|of_b| vec![of_b; factors.len()]),
-        _ => factors.iter().map(|&factor| draws(factor)).collect::<Result<_>>(),
-    })?;
+        };
+        let shapes: Vec<FactorPair> = first.at.iter().zip(&first.ranks).map(zero).collect();
+        let layers = related(context, group, &bases, first, &shapes, None);
+        let wanted = drawn_factors(context, group).into_iter().filter(|_| group.is_grid());
+        wanted.map(|(factor, _)| Ok((factor, study(first).w0_draws(factor, &layers)?))).collect()
+    };
+    let key = (first.at.clone(), first.ranks.clone());
+    let known = weights.draws.lock().unwrap_or_else(std::sync::PoisonError::into_inner).get(&key).cloned();
+    let w0 = match known {
+        Some(w0) => w0,
+        None => {
+            let w0 = Arc::new(context.clock.controls.time(draw)?);
+            weights.draws.lock().unwrap_or_else(std::sync::PoisonError::into_inner).insert(key, Arc::clone(&w0));
+            w0
+        }
+    };
     let counts = counts_of(first);
-    let yardsticks = context.clock.controls.time(|| yardsticks(context, &first_layers, &counts, workers))?;
+    let yardsticks = first.at.iter().map(|&at| read_known(weights, at).yardstick(&counts)).collect::<Vec<_>>();
     // Not over the pool itself: a thread that waits for its draws would begin another member, and hold the factors of both.
     run_jobs(members, rayon::current_num_threads(), |member, _| {
-        let pairs = context.clock.read.time(|| read(member))?;
-        let layers = related(context, group, bases, member, &pairs);
+        let place = (member.adapter, member.module);
+        let own = &solved[&place];
+        let pairs = context.clock.read.time(|| factors_of(context, member, own))?;
+        let layers = related(context, group, &bases, member, &pairs, Some(own));
         let planned = &context.plan.adapters[member.adapter];
         let name = ModuleName { adapter: &planned.adapter.name, module: &planned.modules[member.module].name };
         let mut tables = Tables::default();
-        for (&factor, w0) in factors.iter().zip(&w0) {
+        for &factor in &factors {
+            // Where only one of two factors is drawn, it stands for both.
+            let w0 = w0.get(&factor).or_else(|| w0.values().next()).map_or(&[][..], Vec::as_slice);
             let rows = context.clock.controls.time(|| study(member).rows(name, factor, &layers, w0))?;
             tables.cuts.get_or_insert_default().extend(rows);
             if given.cuts.is_some() {
@@ -285,8 +213,24 @@ fn rows_of(
             }
         }
         tables.append(vec![context.clock.controls.time(|| update_tables(context, member, name, &layers, &counts, &yardsticks))?]);
-        Ok(((member.adapter, member.module), tables))
+        Ok((place, tables))
     })
+}
+
+fn read_known(weights: &GroupWeights, at: usize) -> &KnownWeight {
+    weights.known[at].get().unwrap_or_else(|| unreachable!("what is solved through a weight is solved after it was read"))
+}
+
+/// The factors of a member's layers: read again, but those that are made of W0.
+fn factors_of(context: &Context<'_>, member: &Member, own: &[&MemberLayer]) -> Result<Vec<FactorPair>> {
+    let planned = &context.plan.adapters[member.adapter];
+    let layers = planned.modules[member.module].layers.iter().zip(own);
+    // What is read again has already been recorded.
+    let of = |(layer, own): (&crate::checkpoint::PairedLayer, &&MemberLayer)| match &own.made {
+        Some(made) => Ok(made.clone()),
+        None => FactorPair::read_stored(&planned.adapter, layer, &mut Vec::new()),
+    };
+    layers.map(of).collect()
 }
 
 /// A member's layers beside their base weights.
@@ -296,16 +240,18 @@ fn related<'a>(
     bases: &'a [Option<BaseLayer<'a>>],
     member: &Member,
     pairs: &'a [FactorPair],
+    own: Option<&[&'a MemberLayer]>,
 ) -> Vec<RelatedLayer<'a>> {
     let paired = &context.plan.adapters[member.adapter].modules[member.module].layers;
-    let layers = paired.iter().zip(&member.at).zip(pairs);
-    let of = |((paired, &at), pair): ((&crate::checkpoint::PairedLayer, &usize), &'a FactorPair)| RelatedLayer {
+    let layers = paired.iter().zip(&member.at).zip(pairs).enumerate();
+    let of = |(k, ((paired, &at), pair)): (usize, ((&crate::checkpoint::PairedLayer, &usize), &'a FactorPair))| RelatedLayer {
         number: group.layers[at].layer,
-        base: opened(bases, at),
+        base: read(bases, at),
         a_transposed: pair.a_transposed.view(),
         b: pair.b.view(),
         scaling: paired.adapter_layer.scaling,
         equation_a: group.equation_a(),
+        images: own.and_then(|own| own[k].images.as_ref()),
     };
     layers.map(of).collect()
 }

@@ -3,6 +3,7 @@
 //! The bits of a result never depend on the schedule; it only decides what is in memory at the same time.
 
 use super::context::Context;
+use super::decompositions::{ALWAYS, Decompositions};
 use super::params::View;
 use super::plan::{Group, Member, Pass};
 use crate::conversion::columns_together;
@@ -11,6 +12,7 @@ use crate::inputs::{BaseWeight, show_bytes};
 use crate::linalg::perturbation::SAMPLES;
 use crate::linalg::qr::qr_bytes;
 use crate::record::InputRecord;
+use crate::relation::TOGETHER;
 use crate::table::{AcrossRow, ConversionRow, GridRow, MeasureRow, SimilarityRow, SummaryRow};
 use crate::terms::{Convention, MatrixKind, Side};
 
@@ -22,6 +24,9 @@ const THREAD: u64 = 2 << 20;
 /// What one allocation costs beyond its bytes.
 const ALLOCATION: u64 = 16;
 
+/// Up to here the singular bases of several modules are kept at the same time: with more of them memory grows, and threads find no more to do.
+const KEPT_TOGETHER: u64 = 512 << 20;
+
 /// All passes in the order they run.
 #[derive(Debug)]
 pub(super) struct Schedule {
@@ -29,8 +34,6 @@ pub(super) struct Schedule {
     pub(super) rounds: Vec<Vec<Pass>>,
     /// How many weights are in memory at a time.
     pub(super) workers: usize,
-    /// Bytes for the program, its threads and the rows of all tables.
-    pub(super) fixed: u64,
 }
 
 impl Schedule {
@@ -38,8 +41,13 @@ impl Schedule {
     ///
     /// # Errors
     /// [`Error::Resource`] where even the smallest part does not fit.
-    pub(super) fn make(context: &Context<'_>, threads: usize, limit: Option<u64>) -> Result<Self> {
-        let needs: Vec<Need> = context.plan.groups.iter().map(|group| Need::of(context, group)).collect();
+    pub(super) fn make(
+        context: &Context<'_>,
+        decompositions: &Decompositions,
+        threads: usize,
+        limit: Option<u64>,
+    ) -> Result<Self> {
+        let needs = needs(context, decompositions, threads);
         let fixed = PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.rows).sum::<u64>();
         let in_flight = needs.iter().map(|need| need.in_flight).max().unwrap_or(0);
         let retained: u64 = needs.iter().map(Need::retained).sum();
@@ -59,27 +67,38 @@ impl Schedule {
         }
         let room = left - in_flight * workers as u64;
         let mut rounds: Vec<Vec<Pass>> = Vec::new();
-        let mut used = 0;
+        let (mut used, mut kept) = (0, 0);
         for (group, need) in needs.iter().enumerate() {
-            for (pass, size) in need.passes(group, room, context.across()) {
+            for (pass, size) in need.passes(group, room - need.kept, context.across()) {
+                let size = size + need.kept;
                 match rounds.last_mut() {
-                    Some(round) if used + size <= room && round.iter().all(|other| other.group != group) => {
+                    Some(round)
+                        if used + size <= room
+                            && kept + need.kept <= KEPT_TOGETHER
+                            && round.iter().all(|other| other.group != group) =>
+                    {
                         round.push(pass);
                         used += size;
+                        kept += need.kept;
                     }
                     _ => {
                         rounds.push(vec![pass]);
-                        used = size;
+                        (used, kept) = (size, need.kept);
                     }
                 }
             }
         }
-        Ok(Self { rounds, workers, fixed })
+        Ok(Self { rounds, workers })
     }
 
     /// The passes of a study that compares adapters only.
-    pub(super) fn across_only(context: &Context<'_>, threads: usize, limit: Option<u64>) -> Result<Self> {
-        let needs: Vec<Need> = context.plan.groups.iter().map(|group| Need::of(context, group)).collect();
+    pub(super) fn across_only(
+        context: &Context<'_>,
+        decompositions: &Decompositions,
+        threads: usize,
+        limit: Option<u64>,
+    ) -> Result<Self> {
+        let needs = needs(context, decompositions, threads);
         let fixed = PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.across_rows).sum::<u64>();
         let in_flight = needs.iter().map(|need| need.in_flight + need.all_at_one_layer).max().unwrap_or(0);
         let limit = limit.unwrap_or(u64::MAX);
@@ -92,7 +111,7 @@ impl Schedule {
             let members = 0..context.plan.groups[group].members.len();
             Pass { group, members, draws: 0..0, across: true, within: false }
         };
-        Ok(Self { rounds: vec![(0..needs.len()).map(pass).collect()], workers, fixed })
+        Ok(Self { rounds: vec![(0..needs.len()).map(pass).collect()], workers })
     }
 
     /// How many times a weight is read and factorised.
@@ -101,12 +120,17 @@ impl Schedule {
     }
 }
 
+fn needs(context: &Context<'_>, decompositions: &Decompositions, threads: usize) -> Vec<Need> {
+    let groups = context.plan.groups.iter().enumerate();
+    groups.map(|(number, group)| Need::of(context, group, decompositions.of(number), threads)).collect()
+}
+
 fn too_large(limit: u64, fixed: u64, in_flight: u64, largest: u64) -> Error {
     Error::Resource {
         what: "the study needs more memory than it may use".into(),
         expected: format!("at most {}", show_bytes(limit)),
         found: format!(
-            "{} ({} for tables and figures, {} for one base weight, {} for one adapter or draw)",
+            "{} ({} for tables and figures, {} for one base weight, {} for one adapter or draw and what is kept of the weights)",
             show_bytes(fixed + in_flight + largest),
             show_bytes(fixed),
             show_bytes(in_flight),
@@ -124,8 +148,10 @@ fn too_large(limit: u64, fixed: u64, in_flight: u64, largest: u64) -> Error {
 
 /// Estimated bytes of one group.
 struct Need {
-    /// For one weight while it is solved through.
+    /// For one weight while it is decomposed or solved through.
     in_flight: u64,
+    /// For what is kept of all weights from the first pass to the last, and for comparing a member with them on each thread.
+    kept: u64,
     /// For the vectors of one draw at all layers.
     draw: u64,
     draws: usize,
@@ -140,7 +166,7 @@ struct Need {
 }
 
 impl Need {
-    fn of(context: &Context<'_>, group: &Group) -> Self {
+    fn of(context: &Context<'_>, group: &Group, decomposed: bool, threads: usize) -> Self {
         let lengths = |index: usize, rank: usize, views: &[View]| -> u64 {
             let layer = &group.layers[index];
             views.iter().map(|view| vector_bytes(context, group.convention, (layer.d_out, layer.d_in), rank, *view)).sum()
@@ -155,7 +181,7 @@ impl Need {
             // In addition to the vectors: the spectra of three matrices, and how their vectors are expected to turn.
             let rank = member.ranks[k];
             let vectors = lengths(member.at[k], rank, &context.views) + 8 * (rank * (4 + 3 * (SAMPLES + rank))) as u64;
-            copies(member) * vectors + whole(member.at[k], member.ranks[k], &context.by_cka)
+            copies(member) * vectors + whole(member.at[k], rank, &context.by_cka) + related_bytes(group, member, k, decomposed)
         };
         let members: Vec<u64> =
             group.members.iter().map(|member| (0..member.at.len()).map(|k| member_layer(member, k)).sum()).collect();
@@ -169,7 +195,8 @@ impl Need {
         let across_rows = if context.across() { across_rows(context, group) } else { 0 };
         let index = 0..group.layers.len();
         Self {
-            in_flight: index.clone().map(|index| in_flight(context, group, index)).max().unwrap_or(0),
+            in_flight: index.clone().map(|index| in_flight(context, group, index, decomposed)).max().unwrap_or(0),
+            kept: index.clone().map(|index| kept_for_comparison(context, group, index, decomposed, threads)).sum(),
             draw: index.clone().map(draw_layer).sum(),
             draws: context.draws_of(group),
             all_at_one_layer: index.map(at_layer).max().unwrap_or(0),
@@ -183,12 +210,13 @@ impl Need {
     }
 
     fn retained(&self) -> u64 {
-        self.draw * self.draws as u64 + self.members.iter().sum::<u64>()
+        self.draw * self.draws as u64 + self.members.iter().sum::<u64>() + self.kept
     }
 
     /// The largest part that cannot be divided.
     fn largest(&self) -> u64 {
-        self.members.iter().copied().max().unwrap_or(0).max(if self.draws > 0 { self.draw } else { 0 }).max(self.across_part())
+        let draw = if self.draws > 0 { self.draw } else { 0 };
+        self.members.iter().copied().max().unwrap_or(0).max(draw).max(self.across_part()) + self.kept
     }
 
     /// The memory for comparing adapters at one layer where not all members are in one pass.
@@ -253,8 +281,30 @@ fn left_length(convention: Convention, (d_out, d_in): (usize, usize), matrix: Ma
     }
 }
 
-/// The memory for one weight and everything that exists while it is being solved through.
-fn in_flight(context: &Context<'_>, group: &Group, index: usize) -> u64 {
+/// What is kept of a weight for the comparison of its members with it, and what that takes on every thread.
+fn kept_for_comparison(context: &Context<'_>, group: &Group, index: usize, decomposed: bool, threads: usize) -> u64 {
+    let layer = &group.layers[index];
+    let (d_out, d_in) = (layer.d_out as u64, layer.d_in as u64);
+    let rank = group.members.iter().filter_map(|member| Some(member.ranks[member.position(index)?])).max().unwrap_or(1) as u64;
+    let cuts = context.config.params().cuts.as_ref().map_or(ALWAYS.len(), Vec::len) as u64;
+    // Without a singular basis the images of all draws, of both factors.
+    let drawn = 8 * context.draws_of(group) as u64 * rank * (d_out + d_in);
+    let of_weight = if decomposed { 8 * d_out.min(d_in) * (d_out + d_in) } else { drawn };
+    // A member's vectors at every cut, and those of some draws in W0's basis, stacked, and on the side where Θ lives, twice.
+    let of_member = 8 * rank * ((d_out + d_in) * (4 + 2 * cuts) + 4 * cuts.max(TOGETHER as u64) * d_out.max(d_in));
+    of_weight + of_member * threads as u64
+}
+
+/// What is kept of a member's layer for that.
+fn related_bytes(group: &Group, member: &Member, k: usize, decomposed: bool) -> u64 {
+    let (layer, rank) = (&group.layers[member.at[k]], member.ranks[k]);
+    // A CondLoRA's factors, too, though few adapters are one; the images of both factors and of the update.
+    let images = if decomposed { 0 } else { layer.d_in + layer.d_out.max(layer.d_in) + rank };
+    8 * (rank * images) as u64
+}
+
+/// The memory for one weight and everything that exists while it is being decomposed or solved through.
+fn in_flight(context: &Context<'_>, group: &Group, index: usize, decomposed: bool) -> u64 {
     let layer = &group.layers[index];
     let (d_out, d_in) = (layer.d_out as u64, layer.d_in as u64);
     let stored = context.plan.bases[group.base].info(&layer.tensor).map_or(8 * d_out * d_in, |info| info.len() as u64 * 4);
@@ -272,7 +322,9 @@ fn in_flight(context: &Context<'_>, group: &Group, index: usize) -> u64 {
     // Targets, right-hand sides, residuals, solutions, and one more of each while one is converted into the next. A CondLoRA's factors are
     // made before the solve, in less room than that: Θ and the product, each once more as panels, and some rows of W0.
     let panels = 8 * 6 * columns * d_out.max(d_in);
-    stored + turned + factors + panels
+    // W0 in f64 and scaled, the eigenproblem with what LAPACK needs for it, its vectors and their images; the basis is left.
+    let decomposition = if decomposed { 8 * (4 * d_out * d_in + 6 * d_out.min(d_in).pow(2)) } else { 0 };
+    stored + turned + factors + panels.max(decomposition)
 }
 
 /// The rows of one member in all tables, and the records of what was read for it.
@@ -332,7 +384,7 @@ mod tests {
 
     /// Five draws of 10 bytes, members of 30, 30 and 50, and 40 at one layer.
     fn need() -> Need {
-        Need { in_flight: 7, draw: 10, draws: 5, members: vec![30, 30, 50], all_at_one_layer: 40, rows: 0, across_rows: 0 }
+        Need { in_flight: 7, kept: 0, draw: 10, draws: 5, members: vec![30, 30, 50], all_at_one_layer: 40, rows: 0, across_rows: 0 }
     }
 
     /// A pass as its members, its draws, whether it compares adapters and layers, and its bytes.
@@ -400,7 +452,7 @@ mod tests {
     }
 
     fn check(context: &Context<'_>, schedule: &Schedule, threads: usize, limit: u64) {
-        let needs: Vec<Need> = context.plan.groups.iter().map(|group| Need::of(context, group)).collect();
+        let needs = needs(context, &Decompositions::plan(context), threads);
         let in_flight = needs.iter().map(|need| need.in_flight).max().unwrap();
         let left = limit - (PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.rows).sum::<u64>());
         assert!((1..=threads).contains(&schedule.workers));
@@ -420,7 +472,7 @@ mod tests {
             let size = |pass: &Pass| {
                 let need = &needs[pass.group];
                 let kept = need.draw * pass.draws.len() as u64 + need.members[pass.members.clone()].iter().sum::<u64>();
-                if pass.within { kept } else { need.all_at_one_layer }
+                need.kept + if pass.within { kept } else { need.all_at_one_layer }
             };
             let together: u64 = round.iter().map(size).sum();
             assert!(together + in_flight * schedule.workers as u64 <= left, "a round fits");
@@ -434,7 +486,7 @@ mod tests {
                 for threads in [1, 2, 7] {
                     let (mut refused, mut divided) = (0, 0);
                     for limit in (1..200_u64).map(|megabytes| megabytes << 20) {
-                        match Schedule::make(context, threads, Some(limit)) {
+                        match Schedule::make(context, &Decompositions::plan(context), threads, Some(limit)) {
                             Ok(schedule) => {
                                 check(context, &schedule, threads, limit);
                                 divided += usize::from(schedule.rounds.len() > 1);
@@ -447,7 +499,7 @@ mod tests {
                         }
                     }
                     assert!(refused > 10 && divided > 3, "{refused} {divided}");
-                    let free = Schedule::make(context, threads, None).unwrap();
+                    let free = Schedule::make(context, &Decompositions::plan(context), threads, None).unwrap();
                     check(context, &free, threads, u64::MAX);
                     assert_eq!((free.workers, free.rounds.len(), free.readings(&context.plan.groups)), (threads, 1, 12));
                 }
@@ -459,7 +511,7 @@ mod tests {
     fn adapters_alone_are_compared_in_one_round() {
         with_real_adapters(true, |context| {
             for limit in (1..200_u64).map(|megabytes| megabytes << 20) {
-                match Schedule::across_only(context, 2, Some(limit)) {
+                match Schedule::across_only(context, &Decompositions::plan(context), 2, Some(limit)) {
                     Ok(schedule) => {
                         let passes: Vec<_> = schedule.rounds.concat();
                         assert_eq!((schedule.rounds.len(), passes.len()), (1, 2));

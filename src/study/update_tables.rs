@@ -4,32 +4,11 @@ use rayon::prelude::*;
 
 use super::context::Context;
 use super::plan::Member;
-use super::solve::run_jobs;
 use crate::error::Result;
 use crate::relation::{
     IntruderStudy, ModuleName, RelatedLayer, RelationStudy, Update, Yardstick, alignment_rows, delta_rows, update_rows,
 };
 use crate::table::Tables;
-
-/// How many leading directions of updates are looked at: as many as the layer of the smallest rank has, and one.
-pub(super) fn counts_of(member: &Member) -> Vec<usize> {
-    let smallest = member.ranks.iter().copied().min().unwrap_or(1);
-    if smallest > 1 { vec![smallest, 1] } else { vec![1] }
-}
-
-/// What the base weights of some layers give by themselves; of at most `workers` of them there is a copy in f64 at a time.
-///
-/// # Errors
-/// Those of [`Yardstick::of`].
-pub(super) fn yardsticks(
-    context: &Context<'_>,
-    layers: &[RelatedLayer<'_>],
-    counts: &[usize],
-    workers: usize,
-) -> Result<Vec<Yardstick>> {
-    let (seed, draws) = (context.seed(), context.draws());
-    run_jobs(layers, workers, |layer, _| Yardstick::of(layer.base, counts, seed, draws))
-}
 
 /// The rows of one adapter's module.
 ///
@@ -41,7 +20,7 @@ pub(super) fn update_tables(
     name: ModuleName<'_>,
     layers: &[RelatedLayer<'_>],
     counts: &[usize],
-    yardsticks: &[Yardstick],
+    yardsticks: &[&Yardstick],
 ) -> Result<Tables> {
     let updates: Vec<Update<'_, '_>> = layers.par_iter().map(Update::of).collect::<Result<_>>()?;
     let relation = RelationStudy { counts, seed: context.seed(), plan: context.plan_of_pairings(member) };

@@ -159,7 +159,7 @@ pub(crate) mod tests {
             status: Status::Ok,
         };
         let matrices = BTreeMap::from([(MatrixKind::B, LayerMatrix::without_w0(basis, 1.0, values.nrows()))]);
-        MemberLayer { conversion, matrices, untrained: BTreeMap::new() }
+        MemberLayer { conversion, matrices, untrained: BTreeMap::new(), images: None, made: None }
     }
 
     /// A module of such layers, compared by their first vectors.

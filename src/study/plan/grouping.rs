@@ -8,6 +8,7 @@ use crate::checkpoint::keys::name_modules;
 use crate::conversion::Equation;
 use crate::error::Result;
 use crate::inputs::{BaseWeight, choose_convention, type_of_tensor};
+use crate::table::gather;
 use crate::terms::{Convention, MatrixKind};
 
 /// One type of module of one base, and the adapters that have it.
@@ -61,6 +62,18 @@ impl Group {
     pub(crate) fn is_grid(&self) -> bool {
         self.layers.iter().all(|l| l.layer.is_some())
     }
+}
+
+/// The equations of a group's conversion matrices, each once with the matrices whose left vectors it makes.
+pub(crate) fn equations(group: &Group) -> Vec<(Equation, Vec<MatrixKind>)> {
+    let by_equation = gather(MatrixKind::ALL, |matrix| group.equation(*matrix));
+    by_equation.into_iter().filter_map(|(equation, matrices)| Some((equation?, matrices))).collect()
+}
+
+/// The rank, where all have one.
+pub(crate) fn only_rank(ranks: &[usize]) -> Option<usize> {
+    let first = *ranks.first()?;
+    ranks.iter().all(|rank| *rank == first).then_some(first)
 }
 
 /// The equation of a conversion matrix where that of Θ_A is `equation_a`; none for a factor itself.

@@ -18,7 +18,7 @@ use crate::record::{InputRecord, ShardRecord};
 pub(crate) use adapter::{PlannedAdapter, untrained_layer};
 use asked::{keep_wanted, refuse_idle_split, refuse_missing_pairs, refuse_unused_maps};
 use grouping::group;
-pub(crate) use grouping::{Group, Member, equation_of};
+pub(crate) use grouping::{Group, Member, equation_of, equations, only_rank};
 use others::OtherShards;
 pub(crate) use pass::Pass;
 use training::{PlannedLog, read_logs};

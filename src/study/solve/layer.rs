@@ -1,31 +1,50 @@
 //! One base weight: read it, solve all targets through it, and keep the singular vectors that will be compared.
 
 use std::collections::BTreeMap;
+use std::sync::OnceLock;
 
 use ndarray::{Array2, s};
 
 use super::super::context::Context;
-use super::super::plan::{Group, Member, Pass, untrained_layer};
+use super::super::initial;
+use super::super::plan::{Group, Member, Pass, equations, only_rank, untrained_layer};
 use super::across;
 use super::matrices::{LayerThetas, drawn_matrices};
 use super::solved::{KeptSpace, MemberLayer, SolvedLayer};
+use super::weight::KnownWeight;
+use crate::checkpoint::{FactorSource, PairedLayer};
 use crate::controls::{Control, Factor, draw};
 use crate::conversion::{ConversionMatrix, Equation, Solver, Target, Workspace, columns_together};
 use crate::error::Result;
 use crate::inputs::{BaseWeight, FactorPair, StoredWeight};
-use crate::terms::MatrixKind;
+use crate::relation::{RelatedLayer, images_of, leverages};
+use crate::table::AcrossRow;
+use crate::terms::{MatrixKind, Side};
+
+/// One base weight in one pass.
+pub(crate) struct LayerJob<'a> {
+    pub(crate) pass: &'a Pass,
+    /// The group's layer.
+    pub(crate) index: usize,
+    /// Whether W0 is decomposed.
+    pub(crate) decomposed: bool,
+    /// What is known of the weight by itself, once a pass has read it.
+    pub(crate) known: &'a OnceLock<KnownWeight>,
+}
 
 /// Reads and solves layer `index` of a group for the members and draws of a pass.
 ///
 /// # Errors
 /// What is wrong with the base weight or a factor; with `--keep-going` those are in [`SolvedLayer::failed`].
-pub(crate) fn solve_layer(context: &Context<'_>, pass: &Pass, index: usize, workspace: &mut Workspace) -> Result<SolvedLayer> {
+pub(crate) fn solve_layer(context: &Context<'_>, job: &LayerJob<'_>, workspace: &mut Workspace) -> Result<SolvedLayer> {
+    let &LayerJob { pass, index, .. } = job;
     let group = &context.plan.groups[pass.group];
     let mut layer = LayerWork {
         context,
         group,
         pass,
         index,
+        job,
         weight: &group.layers[index],
         solved: SolvedLayer { members: pass.members.clone().map(|_| None).collect(), ..Default::default() },
     };
@@ -85,6 +104,7 @@ struct LayerWork<'a> {
     group: &'a Group,
     pass: &'a Pass,
     index: usize,
+    job: &'a LayerJob<'a>,
     weight: &'a BaseWeight,
     solved: SolvedLayer,
 }
@@ -101,7 +121,11 @@ impl LayerWork<'_> {
         let explain = |error| w0.explain(error);
         let solver = context.clock.solve.time(|| Solver::new(&w0, context.config.params().rcond, workspace));
         let mut solver = solver.map_err(explain)?;
-
+        if self.job.known.get().is_none() {
+            let (wanted, norm) = ((self.job.decomposed, pass.within), solver.norm().map_err(explain)?);
+            let known = KnownWeight::of(context, self.group, self.index, wanted, (&w0, norm))?;
+            self.job.known.get_or_init(|| known);
+        }
         self.solved.kept = solver.kept().map_err(explain)?.map(|[left, right]| KeptSpace { left, right });
 
         let ranks = context.drawn_ranks(self.group, self.index);
@@ -115,15 +139,20 @@ impl LayerWork<'_> {
                 columns += 2 * pair.factors.rank();
                 waiting.push(pair);
                 if columns >= together {
-                    self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
+                    self.solve(&mut solver, &w0, &waiting, &ranks).map_err(explain)?;
                     waiting.clear();
                     columns = 0;
                 }
             }
         }
-        self.solve(&mut solver, &waiting, &ranks).map_err(explain)?;
+        self.solve(&mut solver, &w0, &waiting, &ranks).map_err(explain)?;
         if pass.across {
-            self.solved.across = across::rows(context, self.group, self.index, &self.solved);
+            let mut rows = across::rows(context, self.group, self.index, &self.solved);
+            self.expect(&mut rows)?;
+            self.solved.across = rows;
+            if self.index == 0 {
+                self.solved.warning = initial::warning(context, self.group, self.index, &w0)?;
+            }
         }
         Ok(())
     }
@@ -194,7 +223,13 @@ impl LayerWork<'_> {
     }
 
     /// Solves for the waiting pairs and keeps what will be compared of each.
-    fn solve(&mut self, solver: &mut Solver<'_, StoredWeight>, waiting: &[OwnedFactors], ranks: &[usize]) -> Result<()> {
+    fn solve(
+        &mut self,
+        solver: &mut Solver<'_, StoredWeight>,
+        w0: &StoredWeight,
+        waiting: &[OwnedFactors],
+        ranks: &[usize],
+    ) -> Result<()> {
         let equation_a = self.group.equation_a();
         let targets: Vec<Target<'_>> = waiting.iter().flat_map(|pair| pair.targets(equation_a)).collect();
         let (thetas, condition) = self.context.clock.solve.time(|| -> Result<_> {
@@ -205,7 +240,67 @@ impl LayerWork<'_> {
                 self.keep(pair, [&thetas[0], &thetas[1]], condition, ranks)?;
             }
             Ok(())
-        })
+        })?;
+        if self.pass.within && self.known().base().basis.is_none() {
+            self.context.clock.controls.time(|| self.keep_images(w0, waiting))?;
+        }
+        Ok(())
+    }
+
+    fn known(&self) -> &KnownWeight {
+        self.job.known.get().unwrap_or_else(|| unreachable!("it is made before anything is solved"))
+    }
+
+    /// Keeps what W0 itself makes of the members among the waiting pairs.
+    fn keep_images(&mut self, w0: &StoredWeight, waiting: &[OwnedFactors]) -> Result<()> {
+        let base = self.known().base();
+        let mut layers: Vec<RelatedLayer<'_>> = Vec::with_capacity(waiting.len());
+        let mut members: Vec<usize> = Vec::with_capacity(waiting.len());
+        for pair in waiting {
+            let Owner::Trained(k) = pair.owner else { continue };
+            members.push(k);
+            layers.push(RelatedLayer {
+                number: self.weight.layer,
+                base: &base,
+                a_transposed: pair.factors.a_transposed.view(),
+                b: pair.factors.b.view(),
+                scaling: self.paired(k).adapter_layer.scaling,
+                equation_a: self.group.equation_a(),
+                images: None,
+            });
+        }
+        for (k, images) in members.into_iter().zip(images_of(w0, &layers)?) {
+            if let Some(member) = &mut self.solved.members[k] {
+                member.images = Some(images);
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes the expected φ of the left vectors of two adapters into their rows, where all have one rank here.
+    fn expect(&self, rows: &mut [AcrossRow]) -> Result<()> {
+        let ranks = self.group.members.iter().filter_map(|member| Some(member.ranks[member.position(self.index)?]));
+        let ranks: Vec<usize> = ranks.collect();
+        let Some(rank) = only_rank(&ranks).filter(|_| ranks.len() > 1) else { return Ok(()) };
+        let base = self.known().base();
+        for (equation, matrices) in equations(self.group) {
+            let Some(d) = leverages(&base, equation, rank, self.context.seed())? else { continue };
+            let expected = d.iter().map(|d| d * d).sum::<f64>() / rank as f64;
+            let is_it = |row: &&mut AcrossRow| {
+                let ends = (row.side, row.i, row.j) == (Side::Left, rank, rank) && row.adapter_a != row.adapter_b;
+                ends && matrices.contains(&row.matrix)
+            };
+            for row in rows.iter_mut().filter(is_it) {
+                row.w0_expected = row.phi.map(|_| expected);
+            }
+        }
+        Ok(())
+    }
+
+    /// A layer that the pass's member `k` has.
+    fn paired(&self, k: usize) -> &PairedLayer {
+        let paired = self.member(k).layer(&self.context.plan.adapters, self.index);
+        paired.unwrap_or_else(|| unreachable!("a member's factors are read of its own layer"))
     }
 
     /// Keeps what will be compared of two solutions.
@@ -226,11 +321,18 @@ impl LayerWork<'_> {
                 let matrices = thetas.matrices(&context.wanted())?;
                 let member = self.member(k);
                 let planned = &context.plan.adapters[member.adapter];
-                let paired = member.layer(&context.plan.adapters, self.index);
-                let paired = paired.unwrap_or_else(|| unreachable!("a member's factors are read of its own layer"));
+                let paired = self.paired(k);
                 let (name, module) = (&planned.adapter.name, &planned.modules[member.module].name);
                 let conversion = thetas.row(name, module, paired, self.group.convention, &matrices);
-                self.solved.members[k] = Some(MemberLayer { conversion, matrices: matrices.by_kind, untrained: BTreeMap::new() });
+                // What is made of W0 cannot be read again without it.
+                let is_made = self.pass.within && matches!(paired.adapter_layer.source, FactorSource::Shared { .. });
+                self.solved.members[k] = Some(MemberLayer {
+                    conversion,
+                    matrices: matrices.by_kind,
+                    untrained: BTreeMap::new(),
+                    images: None,
+                    made: is_made.then(|| of.factors.clone()),
+                });
             }
             Owner::Untrained(k) => {
                 let matrices = thetas.matrices(&context.wanted_of_init())?;

@@ -4,9 +4,11 @@ mod across;
 mod layer;
 mod matrices;
 mod solved;
+mod weight;
 mod workers;
 
-pub(crate) use layer::solve_layer;
+pub(crate) use layer::{LayerJob, solve_layer};
 pub(crate) use matrices::drawn_matrices;
 pub(crate) use solved::{DrawnMatrices, KeptSpace, MemberLayer, SolvedLayer};
+pub(crate) use weight::{KnownWeight, compared_factors, counts_of, drawn_factors};
 pub(crate) use workers::run_jobs;

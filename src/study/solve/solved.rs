@@ -6,8 +6,10 @@ use ndarray::Array2;
 
 use crate::conversion::Equation;
 use crate::error::Error;
+use crate::inputs::FactorPair;
 use crate::layer_matrix::LayerMatrix;
 use crate::record::InputRecord;
+use crate::relation::Images;
 use crate::table::{AcrossRow, ConversionRow};
 use crate::terms::MatrixKind;
 
@@ -25,6 +27,8 @@ pub(crate) struct SolvedLayer {
     pub(crate) kept: Option<KeptSpace>,
     /// Adapters that failed here, and why.
     pub(crate) failed: Vec<(usize, Error)>,
+    /// Adapters that start from the same numbers, if they do.
+    pub(crate) warning: Option<String>,
 }
 
 /// The singular vectors of a base weight that every Θ is made of: a random matrix in place of Θ lies in them too.
@@ -57,6 +61,10 @@ pub(crate) struct MemberLayer {
     pub(crate) matrices: BTreeMap<MatrixKind, LayerMatrix>,
     /// The untrained adapter's; empty without `--init`.
     pub(crate) untrained: BTreeMap<MatrixKind, LayerMatrix>,
+    /// What W0 itself makes of the factors, where it was not decomposed.
+    pub(crate) images: Option<Images>,
+    /// The factors of a CondLoRA, which are made of W0; others are read again.
+    pub(crate) made: Option<FactorPair>,
 }
 
 impl MemberLayer {
