@@ -13,7 +13,7 @@ use crate::linalg::panel::Panel;
 use crate::linalg::random::normal_stream;
 
 /// How many rows of W0 are converted to f64 at a time.
-const ROWS: usize = 64;
+const ROWS: usize = 16;
 
 /// How many random combinations of a target's columns are checked.
 const PROBES: usize = 2;

@@ -125,9 +125,20 @@ pub struct Conversion {
 #[derive(Debug, Default)]
 pub struct Workspace {
     w: Array2<f64>,
+    stored: Vec<u8>,
 }
 
 impl Workspace {
+    /// The storage that a weight was read into, for the next one; empty where there was none.
+    pub(crate) fn take_stored(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.stored)
+    }
+
+    /// Keeps the storage that a weight was read into.
+    pub(crate) fn keep_stored(&mut self, stored: Vec<u8>) {
+        self.stored = stored;
+    }
+
     /// An (n, n) array with arbitrary contents.
     pub(super) fn take(&mut self, n: usize) -> Array2<f64> {
         let kept = std::mem::take(&mut self.w);

@@ -27,7 +27,20 @@ impl StoredWeight {
     /// # Errors
     /// Those of [`BaseModel::read`].
     pub(crate) fn read(base: &BaseModel, weight: &BaseWeight, inputs: &mut Vec<InputRecord>) -> Result<Self> {
-        let tensor = base.read(&weight.tensor)?;
+        Self::read_into(base, weight, inputs, Vec::new())
+    }
+
+    /// The same, into storage of an earlier one.
+    ///
+    /// # Errors
+    /// Those of [`BaseModel::read`].
+    pub(crate) fn read_into(
+        base: &BaseModel,
+        weight: &BaseWeight,
+        inputs: &mut Vec<InputRecord>,
+        storage: Vec<u8>,
+    ) -> Result<Self> {
+        let tensor = base.read_into(&weight.tensor, storage)?;
         inputs.push(tensor.record());
         let (d_out, d_in) = (weight.d_out, weight.d_in);
         let (first_row, all_rows) = weight.block.as_ref().map_or((0, d_out), |block| (block.first, block.rows_of_whole));
@@ -40,6 +53,11 @@ impl StoredWeight {
             w0
         });
         Ok(Self { tensor, first_row, d_out, d_in, transposed })
+    }
+
+    /// Its storage, for another.
+    pub(crate) fn into_storage(self) -> Vec<u8> {
+        self.tensor.bytes
     }
 
     /// W0 in full.

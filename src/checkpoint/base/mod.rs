@@ -94,7 +94,15 @@ impl BaseModel {
     /// # Errors
     /// As [`WeightsFile::read`].
     pub fn read(&self, name: &str) -> Result<RawTensor> {
-        self.holder(name)?.read(name)
+        self.read_into(name, Vec::new())
+    }
+
+    /// Reads one tensor as it is stored, into storage of an earlier one.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::read`].
+    pub(crate) fn read_into(&self, name: &str, storage: Vec<u8>) -> Result<RawTensor> {
+        self.holder(name)?.read_into(name, storage)
     }
 
     /// Reads one tensor into `out` as `f64`, row-major as stored.

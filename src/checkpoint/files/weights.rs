@@ -6,7 +6,8 @@
 
 use std::collections::BTreeMap;
 use std::fs::File;
-use std::io::{Read, Seek, SeekFrom};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::ops::Range;
 use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -124,12 +125,22 @@ impl WeightsFile {
     /// # Errors
     /// [`Error::Missing`] if the file has changed or cannot be read, [`Error::Resource`] if there is no memory for it.
     pub fn read(&self, name: &str) -> Result<RawTensor> {
+        self.read_into(name, Vec::new())
+    }
+
+    /// Reads one tensor as it is stored, into storage of an earlier one: fresh memory would take as long as the reading.
+    ///
+    /// # Errors
+    /// As [`Self::read`].
+    pub(crate) fn read_into(&self, name: &str, storage: Vec<u8>) -> Result<RawTensor> {
         let (info, mut file) = self.reopen(name)?;
-        let bytes = match self.strided.get(name) {
-            None => self.span(&mut file, name, info.begin, info.end)?,
+        let (span, hash) = self.span(&mut file, name, info.begin..info.end, storage)?;
+        let (bytes, hash) = match self.strided.get(name) {
+            None => (span, hash),
             Some(strided) => {
-                let span = self.span(&mut file, name, info.begin, info.end)?;
-                strided.gather(&span, info)
+                let bytes = strided.gather(&span, info);
+                let hash = blake3::hash(&bytes);
+                (bytes, hash)
             }
         };
         check_unchanged(&self.path, &file, self.stamp)?;
@@ -138,27 +149,37 @@ impl WeightsFile {
             name: name.to_owned(),
             dtype: info.dtype,
             shape: info.shape.clone(),
-            hash: blake3::hash(&bytes).to_hex().to_string(),
+            hash: hash.to_hex().to_string(),
             bytes,
         })
     }
 
-    /// The bytes from `begin` to `end`, counted from the end of the header.
-    fn span(&self, file: &mut File, name: &str, begin: u64, end: u64) -> Result<Vec<u8>> {
-        let len = usize::try_from(end - begin).unwrap_or(usize::MAX);
-        let mut bytes = Vec::new();
+    /// Some bytes, counted from the end of the header, and their hash: each piece is hashed while it is in the cache.
+    fn span(&self, file: &mut File, name: &str, wanted: Range<u64>, mut bytes: Vec<u8>) -> Result<(Vec<u8>, blake3::Hash)> {
+        let len = usize::try_from(wanted.end - wanted.start).unwrap_or(usize::MAX);
+        bytes.clear();
         bytes.try_reserve_exact(len).map_err(|_| Error::Resource {
             what: format!("no memory for tensor `{}`", escape(name)),
             expected: "enough memory".to_owned(),
             found: format!("{len} bytes needed"),
             hint: None,
         })?;
-        let read = file
-            .seek(SeekFrom::Start(self.data_start + begin))
-            .and_then(|_| file.take(end - begin).read_to_end(&mut bytes))
-            .map_err(|err| unreadable(&self.path, &err))?;
-        self.bytes_read.fetch_add(read as u64, Ordering::Relaxed);
-        if read == len { Ok(bytes) } else { Err(changed(&self.path)) }
+        let mut hasher = blake3::Hasher::new();
+        let mut read = || -> io::Result<()> {
+            file.seek(SeekFrom::Start(self.data_start + wanted.start))?;
+            while bytes.len() < len {
+                let before = bytes.len();
+                let piece = PIECE.min(len - before) as u64;
+                if file.by_ref().take(piece).read_to_end(&mut bytes)? == 0 {
+                    break;
+                }
+                hasher.update(&bytes[before..]);
+            }
+            Ok(())
+        };
+        read().map_err(|err| unreadable(&self.path, &err))?;
+        self.bytes_read.fetch_add(bytes.len() as u64, Ordering::Relaxed);
+        if bytes.len() == len { Ok((bytes, hasher.finalize())) } else { Err(changed(&self.path)) }
     }
 
     /// Reads one tensor straight into `out` as `f64`, exactly, and returns the record of its bytes.

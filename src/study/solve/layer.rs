@@ -117,13 +117,22 @@ impl LayerWork<'_> {
             return Ok(());
         }
         let (base, inputs) = (&context.plan.bases[self.group.base], &mut self.solved.inputs);
-        let w0 = context.clock.read.time(|| StoredWeight::read(base, self.weight, inputs))?;
+        let storage = workspace.take_stored();
+        let w0 = context.clock.read.time(|| StoredWeight::read_into(base, self.weight, inputs, storage))?;
+        self.solve_through(&w0, workspace)?;
+        workspace.keep_stored(w0.into_storage());
+        Ok(())
+    }
+
+    /// Solves for everything in the pass, and keeps what will be compared.
+    fn solve_through(&mut self, w0: &StoredWeight, workspace: &mut Workspace) -> Result<()> {
+        let (context, pass) = (self.context, self.pass);
         let explain = |error| w0.explain(error);
-        let solver = context.clock.solve.time(|| Solver::new(&w0, context.config.params().rcond, workspace));
+        let solver = context.clock.solve.time(|| Solver::new(w0, context.config.params().rcond, workspace));
         let mut solver = solver.map_err(explain)?;
         if self.job.known.get().is_none() {
             let (wanted, norm) = ((self.job.decomposed, pass.within), solver.norm().map_err(explain)?);
-            let known = KnownWeight::of(context, self.group, self.index, wanted, (&w0, norm))?;
+            let known = KnownWeight::of(context, self.group, self.index, wanted, (w0, norm))?;
             self.job.known.get_or_init(|| known);
         }
         self.solved.kept = solver.kept().map_err(explain)?.map(|[left, right]| KeptSpace { left, right });
@@ -135,23 +144,23 @@ impl LayerWork<'_> {
         let members = (0..pass.members.len()).map(Source::Member);
         let draws = pass.draws.clone().filter(|_| !ranks.is_empty()).map(Source::Draw);
         for source in members.chain(draws) {
-            for pair in self.factors(source, &w0, &ranks)? {
+            for pair in self.factors(source, w0, &ranks)? {
                 columns += 2 * pair.factors.rank();
                 waiting.push(pair);
                 if columns >= together {
-                    self.solve(&mut solver, &w0, &waiting, &ranks).map_err(explain)?;
+                    self.solve(&mut solver, w0, &waiting, &ranks).map_err(explain)?;
                     waiting.clear();
                     columns = 0;
                 }
             }
         }
-        self.solve(&mut solver, &w0, &waiting, &ranks).map_err(explain)?;
+        self.solve(&mut solver, w0, &waiting, &ranks).map_err(explain)?;
         if pass.across {
             let mut rows = across::rows(context, self.group, self.index, &self.solved);
             self.expect(&mut rows)?;
             self.solved.across = rows;
             if self.index == 0 {
-                self.solved.warning = initial::warning(context, self.group, self.index, &w0)?;
+                self.solved.warning = initial::warning(context, self.group, self.index, w0)?;
             }
         }
         Ok(())
