@@ -16,6 +16,7 @@ use ndarray::Array2;
 pub use self::draws::DrawPlan;
 pub(crate) use self::draws::{Tested, draw_some_while_open, draw_while_open};
 use crate::linalg::random::normal_stream;
+use crate::stored::stored_as_json;
 
 /// Numbers closer than this count as equal in p.
 pub(crate) const TIE: f64 = 1e-12;
@@ -40,13 +41,15 @@ pub enum Control {
 }
 
 /// What a draw replaces.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, serde::Serialize, serde::Deserialize)]
 pub enum Factor {
     /// Aᵀ or Θ_A.
     A,
     /// B or Θ_B.
     B,
 }
+
+stored_as_json!(Factor);
 
 impl Factor {
     /// Its part of the label of a stream.

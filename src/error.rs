@@ -127,6 +127,16 @@ pub enum Error {
         /// What went wrong.
         found: String,
     },
+    /// What a shard met, as it was said there (its exit code).
+    #[error("{text}")]
+    Elsewhere {
+        /// What was said.
+        text: String,
+        /// The exit code.
+        code: u8,
+        /// What to do about it.
+        hint: Option<String>,
+    },
     /// LAPACK reported failure, which a finite input never gives in practice (exit 70).
     #[error("LAPACK routine {routine} failed: {detail}")]
     Lapack {
@@ -150,6 +160,7 @@ impl Error {
             Self::Output { .. } => 7,
             Self::Resource { .. } => 8,
             Self::Interrupted { signal } => u8::try_from(128 + signal).unwrap_or(130),
+            Self::Elsewhere { code, .. } => *code,
             Self::Shape { .. } | Self::Internal { .. } | Self::Lapack { .. } => 70,
         }
     }
@@ -164,7 +175,8 @@ impl Error {
             | Self::Mismatch { hint, .. }
             | Self::Numerical { hint, .. }
             | Self::Output { hint, .. }
-            | Self::Resource { hint, .. } => hint.as_deref(),
+            | Self::Resource { hint, .. }
+            | Self::Elsewhere { hint, .. } => hint.as_deref(),
             _ => None,
         }
     }
@@ -179,7 +191,8 @@ impl Error {
             | Self::Mismatch { hint, .. }
             | Self::Numerical { hint, .. }
             | Self::Output { hint, .. }
-            | Self::Resource { hint, .. } => {
+            | Self::Resource { hint, .. }
+            | Self::Elsewhere { hint, .. } => {
                 hint.get_or_insert_with(|| text.into());
             }
             _ => {}

@@ -2,11 +2,13 @@
 
 use ndarray::{Array2, ArrayView2};
 
+use crate::error::Result;
 use crate::linalg::UNIT_ROUNDOFF;
 use crate::linalg::perturbation::SubspaceErrors;
 use crate::linalg::subspace::{Spectrum, SubspaceBasis};
 use crate::measures::Centred;
 use crate::similarity::{AllPairs, change_of_phi, vector_error};
+use crate::stored::{Reader, Stored, Writer, stored};
 use crate::terms::{Side, Status};
 
 /// A bound on φ above this makes its status `low_confidence`.
@@ -37,12 +39,33 @@ pub(crate) struct LayerMatrix {
     pub(crate) n: usize,
 }
 
+stored!(LayerMatrix { left, right, centred, spectrum, zero, reliable, singular, error_factor, trust, n });
+
 /// What is known about the rounding errors of a matrix's singular vectors.
 pub(crate) enum Trust {
     /// Their expected size, from the errors of its solve.
     Expected(SubspaceErrors),
     /// A bound from norms alone, to be multiplied by `‖Θ‖₂/gap`.
     NormWise(f64),
+}
+
+impl Stored for Trust {
+    fn put(&self, to: &mut Writer) {
+        match self {
+            Self::Expected(errors) => {
+                to.text(&true);
+                errors.put(to);
+            }
+            Self::NormWise(factor) => {
+                to.text(&false);
+                factor.put(to);
+            }
+        }
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Self> {
+        Ok(if from.text()? { Self::Expected(SubspaceErrors::take(from)?) } else { Self::NormWise(f64::take(from)?) })
+    }
 }
 
 impl LayerMatrix {

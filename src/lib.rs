@@ -113,6 +113,7 @@ pub mod results;
 pub mod shared_theta;
 #[doc(hidden)]
 pub mod similarity;
+mod stored;
 #[doc(hidden)]
 pub mod study;
 #[doc(hidden)]
@@ -128,7 +129,7 @@ pub use error::{Error, Result};
 pub use inputs::Progress;
 pub use study::{
     AnalyzeConfig, AnalyzeParams, Division, InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule,
-    Inspection, Parameters, Prepared, Refusal, Shard, Study, inspect, prepare, prepare_across,
+    Inspection, Parameters, Prepared, Refusal, Shard, ShardStudy, SolvedFiles, Study, inspect, prepare, prepare_merged,
 };
 // What counts as an intruder in one.
 pub use relation::Intruders;
@@ -156,7 +157,7 @@ pub use verdict::{Answer, MapAnswer, MapVerdict, RowVerdict, RunVerdict, StrictA
 // A directory of results.
 pub use output::{Manifest, OutputDir};
 pub use record::{AdapterRecord, InputRecord, ShardRecord};
-pub use results::{MergedStudy, SavedResults, write_study};
+pub use results::{MergedShards, SavedResults, write_study};
 // The mathematics alone.
 pub use conversion::{Conversion, ConversionMatrix, Equation, Solver, Target, WeightRows, Workspace, solve_theta};
 pub use linalg::subspace::{Spectrum, SubspaceBasis, ThinQr};

@@ -15,6 +15,7 @@ use crate::linalg::EPSILON;
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::subspace::singular_values;
 use crate::similarity::AllPairs;
+use crate::stored::stored;
 
 /// Cosines of the principal angles between two subspaces: the largest, the mean of all min(i, j), and the smallest.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -52,6 +53,8 @@ pub struct Centred {
     /// The share of its norm that is left after centring; a relative error of the matrix grows by its inverse.
     pub share: f64,
 }
+
+stored!(Centred { values, share });
 
 /// Centres the columns of a matrix.
 ///

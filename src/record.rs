@@ -6,6 +6,8 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
+use crate::stored::stored_as_json;
+
 /// A header, tensor or configuration file that was read.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct InputRecord {
@@ -18,6 +20,8 @@ pub struct InputRecord {
     /// BLAKE3 of the bytes, in hexadecimal.
     pub blake3: String,
 }
+
+stored_as_json!(InputRecord);
 
 impl InputRecord {
     /// The record of a file's header, or of a whole file that holds no tensors.
@@ -86,17 +90,19 @@ pub fn only_base_name(adapters: &[AdapterRecord]) -> Option<&str> {
     adapters.iter().all(|adapter| adapter.base == first.base).then_some(first.base_name.as_str())
 }
 
-/// Which part of the adapters a run analysed (`--shard`). All of them are part 1 of 1.
+/// Which part of the base weights a run solved through (`--shard`). All of them are part 1 of 1.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 pub struct ShardRecord {
     /// The part's number, from 1.
     pub number: usize,
     /// How many parts there are.
     pub of: usize,
-    /// How many adapters all parts have together.
+    /// How many adapters there are.
     pub adapters: usize,
     /// BLAKE3 of the names of all of them, in hex: parts of the same whole have the same.
     pub names_blake3: String,
+    /// How many base weights all parts have together.
+    pub weights: usize,
 }
 
 #[cfg(test)]

@@ -25,6 +25,7 @@ pub enum MatrixKind {
     LearnedA,
 }
 
+crate::stored::stored_as_json!(MatrixKind);
 named!(MatrixKind, "a matrix", { A = "A", B = "B", BA = "BA", LoraA = "lora_A", LoraB = "lora_B", LearnedA = "learned_A" });
 
 impl MatrixKind {

@@ -419,7 +419,8 @@ proptest! {
             let whole = fs::read(folder.path().join(TABLES[which])).unwrap();
             let mut text = whole.clone();
             for (at, how, piece) in &spoils {
-                let at = at.index(text.len());
+                // Also behind the last byte: there may be none left.
+                let at = at.index(text.len() + 1);
                 let end = match how {
                     0 => at,
                     1 => (at + piece.len()).min(text.len()),

@@ -9,7 +9,7 @@ use regex::Regex;
 
 /// Each module and what it may import. Data flows from the checkpoint to the rows and from there to tables and figures;
 /// `checkpoint` and the mathematics do not know each other, and figures see rows only.
-const MAY_IMPORT: [(&str, &str); 25] = [
+const MAY_IMPORT: [(&str, &str); 26] = [
     ("main", "cli"),
     (
         "cli",
@@ -26,30 +26,32 @@ const MAY_IMPORT: [(&str, &str); 25] = [
     ),
     (
         "study",
-        "inputs relation layer_matrix table checkpoint controls conversion measures similarity linalg numerals record terms error",
+        "inputs relation layer_matrix table checkpoint controls conversion measures similarity linalg numerals record marker stored terms error",
     ),
-    ("relation", "table controls conversion similarity linalg terms error"),
-    ("inputs", "checkpoint conversion linalg record terms error"),
-    ("layer_matrix", "measures similarity linalg terms error"),
+    ("relation", "table controls conversion similarity linalg stored terms error"),
+    ("inputs", "checkpoint conversion linalg record stored terms error"),
+    ("layer_matrix", "measures similarity linalg stored terms error"),
     ("table", "json record terms error"),
     ("checkpoint", "marker record terms error"),
-    ("controls", "linalg terms"),
+    ("controls", "linalg stored terms"),
     ("conversion", "linalg terms error"),
-    ("measures", "similarity linalg error"),
+    ("measures", "similarity linalg stored error"),
     ("similarity", "linalg error"),
-    ("linalg", "error"),
-    ("record", "error"),
+    ("linalg", "stored error"),
+    ("record", "stored error"),
     ("marker", "error"),
     ("numerals", ""),
     ("json", ""),
-    ("terms", "error"),
+    ("terms", "stored error"),
+    ("stored", "error"),
     ("error", ""),
 ];
 
-/// Outside crates with one owner.
-const OWNERS: [(&str, &[&str]); 6] = [
+/// Outside crates that belong to one or two modules.
+const OWNERS: [(&str, &[&str]); 7] = [
     ("cli", &["clap", "clap_complete", "clap_mangen", "indicatif", "anstyle", "signal_hook", "terminal_size"]),
-    ("checkpoint", &["safetensors", "half", "regex"]),
+    ("checkpoint", &["half", "regex"]),
+    ("checkpoint stored", &["safetensors"]),
     ("linalg", &["ndarray_linalg", "lapack_sys", "gemm", "rand", "rand_chacha", "rand_distr"]),
     ("table", &["parquet"]),
     ("report", &["minijinja"]),
@@ -369,8 +371,9 @@ fn each_outside_crate_has_one_owner() {
             let mut by_owner = false;
             for source in sources() {
                 if used.is_match(&source.code) {
-                    by_owner |= source.layer() == owner;
-                    if source.layer() != owner {
+                    let is_owner = owner.split(' ').any(|owner| source.layer() == owner);
+                    by_owner |= is_owner;
+                    if !is_owner {
                         complaints.push(format!("src/{}: {name} belongs to `{owner}`", source.path));
                     }
                 }

@@ -53,7 +53,7 @@ fn in_shards(root: &Path, name: &str, of: usize, options: &[&str], more: &[&str]
     for number in 1..=of {
         dirs.push(format!("{name}/{number}"));
         let (shard, dir) = (format!("{number}/{of}"), &dirs[number - 1]);
-        run_in(root, &[options, &["--shard", &shard, "-o", dir, "--figures", "none", "--threads", "1"]].concat()).exits(0);
+        run_in(root, &[options, &["--shard", &shard, "-o", dir, "--threads", "1"]].concat()).exits(0);
     }
     // Their order is nobody's business.
     dirs.reverse();
@@ -96,14 +96,19 @@ fn merged_shards_are_the_whole_byte_for_byte() {
     let options =
         [&STUDY[..], &["--formats", "csv,parquet,npy", "--side", "both", "--matrices", "A,BA,lora_B", "--measures"]].concat();
     run_in(root, &[&options[..], &["-o", "whole"]].concat()).exits(0);
-    // One shard, some, the number of adapters, and more than that.
-    for of in [1, 2, 3, 5, 7] {
+    // One shard, some, and one more than there are weights.
+    for of in [1, 2, 3, 5, 7, 9] {
         in_shards(root, &of.to_string(), of, &options, &[]).exits(0);
         same(&format!("{of} shards"), &root.join("whole"), &root.join(format!("{of}-merged")));
     }
-    let empty = outputs(&root.join("7/7"));
-    assert_eq!(String::from_utf8_lossy(&empty["summary.csv"]).lines().count(), 1);
-    assert!(!empty.keys().any(|name| name.starts_with("matrices/")) && empty["npy/index.json"] == b"[]\n");
+    // Each weight is in one of them, and the largest are not together.
+    let weights = |dir: &str| files(&root.join(dir)).into_keys().filter(|name| name != "manifest.json").collect::<Vec<_>>();
+    assert_eq!(weights("9/9"), [""; 0]);
+    let mut all: Vec<String> = (1..=5).flat_map(|number| weights(&format!("5/{number}"))).collect();
+    all.sort();
+    assert_eq!(all, weights("1/1"));
+    assert_eq!((all.len(), all[0].as_str()), (8, "weights/0.0.safetensors"));
+    assert!((1..=4).all(|number| weights(&format!("5/{number}")).len() <= 2));
 }
 
 #[test]
@@ -112,17 +117,25 @@ fn real_adapters_in_shards_with_little_memory_are_the_whole() {
     let root = folder.path();
     let (adapters, base, init) = (data("adapters"), real_base(), data("init"));
     let [adapters, base, init] = [&adapters, &base, &init].map(|path| path.to_str().unwrap());
-    // Without decompositions, whose memory is not divided.
-    let options = [adapters, "--base", base, "--init", init, "-q", "--formats", "parquet,npy", "--no-svd"];
-    run_in(root, &[&options[..], &["-o", "whole", "--across"]].concat()).exits(0);
-    let bounded = [&options[..], &["--memory-limit", "40M"]].concat();
-    in_shards(root, "two", 2, &bounded, &["--across", "--memory-limit", "60M", "-q"]).exits(0);
-    same("two shards", &root.join("whole"), &root.join("two-merged"));
-    assert!(outputs(&root.join("two-merged")).contains_key("across.parquet"));
+    let options = [adapters, "--base", base, "--init", init, "-q", "--formats", "parquet,npy", "--across"];
+    for (name, more) in [
+        ("decomposed", &["--memory-limit", "90M"][..]),
+        ("bounded", &["--no-svd", "--memory-limit", "50M"]),
+        ("all", &["--cuts", "--intruders", "--measures", "--grid", "0,1"]),
+        ("kept", &["--rcond", "0.1", "--side", "both"]),
+    ] {
+        let whole = format!("{name}-whole");
+        let unbounded: Vec<&str> = more.iter().copied().filter(|word| !word.contains("memory") && !word.ends_with('M')).collect();
+        run_in(root, &[&options[..], &unbounded, &["-o", &whole]].concat()).exits(0);
+        let limit = more.iter().position(|word| *word == "--memory-limit").map_or(&[][..], |at| &more[at..at + 2]);
+        in_shards(root, name, 2, &[&options[..], more].concat(), &[limit, &["-q"]].concat()).exits(0);
+        same(name, &root.join(&whole), &root.join(format!("{name}-merged")));
+        assert!(outputs(&root.join(format!("{name}-merged"))).contains_key("across.parquet"));
+    }
 }
 
 #[test]
-fn companions_memory_and_shards_change_no_bit_at_rank_1() {
+fn companions_and_memory_change_no_bit_at_rank_1() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     several(root);
@@ -135,7 +148,6 @@ fn companions_memory_and_shards_change_no_bit_at_rank_1() {
     run(&["runs/c", "-o", "alone"]);
     run(&["runs", "-o", "together"]);
     // The least memory that is enough, taken from the message that refuses less.
-    // The two halves of a study are estimated one after the other.
     let mut limit = "1M".to_owned();
     let mut refusals = 0;
     loop {
@@ -149,23 +161,33 @@ fn companions_memory_and_shards_change_no_bit_at_rank_1() {
         let least: f64 = refused.stderr.split("found ").nth(1).unwrap().split(' ').next().unwrap().parse().unwrap();
         limit = format!("{:.1}M", least + 0.1);
     }
-    assert!((1..=2).contains(&refusals), "{refusals}");
-    // Sorted, `c` is the fourth of five.
-    run(&["runs", "-o", "shard", "--shard", "1/3"]);
-    run(&["runs", "runs/c", "-o", "pair", "--shard", "2/2"]);
+    assert_eq!(refusals, 1);
     assert_eq!(of_c("alone").len(), 4 * 4 * 6);
-    for other in ["together", "tight", "shard", "pair"] {
+    for other in ["together", "tight"] {
         assert_eq!(of_c("alone"), of_c(other), "{other}");
     }
 }
 
 #[test]
-fn merge_across_is_analyze_across() {
+fn merge_reads_no_weight_again_and_compares_across() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     several(root);
     run_in(root, &[&STUDY[..], &["-o", "whole", "--across"]].concat()).exits(0);
-    in_shards(root, "parts", 3, &STUDY, &["--across"]).exits(0);
+    for number in 1..=3 {
+        let (shard, dir) = (format!("{number}/3"), format!("parts/{number}"));
+        run_in(root, &[&STUDY[..], &["--shard", &shard, "-o", &dir]].concat()).exits(0);
+    }
+    // The numbers of adapters and base are gone; their headers are all that is read.
+    let shorten = |file: &str| {
+        let path = root.join(file);
+        let bytes = fs::read(&path).unwrap();
+        let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+        fs::write(&path, [&bytes[..header], &vec![0; bytes.len() - header][..]].concat()).unwrap();
+    };
+    shorten("base/model.safetensors");
+    shorten("runs/b/adapter_model.safetensors");
+    merge_in(root, &["parts/1", "parts/2", "parts/3", "-o", "parts-merged", "--across"]).exits(0);
     same("across", &root.join("whole"), &root.join("parts-merged"));
     // Figures only where asked for, and nothing is replaced by accident.
     merge_in(root, &["parts/1", "parts/2", "parts/3", "-o", "parts-merged"]).exits(7).says("exists already");
@@ -178,25 +200,34 @@ fn merge_across_is_analyze_across() {
     );
 
     // The adapters must be those that the shards were made from.
-    let file = root.join("runs/b/adapter_model.safetensors");
-    let mut bytes = fs::read(&file).unwrap();
-    *bytes.last_mut().unwrap() ^= 1;
-    fs::write(&file, bytes).unwrap();
+    let config = root.join("runs/b/adapter_config.json");
+    let text = fs::read_to_string(&config).unwrap();
+    fs::write(&config, text.replace("\"lora_alpha\":", "\"lora_alpha\": 100, \"was\":")).unwrap();
     let across = ["parts/1", "parts/2", "parts/3", "-o", "new", "--across"];
-    merge_in(root, &across).exits(5).says("the contents that the shards were made from").says("hint: merge --across reads");
+    merge_in(root, &across).exits(5).says("as when the shards were made, found rank 3 and scaling 33.3");
+    fs::write(&config, text).unwrap();
+    let file = root.join("runs/b/adapter_model.safetensors");
+    let bytes = fs::read(&file).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap());
+    // A header of other bytes that says the same.
+    fs::write(
+        &file,
+        [&(length + 8).to_le_bytes()[..], &bytes[8..8 + length as usize], &[b' '; 8], &bytes[8 + length as usize..]].concat(),
+    )
+    .unwrap();
+    merge_in(root, &across).exits(5).says("the contents that the shards were made from").says("hint: merge reads the headers");
     fs::rename(root.join("runs/b"), root.join("runs/e")).unwrap();
     merge_in(root, &across).exits(5).says("adapters to compare; expected the 5 that the shards were made of");
     fs::rename(root.join("runs"), root.join("gone")).unwrap();
-    merge_in(root, &across).exits(3).says("hint: merge --across reads");
+    merge_in(root, &across).exits(3).says("hint: merge reads the headers");
     assert!(!root.join("new").exists());
 }
 
 #[test]
-fn a_module_of_another_shard_is_known() {
+fn chosen_modules_and_layers_are_divided_too() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     several(root);
-    // `c` and `d` alone have down_proj; shards 1 to 3 have none of it, nor layer 5 of anything.
     for (name, options) in [("modules", ["--modules", "down_proj"]), ("layers", ["--layers", "2..3"])] {
         let options = [&STUDY[..], &options].concat();
         run_in(root, &[&options[..], &["-o", name]].concat()).exits(0);
@@ -213,27 +244,88 @@ fn a_module_of_another_shard_is_known() {
 }
 
 #[test]
-fn a_bad_adapter_costs_its_shard_nothing_else() {
+fn a_bad_adapter_costs_nothing_else() {
     let folder = tempfile::tempdir().unwrap();
     let root = folder.path();
     several(root);
-    // The fourth of five: alone in its shard of five.
     fs::write(root.join("runs/c/adapter_model.safetensors"), b"<html>not found</html>").unwrap();
     let options = [&STUDY[..], &["--keep-going"]].concat();
     run_in(root, &[&options[..], &["-o", "whole", "--across"]].concat()).exits(1);
-    for number in 1..=5 {
-        let (shard, dir) = (format!("{number}/5"), format!("parts/{number}"));
-        let run = run_in(root, &[&options[..], &["--shard", &shard, "-o", &dir, "--figures", "none"]].concat());
-        run.exits(i32::from(number == 4));
+    for number in 1..=2 {
+        let (shard, dir) = (format!("{number}/2"), format!("parts/{number}"));
+        run_in(root, &[&options[..], &["--shard", &shard, "-o", &dir]].concat()).exits(1).says("warning: c skipped: ");
     }
-    let merged = merge_in(root, &["parts/1", "parts/2", "parts/3", "parts/4", "parts/5", "-o", "merged", "--across"]).exits(1);
+    let merged = merge_in(root, &["parts/1", "parts/2", "-o", "merged", "--across"]).exits(1);
     merged.says("warning: c skipped: ");
     same("keep going", &root.join("whole"), &root.join("merged"));
     let manifest: serde_json::Value = serde_json::from_slice(&fs::read(root.join("merged/manifest.json")).unwrap()).unwrap();
     assert!(manifest["skipped"]["c"].as_str().unwrap().contains("adapter_model.safetensors"));
-    assert_eq!(manifest["merged_from"].as_array().unwrap().len(), 5);
+    assert_eq!(manifest["merged_from"].as_array().unwrap().len(), 2);
     assert_eq!(manifest["adapters"].as_array().unwrap().len(), 4);
     assert_eq!(manifest["options"]["analyze"]["paths"], serde_json::json!(["runs"]));
+
+    // NaN in a base weight costs the adapters that use it, in whichever shard that is found.
+    let bytes = fs::read(root.join("base/model.safetensors")).unwrap();
+    let length = u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    let header: serde_json::Value = serde_json::from_slice(&bytes[8..8 + length]).unwrap();
+    let is_it = |name: &str| name.contains("layers.3") && name.contains("q_proj");
+    let (_, info) = header.as_object().unwrap().iter().find(|(name, _)| is_it(name)).unwrap();
+    let end = 8 + length + info["data_offsets"][1].as_u64().unwrap() as usize;
+    // The last bytes of a number are those that make it NaN.
+    let spoilt = [&bytes[..end - 2], &[0xff; 2], &bytes[end..]].concat();
+    fs::write(root.join("base/model.safetensors"), spoilt).unwrap();
+    run_in(root, &[&options[..], &["-o", "whole", "--overwrite"]].concat()).exits(1);
+    in_keep_going(root, &options);
+    same("NaN", &root.join("whole"), &root.join("spoilt-merged"));
+}
+
+/// Three shards of which one or more skip an adapter, merged into `spoilt-merged`.
+fn in_keep_going(root: &Path, options: &[&str]) {
+    let mut skipped = Vec::new();
+    for number in 1..=3 {
+        let (shard, dir) = (format!("{number}/3"), format!("spoilt/{number}"));
+        let run = run_in(root, &[options, &["--shard", &shard, "-o", &dir]].concat());
+        skipped.push(run.stderr.matches(" skipped: ").count());
+    }
+    // The adapter that cannot be opened is skipped by all of them, and those with the weight by the one that has it.
+    skipped.sort_unstable();
+    assert!(skipped[..2] == [1, 1] && skipped[2] > 1, "{skipped:?}");
+    let merged = merge_in(root, &["spoilt/1", "spoilt/2", "spoilt/3", "-o", "spoilt-merged"]).exits(1);
+    merged.says("expected finite values");
+}
+
+#[test]
+fn a_shard_that_is_there_is_left_and_one_that_died_is_made_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    several(root);
+    let shard =
+        |number: &str, more: &[&str]| run_in(root, &[&STUDY[..], &["--shard", number, "-o", &number[..1]], more].concat());
+    let said = shard("1/2", &[]).exits(0).stdout;
+    assert!(said.starts_with("shard 1 of 2: 4 of 8 base weights are solved; condlora merge compares them"), "{said}");
+    let first = files(&root.join("1"));
+    // Nothing is read or written again.
+    let again = shard("1/2", &[]).exits(0).stdout;
+    assert!(again.starts_with("shard 1 of 2: 4 of 8 base weights are solved already"), "{again}");
+    assert!(files(&root.join("1")) == first);
+    let again = Run::of(
+        program().args(["--json", "analyze"]).args(STUDY).args(["--shard", "1/2", "-o", "1"]).current_dir(root).output().unwrap(),
+    );
+    let found: serde_json::Value = serde_json::from_str(&again.exits(0).stdout).unwrap();
+    assert_eq!(found, serde_json::json!({"shard": 1, "of": 2, "weights": 4, "all_weights": 8}));
+    // Another study, or a part that is gone, is no finished shard.
+    shard("1/2", &["--seed", "3"]).exits(7).says("exists already");
+    let file = first.keys().find(|name| name.starts_with("weights/")).unwrap();
+    fs::remove_file(root.join("1").join(file)).unwrap();
+    shard("1/2", &[]).exits(7).says("exists already");
+    shard("1/2", &["--overwrite"]).exits(0);
+    assert!(files(&root.join("1")).iter().all(|(name, bytes)| name == "manifest.json" || *bytes == first[name]));
+    // The other one died before its end, and left nothing; it alone is run again.
+    merge_in(root, &["1", "-o", "merged"]).exits(5).says("without 2/2");
+    shard("2/2", &[]).exits(0);
+    merge_in(root, &["1", "2", "-o", "merged"]).exits(0);
+    run_in(root, &[&STUDY[..], &["-o", "whole"]].concat()).exits(0);
+    same("again", &root.join("whole"), &root.join("merged"));
 }
 
 #[test]
@@ -242,7 +334,7 @@ fn shards_that_do_not_fit_together_are_refused() {
     let root = folder.path();
     several(root);
     let shard = |shard: &str, out: &str, more: &[&str]| {
-        run_in(root, &[&STUDY[..], &["--shard", shard, "-o", out, "--figures", "none"], more].concat()).exits(0);
+        run_in(root, &[&STUDY[..], &["--shard", shard, "-o", out], more].concat()).exits(0);
     };
     shard("1/2", "1", &[]);
     shard("2/2", "2", &[]);
@@ -282,24 +374,25 @@ fn shards_that_do_not_fit_together_are_refused() {
     refused(&["1", "version"], 5).says(&format!("version; expected {version}, found 0.0.1"));
     edit("version", "\"program\": \"condlora\",", "\"program\": \"condlora\", \"inputs\": 7,");
     refused(&["1", "version"], 4).says("manifest; expected what this version's analyze --shard wrote");
-    let table = root.join("2/summary.csv");
+    let name = files(&root.join("2")).into_keys().find(|name| name.starts_with("weights/")).unwrap();
+    let table = root.join("2").join(&name);
     let good = fs::read(&table).unwrap();
     fs::write(&table, &good[..good.len() / 2]).unwrap();
     let hash = |bytes: &[u8]| blake3::hash(bytes).to_hex().to_string();
     refused(&["1", "2"], 4)
-        .says(&format!("2/summary.csv: contents; expected BLAKE3 {} as in manifest.json", hash(&good)))
+        .says(&format!("2/{name}: contents; expected BLAKE3 {} as in manifest.json", hash(&good)))
         .says(&format!("found {}", hash(&good[..good.len() / 2])))
         .says("hint: make this shard again with --overwrite");
     fs::remove_file(&table).unwrap();
-    refused(&["1", "2"], 3).says("2/summary.csv: does not exist, but manifest.json lists it");
+    refused(&["1", "2"], 3).says(&format!("2/{name}: does not exist, but manifest.json lists it"));
     fs::write(&table, good).unwrap();
     merge_in(root, &["1", "2", "-o", "good"]).exits(0);
 
     // The base changed between the two, and an adapter came.
     let base = root.join("base/model.safetensors");
     let mut bytes = fs::read(&base).unwrap();
-    let middle = bytes.len() / 2;
-    bytes[middle] ^= 1;
+    let header = 8 + u64::from_le_bytes(bytes[..8].try_into().unwrap()) as usize;
+    bytes[header..].iter_mut().step_by(4).for_each(|byte| *byte ^= 1);
     fs::write(&base, bytes).unwrap();
     shard("2/2", "base2", &[]);
     refused(&["1", "base2"], 5).says("of base/model.safetensors; expected the contents that 1 read, found others");
@@ -318,7 +411,6 @@ fn a_shard_is_asked_for_sensibly() {
     for wrong in ["0/3", "4/3", "3", "1/0", "x/y"] {
         usage(&["--shard", wrong], "expected K/N with K from 1 to N, as in 2/8");
     }
-    usage(&["--shard", "1/2", "--across"], "hint: make the shards without it, then use condlora merge --across");
 }
 
 /// The guide's example for GNU parallel.

@@ -134,8 +134,8 @@ fn no_more_of_a_base_is_read_than_is_needed() {
     let files: Vec<(u64, u64)> = shards.chain([root.join("adapter").join(ADAPTER)]).map(|path| header(&path)).collect();
     let headers: u64 = files.iter().map(|(header, _)| header).sum();
     let (weights, factors) = (2 * 32 * 32 * 8, 2 * 2 * (2 * 32) * 8);
-    // Once to solve through W0, and once for what is decomposed.
-    let needed = headers + 2 * (weights + factors);
+    // The factors once to solve for them, and once to compare them with their weights.
+    let needed = headers + weights + 2 * factors;
     assert_eq!(manifest(root)["bytes_read"], needed);
     let held: u64 = files.iter().map(|(_, len)| len).sum();
     assert!(held > 20 * needed, "{held} {needed}");

@@ -9,6 +9,7 @@ use crate::checkpoint::{Adapter, AdapterLayer, BaseModel, PairedLayer, RawTensor
 use crate::conversion::{Equation, Target, WeightRows, factor_of, shared_equations};
 use crate::error::{Error, Result, escape};
 use crate::record::InputRecord;
+use crate::stored::stored;
 use crate::terms::CondloraConvention;
 
 /// A base weight W0 as it is stored, whose rows are converted to f64 only when they are needed. For a fused weight, the rows of one part.
@@ -111,6 +112,8 @@ pub(crate) struct FactorPair {
     pub(crate) a_transposed: Array2<f64>,
     pub(crate) b: Array2<f64>,
 }
+
+stored!(FactorPair { a_transposed, b });
 
 impl FactorPair {
     /// Reads the factors of `layer`, which adapts `w0`. For a fused weight, B has the rows of one part.

@@ -25,6 +25,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2, s};
 use super::UNIT_ROUNDOFF;
 use super::norms::{frobenius_of, power_near};
 use super::random::normal_stream;
+use crate::stored::stored;
 
 /// Random vectors that are solved for together with the targets. Fourteen is what fits at no cost: with the two columns of the condition estimate and
 /// the 16 right-hand sides of an adapter of rank 8 they fill four AVX-512 registers. With clearly fewer it happens too often that all of them are
@@ -91,6 +92,9 @@ struct Turns {
     /// Squares of its error along each later vector l: `[k][l − k − 1]`.
     between: Vec<Vec<f64>>,
 }
+
+stored!(SubspaceErrors { left, right, turns });
+stored!(Turns { response, along, solve, own, between });
 
 impl SubspaceErrors {
     /// The errors of a matrix's singular vectors, including those of the solve that gave the matrix, if there was one.

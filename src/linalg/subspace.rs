@@ -7,6 +7,7 @@ use super::EPSILON;
 use super::lapack::use_one_blas_thread;
 use super::norms::{frobenius_of, power_near};
 use crate::error::{Error, Result};
+use crate::stored::stored;
 
 /// `Q·R` of a tall matrix: Q (m, k) with orthonormal columns, R (k, k) upper triangular.
 #[derive(Debug, Clone)]
@@ -84,6 +85,8 @@ pub struct Spectrum {
     sigma: Vec<f64>,
     rank: usize,
 }
+
+stored!(Spectrum { sigma, rank });
 
 impl Spectrum {
     fn new(sigma: Vec<f64>, cutoff: f64) -> Self {

@@ -6,6 +6,7 @@ use ndarray_linalg::{JobSvd, SVDDC};
 use super::lapack::{multiply, symmetric_eigen, use_one_blas_thread};
 use super::norms::power_near;
 use crate::error::{Error, Result};
+use crate::stored::stored;
 
 /// Above this ratio of singular values the eigenvalues of `W0·W0ᵀ`, which are their squares, keep too few digits of the small ones.
 const LARGEST_CONDITION: f64 = 1e6;
@@ -22,6 +23,8 @@ pub struct WeightBasis {
     /// Right singular vectors V (in, k).
     pub right: Array2<f64>,
 }
+
+stored!(WeightBasis { left, sigma, right });
 
 impl WeightBasis {
     /// By the singular value decomposition (`gesdd`): all digits of every singular value that rounding leaves.

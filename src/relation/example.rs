@@ -58,7 +58,12 @@ impl Example {
 
     /// What its base weight gives by itself.
     pub(super) fn yardstick(&self, stream: &str, counts: &[usize], seed: u64, draws: usize) -> Result<Yardstick> {
-        Yardstick::of(&self.base(stream), (&self.w0, frobenius_of(&self.w0)), counts, YardstickStudy { seed, draws, values: true })
+        Yardstick::of(
+            &self.base(stream),
+            (&self.w0, frobenius_of(&self.w0)),
+            counts,
+            YardstickStudy { seed, draws, values: true },
+        )
     }
 
     /// Singular vectors with the opposite signs, which are as right.

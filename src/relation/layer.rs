@@ -7,6 +7,7 @@ use ndarray::{Array2, ArrayView2};
 use crate::controls::{Control, Factor, draw};
 use crate::conversion::{Equation, WeightRows, finite, products};
 use crate::linalg::weight_basis::{WeightBasis, unit_of};
+use crate::stored::stored;
 use crate::terms::Status;
 
 /// Whose rows are made.
@@ -57,9 +58,15 @@ pub struct Images {
     pub(super) seen: Array2<f64>,
 }
 
+stored!(Images { adjoint, seen });
+
 /// What W0 itself makes of Gaussian targets, by factor and rank, a matrix for each draw.
 #[derive(Debug, Clone, Default)]
-pub struct DrawnImages(BTreeMap<(Factor, usize), Vec<Array2<f64>>>);
+pub struct DrawnImages {
+    targets: BTreeMap<(Factor, usize), Vec<Array2<f64>>>,
+}
+
+stored!(DrawnImages { targets });
 
 impl Images {
     pub(super) fn adjoint(&self, factor: Factor) -> &Array2<f64> {
@@ -79,22 +86,22 @@ impl DrawnImages {
         draws: usize,
     ) -> Self {
         let (d_out, d_in) = weight.shape();
-        let mut found = BTreeMap::new();
+        let mut targets = BTreeMap::new();
         for &(factor, equation) in factors {
             let rows = if equation == Equation::W0 { d_out } else { d_in };
             for &rank in ranks {
                 let gaussian = |number| draw(seed, Control::W0, stream, factor, number, rows, rank);
                 let drawn: Vec<Array2<f64>> = (0..draws).map(gaussian).collect();
                 let views: Vec<_> = drawn.iter().map(|draw| (equation.turned(), draw.view())).collect();
-                found.insert((factor, rank), products(weight, &views).into_iter().map(within_range).collect());
+                targets.insert((factor, rank), products(weight, &views).into_iter().map(within_range).collect());
             }
         }
-        Self(found)
+        Self { targets }
     }
 
     /// The image of one draw.
     pub(super) fn image(&self, factor: Factor, rank: usize, number: usize) -> &Array2<f64> {
-        let image = self.0.get(&(factor, rank)).and_then(|draws| draws.get(number));
+        let image = self.targets.get(&(factor, rank)).and_then(|draws| draws.get(number));
         image.unwrap_or_else(|| unreachable!("a weight that was not decomposed has the images of all that is drawn"))
     }
 }

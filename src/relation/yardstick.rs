@@ -14,6 +14,7 @@ use crate::linalg::lanczos::leading_values;
 use crate::linalg::lapack::multiply;
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::weight_basis::{WeightBasis, scale_rows};
+use crate::stored::stored;
 
 /// Columns that W0 is multiplied with at a time while its leading singular values are sought: with fewer W0 is read more often, with more there are more
 /// columns to be made orthogonal.
@@ -31,6 +32,8 @@ pub struct Yardstick {
     pub(super) random: Vec<RandomSight>,
 }
 
+stored!(Yardstick { norm, leading, random });
+
 /// What random directions see of W0, a value for each draw.
 #[derive(Debug, Default)]
 pub(super) struct RandomSight {
@@ -41,6 +44,8 @@ pub(super) struct RandomSight {
     /// The same of `W0ᵀ·U`.
     pub(super) gain_left: Vec<f64>,
 }
+
+stored!(RandomSight { projected, gain_right, gain_left });
 
 /// One draw's sight by the number of directions: projected, and the two gains where W0 was decomposed.
 type Sights = Vec<(f64, Option<(f64, f64)>)>;

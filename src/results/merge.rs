@@ -1,7 +1,7 @@
-//! The shards of a study, read back and merged: the same rows in the same order as one run gives.
+//! The shards of a study, checked before they are merged.
 //!
 //! What does not fit together is refused: other options, another version, an input that changed between two of them, a shard that
-//! is missing or there twice, a file that differs from its manifest.
+//! is missing or there twice.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -9,37 +9,34 @@ use std::path::{Path, PathBuf};
 use serde::Deserialize;
 use serde_json::Value;
 
-use super::file::{Outputs, read_tables};
+use super::file::Outputs;
 use super::manifest::read_manifest;
-use crate::error::{Error, Result, escape, field};
+use crate::error::{Error, Result, escape};
 use crate::marker::MANIFEST_FILE;
 use crate::output::MergedFrom;
 use crate::output::manifest::Host;
-use crate::record::{AdapterRecord, InputRecord, ShardRecord};
-use crate::table::any_table::Slot;
-use crate::table::{SubspaceRow, TableFormat, Tables};
+use crate::record::{InputRecord, ShardRecord};
+use crate::table::TableFormat;
 
-/// The study that results from shards that fit together.
+/// Shards that fit together.
 #[derive(Debug)]
-pub struct MergedStudy {
-    /// All rows, in table order.
-    pub tables: Tables,
-    /// The formats that the shards have.
+pub struct MergedShards {
+    /// The files of all weights: directory, name within it, and hash.
+    pub files: Vec<(PathBuf, String, String)>,
+    /// The formats that the shards were asked for.
     pub formats: Vec<TableFormat>,
     /// Options of the study; where shards may differ, those of the first.
     pub options: Value,
     /// The seed of the controls.
     pub seed: Option<u64>,
-    /// Everything that was read, each input once.
-    pub inputs: Vec<InputRecord>,
-    /// The adapters analysed, by name.
-    pub adapters: Vec<AdapterRecord>,
-    /// Adapters that were skipped, and why.
-    pub skipped: BTreeMap<String, String>,
-    /// Every shard's warnings, each once, and warnings about the shards themselves.
+    /// Whether adapters were skipped.
+    pub skipped: bool,
+    /// Warnings about the shards themselves.
     pub warnings: Vec<String>,
     /// Where they came from, by number.
     pub sources: Vec<MergedFrom>,
+    /// Everything that was read, by file and tensor, with its hash.
+    inputs: BTreeMap<(String, Option<String>), String>,
 }
 
 /// What is needed of a shard's manifest.
@@ -49,11 +46,9 @@ struct ShardManifest {
     options: Value,
     seed: Option<u64>,
     shard: Option<ShardRecord>,
-    adapters: Vec<AdapterRecord>,
     skipped: BTreeMap<String, String>,
     inputs: Vec<InputRecord>,
     outputs: Outputs,
-    warnings: Vec<String>,
     libraries: BTreeMap<String, String>,
     host: Host,
 }
@@ -67,8 +62,8 @@ struct Part {
     manifest: ShardManifest,
 }
 
-impl MergedStudy {
-    /// Reads the shards in these directories, in any order. `may_differ` are the options that change no row.
+impl MergedShards {
+    /// Reads the manifests of the shards in these directories, in any order. `may_differ` are the options that change no row.
     ///
     /// # Errors
     /// [`Error::Missing`] and [`Error::Malformed`] for a directory that cannot be read or is not as it was written,
@@ -82,28 +77,51 @@ impl MergedStudy {
         let Some(first) = parts.first() else {
             return Err(Error::usage("no shard given; expected the directories of all shards"));
         };
-        let formats = first.formats()?;
-        let mut tables = Tables::default();
-        for part in &parts {
-            part.add_to(&mut tables)?;
-        }
-        // All rows of an adapter are in one shard, so this order is that of one run.
-        tables.each_mut().filter_map(Slot::table_mut).for_each(|table| table.sort_by_adapter());
-        keep_once(tables.subspaces.as_mut());
-        let mut adapters: Vec<AdapterRecord> = parts.iter().flat_map(|part| part.manifest.adapters.iter().cloned()).collect();
-        adapters.sort();
+        let of_part = |part: &Part| -> Vec<_> {
+            part.manifest.outputs.iter().map(|(name, hash)| (part.dir.clone(), name.clone(), hash.clone())).collect()
+        };
+        let files = parts.iter().flat_map(of_part).collect();
         Ok(Self {
-            tables,
+            files,
+            formats: first.formats()?,
             options: first.manifest.options.clone(),
             seed: first.manifest.seed,
-            inputs,
-            adapters,
-            skipped: parts.iter().flat_map(|part| part.manifest.skipped.clone()).collect(),
-            warnings: warnings(&parts),
+            skipped: parts.iter().any(|part| !part.manifest.skipped.is_empty()),
+            warnings: other_machine(&parts).into_iter().collect(),
             sources: parts.iter().map(Part::source).collect(),
-            formats,
+            inputs,
         })
     }
+
+    /// Checks that what is read now is what the shards read.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] for the first file that changed.
+    pub fn check_unchanged(&self, now: &[InputRecord]) -> Result<()> {
+        let changed = now.iter().find(|input| {
+            let known = self.inputs.get(&(input.file.clone(), input.tensor.clone()));
+            known.is_some_and(|hash| *hash != input.blake3)
+        });
+        let Some(input) = changed else { return Ok(()) };
+        let what = input.tensor.as_deref().map_or_else(|| "header".to_owned(), |name| format!("tensor `{}`", escape(name)));
+        Err(Error::mismatch(Path::new(&input.file), what, "the contents that the shards were made from", "others"))
+    }
+}
+
+/// Whether a directory has a finished shard, made by this version with these options of the inputs as they are.
+#[must_use]
+pub fn is_finished_shard(dir: &Path, shard: &ShardRecord, options: &Value, may_differ: &[&str], headers: &[InputRecord]) -> bool {
+    let Ok(part) = Part::read(dir) else { return false };
+    let of = |options: &Value| {
+        let mut options = options.as_object().cloned().unwrap_or_default();
+        options.retain(|name, _| !may_differ.contains(&name.as_str()));
+        options
+    };
+    part.shard == *shard
+        && part.manifest.version == env!("CARGO_PKG_VERSION")
+        && of(&part.manifest.options) == of(options)
+        && headers.iter().all(|header| part.manifest.inputs.contains(header))
+        && part.manifest.outputs.keys().all(|name| dir.join(name).is_file())
 }
 
 impl Part {
@@ -131,27 +149,6 @@ impl Part {
         let formats = named.and_then(|names| names.iter().map(|name| name.as_str()?.parse().ok()).collect());
         formats.ok_or_else(|| Error::malformed(&self.manifest_path(), "option formats", "formats of tables", "something else"))
     }
-
-    fn add_to(&self, tables: &mut Tables) -> Result<()> {
-        match read_tables(&self.dir, &self.manifest.outputs, tables) {
-            Ok(true) => Ok(()),
-            Ok(false) => Err(Error::missing(&self.dir, "holds no table of condlora; expected those of a study")),
-            Err(error) => Err(error.with_hint(format!("make this shard again with {}", field("overwrite")))),
-        }
-    }
-}
-
-/// Leaves each row once, by module: every shard has the rows of the base weights that its adapters use.
-fn keep_once(rows: Option<&mut Vec<SubspaceRow>>) {
-    let Some(rows) = rows else { return };
-    let mut once: Vec<SubspaceRow> = Vec::with_capacity(rows.len());
-    for row in rows.drain(..) {
-        if !once.contains(&row) {
-            once.push(row);
-        }
-    }
-    once.sort_by(|a, b| a.module.cmp(&b.module));
-    *rows = once;
 }
 
 /// Checks that every shard of one study is there exactly once.
@@ -220,8 +217,8 @@ fn check_options(parts: &[Part], may_differ: &[&str]) -> Result<()> {
     Ok(())
 }
 
-/// All inputs, each once; one that two shards read differently is refused.
-fn common_inputs(parts: &[Part]) -> Result<Vec<InputRecord>> {
+/// The hashes of all inputs; one that two shards read differently is refused.
+fn common_inputs(parts: &[Part]) -> Result<BTreeMap<(String, Option<String>), String>> {
     let mut known: BTreeMap<(&str, Option<&str>), (&InputRecord, &Part)> = BTreeMap::new();
     for part in parts {
         for input in &part.manifest.inputs {
@@ -235,26 +232,15 @@ fn common_inputs(parts: &[Part]) -> Result<Vec<InputRecord>> {
             }
         }
     }
-    Ok(known.into_values().map(|(input, _)| input.clone()).collect())
+    Ok(known.into_values().map(|(input, _)| ((input.file.clone(), input.tensor.clone()), input.blake3.clone())).collect())
 }
 
-/// The warnings of the shards, and one if they were computed with different libraries or on different machines.
-fn warnings(parts: &[Part]) -> Vec<String> {
-    let mut all: Vec<String> = Vec::new();
-    for text in parts.iter().flat_map(|part| &part.manifest.warnings) {
-        if !all.contains(text) {
-            all.push(text.clone());
-        }
-    }
-    let alike = |part: &&Part| {
-        parts
-            .first()
-            .is_some_and(|first| part.manifest.libraries == first.manifest.libraries && part.manifest.host == first.manifest.host)
-    };
-    if let Some(other) = parts.iter().find(|part| !alike(part)) {
-        all.push(format!("{} was made on another kind of machine than the first shard: last digits may differ", show(other)));
-    }
-    all
+/// A warning if they were computed with different libraries or on different machines.
+fn other_machine(parts: &[Part]) -> Option<String> {
+    let first = parts.first()?;
+    let alike = |part: &&Part| part.manifest.libraries == first.manifest.libraries && part.manifest.host == first.manifest.host;
+    let other = parts.iter().find(|part| !alike(part))?;
+    Some(format!("{} was made on another kind of machine than the first shard: last digits may differ", show(other)))
 }
 
 fn show(part: &Part) -> String {

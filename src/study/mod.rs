@@ -5,6 +5,7 @@
 mod compare;
 mod context;
 mod decompositions;
+mod found;
 mod initial;
 mod inspect;
 mod params;
@@ -13,6 +14,7 @@ mod related;
 mod schedule;
 mod shard;
 mod solve;
+mod solved_weights;
 mod stopwatch;
 mod update_tables;
 
@@ -32,6 +34,7 @@ use crate::terms::StrictControl;
 use compare::{GroupControls, compare_pass};
 use context::Context;
 use decompositions::Decompositions;
+pub use found::{Division, ShardStudy, Study};
 pub use inspect::{
     InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection, Parameters, Refusal, inspect,
 };
@@ -40,29 +43,11 @@ use plan::{Pass, Plan, PlannedAdapter};
 use related::{Expectations, GroupWeights, finish_group, related_rows};
 use schedule::Schedule;
 pub use shard::Shard;
-use solve::{LayerJob, SolvedLayer, run_jobs, solve_layer};
-use stopwatch::Clock;
 
-/// What a study found.
-#[derive(Debug)]
-pub struct Study {
-    /// All rows, in table order.
-    pub tables: Tables,
-    /// Every header and tensor that was read, with its hash.
-    pub inputs: Vec<InputRecord>,
-    /// Time by stage: wall-clock time for `analysis` and `open`, summed over threads for the others.
-    pub timings: Vec<(&'static str, Duration)>,
-    /// Bytes of headers and tensors read from weight files.
-    pub bytes_read: u64,
-    /// Bytes in those files.
-    pub bytes_held: u64,
-    /// The adapters analysed, by name, each with its base model.
-    pub adapters: Vec<AdapterRecord>,
-    /// What was noticed during the computation.
-    pub warnings: Vec<String>,
-    /// Adapters that were skipped while they were read, by name, and why (`--keep-going`).
-    pub skipped: Vec<(String, Error)>,
-}
+use solve::{LayerJob, SolvedLayer, across_rows, run_jobs, solve_layer};
+pub use solved_weights::SolvedFiles;
+use solved_weights::{SolvedWeight, all_weights, file_of, read_in_common, record, weights_of};
+use stopwatch::Clock;
 
 /// Opened and checked inputs: everything that can be refused without computing has been checked.
 pub struct Prepared {
@@ -70,21 +55,10 @@ pub struct Prepared {
     plan: Plan,
     schedule: Schedule,
     decompositions: Decompositions,
+    /// What shards have solved.
+    solved: Option<SolvedFiles>,
     started: Instant,
     opening: Duration,
-}
-
-/// How the work of a study was divided.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Division {
-    /// Base weights.
-    pub weights: usize,
-    /// How often one is read and factorised: as many times as there are weights, if memory suffices.
-    pub readings: usize,
-    /// The number of rounds, which run one after the other; only a round's rows are kept when the next begins.
-    pub rounds: usize,
-    /// Weights in memory at a time.
-    pub workers: usize,
 }
 
 /// Opens the checkpoints and pairs them, reading headers only, and divides the work so that it fits into memory, for the rayon pool it is called in.
@@ -92,30 +66,33 @@ pub struct Division {
 /// # Errors
 /// Whatever is wrong with the inputs (docs/spec.md, section 4: exit codes 2 to 5); [`Error::Resource`] if memory cannot suffice.
 pub fn prepare(config: AnalyzeConfig) -> Result<Prepared> {
-    prepare_with(config, Schedule::make)
+    prepare_with(config, None)
 }
 
-/// Like [`prepare`], for a study that only compares adapters with one another: only `across.csv` has rows.
+/// Like [`prepare`], for a study whose weights were solved through by its shards: no weight is read.
 ///
 /// # Errors
-/// Those of [`prepare`].
-pub fn prepare_across(config: AnalyzeConfig) -> Result<Prepared> {
-    prepare_with(config, Schedule::across_only)
+/// Those of [`prepare`]; [`Error::Mismatch`] if a weight is missing.
+pub fn prepare_merged(config: AnalyzeConfig, solved: SolvedFiles) -> Result<Prepared> {
+    prepare_with(config, Some(solved))
 }
 
-fn prepare_with(
-    config: AnalyzeConfig,
-    divide: impl FnOnce(&Context<'_>, &Decompositions, usize, Option<u64>) -> Result<Schedule>,
-) -> Result<Prepared> {
+fn prepare_with(config: AnalyzeConfig, solved: Option<SolvedFiles>) -> Result<Prepared> {
     let started = Instant::now();
     let plan = Plan::make(&config)?;
+    if let Some(solved) = &solved {
+        solved.check(&plan.groups)?;
+    }
     let threads = rayon::current_num_threads();
     let limit = config.memory_limit(threads);
     let clock = Clock::default();
     let context = Context::new(&config, &plan, &clock);
     let decompositions = Decompositions::plan(&context);
-    let schedule = divide(&context, &decompositions, threads, limit)?;
-    Ok(Prepared { config, plan, schedule, decompositions, started, opening: started.elapsed() })
+    let schedule = match (config.params().shard, &solved) {
+        (Some(_), _) => Schedule::shard(&context, &decompositions, threads, limit)?,
+        (None, solved) => Schedule::make(&context, &decompositions, solved.is_some(), threads, limit)?,
+    };
+    Ok(Prepared { config, plan, schedule, decompositions, solved, started, opening: started.elapsed() })
 }
 
 impl Prepared {
@@ -149,10 +126,16 @@ impl Prepared {
         self.plan.adapters.iter().filter_map(|a| Some((a.adapter.name.as_str(), a.adapter.config.rewritten_base()?))).collect()
     }
 
-    /// The shard that this study is.
+    /// Which part of the study this run does.
     #[must_use]
-    pub fn shard(&self) -> Option<&ShardRecord> {
-        self.plan.shard.as_ref()
+    pub fn shard(&self) -> ShardRecord {
+        record(self.config.params().shard, &self.plan)
+    }
+
+    /// The headers and configurations that were read.
+    #[must_use]
+    pub fn header_records(&self) -> Vec<InputRecord> {
+        self.plan.header_records()
     }
 
     fn analysed(&self, adapter: usize) -> AdapterRecord {
@@ -164,9 +147,10 @@ impl Prepared {
     /// How the work was divided so that it fits into memory.
     #[must_use]
     pub fn division(&self) -> Division {
+        let own = self.config.params().shard.map(|shard| weights_of(shard, &self.plan.groups).len());
         Division {
-            weights: self.plan.groups.iter().map(|group| group.layers.len()).sum(),
-            readings: self.schedule.readings(&self.plan.groups),
+            weights: own.unwrap_or_else(|| all_weights(&self.plan.groups).count()),
+            readings: own.unwrap_or_else(|| self.schedule.readings(&self.plan.groups)),
             rounds: self.schedule.rounds.len(),
             workers: self.schedule.workers,
         }
@@ -208,14 +192,20 @@ impl Prepared {
                     let group = &self.plan.groups[number];
                     let known = std::mem::replace(&mut weights[number], GroupWeights::unread(group));
                     let PassResults { failed, expectations, subspaces, .. } = &mut results;
-                    subspaces.extend(finish_group(&context, group, &known, |adapter| !failed.contains_key(&adapter), expectations)?);
+                    subspaces.extend(finish_group(
+                        &context,
+                        group,
+                        &known,
+                        |adapter| !failed.contains_key(&adapter),
+                        expectations,
+                    )?);
                 }
             }
         }
         let failed = std::mem::take(&mut results.failed);
         let skipped: Vec<(String, Error)> =
             failed.iter().map(|(adapter, error)| (self.plan.adapters[*adapter].adapter.name.clone(), error.clone())).collect();
-        let none_left = failed.len() == self.plan.adapters.len() && self.config.params().shard.is_none();
+        let none_left = failed.len() == self.plan.adapters.len();
         if let Some((_, error)) = skipped.first().filter(|_| none_left) {
             return Err(error.clone());
         }
@@ -243,6 +233,49 @@ impl Prepared {
         Ok(Study { tables, inputs, timings, bytes_read, bytes_held, adapters, warnings, skipped })
     }
 
+    /// Reads and solves through the base weights of the study's shard, and gives each to `keep` as the name and bytes of a file; nothing is compared.
+    ///
+    /// # Errors
+    /// Those of [`Self::run`] and of `keep`.
+    pub fn run_shard(self, progress: &dyn Progress, keep: &(dyn Fn(&str, &[u8]) -> Result<()> + Sync)) -> Result<ShardStudy> {
+        let clock = Clock::default();
+        let context = Context::new(&self.config, &self.plan, &clock);
+        let groups = &self.plan.groups;
+        let own = self.config.params().shard.map_or_else(|| all_weights(groups).collect(), |shard| weights_of(shard, groups));
+        progress.begin(own.len());
+        let solved = run_jobs(&own, self.schedule.workers, |&(number, index), workspace| {
+            let everything = Pass {
+                group: number,
+                members: 0..groups[number].members.len(),
+                draws: 0..context.draws_of(&groups[number]),
+                across: false,
+                within: true,
+            };
+            let (bytes, inputs, failed) =
+                SolvedWeight::solve(&context, (&everything, index, self.decompositions.of(number)), workspace)?;
+            keep(&file_of((number, index)), &bytes)?;
+            progress.step();
+            Ok((inputs, failed))
+        })?;
+        let mut inputs = self.plan.header_records();
+        inputs.extend(read_in_common(&context)?);
+        let mut failed: BTreeMap<usize, Error> = BTreeMap::new();
+        for (of_weight, errors) in solved {
+            inputs.extend(of_weight);
+            for (adapter, error) in errors {
+                failed.entry(adapter).or_insert(error);
+            }
+        }
+        inputs.sort();
+        inputs.dedup();
+        let mut timings = vec![("analysis", self.started.elapsed()), ("open", self.opening)];
+        timings.extend(clock.readings());
+        let skipped = failed.into_iter().map(|(adapter, error)| (self.plan.adapters[adapter].adapter.name.clone(), error));
+        let adapters = (0..self.plan.adapters.len()).map(|adapter| self.analysed(adapter)).collect();
+        let (bytes_read, bytes_held) = self.plan.bytes_read();
+        Ok(ShardStudy { inputs, timings, bytes_read, bytes_held, adapters, skipped: skipped.collect() })
+    }
+
     /// Solves through the weights of a round's passes, then compares each pass's layers.
     fn run_round(
         &self,
@@ -255,29 +288,38 @@ impl Prepared {
         let groups = &context.plan.groups;
         let job = |pass, index| {
             let &Pass { group, .. } = pass;
-            LayerJob { pass, index, decomposed: self.decompositions.of(group), known: &weights[group].known[index] }
+            let known = &weights[group].known[index];
+            LayerJob { pass, index, decomposed: self.decompositions.of(group), known, for_later: false }
         };
         let jobs: Vec<LayerJob<'_>> =
             round.iter().flat_map(|pass| (0..groups[pass.group].layers.len()).map(move |index| job(pass, index))).collect();
         let solved = run_jobs(&jobs, self.schedule.workers, |of, workspace| {
-            let solved = solve_layer(context, of, workspace);
+            let solved = match &self.solved {
+                Some(solved) => solved.load(context, (of.pass, of.index), of.known)?,
+                None => solve_layer(context, of, workspace)?,
+            };
+            let group = &groups[of.pass.group];
+            let across =
+                if of.pass.across { across_rows(context, group, of.index, &solved, of.known.get())? } else { Vec::new() };
             progress.step();
-            solved
+            Ok((solved, across))
         })?;
         let mut solved = solved.into_iter();
-        let mut passes: Vec<(&Pass, Vec<SolvedLayer>)> =
-            round.iter().map(|pass| (pass, solved.by_ref().take(groups[pass.group].layers.len()).collect())).collect();
-        for (pass, layers) in &mut passes {
-            for (index, layer) in layers.iter_mut().enumerate() {
+        let mut passes: Vec<(&Pass, Vec<SolvedLayer>)> = Vec::with_capacity(round.len());
+        for pass in round {
+            let mut layers = Vec::with_capacity(groups[pass.group].layers.len());
+            for (index, (mut layer, across)) in solved.by_ref().take(layers.capacity()).enumerate() {
                 results.inputs.append(&mut layer.inputs);
-                results.warnings.extend(layer.warning.take());
                 for (adapter, error) in layer.failed.drain(..) {
                     results.failed.entry(adapter).or_insert(error);
                 }
                 if pass.across {
-                    results.across.insert((pass.group, index), std::mem::take(&mut layer.across));
+                    results.warnings.extend(layer.warning.take());
+                    results.across.insert((pass.group, index), across);
                 }
+                layers.push(layer);
             }
+            passes.push((pass, layers));
         }
         passes.retain(|(pass, _)| pass.within);
         let compared: Result<Vec<_>> = passes

@@ -62,7 +62,7 @@ pub struct AnalyzeParams {
     pub keep_going: bool,
     /// Bytes that may be used; none for 80 % of what is available.
     pub memory_limit: Option<u64>,
-    /// The part of the adapters that is analysed; none for all.
+    /// The part of the base weights that is solved through; none for all.
     pub shard: Option<Shard>,
 }
 
@@ -156,16 +156,6 @@ impl AnalyzeParams {
             return Err(Error::Usage {
                 what: format!("{} {}: needs the adapter before its training", field("matrices"), MatrixKind::LearnedA),
                 hint: Some(format!("give it with {}", field("init"))),
-            });
-        }
-        if let Some(shard) = self.shard.filter(|_| self.across) {
-            return Err(Error::Usage {
-                what: format!(
-                    "{} with {} {shard}: a part of the adapters cannot be compared with the rest",
-                    field("across"),
-                    field("shard")
-                ),
-                hint: Some("make the shards without it, then use condlora merge --across".into()),
             });
         }
         // Tables have one fixed order, which does not depend on the order of the options.

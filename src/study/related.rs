@@ -13,9 +13,7 @@ use super::update_tables::update_tables;
 use crate::controls::{Factor, mean_and_sd};
 use crate::error::Result;
 use crate::inputs::FactorPair;
-use crate::relation::{
-    BaseLayer, Cut, CutStudy, ModuleName, RelatedLayer, Statistics, energy_rows, expected_phi, subspace_rows,
-};
+use crate::relation::{BaseLayer, Cut, CutStudy, ModuleName, RelatedLayer, Statistics, energy_rows, expected_phi, subspace_rows};
 use crate::table::{SubspaceRow, Tables};
 use crate::terms::{MatrixKind, Side};
 

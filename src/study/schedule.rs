@@ -6,7 +6,8 @@ use super::context::Context;
 use super::decompositions::{ALWAYS, Decompositions};
 use super::params::View;
 use super::plan::{Group, Member, Pass};
-use crate::conversion::columns_together;
+use super::solve::drawn_factors;
+use crate::conversion::{Equation, columns_together};
 use crate::error::{Error, Result, field};
 use crate::inputs::{BaseWeight, show_bytes};
 use crate::linalg::perturbation::SAMPLES;
@@ -37,19 +38,21 @@ pub(super) struct Schedule {
 }
 
 impl Schedule {
-    /// Divides the work so that it fits into `limit` bytes.
+    /// Divides the work so that it fits into `limit` bytes. Where shards have solved through the weights, what is in flight is a file and what is in it.
     ///
     /// # Errors
     /// [`Error::Resource`] where even the smallest part does not fit.
     pub(super) fn make(
         context: &Context<'_>,
         decompositions: &Decompositions,
+        solved: bool,
         threads: usize,
         limit: Option<u64>,
     ) -> Result<Self> {
         let needs = needs(context, decompositions, threads);
+        let of_weight = |need: &Need| if solved { 2 * need.whole_layer } else { need.in_flight };
         let fixed = PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.rows).sum::<u64>();
-        let in_flight = needs.iter().map(|need| need.in_flight).max().unwrap_or(0);
+        let in_flight = needs.iter().map(of_weight).max().unwrap_or(0);
         let retained: u64 = needs.iter().map(Need::retained).sum();
         let limit = limit.unwrap_or(u64::MAX);
         let left = limit.saturating_sub(fixed);
@@ -91,27 +94,26 @@ impl Schedule {
         Ok(Self { rounds, workers })
     }
 
-    /// The passes of a study that compares adapters only.
-    pub(super) fn across_only(
+    /// For a shard, which keeps nothing of a weight once its file is written.
+    ///
+    /// # Errors
+    /// [`Error::Resource`] where a weight does not fit.
+    pub(super) fn shard(
         context: &Context<'_>,
         decompositions: &Decompositions,
         threads: usize,
         limit: Option<u64>,
     ) -> Result<Self> {
         let needs = needs(context, decompositions, threads);
-        let fixed = PROGRAM + THREAD * threads as u64 + needs.iter().map(|need| need.across_rows).sum::<u64>();
-        let in_flight = needs.iter().map(|need| need.in_flight + need.all_at_one_layer).max().unwrap_or(0);
+        let fixed = PROGRAM + THREAD * threads as u64;
+        let in_flight = needs.iter().map(|need| need.in_flight + 2 * need.whole_layer).max().unwrap_or(0);
         let limit = limit.unwrap_or(u64::MAX);
         let left = limit.saturating_sub(fixed);
         if left < in_flight {
             return Err(too_large(limit, fixed, in_flight, 0));
         }
         let workers = usize::try_from(left / in_flight.max(1)).unwrap_or(threads).clamp(1, threads.max(1));
-        let pass = |group: usize| {
-            let members = 0..context.plan.groups[group].members.len();
-            Pass { group, members, draws: 0..0, across: true, within: false }
-        };
-        Ok(Self { rounds: vec![(0..needs.len()).map(pass).collect()], workers })
+        Ok(Self { rounds: Vec::new(), workers })
     }
 
     /// How many times a weight is read and factorised.
@@ -137,7 +139,7 @@ fn too_large(limit: u64, fixed: u64, in_flight: u64, largest: u64) -> Error {
             show_bytes(largest)
         ),
         hint: Some(format!(
-            "raise {}, or ask for less with {}, {}, {} or fewer adapters at a time",
+            "raise {}, leave the strict control out, or ask for less with {}, {}, {} or fewer adapters at a time",
             field("memory_limit"),
             field("modules"),
             field("layers"),
@@ -159,6 +161,8 @@ struct Need {
     members: Vec<u64>,
     /// For the vectors of all members at the layer that has most.
     all_at_one_layer: u64,
+    /// For everything that is known of one weight, its members and all draws.
+    whole_layer: u64,
     /// For the rows and records of all members.
     rows: u64,
     /// For the rows of `across.csv`, which are included in that.
@@ -199,7 +203,14 @@ impl Need {
             kept: index.clone().map(|index| kept_for_comparison(context, group, index, decomposed, threads)).sum(),
             draw: index.clone().map(draw_layer).sum(),
             draws: context.draws_of(group),
-            all_at_one_layer: index.map(at_layer).max().unwrap_or(0),
+            all_at_one_layer: index.clone().map(at_layer).max().unwrap_or(0),
+            whole_layer: index
+                .map(|index| {
+                    let kept = kept_for_comparison(context, group, index, decomposed, threads);
+                    at_layer(index) + context.draws_of(group) as u64 * draw_layer(index) + kept
+                })
+                .max()
+                .unwrap_or(0),
             rows: group.members.iter().map(|member| rows(context, member)).sum::<u64>()
                 + control_cells(context, group)
                 + group.layers.iter().map(|layer| kept_of_weight(context, layer)).sum::<u64>()
@@ -287,11 +298,14 @@ fn kept_for_comparison(context: &Context<'_>, group: &Group, index: usize, decom
     let (d_out, d_in) = (layer.d_out as u64, layer.d_in as u64);
     let rank = group.members.iter().filter_map(|member| Some(member.ranks[member.position(index)?])).max().unwrap_or(1) as u64;
     let cuts = context.config.params().cuts.as_ref().map_or(ALWAYS.len(), Vec::len) as u64;
-    // Without a singular basis the images of all draws, of both factors.
-    let drawn = 8 * context.draws_of(group) as u64 * rank * (d_out + d_in);
+    // Without a singular basis the images of all draws.
+    let length = |equation| if equation == Equation::W0 { d_in } else { d_out };
+    let lengths: u64 = drawn_factors(context, group).into_iter().map(|(_, equation)| length(equation)).sum();
+    let drawn = 8 * context.draws_of(group) as u64 * rank * lengths;
     let of_weight = if decomposed { 8 * d_out.min(d_in) * (d_out + d_in) } else { drawn };
-    // A member's vectors at every cut, and those of some draws in W0's basis, stacked, and on the side where Θ lives, twice.
-    let of_member = 8 * rank * ((d_out + d_in) * (4 + 2 * cuts) + 4 * cuts.max(TOGETHER as u64) * d_out.max(d_in));
+    // A member's vectors at every cut; in a basis those of some draws, too, stacked, and on the side where Θ lives, twice.
+    let turned = if decomposed { 4 * cuts.max(TOGETHER as u64) * d_out.max(d_in) } else { 0 };
+    let of_member = 8 * rank * ((d_out + d_in) * (4 + 2 * cuts) + turned);
     of_weight + of_member * threads as u64
 }
 
@@ -384,7 +398,17 @@ mod tests {
 
     /// Five draws of 10 bytes, members of 30, 30 and 50, and 40 at one layer.
     fn need() -> Need {
-        Need { in_flight: 7, kept: 0, draw: 10, draws: 5, members: vec![30, 30, 50], all_at_one_layer: 40, rows: 0, across_rows: 0 }
+        Need {
+            in_flight: 7,
+            kept: 0,
+            draw: 10,
+            draws: 5,
+            members: vec![30, 30, 50],
+            all_at_one_layer: 40,
+            whole_layer: 0,
+            rows: 0,
+            across_rows: 0,
+        }
     }
 
     /// A pass as its members, its draws, whether it compares adapters and layers, and its bytes.
@@ -486,7 +510,7 @@ mod tests {
                 for threads in [1, 2, 7] {
                     let (mut refused, mut divided) = (0, 0);
                     for limit in (1..200_u64).map(|megabytes| megabytes << 20) {
-                        match Schedule::make(context, &Decompositions::plan(context), threads, Some(limit)) {
+                        match Schedule::make(context, &Decompositions::plan(context), false, threads, Some(limit)) {
                             Ok(schedule) => {
                                 check(context, &schedule, threads, limit);
                                 divided += usize::from(schedule.rounds.len() > 1);
@@ -499,31 +523,11 @@ mod tests {
                         }
                     }
                     assert!(refused > 10 && divided > 3, "{refused} {divided}");
-                    let free = Schedule::make(context, &Decompositions::plan(context), threads, None).unwrap();
+                    let free = Schedule::make(context, &Decompositions::plan(context), false, threads, None).unwrap();
                     check(context, &free, threads, u64::MAX);
                     assert_eq!((free.workers, free.rounds.len(), free.readings(&context.plan.groups)), (threads, 1, 12));
                 }
             });
         }
-    }
-
-    #[test]
-    fn adapters_alone_are_compared_in_one_round() {
-        with_real_adapters(true, |context| {
-            for limit in (1..200_u64).map(|megabytes| megabytes << 20) {
-                match Schedule::across_only(context, &Decompositions::plan(context), 2, Some(limit)) {
-                    Ok(schedule) => {
-                        let passes: Vec<_> = schedule.rounds.concat();
-                        assert_eq!((schedule.rounds.len(), passes.len()), (1, 2));
-                        assert!(
-                            passes
-                                .iter()
-                                .all(|pass| pass.across && !pass.within && pass.members == (0..3) && pass.draws.is_empty())
-                        );
-                    }
-                    Err(error) => assert!(error.exit_code() == 8 && limit < 40 << 20, "{limit}"),
-                }
-            }
-        });
     }
 }

@@ -1,13 +1,8 @@
-//! A part of a study: every N-th of its adapters, for as many machines as there are parts.
-//!
-//! The adapters, their names and the validity of the options are decided from the whole study; so the parts together
-//! give the same as one run.
+//! Which part of a study a run does.
 
 use std::fmt;
 use std::str::FromStr;
 
-use crate::checkpoint::FoundAdapter;
-use crate::record::ShardRecord;
 use crate::terms::serde_as_text;
 
 /// Part `number` of `of`.
@@ -17,13 +12,6 @@ pub struct Shard {
     pub number: usize,
     /// How many there are.
     pub of: usize,
-}
-
-impl Shard {
-    /// Whether the adapter at this position among all, sorted by name, is in this part.
-    fn has(self, index: usize) -> bool {
-        index % self.of == self.number - 1
-    }
 }
 
 impl FromStr for Shard {
@@ -44,26 +32,6 @@ impl fmt::Display for Shard {
 
 serde_as_text!(Shard);
 
-/// The part of these adapters that a run analyses.
-pub(super) fn record(shard: Option<Shard>, names: &[String]) -> ShardRecord {
-    let Shard { number, of } = shard.unwrap_or(Shard { number: 1, of: 1 });
-    let mut hash = blake3::Hasher::new();
-    for name in names {
-        // No path contains a NUL.
-        hash.update(name.as_bytes()).update(b"\0");
-    }
-    ShardRecord { number, of, adapters: names.len(), names_blake3: hash.finalize().to_hex().to_string() }
-}
-
-/// Divides what was found, sorted by name, into this run's adapters and the others.
-pub(super) fn divide(found: Vec<FoundAdapter>, shard: Option<Shard>) -> (Vec<FoundAdapter>, Vec<FoundAdapter>) {
-    let (mut own, mut others) = (Vec::new(), Vec::new());
-    for (index, adapter) in found.into_iter().enumerate() {
-        if shard.is_none_or(|shard| shard.has(index)) { own.push(adapter) } else { others.push(adapter) }
-    }
-    (own, others)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -75,27 +43,5 @@ mod tests {
         for wrong in ["0/3", "4/3", "1", "1/0", "1/", "/2", "a/b", "-1/3", "1/2/3", " 1/2"] {
             assert!(wrong.parse::<Shard>().is_err(), "{wrong}");
         }
-    }
-
-    #[test]
-    fn shards_share_all_adapters_among_them() {
-        let names: Vec<String> = (0..7).map(|n| n.to_string()).collect();
-        let found = || names.iter().map(|name| FoundAdapter { name: name.clone(), dir: name.into() }).collect::<Vec<_>>();
-        let of = |number, of| -> Vec<String> {
-            let (own, others) = divide(found(), Some(Shard { number, of }));
-            assert_eq!(own.len() + others.len(), 7);
-            own.into_iter().map(|adapter| adapter.name).collect()
-        };
-        assert_eq!([of(1, 3), of(2, 3), of(3, 3)], [vec!["0", "3", "6"], vec!["1", "4"], vec!["2", "5"]]);
-        assert!(of(9, 9).is_empty());
-        assert_eq!(divide(found(), None).0.len(), 7);
-    }
-
-    #[test]
-    fn names_that_run_together_are_told_apart() {
-        let of = |names: &[&str]| record(None, &names.iter().map(|name| (*name).to_owned()).collect::<Vec<_>>());
-        assert_ne!(of(&["a", "bc"]), of(&["ab", "c"]));
-        let one = of(&["a"]);
-        assert_eq!((one.number, one.of, one.adapters), (1, 1, 1));
     }
 }

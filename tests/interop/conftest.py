@@ -24,9 +24,9 @@ def condlora():
     program = Path(os.environ.get("CONDLORA", ROOT / "target/release/condlora"))
     assert program.is_file(), f"{program} is missing: cargo build --release"
 
-    def run(*arguments, environment=None, expected=0):
+    def run(*arguments, environment=None, expected=0, cwd=None):
         command = [str(part) for part in (program, *arguments)]
-        done = subprocess.run(command, capture_output=True, text=True, env={**os.environ, **(environment or {})})
+        done = subprocess.run(command, capture_output=True, text=True, cwd=cwd, env={**os.environ, **(environment or {})})
         assert done.returncode == expected, f"exit {done.returncode}\n{done.stderr}"
         return done.stdout
 

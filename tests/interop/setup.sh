@@ -31,6 +31,11 @@ if ! command -v chromium >/dev/null || ! command -v pdftotext >/dev/null; then
     fi
 fi
 
+# A cluster of one node, for which its daemons need root.
+if [ "$(id -u)" = 0 ] && ! command -v slurmctld >/dev/null && command -v apt-get >/dev/null; then
+    "$root/scripts/apt-install.sh" slurm-wlm munge >&2 || echo "going on without Slurm: its example is not tested" >&2
+fi
+
 if ! cmp -s "$here/requirements.txt" "$venv/installed-requirements.txt"; then
     echo "installing $(grep -c '^[a-z]' "$here/requirements.txt") Python packages into $venv" >&2
     rm -rf "$venv"

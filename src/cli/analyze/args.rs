@@ -107,7 +107,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Decompose base weights of any size for the strict control; without this only those with a side of up to 1,024
     #[arg(long, conflicts_with = "no_svd", help_heading = "Controls and numerics")]
     strict_control: bool,
-    /// Decompose no base weight: quicker, and without the strict control
+    /// Decompose no base weight: quicker, without the strict control and the singular values of W0
     #[arg(long, help_heading = "Controls and numerics")]
     no_svd: bool,
 
@@ -117,7 +117,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Skip adapters that cannot be analysed, name them, and exit with code 1
     #[arg(long, help_heading = "Running")]
     keep_going: bool,
-    /// Analyse shard K of N (every N-th adapter); combine the shards with `condlora merge`
+    /// Solve through shard K of N of the base weights and compare nothing yet; `condlora merge` puts the shards together
     #[arg(long, value_name = "K/N", help_heading = "Running")]
     shard: Option<Shard>,
 

@@ -2,10 +2,13 @@
 
 mod args;
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
+use serde_json::json;
 
 pub(super) use self::args::{AnalyzeArgs, parse_pair};
 use super::session::{Outcome, Session};
@@ -13,10 +16,10 @@ use super::summary;
 use super::terminal::Terminal;
 use crate::error::{Error, Result};
 use crate::figure::FigureOptions;
-use crate::output::OutputDir;
-use crate::record::only_base_name;
+use crate::output::{Manifest, OutputDir};
+use crate::record::{ShardRecord, only_base_name};
 use crate::report::{REPORT_FILE, null_draws, report_html};
-use crate::results::write_study;
+use crate::results::{is_finished_shard, write_study};
 use crate::study::{AnalyzeParams, Division, Prepared, prepare};
 use crate::table::any_table::AnyTable;
 use crate::table::{TableFormat, Tables};
@@ -54,7 +57,6 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let prepared = pool.install(|| prepare(config.clone()))?;
     let mut warnings = prepared.warnings();
     terminal.warnings(&warnings);
-    let shard = config.params().shard.and(prepared.shard().cloned());
     let mut refused = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
     let Division { weights, readings, rounds, workers } = prepared.division();
@@ -64,6 +66,10 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     }
     let mut protected = prepared.input_dirs();
     protected.extend(args.paths.iter().cloned());
+    if config.params().shard.is_some() {
+        let options = Options::new(args, config.params(), &drawing);
+        return run_shard(args, session, prepared, (&options, &protected, warnings));
+    }
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
     let study = session.compute("readings", |progress| prepared.run_with(progress))?;
@@ -84,14 +90,10 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     warnings.append(&mut skipped);
     let options = Options::new(args, config.params(), &drawing);
     let mut manifest = session.manifest(&options, Some(args.seed), study.inputs.clone(), warnings);
-    manifest.shard = shard;
     manifest.adapters = study.adapters.clone();
-    manifest.skipped = refused.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect();
+    manifest.skipped = by_name(&refused);
     manifest.bytes_read = Some(study.bytes_read);
-    for (stage, took) in &study.timings {
-        let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
-        session.took(&mut manifest, stage, *took, scope);
-    }
+    took(&mut manifest, &study.timings, session);
     session.took(&mut manifest, "tables and figures", writing, "");
     let reporting = Instant::now();
     out.write(REPORT_FILE, &report_html(&study.tables, &manifest)?)?;
@@ -105,8 +107,64 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Solves through the base weights of a shard. One that is there already, made of the same, is left as it is.
+fn run_shard(
+    args: &AnalyzeArgs,
+    session: &Session,
+    prepared: Prepared,
+    (options, protected, mut warnings): (&Options<'_>, &[PathBuf], Vec<String>),
+) -> Result<Outcome> {
+    let (record, Division { weights, .. }) = (prepared.shard(), prepared.division());
+    let ShardRecord { number, of, weights: all, .. } = record;
+    let text = |said: &str| {
+        if session.json() {
+            json!({ "shard": number, "of": of, "weights": weights, "all_weights": all }).to_string() + "\n"
+        } else {
+            format!("shard {number} of {of}: {weights} of {all} base weights {said}\n")
+        }
+    };
+    let recorded = session.record(options).options;
+    if !args.overwrite && is_finished_shard(&args.out, &record, &recorded, &NO_BEARING, &prepared.header_records()) {
+        session.close(&text("are solved already"), &[("found in", &args.out)])?;
+        return Ok(Outcome::Done);
+    }
+    let mut refused = prepared.skipped().to_vec();
+    let out = Mutex::new(OutputDir::begin(&args.out, args.overwrite, protected)?);
+    let keep = |name: &str, bytes: &[u8]| out.lock().unwrap_or_else(PoisonError::into_inner).write(name, bytes);
+    let study = session.compute("base weights", |progress| prepared.run_shard(progress, &keep))?;
+    let out = out.into_inner().unwrap_or_else(PoisonError::into_inner);
+    refused.extend(study.skipped.iter().cloned());
+    warnings.extend(say_skipped(&study.skipped, &session.terminal));
+    let mut manifest = session.manifest(options, Some(args.seed), study.inputs, warnings);
+    manifest.shard = Some(record);
+    manifest.adapters = study.adapters;
+    manifest.skipped = by_name(&refused);
+    manifest.bytes_read = Some(study.bytes_read);
+    took(&mut manifest, &study.timings, session);
+    let written = out.commit(&manifest)?;
+    session.terminal.detail(&format!("weight files: {} bytes read of {}", study.bytes_read, study.bytes_held));
+    session.close(&text("are solved; condlora merge compares them"), &[("written to", &written)])?;
+    Ok(if refused.is_empty() { Outcome::Done } else { Outcome::Skipped })
+}
+
+/// Options in which the shards of one study may differ: they change no row.
+pub(super) const NO_BEARING: [&str; 11] =
+    ["out", "shard", "keep_going", "memory_limit", "figures", "figures_dir", "dpi", "scale", "colours", "order", "strict"];
+
+/// What was said of each adapter that was refused.
+pub(super) fn by_name(refused: &[(String, Error)]) -> BTreeMap<String, String> {
+    refused.iter().map(|(adapter, error)| (adapter.clone(), error.to_string())).collect()
+}
+
+fn took(manifest: &mut Manifest, timings: &[(&'static str, Duration)], session: &Session) {
+    for (stage, took) in timings {
+        let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
+        session.took(manifest, stage, *took, scope);
+    }
+}
+
 /// Names the adapters that were skipped, as warnings that the manifest keeps.
-fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> {
+pub(super) fn say_skipped(skipped: &[(String, Error)], terminal: &Terminal) -> Vec<String> {
     let line = |(adapter, error): &(String, Error)| format!("{} skipped: {error}", crate::error::escape(adapter));
     let lines: Vec<String> = skipped.iter().map(line).collect();
     for (line, (_, error)) in lines.iter().zip(skipped) {
@@ -136,7 +194,7 @@ fn refuse_rewritten_bases(prepared: &Prepared, out: &Path) -> Result<()> {
 }
 
 /// `--strict`: any status but `ok`.
-fn refuse_doubt(tables: &Tables, out: &Path) -> Result<()> {
+pub(super) fn refuse_doubt(tables: &Tables, out: &Path) -> Result<()> {
     let all: Vec<[&str; 3]> = tables.each().flat_map(AnyTable::doubts).collect();
     match all.first() {
         None => Ok(()),

@@ -1,30 +1,23 @@
-//! Checks of the options against the adapters: an option that fits no adapter of any shard is refused before anything is read.
-//!
-//! Each check first looks at this shard's adapters; those of the other shards are opened only if that is not enough.
+//! Checks of the options against the adapters: an option that fits no adapter is refused before anything is read.
 
 use super::adapter::PlannedAdapter;
-use super::others::OtherShards;
 use crate::checkpoint::{PairedModule, PairingRules};
 use crate::error::{Error, Result, escape, field};
 use crate::inputs::{LaidOut, Opener, Selection, module_paths};
 
 /// Refuses `--map` where no adapter has such a path.
-pub(crate) fn refuse_unused_maps(opener: &Opener, laid_out: &[LaidOut], others: &mut OtherShards) -> Result<()> {
-    let own = laid_out.iter().flat_map(|laid_out| module_paths(&laid_out.adapter));
-    opener.refuse_unused_maps(own.clone()).or_else(|_| {
-        let elsewhere = others.adapters().iter().flat_map(|opened| module_paths(&opened.adapter));
-        opener.refuse_unused_maps(own.chain(elsewhere))
-    })
+pub(crate) fn refuse_unused_maps(opener: &Opener, laid_out: &[LaidOut]) -> Result<()> {
+    opener.refuse_unused_maps(laid_out.iter().flat_map(|laid_out| module_paths(&laid_out.adapter)))
 }
 
 /// Refuses `--split` where nothing is fused.
-pub(crate) fn refuse_idle_split(rules: &PairingRules, adapters: &[PlannedAdapter], others: &mut OtherShards) -> Result<()> {
+pub(crate) fn refuse_idle_split(rules: &PairingRules, adapters: &[PlannedAdapter]) -> Result<()> {
     let Some(split) = rules.split else { return Ok(()) };
     let is_split = |module: &PairedModule| module.layers.iter().any(|layer| layer.block.is_some());
-    if own_modules(adapters).any(is_split) || other_modules(others).any(is_split) {
+    if all_modules(adapters).any(is_split) {
         return Ok(());
     }
-    let name = own_modules(adapters).chain(other_modules(others)).next().map_or("", |module| module.name.as_str());
+    let name = all_modules(adapters).next().map_or("", |module| module.name.as_str());
     Err(Error::Usage {
         what: format!("{} {}: no module is a fused projection", field("split"), split.name()),
         hint: Some(format!("fused are c_attn, qkv, Wqkv, W_pack and qkv_proj; the first module here is `{}`", escape(name))),
@@ -32,29 +25,21 @@ pub(crate) fn refuse_idle_split(rules: &PairingRules, adapters: &[PlannedAdapter
 }
 
 /// Drops the modules and layers that were not asked for; what no adapter has is refused.
-pub(crate) fn keep_wanted(selection: &Selection, adapters: &mut [PlannedAdapter], others: &mut OtherShards) -> Result<()> {
-    selection.refuse_unknown_modules(own_modules(adapters).map(|module| module.name.as_str())).or_else(|_| {
-        let all = own_modules(adapters).chain(other_modules(others));
-        selection.refuse_unknown_modules(all.map(|module| module.name.as_str()))
-    })?;
+pub(crate) fn keep_wanted(selection: &Selection, adapters: &mut [PlannedAdapter]) -> Result<()> {
+    selection.refuse_unknown_modules(all_modules(adapters).map(|module| module.name.as_str()))?;
     for planned in &mut *adapters {
         selection.keep(&mut planned.modules);
     }
-    let is_wanted =
-        |module: &PairedModule| module.layers.iter().any(|layer| selection.wants(&module.name, layer.adapter_layer.layer));
-    if own_modules(adapters).next().is_some() {
-        return Ok(());
-    }
-    selection.refuse_missing_layers().or_else(|error| if other_modules(others).any(is_wanted) { Ok(()) } else { Err(error) })
+    if all_modules(adapters).next().is_some() { Ok(()) } else { selection.refuse_missing_layers() }
 }
 
 /// Refuses `--grid` with two layers that no module has both of.
-pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdapter], others: &mut OtherShards) -> Result<()> {
+pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdapter]) -> Result<()> {
     let numbers = |module: &PairedModule| module.layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect::<Vec<_>>();
     for &(a, b) in asked {
         let has = |module: &PairedModule| [a, b].iter().all(|wanted| numbers(module).contains(wanted));
-        if !own_modules(adapters).any(has) && !other_modules(others).any(has) {
-            let mut layers: Vec<u32> = own_modules(adapters).chain(other_modules(others)).flat_map(numbers).collect();
+        if !all_modules(adapters).any(has) {
+            let mut layers: Vec<u32> = all_modules(adapters).flat_map(numbers).collect();
             layers.sort_unstable();
             layers.dedup();
             let there = if layers.is_empty() {
@@ -71,12 +56,8 @@ pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdap
     Ok(())
 }
 
-fn own_modules(adapters: &[PlannedAdapter]) -> impl Iterator<Item = &PairedModule> {
+fn all_modules(adapters: &[PlannedAdapter]) -> impl Iterator<Item = &PairedModule> {
     adapters.iter().flat_map(|planned| &planned.modules)
-}
-
-fn other_modules(others: &mut OtherShards) -> impl Iterator<Item = &PairedModule> {
-    others.adapters().iter().flat_map(|opened| &opened.modules)
 }
 
 /// Layer indices as ranges, as in `0..5, 8`.
@@ -95,7 +76,7 @@ fn ranges(rising: &[u32]) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checkpoint::{Adapter, FoundAdapter};
+    use crate::checkpoint::Adapter;
 
     const ADAPTER: &str = "notebooks-data/adapters/trec-seed0";
     const BASE: &str = "notebooks-data/base/all-MiniLM-L6-v2-qv";
@@ -112,15 +93,10 @@ mod tests {
         PlannedAdapter { adapter: opened.adapter, base: opened.base, modules: opened.modules, init: None }
     }
 
-    fn others(paths: &[&str]) -> OtherShards {
-        let found = |path: &&str| FoundAdapter { name: "other".into(), dir: path.into() };
-        OtherShards::new(paths.iter().map(found).collect(), opener())
-    }
-
     #[test]
     fn only_the_modules_and_layers_that_are_wanted_are_kept() {
         let mut adapters = [planned()];
-        keep_wanted(&Selection::of(&["value".into()], Some("1..2,5")).unwrap(), &mut adapters, &mut others(&[])).unwrap();
+        keep_wanted(&Selection::of(&["value".into()], Some("1..2,5")).unwrap(), &mut adapters).unwrap();
         let modules = &adapters[0].modules;
         assert_eq!(modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>(), ["value"]);
         let layers: Vec<_> = modules[0].layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect();
@@ -128,32 +104,27 @@ mod tests {
     }
 
     #[test]
-    fn what_no_adapter_of_any_shard_has_is_refused() {
-        let selection = |modules: &[String], layers| Selection::of(modules, layers).unwrap();
-        let refused = |selection: &Selection, own: &mut [PlannedAdapter], elsewhere: &[&str]| {
-            keep_wanted(selection, own, &mut others(elsewhere)).err().map(|error| error.to_string())
+    fn what_no_adapter_has_is_refused() {
+        let refused = |modules: &[String], layers| {
+            let selection = Selection::of(modules, layers).unwrap();
+            keep_wanted(&selection, &mut [planned()]).err().map(|error| error.to_string())
         };
-        let unknown = selection(&["keys".into()], None);
         let message = Some("`modules` keys: no adapter has a module of that name".to_owned());
-        assert_eq!(refused(&unknown, &mut [planned()], &[ADAPTER]), message);
-        let message = Some("`layers` 6: no module has such a layer".to_owned());
-        assert_eq!(refused(&selection(&[], Some("6")), &mut [planned()], &[ADAPTER]), message);
-        // This shard has no adapter, another has one with both. An adapter that cannot be opened is named by its own shard.
-        assert_eq!(refused(&selection(&["value".into()], Some("5")), &mut [], &["nowhere", ADAPTER]), None);
-        assert!(refused(&selection(&["value".into()], Some("5")), &mut [], &["nowhere"]).is_some());
+        assert_eq!(refused(&["keys".into()], None), message);
+        assert_eq!(refused(&[], Some("6")), Some("`layers` 6: no module has such a layer".to_owned()));
+        assert_eq!(refused(&["value".into()], Some("5")), None);
     }
 
     #[test]
     fn pairs_of_layers_are_refused_with_the_layers_there_are() {
-        let refused = |pair, own: &[PlannedAdapter], elsewhere: &[&str]| {
-            let error = refuse_missing_pairs(&[pair], own, &mut others(elsewhere)).err();
+        let refused = |pair, adapters: &[PlannedAdapter]| {
+            let error = refuse_missing_pairs(&[pair], adapters).err();
             error.map(|error| (error.to_string(), error.hint().unwrap_or_default().to_owned()))
         };
-        assert_eq!(refused((0, 5), &[planned()], &[]), None);
-        assert_eq!(refused((0, 5), &[], &[ADAPTER]), None);
+        assert_eq!(refused((0, 5), &[planned()]), None);
         let message = |hint: &str| Some(("`grid` 0,6: no module has both layers".to_owned(), hint.to_owned()));
-        assert_eq!(refused((0, 6), &[planned()], &[]), message("the layers are 0..5"));
-        assert_eq!(refused((0, 6), &[], &[]), message("there are no numbered layers"));
+        assert_eq!(refused((0, 6), &[planned()]), message("the layers are 0..5"));
+        assert_eq!(refused((0, 6), &[]), message("there are no numbered layers"));
     }
 
     #[test]

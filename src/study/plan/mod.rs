@@ -3,23 +3,20 @@
 mod adapter;
 mod asked;
 mod grouping;
-mod others;
 mod pass;
 mod training;
 
 use std::path::{Path, PathBuf};
 
 use super::params::{AnalyzeConfig, AnalyzeParams};
-use super::shard::{divide, record};
 use crate::checkpoint::{Adapter, BaseModel, FoundAdapter, find_adapters, match_init};
 use crate::error::{Error, Result};
 use crate::inputs::{LaidOut, Opener};
-use crate::record::{InputRecord, ShardRecord};
+use crate::record::InputRecord;
 pub(crate) use adapter::{PlannedAdapter, untrained_layer};
 use asked::{keep_wanted, refuse_idle_split, refuse_missing_pairs, refuse_unused_maps};
 use grouping::group;
 pub(crate) use grouping::{Group, Member, equation_of, equations, only_rank};
-use others::OtherShards;
 pub(crate) use pass::Pass;
 use training::{PlannedLog, read_logs};
 
@@ -35,8 +32,8 @@ pub(crate) struct Plan {
     pub(crate) warnings: Vec<(String, String)>,
     /// Adapters that were skipped, and why (`--keep-going`).
     pub(crate) skipped: Vec<(String, Error)>,
-    /// All adapters that were found; this run analyses some or all of them.
-    pub(crate) shard: Option<ShardRecord>,
+    /// The names of all adapters that were found.
+    pub(crate) found: Vec<String>,
 }
 
 impl Plan {
@@ -52,33 +49,31 @@ impl Plan {
         let init_dirs = given.init.as_deref().map(|root| match_init(root, &names)).transpose()?;
         let init_of = |name: &str| init_dirs.as_ref().and_then(|dirs| dirs.get(name)).map(PathBuf::as_path);
 
-        let mut plan = Self { shard: Some(record(given.shard, &names)), ..Self::default() };
-        let (own, elsewhere) = divide(found, given.shard);
-        let new_opener = || Opener::new(given.base.as_deref(), given.pairing.clone(), given.eq6);
-        let (mut opener, mut others) = (new_opener(), OtherShards::new(elsewhere, new_opener()));
-        let mut laid_out = Vec::with_capacity(own.len());
-        for FoundAdapter { name, dir } in own {
+        let mut plan = Self { found: names.clone(), ..Self::default() };
+        let mut opener = Opener::new(given.base.as_deref(), given.pairing.clone(), given.eq6);
+        let mut laid_out = Vec::with_capacity(found.len());
+        for FoundAdapter { name, dir } in found {
             let opened = Adapter::open(&dir, name.clone()).and_then(|adapter| opener.lay_out(adapter));
             laid_out.extend(plan.unless_skipped(opened, &name, given)?);
         }
-        plan.refuse_if_empty(laid_out.len(), given)?;
-        refuse_unused_maps(&opener, &laid_out, &mut others)?;
+        plan.refuse_if_empty(laid_out.len())?;
+        refuse_unused_maps(&opener, &laid_out)?;
         for laid_out in laid_out {
             let name = laid_out.adapter.name.clone();
             let paired = plan.pair(&opener, laid_out, init_of(&name));
             let paired = plan.unless_skipped(paired, &name, given)?;
             plan.adapters.extend(paired);
         }
-        plan.refuse_if_empty(plan.adapters.len(), given)?;
-        refuse_idle_split(&given.pairing, &plan.adapters, &mut others)?;
-        keep_wanted(&config.selection, &mut plan.adapters, &mut others)?;
-        refuse_missing_pairs(&given.grid, &plan.adapters, &mut others)?;
+        plan.refuse_if_empty(plan.adapters.len())?;
+        refuse_idle_split(&given.pairing, &plan.adapters)?;
+        keep_wanted(&config.selection, &mut plan.adapters)?;
+        refuse_missing_pairs(&given.grid, &plan.adapters)?;
         for planned in std::mem::take(&mut plan.adapters) {
             let (name, checked) = (planned.adapter.name.clone(), planned.check(given.convention));
             let checked = plan.unless_skipped(checked.map(|()| planned), &name, given)?;
             plan.adapters.extend(checked);
         }
-        plan.refuse_if_empty(plan.adapters.len(), given)?;
+        plan.refuse_if_empty(plan.adapters.len())?;
         plan.bases = opener.into_bases();
         let (logs, warnings) = read_logs(&plan.adapters);
         plan.logs = logs;
@@ -99,10 +94,9 @@ impl Plan {
         }
     }
 
-    /// If no adapter is left, the error of the first is the study's error. A shard may be empty, because other shards may have adapters left.
-    fn refuse_if_empty(&self, left: usize, given: &AnalyzeParams) -> Result<()> {
-        let none_left = left == 0 && given.shard.is_none();
-        let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| none_left);
+    /// If no adapter is left, the error of the first is the study's error.
+    fn refuse_if_empty(&self, left: usize) -> Result<()> {
+        let first = self.skipped.iter().min_by(|a, b| a.0.cmp(&b.0)).filter(|_| left == 0);
         first.map_or(Ok(()), |(_, error)| Err(error.clone()))
     }
 

@@ -4,15 +4,53 @@ use ndarray::ArrayView2;
 
 use super::super::context::Context;
 use super::super::params::View;
-use super::super::plan::Group;
+use super::super::plan::{Group, equations, only_rank};
 use super::solved::SolvedLayer;
+use super::weight::KnownWeight;
+use crate::error::Result;
 use crate::layer_matrix::{LayerMatrix, PairValue, cell_status, has_phi};
+use crate::relation::{BaseLayer, leverages};
 use crate::similarity::{AllPairs, expected_by_chance};
 use crate::table::AcrossRow;
 use crate::terms::Side;
 
-/// All ordered pairs of a group's members at layer `index`, diagonal included; `solved` has all of the group's members.
-pub(crate) fn rows(context: &Context<'_>, group: &Group, index: usize, solved: &SolvedLayer) -> Vec<AcrossRow> {
+/// All ordered pairs of a group's members at layer `index`, diagonal included, with what φ is expected to be; `solved` has all of the group's members.
+///
+/// # Errors
+/// [`crate::Error::Lapack`] if a QR fails.
+pub(crate) fn across_rows(
+    context: &Context<'_>,
+    group: &Group,
+    index: usize,
+    solved: &SolvedLayer,
+    known: Option<&KnownWeight>,
+) -> Result<Vec<AcrossRow>> {
+    let mut rows = rows(context, group, index, solved);
+    if let Some(known) = known {
+        expect(context, group, index, &known.base(), &mut rows)?;
+    }
+    Ok(rows)
+}
+
+/// Writes the expected φ of the left vectors of two adapters into their rows, where all have one rank here.
+fn expect(context: &Context<'_>, group: &Group, index: usize, base: &BaseLayer<'_>, rows: &mut [AcrossRow]) -> Result<()> {
+    let ranks: Vec<usize> = group.members.iter().filter_map(|member| Some(member.ranks[member.position(index)?])).collect();
+    let Some(rank) = only_rank(&ranks).filter(|_| ranks.len() > 1) else { return Ok(()) };
+    for (equation, matrices) in equations(group) {
+        let Some(d) = leverages(base, equation, rank, context.seed())? else { continue };
+        let expected = d.iter().map(|d| d * d).sum::<f64>() / rank as f64;
+        let is_it = |row: &&mut AcrossRow| {
+            let ends = (row.side, row.i, row.j) == (Side::Left, rank, rank) && row.adapter_a != row.adapter_b;
+            ends && matrices.contains(&row.matrix)
+        };
+        for row in rows.iter_mut().filter(is_it) {
+            row.w0_expected = row.phi.map(|_| expected);
+        }
+    }
+    Ok(())
+}
+
+fn rows(context: &Context<'_>, group: &Group, index: usize, solved: &SolvedLayer) -> Vec<AcrossRow> {
     let ij = context.pairs_for(group.members.iter().flat_map(|member| member.ranks.iter().copied()));
     let mut rows = Vec::new();
     for &view in &context.views {

@@ -7,8 +7,7 @@ use ndarray::{Array2, s};
 
 use super::super::context::Context;
 use super::super::initial;
-use super::super::plan::{Group, Member, Pass, equations, only_rank, untrained_layer};
-use super::across;
+use super::super::plan::{Group, Member, Pass, untrained_layer};
 use super::matrices::{LayerThetas, drawn_matrices};
 use super::solved::{KeptSpace, MemberLayer, SolvedLayer};
 use super::weight::KnownWeight;
@@ -17,9 +16,8 @@ use crate::controls::{Control, Factor, draw};
 use crate::conversion::{ConversionMatrix, Equation, Solver, Target, Workspace, columns_together};
 use crate::error::Result;
 use crate::inputs::{BaseWeight, FactorPair, StoredWeight};
-use crate::relation::{RelatedLayer, images_of, leverages};
-use crate::table::AcrossRow;
-use crate::terms::{MatrixKind, Side};
+use crate::relation::{RelatedLayer, images_of};
+use crate::terms::MatrixKind;
 
 /// One base weight in one pass.
 pub(crate) struct LayerJob<'a> {
@@ -30,6 +28,8 @@ pub(crate) struct LayerJob<'a> {
     pub(crate) decomposed: bool,
     /// What is known of the weight by itself, once a pass has read it.
     pub(crate) known: &'a OnceLock<KnownWeight>,
+    /// Whether everything is kept that another run needs in order to compare.
+    pub(crate) for_later: bool,
 }
 
 /// Reads and solves layer `index` of a group for the members and draws of a pass.
@@ -155,13 +155,8 @@ impl LayerWork<'_> {
             }
         }
         self.solve(&mut solver, w0, &waiting, &ranks).map_err(explain)?;
-        if pass.across {
-            let mut rows = across::rows(context, self.group, self.index, &self.solved);
-            self.expect(&mut rows)?;
-            self.solved.across = rows;
-            if self.index == 0 {
-                self.solved.warning = initial::warning(context, self.group, self.index, w0)?;
-            }
+        if self.index == 0 && (pass.across || self.job.for_later) {
+            self.solved.warning = initial::warning(context, self.group, self.index, w0)?;
         }
         Ok(())
     }
@@ -286,26 +281,6 @@ impl LayerWork<'_> {
         Ok(())
     }
 
-    /// Writes the expected φ of the left vectors of two adapters into their rows, where all have one rank here.
-    fn expect(&self, rows: &mut [AcrossRow]) -> Result<()> {
-        let ranks = self.group.members.iter().filter_map(|member| Some(member.ranks[member.position(self.index)?]));
-        let ranks: Vec<usize> = ranks.collect();
-        let Some(rank) = only_rank(&ranks).filter(|_| ranks.len() > 1) else { return Ok(()) };
-        let base = self.known().base();
-        for (equation, matrices) in equations(self.group) {
-            let Some(d) = leverages(&base, equation, rank, self.context.seed())? else { continue };
-            let expected = d.iter().map(|d| d * d).sum::<f64>() / rank as f64;
-            let is_it = |row: &&mut AcrossRow| {
-                let ends = (row.side, row.i, row.j) == (Side::Left, rank, rank) && row.adapter_a != row.adapter_b;
-                ends && matrices.contains(&row.matrix)
-            };
-            for row in rows.iter_mut().filter(is_it) {
-                row.w0_expected = row.phi.map(|_| expected);
-            }
-        }
-        Ok(())
-    }
-
     /// A layer that the pass's member `k` has.
     fn paired(&self, k: usize) -> &PairedLayer {
         let paired = self.member(k).layer(&self.context.plan.adapters, self.index);
@@ -334,7 +309,8 @@ impl LayerWork<'_> {
                 let (name, module) = (&planned.adapter.name, &planned.modules[member.module].name);
                 let conversion = thetas.row(name, module, paired, self.group.convention, &matrices);
                 // What is made of W0 cannot be read again without it.
-                let is_made = self.pass.within && matches!(paired.adapter_layer.source, FactorSource::Shared { .. });
+                let of_w0 = matches!(paired.adapter_layer.source, FactorSource::Shared { .. });
+                let is_made = self.pass.within && (of_w0 || self.job.for_later);
                 self.solved.members[k] = Some(MemberLayer {
                     conversion,
                     matrices: matrices.by_kind,

@@ -5,12 +5,14 @@ use std::collections::BTreeMap;
 use ndarray::Array2;
 
 use crate::conversion::Equation;
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::inputs::FactorPair;
 use crate::layer_matrix::LayerMatrix;
 use crate::record::InputRecord;
 use crate::relation::Images;
-use crate::table::{AcrossRow, ConversionRow};
+use crate::stored::{Reader, Stored, Writer, stored};
+use crate::table::ConversionRow;
+use crate::table::csv::{read_rows_from, write_rows};
 use crate::terms::MatrixKind;
 
 /// What is kept for one base weight.
@@ -20,8 +22,6 @@ pub(crate) struct SolvedLayer {
     pub(crate) members: Vec<Option<MemberLayer>>,
     /// What is compared of each draw of the pass, by rank.
     pub(crate) w0_draws: BTreeMap<usize, Vec<DrawnMatrices>>,
-    /// The comparison of adapters with one another, if requested.
-    pub(crate) across: Vec<AcrossRow>,
     pub(crate) inputs: Vec<InputRecord>,
     /// With `rcond` the singular vectors of W0 that every Θ is made of.
     pub(crate) kept: Option<KeptSpace>,
@@ -31,6 +31,8 @@ pub(crate) struct SolvedLayer {
     pub(crate) warning: Option<String>,
 }
 
+stored!(SolvedLayer { members, w0_draws, inputs, kept, failed, warning });
+
 /// The singular vectors of a base weight that every Θ is made of: a random matrix in place of Θ lies in them too.
 pub(crate) struct KeptSpace {
     /// (out, k).
@@ -38,6 +40,8 @@ pub(crate) struct KeptSpace {
     /// (in, k).
     pub(crate) right: Array2<f64>,
 }
+
+stored!(KeptSpace { left, right });
 
 impl KeptSpace {
     /// Where the Θ of an equation lies.
@@ -55,6 +59,8 @@ pub(crate) struct DrawnMatrices {
     pub(crate) by_cka: Vec<Option<Array2<f64>>>,
 }
 
+stored!(DrawnMatrices { by_view, by_cka });
+
 /// What is kept for one adapter's layer.
 pub(crate) struct MemberLayer {
     pub(crate) conversion: ConversionRow,
@@ -63,8 +69,25 @@ pub(crate) struct MemberLayer {
     pub(crate) untrained: BTreeMap<MatrixKind, LayerMatrix>,
     /// What W0 itself makes of the factors, where it was not decomposed.
     pub(crate) images: Option<Images>,
-    /// The factors of a CondLoRA, which are made of W0; others are read again.
+    /// The factors, where they are not read again: those of a CondLoRA, which are made of W0, and all of a shard.
     pub(crate) made: Option<FactorPair>,
+}
+
+stored!(MemberLayer { conversion, matrices, untrained, images, made });
+
+/// As a line of its table.
+impl Stored for ConversionRow {
+    fn put(&self, to: &mut Writer) {
+        let mut line = Vec::new();
+        write_rows(&mut line, std::slice::from_ref(self)).unwrap_or_else(|error| unreachable!("writing to memory: {error}"));
+        to.text(&String::from_utf8_lossy(&line));
+    }
+
+    fn take(from: &mut Reader<'_>) -> Result<Self> {
+        let line: String = from.text()?;
+        let mut rows: Vec<Self> = read_rows_from(from.path(), line.as_bytes())?;
+        rows.pop().ok_or_else(|| Error::malformed(from.path(), "conversion", "a row", "none"))
+    }
 }
 
 impl MemberLayer {

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::inputs::StoredWeight;
 use crate::linalg::weight_basis::WeightBasis;
 use crate::relation::{BaseLayer, DrawnImages, Yardstick, YardstickStudy};
+use crate::stored::stored;
 use crate::terms::{MatrixKind, StrictControl};
 
 /// What the comparison of updates and targets with their base weight needs of it.
@@ -21,6 +22,8 @@ pub(crate) struct KnownWeight {
     yardsticks: BTreeMap<Vec<usize>, Yardstick>,
     drawn: DrawnImages,
 }
+
+stored!(KnownWeight { shape, stream, basis, yardsticks, drawn });
 
 impl KnownWeight {
     /// Everything that is asked of layer `index` of a group, whose W0 is there with its norm; without `compared` its singular basis alone.
@@ -42,21 +45,18 @@ impl KnownWeight {
         // Singular values beyond the range of f64 are of no use.
         let basis = basis.filter(|basis| basis.sigma.iter().all(|sigma| sigma.is_finite()));
         let stream = group.layers[index].stream().into_owned();
-        let mut known =
-            Self { shape: w0.shape(), stream, basis, yardsticks: BTreeMap::new(), drawn: DrawnImages::default() };
+        let mut known = Self { shape: w0.shape(), stream, basis, yardsticks: BTreeMap::new(), drawn: DrawnImages::default() };
         if compared {
-            context.clock.controls.time(|| known.add_random(context, group, index, (w0, norm))).map_err(|error| w0.explain(error))?;
+            context
+                .clock
+                .controls
+                .time(|| known.add_random(context, group, index, (w0, norm)))
+                .map_err(|error| w0.explain(error))?;
         }
         Ok(known)
     }
 
-    fn add_random(
-        &mut self,
-        context: &Context<'_>,
-        group: &Group,
-        index: usize,
-        (w0, norm): (&StoredWeight, f64),
-    ) -> Result<()> {
+    fn add_random(&mut self, context: &Context<'_>, group: &Group, index: usize, (w0, norm): (&StoredWeight, f64)) -> Result<()> {
         // Where no decomposition is wanted its singular values are not either.
         let values = context.config.params().strict_control != StrictControl::Never;
         let study = YardstickStudy { seed: context.seed(), draws: context.draws(), values };
