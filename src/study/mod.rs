@@ -251,11 +251,10 @@ impl Prepared {
                 across: false,
                 within: true,
             };
-            let (bytes, inputs, failed) =
-                SolvedWeight::solve(&context, (&everything, index, self.decompositions.of(number)), workspace)?;
-            keep(&file_of((number, index)), &bytes)?;
+            let solved = SolvedWeight::solve(&context, (&everything, index, self.decompositions.of(number)), workspace)?;
+            keep(&file_of((number, index)), &solved.bytes()?)?;
             progress.step();
-            Ok((inputs, failed))
+            Ok(solved.into_records())
         })?;
         let mut inputs = self.plan.header_records();
         inputs.extend(read_in_common(&context)?);

@@ -20,10 +20,16 @@ use crate::terms::{MatrixKind, Side};
 /// The draws of the `w0` control by factor, the same for all members with the same layers and ranks.
 type W0Draws = BTreeMap<Factor, Vec<Statistics>>;
 
+/// Which of a group's layers a member has, and the rank of each.
+type LayersAndRanks = (Vec<usize>, Vec<usize>);
+
+/// An expected φ of the left vectors of a matrix at i = j = r: the matrix, r, and all pairs of layers.
+type Expected = (MatrixKind, usize, Array2<f64>);
+
 /// What is known of a group's weights, and what is drawn once for its members.
 pub(super) struct GroupWeights {
     pub(super) known: Vec<OnceLock<KnownWeight>>,
-    draws: Mutex<BTreeMap<(Vec<usize>, Vec<usize>), Arc<W0Draws>>>,
+    draws: Mutex<BTreeMap<LayersAndRanks, Arc<W0Draws>>>,
 }
 
 impl GroupWeights {
@@ -40,8 +46,8 @@ impl GroupWeights {
 /// Expected values of φ, which are written into rows when all passes are done.
 #[derive(Default)]
 pub(super) struct Expectations {
-    /// φ of the left vectors of a matrix at i = j = r, by adapter and module: the matrix, r, and all pairs of its layers.
-    by_module: BTreeMap<(usize, usize), Vec<(MatrixKind, usize, Array2<f64>)>>,
+    /// By adapter and module.
+    by_module: BTreeMap<(usize, usize), Vec<Expected>>,
 }
 
 impl Expectations {

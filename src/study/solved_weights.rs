@@ -98,7 +98,7 @@ pub(super) struct SolvedWeight {
 stored!(SolvedWeight { solved, known });
 
 impl SolvedWeight {
-    /// Reads, solves and gives the bytes of the file, what was read, and which adapters failed.
+    /// Reads and solves; what was read and which adapters failed is within.
     ///
     /// # Errors
     /// Those of [`solve_layer`].
@@ -106,12 +106,24 @@ impl SolvedWeight {
         context: &Context<'_>,
         (pass, index, decomposed): (&Pass, usize, bool),
         workspace: &mut Workspace,
-    ) -> Result<(Vec<u8>, Vec<InputRecord>, Vec<(usize, Error)>)> {
+    ) -> Result<Self> {
         let known = OnceLock::new();
         let job = LayerJob { pass, index, decomposed, known: &known, for_later: true };
         let solved = solve_layer(context, &job, workspace)?;
-        let whole = Self { solved, known: known.into_inner() };
-        Ok((Writer::bytes_of(&whole)?, whole.solved.inputs, whole.solved.failed))
+        Ok(Self { solved, known: known.into_inner() })
+    }
+
+    /// The file.
+    ///
+    /// # Errors
+    /// [`Error::Internal`] if it cannot be put together.
+    pub(super) fn bytes(&self) -> Result<Vec<u8>> {
+        Writer::bytes_of(self)
+    }
+
+    /// What was read, and the adapters that failed.
+    pub(super) fn into_records(self) -> (Vec<InputRecord>, Vec<(usize, Error)>) {
+        (self.solved.inputs, self.solved.failed)
     }
 }
 
