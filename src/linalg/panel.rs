@@ -4,6 +4,8 @@
 //! result depends on that column and the matrix alone: not on its position, on how many others are solved with it, or on the number of threads. BLAS
 //! does not promise that. The kernels also need no packing, which makes them about twice as fast as `getrs` for 16 columns at n = 768.
 
+use std::cell::RefCell;
+
 use ndarray::{Array2, ArrayView2, s};
 use pulp::Arch;
 
@@ -11,11 +13,20 @@ use super::lu::LuFactors;
 use super::norms::frobenius;
 use super::qr::{QrFactors, Reflectors};
 use super::residual::{Residual, TransposedResidual};
-use super::strips::{Lanes, Rows, STRIPS, aligned, values_of};
+use super::strips::{Lanes, Rows, STRIPS, aligned, aligned_in, values_of};
 use super::substitution::{Substitution, System};
 
 /// Rows of reflectors that are applied to all columns before the next rows, so that they stay in the cache.
 const TOGETHER: usize = 64;
+
+/// How many panels' storage a thread keeps for the next ones, and how large one may be.
+const SPARE: usize = 4;
+const LARGEST_SPARE: usize = (16 << 20) / size_of::<f64>();
+
+thread_local! {
+    /// Storage of panels that are gone: one solve after the other needs the same again, and fresh memory costs more than what is done in it.
+    static STORAGE: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
+}
 
 /// Columns of length `n`, stored by strips.
 #[derive(Debug, Clone)]
@@ -27,13 +38,40 @@ pub struct Panel {
     storage: Vec<f64>,
 }
 
+impl Drop for Panel {
+    fn drop(&mut self) {
+        let storage = std::mem::take(&mut self.storage);
+        // At the end of a thread there is nowhere to keep it.
+        let _ = STORAGE.try_with(|all| {
+            let mut all = all.borrow_mut();
+            if storage.capacity() > LARGEST_SPARE {
+                return;
+            }
+            all.push(storage);
+            if all.len() > SPARE {
+                all.sort_unstable_by_key(Vec::capacity);
+                all.swap_remove(0);
+            }
+        });
+    }
+}
+
 impl Panel {
     /// A panel of zeros.
     #[must_use]
     pub fn zeros(n: usize, columns: usize) -> Self {
         let lanes = Arch::new().dispatch(Lanes);
         let length = columns.div_ceil(lanes) * n * lanes;
-        let (storage, start) = aligned(length);
+        // The smallest that is large enough.
+        let spare = STORAGE.with_borrow_mut(|all| {
+            let fits = |storage: &Vec<f64>| storage.capacity() >= length + lanes;
+            let best = (0..all.len()).filter(|&at| fits(&all[at])).min_by_key(|&at| all[at].capacity());
+            best.map(|at| all.swap_remove(at))
+        });
+        let (storage, start) = match spare {
+            Some(storage) => aligned_in(storage, length),
+            None => aligned(length),
+        };
         Self { n, columns, lanes, start, storage }
     }
 

@@ -24,10 +24,20 @@ impl WithSimd for Lanes {
     }
 }
 
+/// Numbers in a cache line.
+const LINE: usize = 64 / size_of::<f64>();
+
 /// Room for this many zeros that begin at a cache line, so that no vector load crosses one: the storage, and where they begin in it.
 pub(super) fn aligned(length: usize) -> (Vec<f64>, usize) {
-    const LINE: usize = 64 / size_of::<f64>();
     let storage = vec![0.0; length + LINE];
+    let start = storage.as_ptr().align_offset(64).min(LINE);
+    (storage, start)
+}
+
+/// The same in storage that was used before.
+pub(super) fn aligned_in(mut storage: Vec<f64>, length: usize) -> (Vec<f64>, usize) {
+    storage.clear();
+    storage.resize(length + LINE, 0.0);
     let start = storage.as_ptr().align_offset(64).min(LINE);
     (storage, start)
 }
