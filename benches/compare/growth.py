@@ -2,8 +2,10 @@
 
 usage: growth.py WORK_DIR [--condlora target/release/condlora] [--csv FILE] [--figure FILE.svg ...] [--rounds 5] [--only-draw] [--small]
 
-One of the four is varied at a time, the others stay at 12 layers, 768, rank 8 and one adapter (query and value; no draws, no figures). The
-checkpoints are made by make_checkpoint.py and removed again. `--only-draw` draws an existing CSV; `--small` tries it out in seconds.
+One of the four is varied at a time, the others stay at 12 layers, 768, rank 8 and one adapter (query and value; no draws, no decompositions, no
+figures). In the last panel it is the width of a layer of Llama's shape: all seven modules, a quarter of the width in key and value rows and four times
+the width in the MLP, rank 16. The checkpoints are made by make_checkpoint.py and removed again. `--only-draw` draws an existing CSV; `--small` tries it
+out in seconds.
 """
 import argparse
 import csv
@@ -22,17 +24,20 @@ VARIED = {
     "width": [128, 256, 512, 768, 1024, 1536, 2048],
     "rank": [1, 2, 4, 8, 16, 32, 64],
     "adapters": [1, 2, 5, 10, 20, 50, 100],
+    "llama": [256, 512, 1024, 2048],
 }
+LLAMA_START = {"layers": 1, "rank": 16, "adapters": 1}
 SMALL_START = {"layers": 3, "width": 64, "rank": 4, "adapters": 1}
-SMALL = {"layers": [2, 4, 8], "width": [32, 64, 128], "rank": [1, 4, 16], "adapters": [1, 4, 16]}
+SMALL = {"layers": [2, 4, 8], "width": [32, 64, 128], "rank": [1, 4, 16], "adapters": [1, 4, 16], "llama": [64, 128]}
 THREADS = (1, 2)
 COLUMNS = ["varied", "layers", "width", "rank", "adapters", "threads", "rounds", "whole_min", "whole_median", "analysis_min", "rss_mb"]
 # Title; the power of it that the time grows with when it is large; how a fixed value is said.
 PANELS = {
-    "layers": ("layers", 1, lambda n: f"{n} layers"),
+    "layers": ("layers", 1, lambda n: f"{n} layer" + "s" * (n > 1)),
     "width": ("width of W0", 3, lambda n: f"width {n}"),
     "rank": ("rank r", 1, lambda n: f"r = {n}"),
     "adapters": ("adapters on one base", 1, lambda n: f"{n} adapter" + "s" * (n > 1)),
+    "llama": ("width of a Llama layer", 3, None),
 }
 
 
@@ -56,9 +61,11 @@ def measure(args):
     rows = []
     for name, values in varied.items():
         for value in values:
-            shape = {**start, name: value}
+            shape = {**LLAMA_START, "width": value} if name == "llama" else {**start, name: value}
             folder = os.path.join(args.work_dir, f"growth-{name}-{value}")
             options = [f"--{key}={number}" for key, number in shape.items()]
+            if name == "llama":
+                options += ["--llama", f"{value // 4},{4 * value}"]
             subprocess.run([sys.executable, os.path.join(HERE, "make_checkpoint.py"), folder, *options], check=True)
             for threads in THREADS:
                 runs = [run(args.condlora, folder, threads) for _ in range(args.rounds + 1)][1:]
@@ -80,7 +87,7 @@ def run(program, folder, threads):
     started = time.perf_counter()
     process = subprocess.Popen(
         [program, "--threads", str(threads), "analyze", os.path.join(folder, "adapters"), "--base", os.path.join(folder, "base"), "-o", out,
-         "--overwrite", "--null-draws", "0", "--figures", "none"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+         "--overwrite", "--null-draws", "0", "--no-svd", "--figures", "none"], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
     _, status, usage = os.wait4(process.pid, 0)
     whole = time.perf_counter() - started
     process.returncode = os.waitstatus_to_exitcode(status)
@@ -102,12 +109,13 @@ def draw(args):
         rows = list(csv.DictReader(file))
     plt.rcParams.update({"font.family": "DejaVu Sans", "font.size": 9, "axes.spines.top": False, "axes.spines.right": False,
                          "svg.hashsalt": "condlora"})
-    figure, axes = plt.subplots(1, len(PANELS), figsize=(11, 3.2), sharey=True, layout="constrained")
+    figure, axes = plt.subplots(1, len(PANELS), figsize=(13, 3.2), sharey=True, layout="constrained")
     styles = {1: dict(color="#1b6ca8", marker="o"), 2: dict(color="#c1440e", marker="s")}
     for panel, (name, (title, power, _)) in zip(axes, PANELS.items()):
         mine = [row for row in rows if row["varied"] == name]
         for threads, style in styles.items():
-            points = sorted((int(row[name]), float(row["whole_min"])) for row in mine if int(row["threads"]) == threads)
+            column = "width" if name == "llama" else name
+            points = sorted((int(row[column]), float(row["whole_min"])) for row in mine if int(row["threads"]) == threads)
             panel.plot(*zip(*points), label=f"{threads} thread" + "s" * (threads > 1), markersize=4.5, linewidth=1.4, **style)
         draw_guide(panel, points, power)
         panel.set_xscale("log")
@@ -117,7 +125,7 @@ def draw(args):
         panel.xaxis.set_minor_locator(NullLocator())
         panel.xaxis.set_major_formatter(FuncFormatter(lambda x, _: f"{x:.0f}"))
         panel.set_title(title, fontsize=10)
-        fixed = [words(int(mine[0][key])) for key, (_, _, words) in PANELS.items() if key != name]
+        fixed = [words(int(mine[0][key])) for key, (_, _, words) in PANELS.items() if words and key not in (name, column)]
         panel.set_xlabel(", ".join(fixed), fontsize=7.5, color="#555555")
         panel.grid(which="major", color="#e4e4e4", linewidth=0.7)
         panel.set_axisbelow(True)
