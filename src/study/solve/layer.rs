@@ -131,7 +131,9 @@ impl LayerWork<'_> {
         let solver = context.clock.solve.time(|| Solver::new(w0, context.config.params().rcond, workspace));
         let mut solver = solver.map_err(explain)?;
         if self.job.known.get().is_none() {
-            let (wanted, norm) = ((self.job.decomposed, pass.within), solver.norm().map_err(explain)?);
+            // Least squares factorises here.
+            let norm = context.clock.solve.time(|| solver.norm()).map_err(explain)?;
+            let wanted = (self.job.decomposed, pass.within);
             let known = KnownWeight::of(context, self.group, self.index, wanted, (w0, norm))?;
             self.job.known.get_or_init(|| known);
         }
