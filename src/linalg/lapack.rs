@@ -8,7 +8,7 @@
 use std::ffi::{CStr, c_char, c_int};
 use std::sync::Once;
 
-use lapack_sys::{dgetrf_, dsyevd_, dtpmqrt_, dtpqrt_, dtrcon_};
+use lapack_sys::{dgetrf_, dsyevd_, dtpmqrt_, dtpqrt_};
 use ndarray::{Array2, ArrayView2, ArrayViewMut2};
 // Links the BLAS and LAPACK that ndarray-linalg was built with.
 use ndarray_linalg as _;
@@ -168,48 +168,6 @@ pub fn multiply(a: ArrayView2<'_, f64>, b: ArrayView2<'_, f64>) -> Array2<f64> {
     let mut c = Array2::zeros((a.nrows(), b.ncols()));
     multiply_into(c.view_mut(), false, 1.0, a, b);
     c
-}
-
-/// Reciprocal condition estimate of the upper triangle of a square matrix in the 1-norm (`trcon`).
-///
-/// # Shapes
-/// `r` (k, k), standard (row-major) layout.
-pub(crate) fn triangle_rcond(r: ArrayView2<'_, f64>) -> Result<f64> {
-    let k = r.nrows();
-    let Some(data) = r.as_slice().filter(|_| r.ncols() == k) else {
-        return Err(Error::Shape {
-            what: "triangle_rcond",
-            expected: "a square matrix in standard layout".into(),
-            found: format!("{:?}", r.dim()),
-        });
-    };
-    if k == 0 {
-        return Ok(1.0);
-    }
-    let n = lapack_int(k)?;
-    let (mut rcond, mut info) = (0.0, 0);
-    let mut work = vec![0.0; 3 * k];
-    let mut iwork = vec![0; k];
-    // SAFETY: `data` holds k·k values; read column-major they are rᵀ, whose lower triangle ("L") is r's upper one, and the infinity
-    // norm of rᵀ ("I") is the 1-norm of r. Work arrays have the sizes the routine asks for (3n and n).
-    unsafe {
-        dtrcon_(
-            c"I".as_ptr(),
-            c"L".as_ptr(),
-            c"N".as_ptr(),
-            &n,
-            data.as_ptr(),
-            &n,
-            &mut rcond,
-            work.as_mut_ptr(),
-            iwork.as_mut_ptr(),
-            &mut info,
-        );
-    }
-    if info != 0 {
-        return Err(Error::Lapack { routine: "trcon", detail: format!("info = {info}") });
-    }
-    Ok(rcond)
 }
 
 /// Eigenvalues of a symmetric matrix, smallest first, and its eigenvectors as columns in its place (`syevd`).
@@ -399,7 +357,6 @@ mod tests {
             assert!(sides(top, below, reflectors, &by).is_err());
         }
         assert!(sides(8, 12, 6, &Reflections { t: vec![0.0; 3], block: 2 }).is_err());
-        assert!(triangle_rcond(Array2::zeros((2, 3)).view()).is_err());
     }
 
     #[test]
@@ -422,13 +379,5 @@ mod tests {
         assert!((matrix[(0, 1)] - matrix[(1, 1)]).abs() < 1e-15 && (matrix[(0, 0)] + matrix[(1, 0)]).abs() < 1e-15);
         assert!(symmetric_eigen(&mut Array2::zeros((2, 3))).is_err());
         assert!(symmetric_eigen(&mut Array2::zeros((0, 0))).unwrap().is_empty());
-    }
-
-    #[test]
-    fn conditions_of_triangles_by_hand() {
-        assert_eq!(triangle_rcond(array![[1.0, 0.0], [0.0, 4.0]].view()).unwrap(), 0.25);
-        // The exact value is 1/4; the estimate is slightly above it.
-        assert!((0.25..0.34).contains(&triangle_rcond(array![[1.0, 1.0], [0.0, 1.0]].view()).unwrap()));
-        assert_eq!(triangle_rcond(Array2::zeros((0, 0)).view()).unwrap(), 1.0);
     }
 }

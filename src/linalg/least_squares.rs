@@ -4,8 +4,9 @@ use ndarray::{Array2, ArrayView2, s};
 use ndarray_linalg::{JobSvd, SVDDC};
 
 use super::EPSILON;
-use super::lapack::{triangle_rcond, use_one_blas_thread};
-use super::norms::{frobenius, frobenius_of, power_near};
+use super::condition::triangle_rcond;
+use super::lapack::use_one_blas_thread;
+use super::norms::{dot, frobenius, frobenius_of, power_near};
 use super::panel::Panel;
 use super::qr::QrFactors;
 use super::strips::values_of;
@@ -67,14 +68,14 @@ impl LeastSquares {
     /// too close to singular.
     ///
     /// # Errors
-    /// [`Error::Lapack`] if the condition cannot be estimated.
+    /// [`Error::Shape`] for a matrix in another layout.
     pub(crate) fn by_qr(mut tall: Array2<f64>, norm: f64, wide: bool, longest: usize) -> Result<Option<Self>> {
         let unit = if PLAIN.contains(&norm) { 1.0 } else { power_near(norm) };
         if unit != 1.0 {
             tall.mapv_inplace(|v| v / unit);
         }
         let factors = QrFactors::factorise(tall)?;
-        let triangle = triangle_rcond(factors.triangle())?;
+        let triangle = triangle_rcond(&factors);
         let well_conditioned = triangle > longest as f64 * EPSILON;
         Ok(well_conditioned.then(|| {
             let condition = 1.0 / triangle;
@@ -259,22 +260,22 @@ fn across(sigma: &[f64], vectors: &Array2<f64>, mut x: Panel) -> Panel {
 /// A lower bound on ‖R‖₂, by power iteration from the column of largest norm. Below its diagonal R is not read.
 fn norm_2_from_below(r: ArrayView2<'_, f64>) -> f64 {
     let n = r.ncols();
-    // R·x and Rᵀ·y, row by row of R.
-    let times = |x: &[f64]| -> Vec<f64> {
-        r.rows()
-            .into_iter()
-            .enumerate()
-            .map(|(k, row)| row.slice(s![k..]).iter().zip(&x[k..]).map(|(r, x)| r * x).sum())
-            .collect()
-    };
+    let r = r.as_standard_layout();
+    // The part of each row that is R's.
+    let rows = || values_of(&r).chunks_exact(n.max(1)).enumerate().map(|(k, row)| &row[k..]);
+    let times = |x: &[f64]| -> Vec<f64> { rows().enumerate().map(|(k, row)| dot(row, &x[k..])).collect() };
     let transposed_times = |y: &[f64]| -> Vec<f64> {
         let mut x = vec![0.0; n];
-        for (k, (row, y)) in r.rows().into_iter().zip(y).enumerate() {
-            row.slice(s![k..]).iter().zip(&mut x[k..]).for_each(|(r, x)| *x += r * y);
+        for (k, (row, y)) in rows().zip(y).enumerate() {
+            row.iter().zip(&mut x[k..]).for_each(|(r, x)| *x += r * y);
         }
         x
     };
-    let norms = r.columns().into_iter().enumerate().map(|(k, column)| frobenius_of(&column.slice(s![..=k])));
+    let mut squares = vec![0.0; n];
+    for (k, row) in rows().enumerate() {
+        row.iter().zip(&mut squares[k..]).for_each(|(r, square)| *square += r * r);
+    }
+    let norms = squares.iter().map(|square: &f64| square.sqrt());
     let heaviest = norms.enumerate().fold((0, 0.0), |best, (k, norm)| if norm > best.1 { (k, norm) } else { best });
     let mut estimate = heaviest.1;
     let mut x = vec![0.0; n];

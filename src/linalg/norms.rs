@@ -20,6 +20,23 @@ fn add_squares(parts: &mut [f64; PARTS], values: &[f64]) {
     }
 }
 
+/// The inner product of two vectors of one length.
+pub(super) fn dot(x: &[f64], y: &[f64]) -> f64 {
+    let mut parts = [0.0; PARTS];
+    Arch::new().dispatch(|| {
+        let ((x, x_rest), (y, y_rest)) = (x.as_chunks::<PARTS>(), y.as_chunks::<PARTS>());
+        for (x, y) in x.iter().zip(y) {
+            for ((part, x), y) in parts.iter_mut().zip(x).zip(y) {
+                *part += x * y;
+            }
+        }
+        for ((part, x), y) in parts.iter_mut().zip(x_rest).zip(y_rest) {
+            *part += x * y;
+        }
+    });
+    parts.iter().sum()
+}
+
 /// Frobenius norm.
 ///
 /// Squares that leave the range of f64 are summed again, scaled by the largest value. NaN where a value is NaN.
