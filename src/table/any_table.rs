@@ -42,9 +42,6 @@ pub trait AnyTable {
     /// Those of [`csv::read_rows`].
     fn read_csv(&mut self, path: &Path, input: &mut dyn Read) -> Result<()>;
 
-    /// Puts the rows in the order of their adapters; those of one adapter keep theirs.
-    fn sort_by_adapter(&mut self);
-
     /// The rows with another status than `ok`, each by its adapter (the first, of two), module and status; a table without statuses has none.
     fn doubts(&self) -> Vec<[&str; 3]>;
 
@@ -73,10 +70,6 @@ impl<R: Row> AnyTable for Vec<R> {
     fn read_csv(&mut self, path: &Path, input: &mut dyn Read) -> Result<()> {
         self.extend(csv::read_rows_from(path, input)?);
         Ok(())
-    }
-
-    fn sort_by_adapter(&mut self) {
-        self.sort_by(|a, b| a.name_in("adapter").cmp(&b.name_in("adapter")));
     }
 
     fn doubts(&self) -> Vec<[&str; 3]> {
@@ -245,10 +238,8 @@ mod tests {
     }
 
     #[test]
-    fn rows_are_sorted_by_adapter_and_kept_by_name_where_there_is_such_a_column() {
-        let mut all = tables(vec![row("b", "v", 2), row("b", "q", 1), row("a", "q", 9)], Some(vec![log("b"), log("a")]));
-        all.each_mut().filter_map(Slot::table_mut).for_each(|table| table.sort_by_adapter());
-        assert_eq!(all.spectrum, [row("a", "q", 9), row("b", "v", 2), row("b", "q", 1)]);
+    fn rows_are_kept_by_name_where_there_is_such_a_column() {
+        let mut all = tables(vec![row("a", "q", 9), row("b", "v", 2), row("b", "q", 1)], Some(vec![log("a"), log("b")]));
         let keep = |all: &mut Tables, column, name: &str| {
             all.each_mut().filter_map(Slot::table_mut).for_each(|table| table.keep(&[column], &[name.to_owned()]));
         };

@@ -68,6 +68,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     protected.extend(args.paths.iter().cloned());
     if config.params().shard.is_some() {
         let options = Options::new(args, config.params(), &drawing);
+        warnings.append(&mut skipped);
         return run_shard(args, session, prepared, (&options, &protected, warnings));
     }
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
