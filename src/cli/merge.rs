@@ -6,7 +6,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::analyze::{NO_BEARING, by_name, refuse_doubt, say_skipped, show};
+use super::analyze::{NO_BEARING, by_name, refuse_doubt, say_found, say_skipped, show};
 use super::drawing::DrawingArgs;
 use super::session::{Outcome, Session};
 use crate::error::{Error, Result, escape};
@@ -94,10 +94,7 @@ pub(super) fn run(args: &MergeArgs, session: &Session) -> Result<Outcome> {
     protected.extend(prepared.input_dirs());
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
     let study = session.compute("base weights", |progress| prepared.run_with(progress))?;
-    terminal.warnings(&study.warnings);
-    warnings.extend(study.warnings.iter().cloned());
-    skipped.extend(say_skipped(&study.skipped, terminal));
-    refused.extend(study.skipped.iter().cloned());
+    say_found(&study, terminal, &mut warnings, &mut skipped, &mut refused);
     if args.strict {
         refuse_doubt(&study.tables, &args.out)?;
     }

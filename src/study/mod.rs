@@ -43,7 +43,6 @@ use plan::{Pass, Plan, PlannedAdapter};
 use related::{Expectations, GroupWeights, finish_group, related_rows};
 use schedule::Schedule;
 pub use shard::Shard;
-
 use solve::{LayerJob, SolvedLayer, across_rows, run_jobs, solve_layer};
 pub use solved_weights::SolvedFiles;
 use solved_weights::{SolvedWeight, all_weights, file_of, read_in_common, record, weights_of};

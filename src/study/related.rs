@@ -197,7 +197,8 @@ fn rows_of(
         }
     };
     let counts = counts_of(first);
-    let yardsticks = first.at.iter().map(|&at| read_known(weights, at).yardstick(&counts)).collect::<Vec<_>>();
+    let known: Vec<Option<&KnownWeight>> = weights.known.iter().map(OnceLock::get).collect();
+    let yardsticks = first.at.iter().map(|&at| read(&known, at).yardstick(&counts)).collect::<Vec<_>>();
     // Not over the pool itself: a thread that waits for its draws would begin another member, and hold the factors of both.
     run_jobs(members, rayon::current_num_threads(), |member, _| {
         let place = (member.adapter, member.module);
@@ -219,10 +220,6 @@ fn rows_of(
         tables.append(vec![context.clock.controls.time(|| update_tables(context, member, name, &layers, &counts, &yardsticks))?]);
         Ok((place, tables))
     })
-}
-
-fn read_known(weights: &GroupWeights, at: usize) -> &KnownWeight {
-    weights.known[at].get().unwrap_or_else(|| unreachable!("what is solved through a weight is solved after it was read"))
 }
 
 /// The factors of a member's layers: read again, but those that are made of W0.

@@ -20,7 +20,7 @@ use crate::output::{Manifest, OutputDir};
 use crate::record::{ShardRecord, only_base_name};
 use crate::report::{REPORT_FILE, null_draws, report_html};
 use crate::results::{is_finished_shard, write_study};
-use crate::study::{AnalyzeParams, Division, Prepared, prepare};
+use crate::study::{AnalyzeParams, Division, Prepared, Study, prepare};
 use crate::table::any_table::AnyTable;
 use crate::table::{TableFormat, Tables};
 use crate::terms::{NullDraws, path, path_if_any};
@@ -74,10 +74,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
 
     let study = session.compute("readings", |progress| prepared.run_with(progress))?;
-    terminal.warnings(&study.warnings);
-    warnings.extend(study.warnings.iter().cloned());
-    skipped.extend(say_skipped(&study.skipped, terminal));
-    refused.extend(study.skipped.iter().cloned());
+    say_found(&study, terminal, &mut warnings, &mut skipped, &mut refused);
     if args.strict {
         refuse_doubt(&study.tables, &args.out)?;
     }
@@ -162,6 +159,20 @@ fn took(manifest: &mut Manifest, timings: &[(&'static str, Duration)], session: 
         let scope = if matches!(*stage, "analysis" | "open") { "" } else { " summed over threads" };
         session.took(manifest, stage, *took, scope);
     }
+}
+
+/// Says what a study noticed and which adapters it skipped, and notes it for the manifest.
+pub(super) fn say_found(
+    study: &Study,
+    terminal: &Terminal,
+    warnings: &mut Vec<String>,
+    skipped: &mut Vec<String>,
+    refused: &mut Vec<(String, Error)>,
+) {
+    terminal.warnings(&study.warnings);
+    warnings.extend(study.warnings.iter().cloned());
+    skipped.extend(say_skipped(&study.skipped, terminal));
+    refused.extend(study.skipped.iter().cloned());
 }
 
 /// Names the adapters that were skipped, as warnings that the manifest keeps.
