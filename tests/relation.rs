@@ -16,7 +16,7 @@ use condlora::terms::{MatrixKind, Status};
 use ndarray::Array2;
 use serde_json::Value;
 use shared::checkpoint::{Layer, PLAIN, square_layers, write_adapter, write_base, write_condlora};
-use shared::program::{Run, analyze, data, real_base, run_in};
+use shared::program::{Run, analyze, data, real_base, run_in, tables};
 use shared::tolerance::{conditioned, gaussian};
 
 const ADAPTERS: [&str; 3] = ["sst2-seed0", "sst2-seed1", "trec-seed0"];
@@ -126,6 +126,31 @@ fn the_answer_leads_with_the_question_of_a_shared_map() {
     assert_eq!(answers(&rows)[1], "above_w0_control");
     let rows = run(&["--null-draws", "5"]);
     assert!(rows[0]["run_verdict"].as_str().unwrap().starts_with("5 draws cannot tell whether the layers share a linear map"));
+}
+
+#[test]
+fn similarity_alone_is_the_same_similarity() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = |out: &str, more: &[&str]| {
+        let mut command = analyze([data("adapters/trec-seed0")]);
+        command.arg("--base").arg(real_base()).arg("-o").arg(folder.path().join(out));
+        Run::of(command.args(more).args(["--figures", "none"]).output().unwrap())
+    };
+    let missing = |run: Run| run.exits(0).stdout.contains("strict control is missing");
+    assert!(missing(run("all", &["--no-svd"])) && !missing(run("alone", &["--similarity-only"])));
+    let (all, alone) = (tables(&folder.path().join("all")), tables(&folder.path().join("alone")));
+    let of_updates = ["alignment.csv", "cuts.csv", "relation.csv", "updates.csv"];
+    assert!(alone.keys().eq(all.keys().filter(|name| !of_updates.contains(&name.as_str()))));
+    for (name, bytes) in &alone {
+        let text = |bytes: &[u8]| String::from_utf8(bytes.to_vec()).unwrap();
+        let without_updates: Vec<String> =
+            text(&all[name]).lines().filter(|line| !line.contains(",delta,")).map(str::to_owned).collect();
+        assert_eq!(text(bytes).lines().collect::<Vec<_>>(), without_updates, "{name}");
+    }
+    for (option, named) in [("--cuts", "--cuts"), ("--intruders", "--intruders"), ("--strict-control", "--strict-control")] {
+        run("refused", &["--similarity-only", option]).exits(2).says(named);
+    }
+    assert!(!folder.path().join("refused").exists());
 }
 
 #[test]

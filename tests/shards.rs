@@ -122,6 +122,7 @@ fn real_adapters_in_shards_with_little_memory_are_the_whole() {
         ("decomposed", &["--memory-limit", "90M"][..]),
         ("bounded", &["--no-svd", "--memory-limit", "50M"]),
         ("all", &["--cuts", "--intruders", "--measures", "--grid", "0,1"]),
+        ("similarity", &["--similarity-only", "--memory-limit", "50M"]),
         ("kept", &["--rcond", "0.1", "--side", "both"]),
     ] {
         let whole = format!("{name}-whole");

@@ -18,7 +18,10 @@ import time
 HERE = os.path.dirname(os.path.abspath(__file__))
 STUDIES = {"numpy-getrf": ("study_numpy.py", "--solver", "getrf"), "numpy-solve": ("study_numpy.py", "--solver", "solve"),
            "torch": ("study_torch.py",)}
+# What the others do: conversion matrices and phi. Beside it the same with the tables of updates and of the factors through W0.
 CONDLORA = "condlora"
+UPDATES = "condlora-updates"
+OWN = {CONDLORA: "--similarity-only", UPDATES: "--no-svd"}
 # A run of condlora for each adapter, one after the other.
 EACH = "condlora-each"
 METRICS = {"whole": "whole command", "analysis": "analysis alone"}
@@ -35,12 +38,12 @@ def parse_arguments():
     parser.add_argument("--threads", default="1,2", type=lambda text: [int(t) for t in text.split(",")])
     parser.add_argument("--rounds", type=int, default=7, help="measured rounds, after one that warms up")
     parser.add_argument("--each", action="store_true", help="also run condlora on every adapter by itself")
-    parser.add_argument("--without", action="append", default=[], choices=[CONDLORA, *STUDIES])
+    parser.add_argument("--without", action="append", default=[], choices=[*OWN, *STUDIES])
     parser.add_argument("--parallel", choices=("layers", "blas"), default="layers", help="how the studies use threads")
     parser.add_argument("--json", help="file to write the results to")
     args = parser.parse_args()
-    if CONDLORA not in args.without and not os.access(args.condlora, os.X_OK):
-        parser.error(f"no binary at {args.condlora}: run `cargo build --release`, or give --without {CONDLORA}")
+    if not set(OWN) <= set(args.without) and not os.access(args.condlora, os.X_OK):
+        parser.error(f"no binary at {args.condlora}: run `cargo build --release`, or give --without for each of condlora's own")
     return args
 
 
@@ -49,15 +52,15 @@ def adapter_folders(args):
     return [os.path.join(folder, name) for name in sorted(os.listdir(folder))]
 
 
-def condlora_command(args, threads, adapters, out):
+def condlora_command(args, threads, adapters, out, scope=OWN[CONDLORA]):
     return [args.condlora, "--threads", str(threads), "-v", "analyze", adapters, "--base", os.path.join(args.work_dir, "base"), "-o", out,
-            "--overwrite", "--null-draws", "0", "--no-svd", "--figures", "none"]
+            "--overwrite", "--null-draws", "0", scope, "--figures", "none"]
 
 
 def command(name, args, threads, out):
     base, adapters = os.path.join(args.work_dir, "base"), os.path.join(args.work_dir, "adapters")
-    if name == CONDLORA:
-        return condlora_command(args, threads, adapters, out)
+    if name in OWN:
+        return condlora_command(args, threads, adapters, out, OWN[name])
     script, *options = STUDIES[name]
     return [sys.executable, os.path.join(HERE, script), base, adapters, out + ".csv", "--threads", str(threads),
             "--parallel", args.parallel, *options]
@@ -87,7 +90,7 @@ def run_command(name, arguments, out, threads):
         stderr.seek(0)
         if process.returncode != 0:
             raise SystemExit(f"error: {name} with {threads} threads: expected exit 0, found {process.returncode}\n{stderr.read()[-2000:]}")
-        if name in (CONDLORA, EACH):
+        if name in (*OWN, EACH):
             with open(os.path.join(out, "manifest.json")) as file:
                 timings = json.load(file)["timings"]
         else:
@@ -101,7 +104,7 @@ def read_phi(name, args, threads, scratch):
     if name == EACH:
         tables = [os.path.join(path, os.path.basename(folder), "similarity.csv") for folder in adapter_folders(args)]
     else:
-        tables = [os.path.join(path, "similarity.csv") if name == CONDLORA else path + ".csv"]
+        tables = [os.path.join(path, "similarity.csv") if name in OWN else path + ".csv"]
     phi = {}
     for table in tables:
         with open(table, newline="") as file:
@@ -152,10 +155,10 @@ def compute_ratios(rounds, programs):
 
 def print_results(threads, programs, ratios, difference, cells):
     print(f"\n{threads} thread{'s' if threads > 1 else ''}; phi agrees to {difference:.1e} in {cells} cells")
-    print(f"  {'program':<14}{'whole command, ms':>22}{'analysis alone, ms':>22}{'LU and solve, ms':>22}{'peak RSS, MB':>14}")
+    print(f"  {'program':<16}{'whole command, ms':>22}{'analysis alone, ms':>22}{'LU and solve, ms':>22}{'peak RSS, MB':>14}")
     for name, measured in programs.items():
         times = [f"{1e3 * m['min']:.1f} / {1e3 * m['median']:.1f}" for m in (measured[metric] for metric in ("whole", "analysis", "solve"))]
-        print(f"  {name:<14}{times[0]:>22}{times[1]:>22}{times[2]:>22}{measured['rss']['median']:>14.0f}")
+        print(f"  {name:<16}{times[0]:>22}{times[1]:>22}{times[2]:>22}{measured['rss']['median']:>14.0f}")
     for metric, ratio in ratios.items():
         listed = ", ".join(f"{name} {value:.2f}" for name, value in ratio["medians"].items())
         best = f"; best of each round, median: {ratio['best_of_rounds']:.2f}" if "best_of_rounds" in ratio else ""
@@ -164,7 +167,7 @@ def print_results(threads, programs, ratios, difference, cells):
 
 def main():
     args = parse_arguments()
-    names = [name for name in (CONDLORA, *([EACH] if args.each else []), *STUDIES) if name not in args.without]
+    names = [name for name in (*OWN, *([EACH] if args.each else []), *STUDIES) if name not in args.without]
     with open(os.path.join(args.work_dir, "shape.json")) as file:
         shape = json.load(file)
     results = {"shape": shape, "rounds": args.rounds, "parallel": args.parallel, "cpus": os.cpu_count(), "threads": {}}

@@ -3,8 +3,9 @@
 usage: power.py WORK_DIR [--condlora target/release/condlora] [--seeds 20] [--csv FILE] [--figure FILE ...] [--only-draw]
 
 The base weights are the real ones of notebooks-data (value, six layers of 384 x 384). In each layer a share of ||B||^2 is W0*Theta, each layer's columns
-turned at random as LoRA's basis is arbitrary, and the rest is Gaussian. `shared`: one Theta for all layers; `own`: another in every layer. A is Gaussian.
-A test finds something where its p is below 0.025, as one of two tests of the adapter has to be (Holm).
+turned at random as LoRA's basis is arbitrary, and the rest is Gaussian; the same share of A is made by W0^T and a Theta of its own. `shared`: one Theta for
+all layers; `own`: another in every layer. The tests are of B, and one of the updates BA. A test finds something where its p is below 0.025, as one of two
+tests of the adapter has to be (Holm).
 """
 import argparse
 import csv
@@ -35,7 +36,7 @@ def parse_arguments():
 
 
 def planted(weights, share, shared, rng):
-    """B of every layer."""
+    """B of every layer; with the transposed weights A^T."""
     unit = lambda matrix: matrix / np.linalg.norm(matrix)
     n = weights[0].shape[1]
     theta = rng.standard_normal((n, RANK))
@@ -48,12 +49,12 @@ def planted(weights, share, shared, rng):
     return out
 
 
-def write_adapter(folder, factors, rng):
+def write_adapter(folder, b_of, a_of):
     os.makedirs(folder)
     tensors = {}
-    for layer, b in enumerate(factors):
+    for layer, (b, a_transposed) in enumerate(zip(b_of, a_of)):
         stem = "base_model.model." + KEY.format(layer)
-        tensors[f"{stem}.lora_A.weight"] = rng.standard_normal((RANK, b.shape[0]))
+        tensors[f"{stem}.lora_A.weight"] = np.ascontiguousarray(a_transposed.T)
         tensors[f"{stem}.lora_B.weight"] = np.ascontiguousarray(b)
     save_file(tensors, os.path.join(folder, "adapter_model.safetensors"))
     config = {"peft_type": "LORA", "r": RANK, "lora_alpha": RANK, "target_modules": ["value"], "base_model_name_or_path": BASE}
@@ -73,7 +74,7 @@ def run(arguments):
 
 
 def p_values(args, folder, names):
-    """{adapter: {test: p}} of B."""
+    """{adapter: {test: p}} of B, and of BA."""
     out = tempfile.mkdtemp(dir=args.work_dir)
     run([args.condlora, "analyze", folder, "--base", BASE, "--matrices", "A,B", "--cuts=0,adjoint", "--figures", "none", "--overwrite", "-q", "-o", out])
     found = {name: {} for name in names}
@@ -82,13 +83,13 @@ def p_values(args, folder, names):
             test = "through W0" if row["cut"] == "adjoint" else "φ of Θ"
             found[row["adapter"]][test] = float(row["flip_p"])
     for name in names:
-        run([args.condlora, "fit", os.path.join(folder, name), "--base", BASE, "--held-out", "--figures", "none", "--overwrite", "-q", "-o", out])
+        run([args.condlora, "fit", os.path.join(folder, name), "--base", BASE, "--held-out", "--delta", "--figures", "none", "--overwrite", "-q", "-o", out])
         for row in rows_of(os.path.join(out, "heldout.csv")):
             if (row["matrix"], row["map"], row["weighting"], row["layer"]) == ("B", "W0", "subspace", "all"):
                 found[name]["layer left out"] = float(row["flip_p"])
         for row in rows_of(os.path.join(out, "fit.csv")):
-            if (row["matrix"], row["layer"]) == ("B", "all"):
-                found[name]["fit"] = float(row["flip_p"])
+            if row["layer"] == "all" and row["matrix"] in ("B", "delta"):
+                found[name]["fit" if row["matrix"] == "B" else "fit of BA"] = float(row["flip_p"])
     return found
 
 
@@ -101,14 +102,14 @@ def draw(paths, table):
 
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.4), sharey=True)
     tests = sorted({row["test"] for row in table})
-    styles = dict(zip(tests, ("o-", "s--", "^-.", "d:")))
+    styles = dict(zip(tests, ("o-", "v-", "s--", "^-.", "d:")))
     for panel, kind, title in zip(panels, ("shared", "own"), ("one Θ for all layers", "another Θ in every layer: nothing is shared")):
         for test in tests:
             own = [row for row in table if (row["kind"], row["test"]) == (kind, test)]
             panel.plot([row["share"] for row in own], [row["found"] for row in own], styles[test], label=test, markersize=4)
         panel.axhline(LEVEL, color="0.5", linewidth=0.8)
         panel.set_title(title, fontsize=10)
-        panel.set_xlabel("share of ‖B‖² that W0·Θ makes")
+        panel.set_xlabel("share of ‖A‖² and ‖B‖² that W0 and Θ make")
     panels[0].set_ylabel(f"share of adapters with p < {LEVEL}")
     panels[0].legend(fontsize=8)
     figure.tight_layout()
@@ -128,7 +129,9 @@ def measured(args):
             names = [f"seed-{seed:02}" for seed in range(args.seeds)]
             for seed, name in enumerate(names):
                 rng = np.random.default_rng([seed, int(1000 * share), kind == "own"])
-                write_adapter(os.path.join(folder, name), planted(weights, share, kind == "shared", rng), rng)
+                shared = kind == "shared"
+                b_of = planted(weights, share, shared, rng)
+                write_adapter(os.path.join(folder, name), b_of, planted([w0.T for w0 in weights], share, shared, rng))
             found = p_values(args, folder, names)
             for test in sorted(found[names[0]]):
                 hits = sum(found[name][test] < LEVEL for name in names)

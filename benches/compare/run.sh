@@ -51,7 +51,7 @@ case $study in
 study) shape= ;;
 adapters)
     shape="--adapters 100"
-    set -- --each --rounds 3 "$@"
+    set -- --rounds 3 "$@"
     ;;
 wide)
     shape="--layers 4 --width 4096 --rank 16 --modules query"

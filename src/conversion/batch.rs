@@ -6,14 +6,17 @@
 use std::ops::Range;
 
 use ndarray::{Array2, ArrayView2};
+use pulp::Arch;
 
 use super::equation::{Equation, Target, WeightRows};
 use crate::linalg::norms::frobenius_of;
 use crate::linalg::panel::Panel;
 use crate::linalg::random::normal_stream;
 
-/// How many rows of W0 are converted to f64 at a time.
-const ROWS: usize = 16;
+/// How many rows of W0 are converted to f64 at a time: the more there are, the less often many columns are read again.
+fn rows_for(columns: usize) -> usize {
+    if columns > 64 { 64 } else { 16 }
+}
 
 /// How many random combinations of a target's columns are checked.
 const PROBES: usize = 2;
@@ -121,9 +124,10 @@ pub(super) fn rests(
     all: bool,
     whole: impl Fn(Array2<f64>) -> Array2<f64>,
 ) -> Vec<Rest> {
+    let weights = weights(targets.iter().map(|target| target.values.ncols()).max().unwrap_or(0));
     let is_whole = |target: &Target<'_>| all || target.values.ncols() <= PROBES;
     let combine = |target: &Target<'_>, values: ArrayView2<'_, f64>| {
-        if is_whole(target) { values.to_owned() } else { combined(values) }
+        if is_whole(target) { values.to_owned() } else { combined(values, &weights) }
     };
     let right = |target: &Target<'_>| {
         let values = combine(target, target.values);
@@ -171,9 +175,10 @@ pub(super) fn without_products(
     let (straight_x, mut straight) = sides(Equation::W0, (d_out, d_in));
     let (turned_x, mut turned) = sides(Equation::W0Transposed, (d_in, d_out));
     let columns = straight.used + turned.used;
-    let mut buffer = vec![0.0; ROWS.min(d_out) * d_in];
-    for first in (0..d_out).step_by(ROWS).take_while(|_| columns > 0) {
-        let part = &mut buffer[..ROWS.min(d_out - first) * d_in];
+    let together = rows_for(columns);
+    let mut buffer = vec![0.0; together.min(d_out) * d_in];
+    for first in (0..d_out).step_by(together).take_while(|_| columns > 0) {
+        let part = &mut buffer[..together.min(d_out - first) * d_in];
         w0.copy_rows(first, part);
         if straight.used > 0 {
             straight.panel.subtract_product(first, part, &straight_x.panel);
@@ -190,18 +195,40 @@ pub(super) fn views<'b>(blocks: impl IntoIterator<Item = &'b Array2<f64>>) -> Ve
     blocks.into_iter().map(|block| block.view()).collect()
 }
 
+/// The weights of the combinations of up to `k` columns.
+fn weights(k: usize) -> [Vec<f64>; PROBES] {
+    std::array::from_fn(|probe| normal_stream(0, &[b"combinations that are checked", &[probe as u8]], k))
+}
+
 /// Random combinations of the columns (n, k): (n, [`PROBES`]). Those of fewer columns have the first of the weights.
-fn combined(values: ArrayView2<'_, f64>) -> Array2<f64> {
-    let k = values.ncols();
-    let weights: [Vec<f64>; PROBES] =
-        std::array::from_fn(|probe| normal_stream(0, &[b"combinations that are checked", &[probe as u8]], k));
-    let mut out = Array2::zeros((values.nrows(), PROBES));
-    for (mut to, row) in out.rows_mut().into_iter().zip(values.rows()) {
-        for (to, weights) in to.iter_mut().zip(&weights) {
-            *to = row.iter().zip(weights).map(|(value, weight)| value * weight).sum();
+fn combined(values: ArrayView2<'_, f64>, weights: &[Vec<f64>; PROBES]) -> Array2<f64> {
+    /// Partial sums of a row.
+    const PARTS: usize = 8;
+    let (n, k) = values.dim();
+    let mut out = Vec::with_capacity(n * PROBES);
+    let values = values.as_standard_layout();
+    let values = values.as_slice().unwrap_or_else(|| unreachable!("it is in standard layout"));
+    Arch::new().dispatch(|| {
+        for row in values.chunks_exact(k.max(1)) {
+            let (whole, rest) = row.as_chunks::<PARTS>();
+            for weights in weights {
+                let (of_whole, of_rest) = weights[..k].as_chunks::<PARTS>();
+                let mut parts = [0.0; PARTS];
+                for (values, weights) in whole.iter().zip(of_whole) {
+                    for ((part, value), weight) in parts.iter_mut().zip(values).zip(weights) {
+                        *part += value * weight;
+                    }
+                }
+                for ((part, value), weight) in parts.iter_mut().zip(rest).zip(of_rest) {
+                    *part += value * weight;
+                }
+                let [a, b, c, d, e, f, g, h] = parts;
+                out.push(((a + e) + (c + g)) + ((b + f) + (d + h)));
+            }
         }
-    }
-    out
+    });
+    out.resize(n * PROBES, 0.0);
+    Array2::from_shape_vec((n, PROBES), out).unwrap_or_else(|_| unreachable!("as many values as the shape has"))
 }
 
 #[cfg(test)]
@@ -215,11 +242,12 @@ mod tests {
         let directions = normal_stream(1, &[b"errors"], k * trials);
         let one = Array2::from_shape_vec((1, k), normal_stream(2, &[b"theta"], k)).unwrap();
         for theta in [Array2::eye(k), one] {
-            let norms: Vec<_> = combined(theta.view()).columns().into_iter().map(|x| [frobenius_of(&x), 0.0]).collect();
+            let norms: Vec<_> =
+                combined(theta.view(), &weights(k)).columns().into_iter().map(|x| [frobenius_of(&x), 0.0]).collect();
             let relative = |direction: &[f64]| {
                 let norm = direction.iter().map(|v| v * v).sum::<f64>().sqrt() / frobenius_of(&theta);
                 let error = Array2::from_shape_fn((1, k), |(_, column)| direction[column] / norm);
-                Rest { values: combined(error.view()), norms: norms.clone(), of_all: false }.relative_size(1.0)
+                Rest { values: combined(error.view(), &weights(k)), norms: norms.clone(), of_all: false }.relative_size(1.0)
             };
             let sizes: Vec<f64> = directions.chunks_exact(k).map(relative).collect();
             for delta in [0.01, 0.03, 0.1, 0.3, 1.0, 3.0, 10.0] {

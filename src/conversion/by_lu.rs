@@ -9,7 +9,7 @@ use super::equation::{ConversionMatrix, Equation, Target, WeightRows, Workspace,
 use crate::error::Result;
 use crate::linalg::condition::{STARTING_COLUMNS, reciprocal_condition, starting_columns};
 use crate::linalg::lu::LuFactors;
-use crate::linalg::norms::{MatrixNorms, frobenius_of, line_norms};
+use crate::linalg::norms::{MatrixNorms, column_norms, frobenius_of};
 use crate::linalg::panel::Panel;
 use crate::linalg::perturbation::{Rounding, SAMPLES, noise};
 use crate::linalg::{EPSILON, UNIT_ROUNDOFF};
@@ -31,10 +31,8 @@ pub(super) struct ByLu {
 impl ByLu {
     /// Factorises W0; `None` where it has a zero pivot.
     pub(super) fn factorise(w0: &impl WeightRows, workspace: &mut Workspace) -> Result<Option<Self>> {
-        let mut w = workspace.take(w0.shape().0);
-        let norms = fill(w0, &mut w)?;
-        let Some(values) = w.as_slice() else { unreachable!("the workspace gives matrices in standard layout") };
-        let lines = line_norms(values, w.ncols(), norms.frobenius);
+        let mut w = workspace.take(w0.shape());
+        let (norms, lines) = fill(w0, &mut w)?;
         let lu = LuFactors::factorise(w)?;
         if lu.zero_pivot().is_some() {
             workspace.give_back(lu.into_storage());
@@ -143,7 +141,7 @@ impl ByLu {
         let most = |rest: ArrayView1<'_, f64>| {
             rest.iter().zip(&self.lines[index]).fold(0.0_f64, |most, (rest, line)| most.max(rest.abs() / line))
         };
-        let (rest, norms) = (&found.rest, found.theta.columns().into_iter().map(|column| frobenius_of(&column)));
+        let (rest, norms) = (&found.rest, column_norms(found.theta.view()).into_iter());
         let amplitudes = if rest.of_all {
             norms.zip(rest.values.columns()).map(|(norm, rest)| (UNIT_ROUNDOFF * norm).max(most(rest))).collect()
         } else {

@@ -34,6 +34,33 @@ impl WeightRows for Array2<f64> {
     }
 }
 
+/// The square core M of a W0 that is not square: `W0 = Q·M`, or `W0 = M·Qᵀ` where it is wide, with orthonormal columns Q of its longer side. Whatever does
+/// not depend on which basis that side is seen in is M's as well, for a part of the work.
+#[derive(Debug)]
+pub(crate) struct Core<'a> {
+    /// R (n, n), upper triangular times `unit`: M, or its transpose where W0 is wide. Below its diagonal lies something else.
+    pub(super) triangle: ArrayView2<'a, f64>,
+    pub(super) unit: f64,
+    pub(super) wide: bool,
+}
+
+impl WeightRows for Core<'_> {
+    fn shape(&self) -> (usize, usize) {
+        self.triangle.dim()
+    }
+
+    fn copy_rows(&self, first: usize, out: &mut [f64]) {
+        let n = self.triangle.ncols().max(1);
+        let m = if self.wide { self.triangle.t() } else { self.triangle };
+        for (row, to) in (first..).zip(out.chunks_exact_mut(n)) {
+            let inside = if self.wide { 0..row + 1 } else { row..n };
+            to.fill(0.0);
+            let values = to[inside.clone()].iter_mut().zip(m.slice(s![row, inside]));
+            values.for_each(|(to, from)| *to = from * self.unit);
+        }
+    }
+}
+
 /// Which matrix Θ is multiplied by.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Equation {
@@ -124,7 +151,7 @@ pub struct Conversion {
 /// Reusable storage for one thread's factorisations.
 #[derive(Debug, Default)]
 pub struct Workspace {
-    w: Array2<f64>,
+    w: Vec<f64>,
     stored: Vec<u8>,
 }
 
@@ -139,15 +166,19 @@ impl Workspace {
         self.stored = stored;
     }
 
-    /// An (n, n) array with arbitrary contents.
-    pub(super) fn take(&mut self, n: usize) -> Array2<f64> {
-        let kept = std::mem::take(&mut self.w);
-        if kept.dim() == (n, n) { kept } else { Array2::zeros((n, n)) }
+    /// An array with arbitrary contents.
+    pub(super) fn take(&mut self, shape: (usize, usize)) -> Array2<f64> {
+        let (mut kept, length) = (std::mem::take(&mut self.w), shape.0 * shape.1);
+        if kept.capacity() < length {
+            kept = vec![0.0; length];
+        }
+        kept.resize(length, 0.0);
+        Array2::from_shape_vec(shape, kept).unwrap_or_else(|_| unreachable!("as many values as the shape has"))
     }
 
     /// Keeps the storage of a factorisation for the next one.
     pub(super) fn give_back(&mut self, w: Array2<f64>) {
-        self.w = w;
+        self.w = w.into_raw_vec_and_offset().0;
     }
 }
 
@@ -155,12 +186,12 @@ impl Workspace {
 ///
 /// # Errors
 /// [`Error::NonFinite`] if a value is NaN or Inf.
-pub(super) fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNorms> {
+pub(super) fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<(MatrixNorms, [Vec<f64>; 2])> {
     let columns = w.ncols();
     let Some(values) = w.as_slice_mut() else { unreachable!("a matrix made by `zeros` is in standard layout") };
-    let norms = fill_with_norms(values, columns, |first, rows| w0.copy_rows(first, rows));
+    let (norms, lines) = fill_with_norms(values, columns, |first, rows| w0.copy_rows(first, rows));
     if norms.frobenius.is_finite() {
-        Ok(norms)
+        Ok((norms, lines))
     } else {
         Err(Error::NonFinite { what: "W0".into(), found: norms.frobenius.to_string() })
     }
@@ -170,12 +201,12 @@ pub(super) fn fill(w0: &impl WeightRows, w: &mut Array2<f64>) -> Result<MatrixNo
 ///
 /// # Errors
 /// [`Error::NonFinite`] if a value is NaN or Inf.
-pub(super) fn fill_tall(w0: &impl WeightRows) -> Result<(Array2<f64>, f64)> {
+pub(super) fn fill_tall(w0: &impl WeightRows, workspace: &mut Workspace) -> Result<(Array2<f64>, f64)> {
     /// Rows that are turned together, so that each line of the cache is written once.
     const TOGETHER: usize = 16;
     let (d_out, d_in) = w0.shape();
     let wide = d_in > d_out;
-    let mut tall = Array2::zeros(if wide { (d_in, d_out) } else { (d_out, d_in) });
+    let mut tall = workspace.take(if wide { (d_in, d_out) } else { (d_out, d_in) });
     let mut buffer = vec![0.0; TOGETHER.min(d_out) * d_in];
     for first in (0..d_out).step_by(TOGETHER) {
         let rows = TOGETHER.min(d_out - first);

@@ -3,7 +3,7 @@
 use ndarray::{Array2, ArrayView2};
 
 use super::batch::{PanelColumns, Rest, blocks, rests, views, without_products};
-use super::equation::{ConversionMatrix, Equation, Target, WeightRows, fill_tall, is_reliable};
+use super::equation::{ConversionMatrix, Core, Equation, Target, WeightRows, Workspace, fill_tall, is_reliable};
 use crate::error::Result;
 use crate::linalg::least_squares::LeastSquares;
 use crate::linalg::norms::{frobenius, frobenius_of};
@@ -19,19 +19,30 @@ pub(super) struct MinimumNorm {
 }
 
 impl MinimumNorm {
-    pub(super) fn new(w0: &impl WeightRows, rcond: Option<f64>) -> Result<Self> {
+    pub(super) fn new(w0: &impl WeightRows, rcond: Option<f64>, workspace: &mut Workspace) -> Result<Self> {
         let shape = w0.shape();
         let (longest, wide) = (shape.0.max(shape.1), shape.1 > shape.0);
-        let (mut tall, norm) = fill_tall(w0)?;
+        let (mut tall, norm) = fill_tall(w0, workspace)?;
         if rcond.is_none() {
             if let Some(factors) = LeastSquares::by_qr(tall, norm, wide, longest)? {
                 return Ok(Self { shape, norm, factors });
             }
             // W was overwritten.
-            (tall, _) = fill_tall(w0)?;
+            (tall, _) = fill_tall(w0, workspace)?;
         }
         let w = if wide { tall.t() } else { tall.view() };
         Ok(Self { shape, norm, factors: LeastSquares::by_svd(w, rcond, longest)? })
+    }
+
+    /// What is left of a W0 that was factorised without its orthonormal part.
+    pub(super) fn core(&self) -> Option<Core<'_>> {
+        let (triangle, unit, wide) = self.factors.triangle()?;
+        Some(Core { triangle, unit, wide })
+    }
+
+    /// The storage that W0 was factorised in, if it was.
+    pub(super) fn into_storage(self) -> Option<Array2<f64>> {
+        self.factors.into_storage()
     }
 
     /// ‖W0‖_F.
@@ -158,7 +169,7 @@ mod tests {
         // ‖W‖_F = 5, ‖Θ‖ = √2, ‖T‖ = 13.
         let w0 = array![[3.0, 0.0], [0.0, 4.0], [0.0, 0.0]];
         let (theta, target) = (array![[1.0], [1.0]], array![[3.0], [4.0], [12.0]]);
-        let solver = MinimumNorm::new(&w0, None).unwrap();
+        let solver = MinimumNorm::new(&w0, None, &mut Workspace::default()).unwrap();
         let target = Target::new(&target, Equation::W0);
         let scale = 5.0 * 2.0_f64.sqrt() + 13.0;
         let rest = Rest { values: array![[0.0], [0.0], [12.0]], norms: Vec::new(), of_all: true };
@@ -176,7 +187,7 @@ mod tests {
             let w0 = Array2::from_shape_fn((d_out, d_in), |(a, b)| entry(a, b));
             let [straight, turned] = [d_out, d_in].map(|n| Array2::from_shape_fn((n, 37), |(a, b)| entry(b + 3, a)));
             for rcond in [None, Some(0.05)] {
-                let solver = MinimumNorm::new(&w0, rcond).unwrap();
+                let solver = MinimumNorm::new(&w0, rcond, &mut Workspace::default()).unwrap();
                 let targets = [Target::new(&straight, Equation::W0), Target::new(&turned, Equation::W0Transposed)];
                 let together = solver.solve(&w0, &targets);
                 for (all, target) in together.iter().zip(&targets) {
@@ -197,7 +208,7 @@ mod tests {
             let w0 = Array2::from_shape_fn((d_out, d_in), |(a, b)| entry(a, b));
             let coordinates = Array2::from_shape_fn((20, 5), |(a, b)| entry(b + 3, a));
             for rcond in [None, Some(0.2)] {
-                let solver = MinimumNorm::new(&w0, rcond).unwrap();
+                let solver = MinimumNorm::new(&w0, rcond, &mut Workspace::default()).unwrap();
                 let whole = solver.factors.out_of_range(coordinates.view());
                 let targets = [Target::in_range(&coordinates, equation), Target::new(&whole, equation)];
                 let [found, expected] = <[ConversionMatrix; 2]>::try_from(solver.solve(&w0, &targets)).unwrap();
@@ -215,16 +226,39 @@ mod tests {
     }
 
     #[test]
+    fn the_core_is_w0_but_for_a_basis_of_its_longer_side() {
+        let entry = |a: usize, b: usize| ((a * 31 + b * 17 + a * b * 5) % 23) as f64 / 7.0 - 1.5;
+        for ((d_out, d_in), scale) in
+            [((50, 18), 1.0), ((18, 50), 1.0), ((50, 18), 2.0_f64.powi(450)), ((18, 50), 2.0_f64.powi(-450))]
+        {
+            let w0 = Array2::from_shape_fn((d_out, d_in), |(a, b)| entry(a, b) * scale);
+            let solver = MinimumNorm::new(&w0, None, &mut Workspace::default()).unwrap();
+            let core = solver.core().unwrap();
+            assert_eq!(core.shape(), (18, 18));
+            let mut m = Array2::from_elem((18, 18), f64::NAN);
+            for first in [0, 5] {
+                let rows = if first == 0 { 5 } else { 13 };
+                core.copy_rows(first, &mut m.as_slice_mut().unwrap()[first * 18..(first + rows) * 18]);
+            }
+            let gram = |x: &Array2<f64>| if d_out > d_in { x.t().dot(x) } else { x.dot(&x.t()) };
+            let (found, expected) = (gram(&(m / scale)), gram(&(w0 / scale)));
+            assert!(frobenius_of(&(&found - &expected)) < 1e-13 * frobenius_of(&expected), "{d_out} x {d_in}");
+        }
+        let singular = Array2::ones((9, 4));
+        assert!(MinimumNorm::new(&singular, None, &mut Workspace::default()).unwrap().core().is_none());
+    }
+
+    #[test]
     fn scales_at_the_ends_of_the_range_change_no_digit() {
         let entry = |a: usize, b: usize| ((a * 31 + b * 17 + a * b * 5) % 23) as f64 / 7.0 - 1.5;
         let plain = Array2::from_shape_fn((30, 12), |(a, b)| entry(a, b));
         let values = Array2::from_shape_fn((30, 4), |(a, b)| entry(b + 3, a));
         let target = [Target::new(&values, Equation::W0)];
-        let theta = MinimumNorm::new(&plain, None).unwrap().solve(&plain, &target).remove(0).theta;
+        let theta = MinimumNorm::new(&plain, None, &mut Workspace::default()).unwrap().solve(&plain, &target).remove(0).theta;
         for exponent in [-900, 900] {
             let scale = 2.0_f64.powi(exponent);
             let w0 = &plain * scale;
-            let found = MinimumNorm::new(&w0, None).unwrap().solve(&w0, &target).remove(0);
+            let found = MinimumNorm::new(&w0, None, &mut Workspace::default()).unwrap().solve(&w0, &target).remove(0);
             assert_eq!(found.theta * scale, theta);
         }
     }

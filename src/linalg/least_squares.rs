@@ -108,6 +108,22 @@ impl LeastSquares {
         Ok(Self { rank: kept, condition, sensitivity, norm_2: largest, factors })
     }
 
+    /// R of W/unit where W is tall, of its transpose where it is wide, with that unit and whether it is; none where an SVD was made.
+    pub(crate) fn triangle(&self) -> Option<(ArrayView2<'_, f64>, f64, bool)> {
+        match &self.factors {
+            Factors::Qr { factors, unit, wide } => Some((factors.triangle(), *unit, *wide)),
+            Factors::Svd { .. } => None,
+        }
+    }
+
+    /// The storage of the factorised matrix, to be filled again; none where an SVD was made.
+    pub(crate) fn into_storage(self) -> Option<Array2<f64>> {
+        match self.factors {
+            Factors::Qr { factors, .. } => Some(factors.into_storage()),
+            Factors::Svd { .. } => None,
+        }
+    }
+
     /// Numerical rank of W.
     #[must_use]
     pub fn rank(&self) -> usize {

@@ -15,6 +15,7 @@ pub mod qr;
 pub mod random;
 mod residual;
 pub mod stacked;
+mod storage;
 mod stripes;
 mod strips;
 pub mod subspace;

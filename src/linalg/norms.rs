@@ -1,10 +1,13 @@
 //! Norms that neither overflow nor underflow.
 
-use ndarray::{ArrayBase, Data, Dimension};
+use ndarray::{ArrayBase, ArrayView2, Data, Dimension};
 use pulp::Arch;
 
 /// How many partial sums are kept, so that the compiler can use vector registers; the order of summation is the same on every CPU.
 const PARTS: usize = 16;
+
+/// Below this, squares may have lost digits to underflow.
+const SMALLEST: f64 = 1e-280;
 
 /// Sum of squares of consecutive values, added to what `parts` holds.
 #[inline(always)]
@@ -43,7 +46,7 @@ pub(super) fn dot(x: &[f64], y: &[f64]) -> f64 {
 #[must_use]
 pub fn frobenius(values: &[f64]) -> f64 {
     let mut parts = [0.0; PARTS];
-    add_squares(&mut parts, values);
+    Arch::new().dispatch(|| add_squares(&mut parts, values));
     from_parts(&parts, values)
 }
 
@@ -57,8 +60,6 @@ pub fn frobenius_of<S: Data<Elem = f64>, D: Dimension>(array: &ArrayBase<S, D>) 
 }
 
 fn from_parts(parts: &[f64; PARTS], values: &[f64]) -> f64 {
-    // Below this, squares may have lost digits to underflow.
-    const SMALLEST: f64 = 1e-280;
     let plain: f64 = parts.iter().sum();
     if plain.is_finite() && plain > SMALLEST {
         return plain.sqrt();
@@ -78,7 +79,7 @@ fn from_parts(parts: &[f64; PARTS], values: &[f64]) -> f64 {
     parts.iter().sum::<f64>().sqrt() * unit
 }
 
-/// The norms of a matrix that is written row block by row block.
+/// The norms of a matrix.
 #[derive(Debug, Clone, Copy)]
 pub struct MatrixNorms {
     /// The largest column sum of magnitudes.
@@ -87,58 +88,63 @@ pub struct MatrixNorms {
     pub frobenius: f64,
 }
 
-/// Fills a row-major matrix by `write(first_row, rows)` and takes its norms while each block of rows is in the cache.
-pub fn fill_with_norms(values: &mut [f64], columns: usize, mut write: impl FnMut(usize, &mut [f64])) -> MatrixNorms {
+/// Fills a row-major matrix by `write(first_row, rows)` and takes its norms while each block of rows is in the cache; the Euclidean norms of its rows and
+/// of its columns, too.
+///
+/// # Numerics
+/// Scaling the matrix by a power of two changes no digit of any norm.
+pub fn fill_with_norms(
+    values: &mut [f64],
+    columns: usize,
+    mut write: impl FnMut(usize, &mut [f64]),
+) -> (MatrixNorms, [Vec<f64>; 2]) {
     /// Rows written at a time.
     const BLOCK: usize = 16;
-    let mut parts = [0.0; PARTS];
-    let mut sums = vec![0.0; columns];
+    let mut all = [0.0; PARTS];
+    let (mut sums, mut squares) = (vec![0.0; columns], vec![0.0; columns]);
+    let mut of_rows = Vec::with_capacity(values.len() / columns.max(1));
     for (block, rows) in values.chunks_mut((BLOCK * columns).max(1)).enumerate() {
         write(block * BLOCK, rows);
         Arch::new().dispatch(|| {
-            add_squares(&mut parts, rows);
-            for row in rows.chunks_exact(columns) {
-                for (sum, v) in sums.iter_mut().zip(row) {
+            for row in rows.chunks_exact(columns.max(1)) {
+                let mut parts = [0.0; PARTS];
+                add_squares(&mut parts, row);
+                for (all, part) in all.iter_mut().zip(parts) {
+                    *all += part;
+                }
+                of_rows.push(from_parts(&parts, row));
+                for ((sum, square), v) in sums.iter_mut().zip(&mut squares).zip(row) {
                     *sum += v.abs();
+                    *square += v * v;
                 }
             }
         });
     }
-    MatrixNorms { one: sums.into_iter().fold(0.0, f64::max), frobenius: from_parts(&parts, values) }
+    let column = |k: usize| values.iter().skip(k).step_by(columns);
+    let of_columns = squares.into_iter().enumerate().map(|(k, square)| from_squares(square, || column(k))).collect();
+    let norms = MatrixNorms { one: sums.into_iter().fold(0.0, f64::max), frobenius: from_parts(&all, values) };
+    (norms, [of_rows, of_columns])
 }
 
-/// Euclidean norms of the rows and of the columns of a row-major matrix whose Frobenius norm is `size`.
-///
-/// Squares are taken of values scaled by a power of two, so that none overflows and scaling the matrix by one changes no bit.
+/// The Euclidean norms of a matrix's columns.
 #[must_use]
-pub fn line_norms(values: &[f64], columns: usize, size: f64) -> [Vec<f64>; 2] {
-    let scale = power_near(size);
-    // A power of two: what it is multiplied by has the same digits as what is divided by the other, and takes a quarter of the time.
-    let inverse = scale.recip();
-    let mut of_columns = vec![0.0; columns];
-    let mut of_rows = Vec::with_capacity(values.len() / columns.max(1));
-    Arch::new().dispatch(|| {
-        for row in values.chunks_exact(columns.max(1)) {
-            let mut parts = [0.0; PARTS];
-            let (whole, rest) = row.as_chunks::<PARTS>();
-            for chunk in whole {
-                for (part, v) in parts.iter_mut().zip(chunk) {
-                    *part += (v * inverse) * (v * inverse);
-                }
-            }
-            for (part, v) in parts.iter_mut().zip(rest) {
-                *part += (v * inverse) * (v * inverse);
-            }
-            of_rows.push(parts.iter().sum::<f64>().sqrt() * scale);
-            for (sum, v) in of_columns.iter_mut().zip(row) {
-                *sum += (v * inverse) * (v * inverse);
-            }
+pub fn column_norms(matrix: ArrayView2<'_, f64>) -> Vec<f64> {
+    let mut squares = vec![0.0; matrix.ncols()];
+    for row in matrix.rows() {
+        for (square, v) in squares.iter_mut().zip(row) {
+            *square += v * v;
         }
-    });
-    for sum in &mut of_columns {
-        *sum = sum.sqrt() * scale;
     }
-    [of_rows, of_columns]
+    squares.into_iter().zip(matrix.columns()).map(|(square, column)| from_squares(square, || column.into_iter())).collect()
+}
+
+/// The norm of some values from the sum of their squares one after the other: summed again, scaled, where it left the range of f64.
+fn from_squares<'v, V: Iterator<Item = &'v f64>>(plain: f64, values: impl Fn() -> V) -> f64 {
+    if plain.is_finite() && plain > SMALLEST {
+        return plain.sqrt();
+    }
+    let unit = power_near(values().fold(0.0_f64, |m, v| m.max(v.abs())));
+    values().map(|v| (v / unit) * (v / unit)).sum::<f64>().sqrt() * unit
 }
 
 /// The largest power of two that is not above a positive number and whose inverse is finite; 1 for a number that is not positive and finite.
@@ -153,6 +159,13 @@ pub(super) fn power_near(size: f64) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn lines_of(values: &[f64], columns: usize) -> [Vec<f64>; 2] {
+        fill_with_norms(&mut vec![0.0; values.len()], columns, |first, rows| {
+            rows.copy_from_slice(&values[first * columns..][..rows.len()]);
+        })
+        .1
+    }
 
     #[test]
     fn extremes_keep_their_digits() {
@@ -173,10 +186,10 @@ mod tests {
             let scale = 2.0_f64.powi(exponent);
             let scaled: Vec<f64> = values.iter().map(|v| v * scale).collect();
             assert_eq!(frobenius(&scaled), plain * scale, "2^{exponent}");
-            assert_eq!(
-                line_norms(&scaled[..36], 9, frobenius(&scaled)),
-                line_norms(&values[..36], 9, plain).map(|l| l.into_iter().map(|v| v * scale).collect::<Vec<_>>())
-            );
+            let lines = |values: &[f64]| lines_of(&values[..36], 9);
+            assert_eq!(lines(&scaled), lines(&values).map(|l| l.into_iter().map(|v| v * scale).collect::<Vec<_>>()));
+            let columns = |values: &[f64]| column_norms(ArrayView2::from_shape((4, 9), &values[..36]).unwrap());
+            assert_eq!(columns(&scaled), lines(&scaled)[1]);
         }
         assert_eq!(frobenius(&[3.0 * 5e-324, 4.0 * 5e-324]), 5.0 * 5e-324);
         assert_eq!([4.0, 5.9, 0.3, 0.0, f64::INFINITY].map(power_near), [4.0, 4.0, 0.25, 1.0, 1.0]);
@@ -184,25 +197,28 @@ mod tests {
 
     #[test]
     fn rows_and_columns_have_their_norms() {
-        let [rows, columns] = line_norms(&[3.0, 4.0, 0.0, 0.0, 12.0, 5.0], 2, 13.0);
+        let [rows, columns] = lines_of(&[3.0, 4.0, 0.0, 0.0, 12.0, 5.0], 2);
         assert_eq!(rows, [5.0, 0.0, 13.0]);
         assert_eq!(columns, [153.0_f64.sqrt(), 41.0_f64.sqrt()]);
         // Longer than the number of partial sums: 1² + … + 40² = 22140.
         let long: Vec<f64> = (1..=40).map(f64::from).collect();
-        assert_eq!(line_norms(&long, 40, 100.0), [vec![22140.0_f64.sqrt()], long]);
+        assert_eq!(lines_of(&long, 40), [vec![22140.0_f64.sqrt()], long]);
+        let [_, tiny] = lines_of(&[0.0, 3e-300, 0.0, 4e-300], 2);
+        assert!(tiny[0] == 0.0 && (tiny[1] / 5e-300 - 1.0).abs() < 1e-15);
+        assert!(column_norms(ndarray::array![[f64::NAN, 2e200]].view())[0].is_nan());
     }
 
     #[test]
     fn norms_are_taken_while_filling() {
         let (rows, columns) = (37, 5);
         let mut values = vec![0.0; rows * columns];
-        let norms = fill_with_norms(&mut values, columns, |first, out| {
+        let (norms, _) = fill_with_norms(&mut values, columns, |first, out| {
             for (k, v) in out.iter_mut().enumerate() {
                 *v = if k % columns == 2 { -2.0 } else { (first + k / columns) as f64 / 37.0 };
             }
         });
         assert_eq!(norms.one, 74.0);
-        assert_eq!(norms.frobenius, frobenius(&values));
+        assert!((norms.frobenius / frobenius(&values) - 1.0).abs() < 1e-15);
         assert_eq!(values[36 * columns], 36.0 / 37.0);
     }
 }

@@ -4,29 +4,19 @@
 //! result depends on that column and the matrix alone: not on its position, on how many others are solved with it, or on the number of threads. BLAS
 //! does not promise that. The kernels also need no packing, which makes them about twice as fast as `getrs` for 16 columns at n = 768.
 
-use std::cell::RefCell;
-
-use ndarray::{Array2, ArrayView2, s};
+use ndarray::{Array2, ArrayView2, ShapeBuilder, s};
 use pulp::Arch;
 
 use super::lu::LuFactors;
 use super::norms::frobenius;
 use super::qr::{QrFactors, Reflectors};
 use super::residual::{Residual, TransposedResidual};
-use super::strips::{Lanes, Rows, STRIPS, aligned, aligned_in, values_of};
+use super::storage::Aligned;
+use super::strips::{Lanes, Rows, STRIPS, values_of};
 use super::substitution::{Substitution, System};
 
 /// Rows of reflectors that are applied to all columns before the next rows, so that they stay in the cache.
 const TOGETHER: usize = 64;
-
-/// How many panels' storage a thread keeps for the next ones, and how large one may be.
-const SPARE: usize = 4;
-const LARGEST_SPARE: usize = (16 << 20) / size_of::<f64>();
-
-thread_local! {
-    /// Storage of panels that are gone: one solve after the other needs the same again, and fresh memory costs more than what is done in it.
-    static STORAGE: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) };
-}
 
 /// Columns of length `n`, stored by strips.
 #[derive(Debug, Clone)]
@@ -34,26 +24,7 @@ pub struct Panel {
     n: usize,
     columns: usize,
     lanes: usize,
-    start: usize,
-    storage: Vec<f64>,
-}
-
-impl Drop for Panel {
-    fn drop(&mut self) {
-        let storage = std::mem::take(&mut self.storage);
-        // At the end of a thread there is nowhere to keep it.
-        let _ = STORAGE.try_with(|all| {
-            let mut all = all.borrow_mut();
-            if storage.capacity() > LARGEST_SPARE {
-                return;
-            }
-            all.push(storage);
-            if all.len() > SPARE {
-                all.sort_unstable_by_key(Vec::capacity);
-                all.swap_remove(0);
-            }
-        });
-    }
+    storage: Aligned,
 }
 
 impl Panel {
@@ -61,18 +32,8 @@ impl Panel {
     #[must_use]
     pub fn zeros(n: usize, columns: usize) -> Self {
         let lanes = Arch::new().dispatch(Lanes);
-        let length = columns.div_ceil(lanes) * n * lanes;
-        // The smallest that is large enough.
-        let spare = STORAGE.with_borrow_mut(|all| {
-            let fits = |storage: &Vec<f64>| storage.capacity() >= length + lanes;
-            let best = (0..all.len()).filter(|&at| fits(&all[at])).min_by_key(|&at| all[at].capacity());
-            best.map(|at| all.swap_remove(at))
-        });
-        let (storage, start) = match spare {
-            Some(storage) => aligned_in(storage, length),
-            None => aligned(length),
-        };
-        Self { n, columns, lanes, start, storage }
+        let storage = Aligned::zeros(columns.div_ceil(lanes) * n * lanes);
+        Self { n, columns, lanes, storage }
     }
 
     /// A panel of all columns of `block`.
@@ -102,13 +63,11 @@ impl Panel {
     }
 
     fn strips(&self) -> &[f64] {
-        let length = self.columns.div_ceil(self.lanes) * self.n * self.lanes;
-        &self.storage[self.start..self.start + length]
+        &self.storage
     }
 
     fn strips_mut(&mut self) -> &mut [f64] {
-        let length = self.columns.div_ceil(self.lanes) * self.n * self.lanes;
-        &mut self.storage[self.start..self.start + length]
+        &mut self.storage
     }
 
     /// The places of a column's values within [`Self::strips`], top to bottom.
@@ -136,7 +95,10 @@ impl Panel {
         for (columns, place) in runs(first, block.ncols(), n, lanes) {
             let part = block.slice(s![.., columns]);
             for (row, to) in part.rows().into_iter().zip(strips[place..].chunks_mut(lanes)) {
-                to.iter_mut().zip(row).for_each(|(to, &from)| *to = from);
+                match row.as_slice() {
+                    Some(row) => copy_few(row, &mut to[..row.len()]),
+                    None => to.iter_mut().zip(row).for_each(|(to, &from)| *to = from),
+                }
             }
         }
     }
@@ -153,14 +115,13 @@ impl Panel {
     pub fn block(&self, first: usize, count: usize) -> Array2<f64> {
         assert!(first + count <= self.columns, "the panel has no such columns");
         let strips = self.strips();
-        let mut out = Array2::zeros((self.n, count));
+        let mut out = vec![0.0; self.n * count];
         for (columns, place) in runs(first, count, self.n, self.lanes) {
-            let mut part = out.slice_mut(s![.., columns]);
-            for (row, from) in part.rows_mut().into_iter().zip(strips[place..].chunks(self.lanes)) {
-                row.into_iter().zip(from).for_each(|(to, &from)| *to = from);
+            for (row, from) in out.chunks_exact_mut(count).zip(strips[place..].chunks(self.lanes)) {
+                copy_few(&from[..columns.len()], &mut row[columns.clone()]);
             }
         }
-        out
+        Array2::from_shape_vec((self.n, count), out).unwrap_or_else(|_| unreachable!("as many values as the shape has"))
     }
 
     /// Replaces the columns T by `W⁻¹·T`.
@@ -296,6 +257,19 @@ impl Panel {
     }
 }
 
+/// `aᵀ·b`.
+///
+/// # Shapes
+/// `a` (n, k) in standard layout and `b` (n, j), returning (k, j).
+/// # Numerics
+/// Each element is summed from the first row to the last.
+#[must_use]
+pub(super) fn transposed_product(a: &Array2<f64>, b: ArrayView2<'_, f64>) -> Array2<f64> {
+    let mut out = Panel::zeros(a.ncols(), b.ncols());
+    out.subtract_transposed_product(0, values_of(a), &Panel::of(b));
+    -out.all()
+}
+
 /// The columns of several matrices one after the other, to be multiplied with one another and with others.
 ///
 /// # Numerics
@@ -304,7 +278,7 @@ impl Panel {
 pub struct Columns {
     n: usize,
     count: usize,
-    values: Vec<f64>,
+    values: Aligned,
 }
 
 impl Columns {
@@ -313,9 +287,13 @@ impl Columns {
     pub fn of(blocks: &[ArrayView2<'_, f64>]) -> Self {
         let n = blocks.first().map_or(0, |block| block.nrows());
         let count = blocks.iter().map(|block| block.ncols()).sum();
-        let mut values = Vec::with_capacity(count * n);
-        for column in blocks.iter().flat_map(|block| block.columns()) {
-            values.extend(column);
+        let (mut values, mut next) = (Aligned::zeros(count * n), 0);
+        for block in blocks {
+            let first = next;
+            next += block.len();
+            for (at, row) in block.rows().into_iter().enumerate() {
+                row.iter().zip(values[first + at..].iter_mut().step_by(n)).for_each(|(from, to)| *to = *from);
+            }
         }
         Self { n, count, values }
     }
@@ -342,10 +320,8 @@ impl Columns {
     #[must_use]
     pub fn inner_products(&self) -> Array2<f64> {
         let Self { n, count, ref values } = *self;
-        let mut panel = Panel::zeros(n, count);
-        for k in 0..count {
-            panel.set_column(k, values[k * n..][..n].iter().copied());
-        }
+        let columns = ArrayView2::from_shape((n, count).f(), &values[..]);
+        let panel = Panel::of(columns.unwrap_or_else(|_| unreachable!("as many values as the shape has")));
         let mut out = Array2::zeros((count, count));
         let together = STRIPS * panel.lanes;
         for first in (0..count).step_by(together) {
@@ -364,6 +340,15 @@ impl Columns {
             out.slice_mut(s![first..last, first..]).assign(&-products.block(0, count - first));
         }
         out
+    }
+}
+
+/// Copies a run of columns of one row: mostly a whole register, for which a call of `memcpy` takes longer than the copy.
+#[inline(always)]
+fn copy_few(from: &[f64], to: &mut [f64]) {
+    match (<&[f64; 8]>::try_from(from), <&mut [f64; 8]>::try_from(&mut *to)) {
+        (Ok(from), Ok(to)) => *to = *from,
+        _ => to.copy_from_slice(from),
     }
 }
 

@@ -24,6 +24,7 @@ use ndarray::{Array2, ArrayView1, ArrayView2, s};
 
 use super::UNIT_ROUNDOFF;
 use super::norms::{frobenius_of, power_near};
+use super::panel::transposed_product;
 use super::random::normal_stream;
 use crate::stored::stored;
 
@@ -31,6 +32,9 @@ use crate::stored::stored;
 /// the 16 right-hand sides of an adapter of rank 8 they fill four AVX-512 registers. With clearly fewer it happens too often that all of them are
 /// small in the same direction, and the bound is then too small; with more, the estimate improves only as the root of their number.
 pub const SAMPLES: usize = 14;
+
+/// Below this share of its square, what is left of a response is not taken from the difference of squares.
+const NEARLY_NOTHING: f64 = 1e-6;
 
 /// What the QR and the singular value decompositions after a solve add, in units of the last place of a column.
 const OWN: f64 = 2.0;
@@ -126,7 +130,8 @@ impl SubspaceErrors {
         // The core is decomposed with errors of the size of its norm; that of a product also has errors of the size of the terms that are summed in it.
         let summed: f64 = matrix.product.map_or(0.0, |(_, other)| norms.iter().zip(other).map(|(x, y)| x * y / unit).sum());
         let core_error = (UNIT_ROUNDOFF * (sigma.first().copied().unwrap_or(0.0) + summed)).powi(2);
-        let u_response = solve.map(|solve| matrix.left.t().dot(&*solve.response));
+        let u_response =
+            solve.map(|solve| transposed_product(&solve.response, matrix.left).t().as_standard_layout().into_owned());
         let (response_along, response_beyond) = match (solve, &u_response) {
             (Some(solve), Some(u_response)) => directions(matrix.left, &solve.response, u_response),
             _ => (vec![0.0; r], 0.0),
@@ -207,9 +212,13 @@ impl SubspaceErrors {
 /// The mean square of a response along each left singular vector, and of the part orthogonal to all of them.
 fn directions(left: ArrayView2<'_, f64>, response: &Array2<f64>, parts: &Array2<f64>) -> (Vec<f64>, f64) {
     let samples = response.ncols().max(1) as f64;
-    let rest = response - &left.dot(parts);
     let within = parts.rows().into_iter().map(|row| row.iter().map(|v| v * v).sum::<f64>() / samples).collect();
-    (within, frobenius_of(&rest).powi(2) / samples)
+    let (whole, inside) = (frobenius_of(response), frobenius_of(parts));
+    // By Pythagoras, but where nearly all lies along the vectors and the difference would have few digits.
+    let beyond = (whole - inside) * (whole + inside);
+    let beyond =
+        if beyond > NEARLY_NOTHING * whole * whole { beyond } else { frobenius_of(&(response - &left.dot(parts))).powi(2) };
+    (within, beyond / samples)
 }
 
 #[cfg(test)]

@@ -10,8 +10,9 @@ use pulp::{Arch, Simd, WithSimd};
 
 use super::lapack::{multiply, multiply_into, use_one_blas_thread};
 use super::lu::contiguous;
+use super::storage::Aligned;
 use super::stripes::in_stripes;
-use super::strips::{aligned, values_of};
+use super::strips::values_of;
 use crate::error::{Error, Result};
 
 /// Columns whose reflections are made one by one.
@@ -29,14 +30,14 @@ pub fn qr_bytes(d_out: usize, d_in: usize) -> u64 {
 }
 
 /// `W = Q·R` of a W with m rows and n ≤ m columns, row-major in place: the reflectors below the diagonal, R on it and above.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct QrFactors {
     pub(super) packed: Array2<f64>,
     pub(super) blocks: Vec<Reflectors>,
 }
 
 /// The reflections of some columns, `I − V·T·Vᵀ`.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Reflectors {
     /// The first of the columns, and the first row that is changed.
     pub(super) first: usize,
@@ -64,11 +65,21 @@ impl QrFactors {
         let mut packed = w;
         let (most, mut scratch) = (block_for(n), Scratch::new(m));
         let mut blocks = Vec::with_capacity(n.div_ceil(most));
+        // One storage for all blocks, whose rows then follow one another.
+        let mut room: Vec<f64> = Vec::new();
         for first in (0..n).step_by(most) {
             let columns = most.min(n - first);
             let (mut place, mut right) = packed.slice_mut(s![first.., first..]).split_at(Axis(1), columns);
-            let mut block = place.to_owned();
             let mut t = Array2::zeros((columns, columns));
+            if columns <= PANEL && right.is_empty() {
+                scratch.factorise(place, t.view_mut());
+                blocks.push(Reflectors { first, t });
+                continue;
+            }
+            room.clear();
+            place.rows().into_iter().for_each(|row| room.extend(row));
+            let block = ArrayViewMut2::from_shape(place.dim(), &mut room[..]);
+            let mut block = block.unwrap_or_else(|_| unreachable!("as many values as the shape has"));
             factorise_block(block.view_mut(), t.view_mut(), &mut scratch);
             let top = unit_lower(block.view());
             in_stripes(right.view_mut(), |stripe| reflect(block.view(), top.view(), t.view(), stripe));
@@ -76,6 +87,12 @@ impl QrFactors {
             blocks.push(Reflectors { first, t });
         }
         Ok(Self { packed, blocks })
+    }
+
+    /// Gives the storage back, to be filled again.
+    #[must_use]
+    pub fn into_storage(self) -> Array2<f64> {
+        self.packed
     }
 
     /// (m, n).
@@ -152,21 +169,17 @@ fn transposed_product(v: ArrayView2<'_, f64>, top: ArrayView2<'_, f64>, c: Array
 }
 
 /// Room for a panel, in rows of [`PANEL`] values that each begin at a cache line.
-struct Scratch {
-    start: usize,
-    storage: Vec<f64>,
-}
+struct Scratch(Aligned);
 
 impl Scratch {
     fn new(rows: usize) -> Self {
-        let (storage, start) = aligned(rows * PANEL);
-        Self { start, storage }
+        Self(Aligned::zeros(rows * PANEL))
     }
 
     /// The reflections of at most [`PANEL`] columns and their T, which is zero when this is called.
     fn factorise(&mut self, mut w: ArrayViewMut2<'_, f64>, mut t: ArrayViewMut2<'_, f64>) {
         let (m, columns) = w.dim();
-        let rows = &mut self.storage[self.start..self.start + m * PANEL];
+        let rows = &mut self.0[..m * PANEL];
         for (to, from) in rows.chunks_exact_mut(PANEL).zip(w.rows()) {
             let (to, beyond) = to.split_at_mut(columns);
             to.iter_mut().zip(from).for_each(|(to, from)| *to = *from);

@@ -24,24 +24,6 @@ impl WithSimd for Lanes {
     }
 }
 
-/// Numbers in a cache line.
-const LINE: usize = 64 / size_of::<f64>();
-
-/// Room for this many zeros that begin at a cache line, so that no vector load crosses one: the storage, and where they begin in it.
-pub(super) fn aligned(length: usize) -> (Vec<f64>, usize) {
-    let storage = vec![0.0; length + LINE];
-    let start = storage.as_ptr().align_offset(64).min(LINE);
-    (storage, start)
-}
-
-/// The same in storage that was used before.
-pub(super) fn aligned_in(mut storage: Vec<f64>, length: usize) -> (Vec<f64>, usize) {
-    storage.clear();
-    storage.resize(length + LINE, 0.0);
-    let start = storage.as_ptr().align_offset(64).min(LINE);
-    (storage, start)
-}
-
 /// The values of a matrix that was made in standard layout, row by row.
 pub(super) fn values_of<S: Data<Elem = f64>>(matrix: &ArrayBase<S, Ix2>) -> &[f64] {
     matrix.as_slice().unwrap_or_else(|| unreachable!("it was made in standard layout"))

@@ -1,50 +1,65 @@
 //! Singular vectors of tall matrices and of products of thin factors, without forming anything square.
 
-use ndarray::{Array2, ArrayView2, ShapeBuilder};
-use ndarray_linalg::{QRInto, SVD};
+use ndarray::{Array2, ArrayView2, s};
+use ndarray_linalg::SVD;
 
 use super::EPSILON;
 use super::lapack::use_one_blas_thread;
 use super::norms::{frobenius_of, power_near};
+use super::panel::Panel;
+use super::qr::QrFactors;
 use crate::error::{Error, Result};
 use crate::stored::stored;
 
-/// `Q·R` of a tall matrix: Q (m, k) with orthonormal columns, R (k, k) upper triangular.
+/// `Q·R` of a matrix (m, k): Q (m, k) with orthonormal columns, R (k, k) upper triangular. Of one with fewer rows than columns Q is the identity, and R
+/// the matrix itself.
 #[derive(Debug, Clone)]
 pub struct ThinQr {
-    /// Orthonormal columns.
-    pub q: Array2<f64>,
-    /// Upper triangle.
+    /// None where Q is the identity.
+    factors: Option<QrFactors>,
+    rows: usize,
+    /// R (min(m, k), k).
     pub r: Array2<f64>,
 }
 
 impl ThinQr {
-    /// Householder QR.
+    /// Householder QR, scaled by a power of two, which changes no digit.
     ///
     /// # Shapes
-    /// `matrix` (m, k) with m ≥ k.
+    /// `matrix` (m, k).
     /// # Errors
-    /// [`Error::Shape`] if it is wide, [`Error::NonFinite`] if it holds NaN or Inf.
+    /// [`Error::NonFinite`] if it holds NaN or Inf.
     pub fn of(matrix: ArrayView2<'_, f64>) -> Result<Self> {
-        use_one_blas_thread();
         let (m, k) = matrix.dim();
+        let size = frobenius_of(&matrix);
+        if !size.is_finite() {
+            check_finite(matrix)?;
+        }
         if m < k {
-            return Err(Error::Shape {
-                what: "ThinQr::of",
-                expected: "at least as many rows as columns".into(),
-                found: format!("({m}, {k})"),
-            });
+            return Ok(Self { factors: None, rows: m, r: matrix.to_owned() });
         }
-        check_finite(matrix)?;
-        if k == 0 {
-            // LAPACK reads what is not there.
-            return Ok(Self { q: Array2::zeros((m, 0)), r: Array2::zeros((0, 0)) });
-        }
-        // LAPACK takes 17 µs at (768, 8) if the matrix is column-major, 62 µs if it is row-major.
-        let mut columns = Array2::zeros((m, k).f());
-        columns.assign(&matrix);
-        let (q, r) = columns.qr_into().map_err(|e| Error::Lapack { routine: "geqrf", detail: e.to_string() })?;
-        Ok(Self { q, r })
+        let unit = power_near(size);
+        let mut scaled = Array2::zeros((m, k));
+        let inverse = unit.recip();
+        scaled.zip_mut_with(&matrix, |to, from| *to = from * inverse);
+        let factors = QrFactors::factorise(scaled)?;
+        let triangle = factors.triangle();
+        let r = Array2::from_shape_fn((k, k), |(row, column)| if row <= column { triangle[(row, column)] * unit } else { 0.0 });
+        Ok(Self { factors: Some(factors), rows: m, r })
+    }
+
+    /// Q (m, min(m, k)).
+    #[must_use]
+    pub fn q(&self) -> Array2<f64> {
+        self.times(Array2::eye(self.r.nrows()).view())
+    }
+
+    /// Q·x.
+    fn times(&self, x: ArrayView2<'_, f64>) -> Array2<f64> {
+        let Some(factors) = &self.factors else { return x.to_owned() };
+        let mut panel = Panel::of(x).resized(self.rows);
+        panel.reflect(factors, false);
+        panel.all()
     }
 
     /// Singular vectors of `Q·R`.
@@ -53,29 +68,38 @@ impl ThinQr {
     /// [`Error::Lapack`] if the small SVD does not converge.
     pub fn basis(&self) -> Result<SubspaceBasis> {
         let (u, sigma, right) = small_svd(&self.r)?;
-        let cutoff = self.q.nrows().max(self.q.ncols()) as f64 * EPSILON;
-        Ok(SubspaceBasis::new(self.q.dot(&u), right, sigma, cutoff))
+        let cutoff = self.rows.max(self.r.ncols()) as f64 * EPSILON;
+        Ok(SubspaceBasis::new(self.times(u.view()), right, sigma, cutoff))
     }
 
-    /// Singular vectors of `self·otherᵀ`, from the (k, k) core `R₁·R₂ᵀ`. Where the product overflows, its singular values do too.
+    /// Singular vectors of `self·otherᵀ`, from the core `R₁·R₂ᵀ`. Where the product overflows, its singular values do too.
     ///
     /// # Errors
     /// [`Error::Shape`] if the two have different numbers of columns.
     pub fn basis_of_product(&self, other: &Self) -> Result<SubspaceBasis> {
-        if self.r.nrows() != other.r.nrows() {
+        Ok(self.product(other, true)?.0)
+    }
+
+    /// The same for X·Yᵀ, without the right vectors V unless they are wanted, and `Xᵀ·U` and `Yᵀ·V` (k, k).
+    ///
+    /// # Errors
+    /// Those of [`Self::basis_of_product`].
+    pub(crate) fn product(&self, other: &Self, with_right: bool) -> Result<(SubspaceBasis, [Array2<f64>; 2])> {
+        if self.r.ncols() != other.r.ncols() {
             return Err(Error::Shape {
                 what: "ThinQr::basis_of_product",
-                expected: format!("{} columns", self.r.nrows()),
-                found: other.r.nrows().to_string(),
+                expected: format!("{} columns", self.r.ncols()),
+                found: other.r.ncols().to_string(),
             });
         }
         // Powers of two keep the core from overflow and underflow and change no digit.
         let units = [&self.r, &other.r].map(|r| power_near(frobenius_of(r)));
         let (u, sigma, v) = small_svd(&(&self.r / units[0]).dot(&(&other.r.t() / units[1])))?;
-        let cutoff = self.r.nrows() as f64 * EPSILON;
-        let mut basis = SubspaceBasis::new(self.q.dot(&u), other.q.dot(&v), sigma, cutoff);
+        let cutoff = self.r.ncols() as f64 * EPSILON;
+        let right = if with_right { other.times(v.view()) } else { Array2::zeros((other.rows, 0)) };
+        let mut basis = SubspaceBasis::new(self.times(u.view()), right, sigma, cutoff);
         basis.spectrum.sigma.iter_mut().for_each(|sigma| *sigma = *sigma * units[0] * units[1]);
-        Ok(basis)
+        Ok((basis, [self.r.t().dot(&u), other.r.t().dot(&v)]))
     }
 }
 
@@ -130,7 +154,7 @@ impl SubspaceBasis {
         Self { left, right, spectrum: Spectrum::new(sigma, cutoff) }
     }
 
-    /// Singular vectors of a tall matrix (m, k), m ≥ k.
+    /// Singular vectors of a matrix (m, k), as many as its shorter side is long.
     ///
     /// # Errors
     /// Those of [`ThinQr::of`].
@@ -183,17 +207,23 @@ pub fn singular_values(matrix: ArrayView2<'_, f64>) -> Result<Vec<f64>> {
     Ok(sigma.to_vec())
 }
 
-/// U, σ and V (as columns) of a small square matrix.
+/// U, σ and V (as columns) of a small matrix, as many of each as its shorter side is long.
 fn small_svd(core: &Array2<f64>) -> Result<(Array2<f64>, Vec<f64>, Array2<f64>)> {
     check_finite(core.view())?;
     if core.is_empty() {
-        return Ok((core.clone(), Vec::new(), core.clone()));
+        return Ok((Array2::zeros((core.nrows(), 0)), Vec::new(), Array2::zeros((core.ncols(), 0))));
     }
     let failed = |detail: String| Error::Lapack { routine: "gesvd", detail };
     // LAPACK scales small and large matrices by factors that are not powers of two, which would change digits.
     let unit = power_near(frobenius_of(core));
     match (core / unit).svd(true, true).map_err(|e| failed(e.to_string()))? {
-        (Some(u), sigma, Some(vt)) => Ok((u, sigma.iter().map(|sigma| sigma * unit).collect(), vt.reversed_axes())),
+        (Some(u), sigma, Some(vt)) => {
+            let first = |vectors: Array2<f64>| {
+                if vectors.ncols() == sigma.len() { vectors } else { vectors.slice(s![.., ..sigma.len()]).to_owned() }
+            };
+            let (u, v) = (first(u), first(vt.reversed_axes()));
+            Ok((u, sigma.iter().map(|sigma| sigma * unit).collect(), v))
+        }
         _ => Err(failed("singular vectors are missing".into())),
     }
 }
@@ -250,9 +280,9 @@ mod tests {
 
     #[test]
     fn no_columns_are_no_vectors() {
-        let ThinQr { q, r } = ThinQr::of(Array2::zeros((4, 0)).view()).unwrap();
-        assert_eq!((q.dim(), r.dim()), ((4, 0), (0, 0)));
-        assert!(SubspaceBasis::of(q.view()).unwrap().spectrum().sigma().is_empty());
+        let qr = ThinQr::of(Array2::zeros((4, 0)).view()).unwrap();
+        assert_eq!((qr.q().dim(), qr.r.dim()), ((4, 0), (0, 0)));
+        assert!(SubspaceBasis::of(qr.q().view()).unwrap().spectrum().sigma().is_empty());
     }
 
     #[test]

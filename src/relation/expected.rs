@@ -28,7 +28,7 @@ pub fn leverages(base: &BaseLayer<'_>, equation: Equation, rank: usize, seed: u6
     let mut mean = vec![0.0; sides.rank];
     for number in 0..LEVERAGE_DRAWS {
         let gaussian = draw(seed, Control::Leverage, base.stream, factor, number, sides.rank, rank);
-        let q = ThinQr::of(scale_rows(gaussian.view(), &inverse).view())?.q;
+        let q = ThinQr::of(scale_rows(gaussian.view(), &inverse).view())?.q();
         for (sum, row) in mean.iter_mut().zip(q.rows()) {
             *sum += row.dot(&row) / LEVERAGE_DRAWS as f64;
         }

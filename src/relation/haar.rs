@@ -20,7 +20,8 @@ pub(super) fn directions(
     length: usize,
     rank: usize,
 ) -> Result<Array2<f64>> {
-    let ThinQr { mut q, r } = ThinQr::of(draw(seed, Control::Haar, stream, factor, number, length, rank).view())?;
+    let qr = ThinQr::of(draw(seed, Control::Haar, stream, factor, number, length, rank).view())?;
+    let (mut q, r) = (qr.q(), qr.r);
     // Householder's signs depend on what they reflect: only with a positive diagonal of R is Q uniform (Mezzadri 2007, Notices of the AMS 54, 592).
     for (mut column, diagonal) in q.columns_mut().into_iter().zip(r.diag()) {
         if *diagonal < 0.0 {

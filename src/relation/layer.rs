@@ -75,10 +75,11 @@ impl Images {
 }
 
 impl DrawnImages {
-    /// Of the first `draws` Gaussian targets of the `w0` control of each of these factors, with their equations, and ranks.
+    /// Of the first `draws` Gaussian targets of the `w0` control of each of these factors, with their equations, and ranks, through a weight and its
+    /// square core, or the weight again where it has none. Of targets with more rows than W0 has singular values the core sees the coordinates in W0's range.
     #[must_use]
     pub fn of(
-        weight: &dyn WeightRows,
+        (weight, core): (&dyn WeightRows, &dyn WeightRows),
         stream: &str,
         seed: u64,
         factors: &[(Factor, Equation)],
@@ -88,12 +89,15 @@ impl DrawnImages {
         let (d_out, d_in) = weight.shape();
         let mut targets = BTreeMap::new();
         for &(factor, equation) in factors {
-            let rows = if equation == Equation::W0 { d_out } else { d_in };
+            let long = if equation == Equation::W0 { d_out > d_in } else { d_in > d_out };
+            let through = if long { core } else { weight };
+            let (rows, columns) = through.shape();
+            let rows = if equation == Equation::W0 { rows } else { columns };
             for &rank in ranks {
                 let gaussian = |number| draw(seed, Control::W0, stream, factor, number, rows, rank);
                 let drawn: Vec<Array2<f64>> = (0..draws).map(gaussian).collect();
                 let views: Vec<_> = drawn.iter().map(|draw| (equation.turned(), draw.view())).collect();
-                targets.insert((factor, rank), products(weight, &views).into_iter().map(within_range).collect());
+                targets.insert((factor, rank), products(through, &views).into_iter().map(within_range).collect());
             }
         }
         Self { targets }

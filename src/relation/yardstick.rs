@@ -62,7 +62,7 @@ pub struct YardstickStudy {
 }
 
 impl Yardstick {
-    /// Of one base weight, which is there with its norm, for each of these numbers of directions, the largest of which comes first.
+    /// Of one base weight, whose square core is there (or itself) with its norm, for each of these numbers of directions, the largest of which comes first.
     ///
     /// # Errors
     /// [`crate::Error::NonFinite`] if W0 holds NaN or Inf, [`crate::Error::Lapack`] if a small SVD fails.
@@ -117,7 +117,7 @@ fn in_basis(basis: &WeightBasis, counts: &[usize], [left, right]: &[Array2<f64>;
     Ok(counts.iter().map(of).collect())
 }
 
-/// Products with W0 itself, several draws at a time.
+/// Products with W0 itself or its core, several draws at a time: random directions are as random in the basis in which the core sees them.
 fn through_weight(
     base: &BaseLayer<'_>,
     weight: &dyn WeightRows,
@@ -132,9 +132,10 @@ fn through_weight(
         .map(|batch| {
             let numbers = batch * together..((batch + 1) * together).min(draws);
             let pairs: Vec<[Array2<f64>; 2]> = numbers.map(|number| drawn(base, most, seed, number)).collect::<Result<_>>()?;
-            let right: Vec<_> = pairs.iter().map(|[_, right]| (Equation::W0, right.view())).collect();
+            let (d_out, d_in) = weight.shape();
+            let right: Vec<_> = pairs.iter().map(|[_, right]| (Equation::W0, right.slice(s![..d_in, ..]))).collect();
             let of = |(image, [left, _]): (Array2<f64>, &[Array2<f64>; 2])| {
-                let seen = multiply(left.t(), finite(image)?.view());
+                let seen = multiply(left.slice(s![..d_out, ..]).t(), finite(image)?.view());
                 Ok(counts.iter().map(|&k| (frobenius_of(&seen.slice(s![..k, ..k])), None)).collect())
             };
             products(weight, &right).into_iter().zip(&pairs).map(of).collect()

@@ -79,6 +79,11 @@ impl<'a> Context<'a> {
         self.config.params().null_draws.plan(2 * self.plan.adapters[member.adapter].modules.len())
     }
 
+    /// Whether the factors are compared with their base weights, too.
+    pub(super) fn relates(&self) -> bool {
+        !self.config.params().similarity_only
+    }
+
     pub(super) fn keep_going(&self) -> bool {
         self.config.params().keep_going
     }

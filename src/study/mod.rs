@@ -328,8 +328,8 @@ impl Prepared {
             })
             .collect();
         results.modules.extend(compared?.into_iter().flatten());
-        for (pass, layers) in passes {
-            for (place, tables) in related_rows(context, pass, &layers, &weights[pass.group])? {
+        for (pass, layers) in passes.iter().filter(|_| context.relates()) {
+            for (place, tables) in related_rows(context, pass, layers, &weights[pass.group])? {
                 results.modules.entry(place).or_default().append(vec![tables]);
             }
         }

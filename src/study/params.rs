@@ -50,6 +50,8 @@ pub struct AnalyzeParams {
     pub intruders: Option<Intruders>,
     /// Whether base weights are decomposed for the `flip` control.
     pub strict_control: StrictControl,
+    /// Find conversion matrices and their similarity alone: nothing about the factors through W0, and no base weight is decomposed.
+    pub similarity_only: bool,
     /// Take the Θ_B of CondLoRA checkpoints for the one of Eq. 6 as printed: B = W0ᵀ·Θ_B.
     pub eq6: bool,
     /// Compare the same layer of different adapters too.
@@ -85,6 +87,7 @@ impl Default for AnalyzeParams {
             cuts: None,
             intruders: None,
             strict_control: StrictControl::Auto,
+            similarity_only: false,
             eq6: false,
             across: false,
             measures: false,
@@ -123,6 +126,17 @@ impl AnalyzeParams {
         self.grid.retain(|pair| seen.insert(*pair));
         if let Some(rcond) = self.rcond.filter(|x| !(0.0..1.0).contains(x)) {
             return Err(Error::usage(format!("{} {rcond}: expected a number from 0 to below 1", field("rcond"))));
+        }
+        if self.similarity_only {
+            let beyond = [
+                (self.cuts.is_some(), "cuts"),
+                (self.intruders.is_some(), "intruders"),
+                (self.strict_control == StrictControl::Always, "strict_control"),
+            ];
+            if let Some((_, option)) = beyond.iter().find(|(given, _)| *given) {
+                return Err(Error::usage(format!("{} is about more than {} finds", field(option), field("similarity_only"))));
+            }
+            self.strict_control = StrictControl::Never;
         }
         let needs_basis = |cut: &&Cut| cut.needs_basis();
         if let Some(cut) = self.cuts.iter().flatten().find(needs_basis).filter(|_| self.strict_control == StrictControl::Never) {
@@ -230,6 +244,10 @@ mod tests {
         for (top, epsilon) in [(0, 0.5), (10, 0.0), (10, 1.5), (10, f64::NAN)] {
             assert!(with_path(|p| p.intruders = Some(Intruders { top, epsilon })).is_err());
         }
+        assert_eq!(with_path(|p| p.similarity_only = true).unwrap().params().strict_control, StrictControl::Never);
+        assert!(with_path(|p| (p.similarity_only, p.cuts) = (true, Some(vec![Cut::Adjoint]))).is_err());
+        assert!(with_path(|p| (p.similarity_only, p.intruders) = (true, Some(Intruders::default()))).is_err());
+        assert!(with_path(|p| (p.similarity_only, p.strict_control) = (true, StrictControl::Always)).is_err());
         let without =
             |p: &mut AnalyzeParams| (p.intruders, p.strict_control) = (Some(Intruders::default()), StrictControl::Never);
         assert!(with_path(without).is_err());

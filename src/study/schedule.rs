@@ -6,7 +6,7 @@ use super::context::Context;
 use super::decompositions::{ALWAYS, Decompositions};
 use super::params::View;
 use super::plan::{Group, Member, Pass};
-use super::solve::drawn_factors;
+use super::solve::{DRAWS_TOGETHER, drawn_factors};
 use crate::conversion::{Equation, columns_together};
 use crate::error::{Error, Result, field};
 use crate::inputs::{BaseWeight, show_bytes};
@@ -180,12 +180,13 @@ impl Need {
             let lengths = matrices.iter().map(|&matrix| left_length(group.convention, (layer.d_out, layer.d_in), matrix));
             8 * (rank * lengths.sum::<usize>()) as u64
         };
-        let copies = |member: &Member| if context.plan.adapters[member.adapter].init.is_some() { 2 } else { 1 };
         let member_layer = |member: &Member, k: usize| {
             // In addition to the vectors: the spectra of three matrices, and how their vectors are expected to turn.
             let rank = member.ranks[k];
             let vectors = lengths(member.at[k], rank, &context.views) + 8 * (rank * (4 + 3 * (SAMPLES + rank))) as u64;
-            copies(member) * vectors + whole(member.at[k], rank, &context.by_cka) + related_bytes(group, member, k, decomposed)
+            copies(context, member) as u64 * vectors
+                + whole(member.at[k], rank, &context.by_cka)
+                + related_bytes(context, group, member, k, decomposed)
         };
         let members: Vec<u64> =
             group.members.iter().map(|member| (0..member.at.len()).map(|k| member_layer(member, k)).sum()).collect();
@@ -268,6 +269,11 @@ impl Need {
     }
 }
 
+/// How many adapters a member is: the trained one, and the untrained one if it is given.
+fn copies(context: &Context<'_>, member: &Member) -> usize {
+    if context.plan.adapters[member.adapter].init.is_some() { 2 } else { 1 }
+}
+
 /// What is kept of a base weight itself: its random vectors, and with `rcond` its singular vectors.
 fn kept_of_weight(context: &Context<'_>, layer: &BaseWeight) -> u64 {
     let singular = if context.config.params().rcond.is_some() { layer.d_out.min(layer.d_in) } else { 0 };
@@ -294,6 +300,9 @@ fn left_length(convention: Convention, (d_out, d_in): (usize, usize), matrix: Ma
 
 /// What is kept of a weight for the comparison of its members with it, and what that takes on every thread.
 fn kept_for_comparison(context: &Context<'_>, group: &Group, index: usize, decomposed: bool, threads: usize) -> u64 {
+    if !context.relates() {
+        return 0;
+    }
     let layer = &group.layers[index];
     let (d_out, d_in) = (layer.d_out as u64, layer.d_in as u64);
     let rank = group.members.iter().filter_map(|member| Some(member.ranks[member.position(index)?])).max().unwrap_or(1) as u64;
@@ -310,10 +319,10 @@ fn kept_for_comparison(context: &Context<'_>, group: &Group, index: usize, decom
 }
 
 /// What is kept of a member's layer for that.
-fn related_bytes(group: &Group, member: &Member, k: usize, decomposed: bool) -> u64 {
+fn related_bytes(context: &Context<'_>, group: &Group, member: &Member, k: usize, decomposed: bool) -> u64 {
     let (layer, rank) = (&group.layers[member.at[k]], member.ranks[k]);
     // A CondLoRA's factors, too, though few adapters are one; the images of both factors and of the update.
-    let images = if decomposed { 0 } else { layer.d_in + layer.d_out.max(layer.d_in) + rank };
+    let images = if decomposed || !context.relates() { 0 } else { layer.d_in + layer.d_out.max(layer.d_in) + rank };
     8 * (rank * images) as u64
 }
 
@@ -331,8 +340,13 @@ fn in_flight(context: &Context<'_>, group: &Group, index: usize, decomposed: boo
     } else {
         qr_bytes(layer.d_out, layer.d_in)
     };
-    let rank = group.members.iter().filter_map(|m| Some(m.ranks[m.position(index)?])).max().unwrap_or(0) as u64;
-    let columns = columns_together(layer.d_out.max(layer.d_in)) as u64 + 2 * rank;
+    let ranks = || group.members.iter().filter_map(|member| Some((member, member.ranks[member.position(index)?])));
+    let rank = ranks().map(|(_, rank)| rank).max().unwrap_or(0);
+    // Both factors of all members and draws, as many of them as are solved together and one more.
+    let of_members: usize = ranks().map(|(member, rank)| 2 * rank * copies(context, member)).sum();
+    let draws = context.w0_draws_of(group).next_multiple_of(DRAWS_TOGETHER);
+    let together = columns_together(layer.d_out.max(layer.d_in)) + 2 * rank * DRAWS_TOGETHER;
+    let columns = together.min(of_members + 2 * rank * draws) as u64;
     // Targets, right-hand sides, residuals, solutions, and one more of each while one is converted into the next. A CondLoRA's factors are
     // made before the solve, in less room than that: Θ and the product, each once more as panels, and some rows of W0.
     let panels = 8 * 6 * columns * d_out.max(d_in);

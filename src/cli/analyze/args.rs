@@ -110,6 +110,9 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Decompose no base weight: quicker, without the strict control and the singular values of W0
     #[arg(long, help_heading = "Controls and numerics")]
     no_svd: bool,
+    /// Find conversion matrices and their similarity alone: no cuts.csv, updates.csv, relation.csv and alignment.csv, and no base weight is decomposed
+    #[arg(long, conflicts_with_all = ["cuts", "intruders", "strict_control"], help_heading = "What is compared")]
+    similarity_only: bool,
 
     /// Memory that may be used, as in 8G; with more, more adapters are analysed at once [default: 80% of what is available]
     #[arg(long, value_name = "SIZE", value_parser = parse_bytes, help_heading = "Running")]
@@ -183,6 +186,7 @@ impl AnalyzeArgs {
             cuts: self.cuts.as_ref().map(|cuts| if cuts.is_empty() { Cut::LIST.to_vec() } else { cuts.clone() }),
             intruders: self.intruders,
             strict_control: strict_control(self.strict_control, self.no_svd),
+            similarity_only: self.similarity_only,
             eq6: self.eq6,
             across: self.across,
             measures: self.measures,

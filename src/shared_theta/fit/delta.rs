@@ -319,7 +319,7 @@ mod tests {
                 .enumerate()
                 .map(|(l, w)| {
                     // A → R·A and B → B·R⁻¹, with R = Q·S·Qᵀ of known inverse.
-                    let q = ThinQr::of(gaussian(&format!("r{l}"), r, r).view()).unwrap().q;
+                    let q = ThinQr::of(gaussian(&format!("r{l}"), r, r).view()).unwrap().q();
                     let scale =
                         |power: f64| Array2::from_diag(&ndarray::Array1::from_shape_fn(r, |k| (0.3 + k as f64).powf(power)));
                     let (turn, back) = (q.dot(&scale(1.0)).dot(&q.t()), q.dot(&scale(-1.0)).dot(&q.t()));

@@ -82,7 +82,8 @@ impl Descent {
     fn begin(half: &Half<'_>, left: &[ArrayView2<'_, f64>], right: &[ArrayView2<'_, f64>]) -> Result<Self> {
         let (mut rest, mut triangles, mut size) = (Vec::with_capacity(left.len()), Vec::with_capacity(left.len()), 0.0_f64);
         for (((m, product), b), a_transposed) in half.partner.iter().zip(half.products).zip(left).zip(right) {
-            let ThinQr { q, r } = ThinQr::of(m.view())?;
+            let qr = ThinQr::of(m.view())?;
+            let (q, r) = (qr.q(), qr.r);
             let target = b.dot(&a_transposed.t().dot(&q));
             size = size.hypot(frobenius_of(&target));
             rest.push(target - &product.dot(&r.t()));
@@ -233,7 +234,7 @@ mod tests {
     fn a_half_step_is_the_least_squares_solution_of_the_whole_system() {
         // Σ_l ‖Q_l·Y·M_lᵀ − B_l·A_l‖² as one least-squares problem in the n·r entries of Y, row by row.
         let (layers, n, out, d_in, r) = (3, 6, 6, 7, 2);
-        let stack = ThinQr::of(gaussian("q", layers * out, n).view()).unwrap().q;
+        let stack = ThinQr::of(gaussian("q", layers * out, n).view()).unwrap().q();
         let bases: Vec<_> = (0..layers).map(|l| stack.slice(s![l * out..(l + 1) * out, ..]).t().to_owned()).collect();
         let of = |name: &str, rows: usize| -> Vec<_> { (0..layers).map(|l| gaussian(&format!("{name}{l}"), rows, r)).collect() };
         let (partner, left, right) = (of("m", d_in), of("b", out), of("a", d_in));

@@ -261,7 +261,7 @@ mod tests {
     }
 
     fn subspace(columns: &Array2<f64>, sigma: &[f64]) -> Subspace {
-        Subspace { vectors: ThinQr::of(columns.view()).unwrap().q, sigma: sigma.to_vec() }
+        Subspace { vectors: ThinQr::of(columns.view()).unwrap().q(), sigma: sigma.to_vec() }
     }
 
     fn scores(bases: &[Array2<f64>], subspaces: &[Subspace], rank: usize) -> LayerScores {
@@ -324,7 +324,7 @@ mod tests {
                 return FactorPair { a_transposed: a, b };
             }
             // A → R·A and B → B·R⁻¹ with an orthogonal R times 5.
-            let r = ThinQr::of(gaussian(&format!("r{l}"), 3, 3).view()).unwrap().q;
+            let r = ThinQr::of(gaussian(&format!("r{l}"), 3, 3).view()).unwrap().q();
             FactorPair { a_transposed: a.dot(&r.t()) * 5.0, b: b.dot(&r.t()) / 5.0 }
         };
         let of = |scale: f64, turned: bool| {
@@ -349,7 +349,7 @@ mod tests {
             assert!(scores.iter().all(|score| (score.unwrap() - 1.0).abs() < 1e-13));
         }
         // Orthogonal ones predict nothing.
-        let basis = ThinQr::of(gaussian("all", 15, 6).view()).unwrap().q;
+        let basis = ThinQr::of(gaussian("all", 15, 6).view()).unwrap().q();
         let apart: Vec<Subspace> = (0..3)
             .map(|l| Subspace { vectors: basis.slice(s![.., 2 * l..2 * l + 2]).to_owned(), sigma: vec![2.0, 1.0] })
             .collect();

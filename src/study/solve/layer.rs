@@ -1,9 +1,10 @@
 //! One base weight: read it, solve all targets through it, and keep the singular vectors that will be compared.
 
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::sync::OnceLock;
 
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
 
 use super::super::context::Context;
 use super::super::initial;
@@ -78,24 +79,26 @@ impl OwnedFactors {
     }
 }
 
+/// Draws of the `w0` control whose columns are one target: they are checked together, which takes a part of the time. Always the same ones, whichever of
+/// them a pass is for, so that no number depends on how draws are divided into passes.
+pub(crate) const DRAWS_TOGETHER: usize = 4;
+
 /// Where factors come from.
-#[derive(Clone, Copy)]
 enum Source {
     /// The member with this index in the pass.
     Member(usize),
-    /// A draw of the `w0` control.
-    Draw(usize),
+    /// Draws of the `w0` control.
+    Draws(Range<usize>),
 }
 
 /// Whose factors are solved for.
-#[derive(Clone, Copy)]
 enum Owner {
     /// The member with this index in the pass.
     Trained(usize),
     /// Its untrained adapter.
     Untrained(usize),
-    /// A draw of the `w0` control.
-    Draw,
+    /// Draws of the `w0` control.
+    Draws(Range<usize>),
 }
 
 /// One base weight, and the results kept for it so far.
@@ -133,8 +136,9 @@ impl LayerWork<'_> {
         if self.job.known.get().is_none() {
             // Least squares factorises here.
             let norm = context.clock.solve.time(|| solver.norm()).map_err(explain)?;
-            let wanted = (self.job.decomposed, pass.within);
-            let known = KnownWeight::of(context, self.group, self.index, wanted, (w0, norm))?;
+            let wanted = (self.job.decomposed, self.relates());
+            let core = context.clock.solve.time(|| solver.core()).map_err(explain)?;
+            let known = KnownWeight::of(context, self.group, self.index, wanted, (w0, core.as_ref(), norm))?;
             self.job.known.get_or_init(|| known);
         }
         self.solved.kept = solver.kept().map_err(explain)?.map(|[left, right]| KeptSpace { left, right });
@@ -144,7 +148,10 @@ impl LayerWork<'_> {
         let mut waiting: Vec<OwnedFactors> = Vec::new();
         let mut columns = 0;
         let members = (0..pass.members.len()).map(Source::Member);
-        let draws = pass.draws.clone().filter(|_| !ranks.is_empty()).map(Source::Draw);
+        let of_group = context.w0_draws_of(self.group);
+        let blocks = pass.draws.start / DRAWS_TOGETHER..pass.draws.end.div_ceil(DRAWS_TOGETHER);
+        let block = |block: usize| block * DRAWS_TOGETHER..((block + 1) * DRAWS_TOGETHER).min(of_group);
+        let draws = blocks.filter(|_| !ranks.is_empty()).map(|number| Source::Draws(block(number)));
         for source in members.chain(draws) {
             for pair in self.factors(source, w0, &ranks)? {
                 columns += 2 * pair.factors.rank();
@@ -170,9 +177,9 @@ impl LayerWork<'_> {
     /// Reads or draws factors: a draw's, or a member's and those of its untrained adapter; none of a member that has no such layer.
     fn factors(&mut self, source: Source, w0: &StoredWeight, drawn_ranks: &[usize]) -> Result<Vec<OwnedFactors>> {
         let k = match source {
-            Source::Draw(number) => {
+            Source::Draws(numbers) => {
                 let most = drawn_ranks.last().copied().unwrap_or_else(|| unreachable!("only what some member has is drawn"));
-                return Ok(vec![self.drawn_factors(number, most)]);
+                return Ok(vec![self.drawn_factors(numbers, most)]);
             }
             Source::Member(k) => k,
         };
@@ -185,11 +192,17 @@ impl LayerWork<'_> {
         Ok(trained.into_iter().chain(untrained).collect())
     }
 
-    /// Gaussian factors of the largest rank; those of a smaller one are their first columns. Where the equations have more rows than columns the numbers are
+    /// Gaussian factors of the largest rank, draw by draw; those of a smaller one are the first columns of each. Where the equations have more rows than columns the numbers are
     /// coordinates in W0's range: that is all of a Gaussian factor that Θ depends on. Θ_BA also depends on the whole of A.
-    fn drawn_factors(&self, number: usize, rank: usize) -> OwnedFactors {
+    fn drawn_factors(&self, numbers: Range<usize>, rank: usize) -> OwnedFactors {
         let (seed, stream, (d_out, d_in)) = (self.context.seed(), self.weight.stream(), (self.weight.d_out, self.weight.d_in));
-        let gaussian = |factor, length| draw(seed, Control::W0, &stream, factor, number, length, rank);
+        let gaussian = |factor, length| {
+            let mut all = Array2::zeros((length, rank * numbers.len()));
+            for (number, mut to) in numbers.clone().zip(all.axis_chunks_iter_mut(Axis(1), rank)) {
+                to.assign(&draw(seed, Control::W0, &stream, factor, number, length, rank));
+            }
+            all
+        };
         let drawn = self.context.wanted_of_draws();
         let whole_a = drawn.views.iter().any(|view| view.matrix == MatrixKind::BA) || drawn.by_cka.contains(&MatrixKind::BA);
         let in_range = [d_in > d_out && !whole_a, d_out > d_in];
@@ -199,7 +212,7 @@ impl LayerWork<'_> {
             a_transposed: gaussian(Factor::A, length(in_range[0], d_in)),
             b: gaussian(Factor::B, length(in_range[1], d_out)),
         };
-        OwnedFactors { owner: Owner::Draw, factors, in_range, initial_a: None }
+        OwnedFactors { owner: Owner::Draws(numbers), factors, in_range, initial_a: None }
     }
 
     /// Reads the factors of a member, or of its untrained adapter; none where it has no such layer or failed.
@@ -247,10 +260,15 @@ impl LayerWork<'_> {
             }
             Ok(())
         })?;
-        if self.pass.within && self.known().base().basis.is_none() {
+        if self.relates() && self.known().base().basis.is_none() {
             self.context.clock.controls.time(|| self.keep_images(w0, waiting))?;
         }
         Ok(())
+    }
+
+    /// Whether the pass compares the members' factors with W0.
+    fn relates(&self) -> bool {
+        self.pass.within && self.context.relates()
     }
 
     fn known(&self) -> &KnownWeight {
@@ -294,16 +312,19 @@ impl LayerWork<'_> {
         let context = self.context;
         let n = self.weight.d_out.max(self.weight.d_in);
         let thetas = LayerThetas { factors: &of.factors, initial_a: of.initial_a.as_ref(), a, b, condition, n };
-        match of.owner {
-            Owner::Draw => {
-                for &rank in ranks {
-                    let cut = s![.., ..rank];
+        match &of.owner {
+            Owner::Draws(numbers) => {
+                let most = of.factors.rank() / numbers.len().max(1);
+                let wanted = numbers.clone().enumerate().filter(|(_, number)| self.pass.draws.contains(number));
+                for (at, rank) in wanted.flat_map(|(at, _)| ranks.iter().map(move |&rank| (at * most, rank))) {
+                    let cut = s![.., at..at + rank];
                     let a_transposed = of.factors.a_transposed.slice(cut);
-                    let drawn = drawn_matrices(&context.wanted_of_draws(), a.theta.slice(cut), b.theta.slice(cut), a_transposed)?;
+                    let (a, b) = (a.theta.slice(cut).to_owned(), b.theta.slice(cut).to_owned());
+                    let drawn = drawn_matrices(&context.wanted_of_draws(), a.view(), b.view(), a_transposed)?;
                     self.solved.w0_draws.entry(rank).or_default().push(drawn);
                 }
             }
-            Owner::Trained(k) => {
+            &Owner::Trained(k) => {
                 let matrices = thetas.matrices(&context.wanted())?;
                 let member = self.member(k);
                 let planned = &context.plan.adapters[member.adapter];
@@ -312,7 +333,7 @@ impl LayerWork<'_> {
                 let conversion = thetas.row(name, module, paired, self.group.convention, &matrices);
                 // What is made of W0 cannot be read again without it.
                 let of_w0 = matches!(paired.adapter_layer.source, FactorSource::Shared { .. });
-                let is_made = self.pass.within && (of_w0 || self.job.for_later);
+                let is_made = self.relates() && (of_w0 || self.job.for_later);
                 self.solved.members[k] = Some(MemberLayer {
                     conversion,
                     matrices: matrices.by_kind,
@@ -321,7 +342,7 @@ impl LayerWork<'_> {
                     made: is_made.then(|| of.factors.clone()),
                 });
             }
-            Owner::Untrained(k) => {
+            &Owner::Untrained(k) => {
                 let matrices = thetas.matrices(&context.wanted_of_init())?;
                 // None where the trained factors could not be read (`--keep-going`).
                 if let Some(member) = &mut self.solved.members[k] {

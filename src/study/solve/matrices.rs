@@ -12,7 +12,7 @@ use crate::conversion::ConversionMatrix;
 use crate::error::Result;
 use crate::inputs::FactorPair;
 use crate::layer_matrix::{LayerMatrix, Trust, with_confidence};
-use crate::linalg::norms::frobenius_of;
+use crate::linalg::norms::{column_norms, frobenius_of};
 use crate::linalg::perturbation::{Decomposed, SubspaceErrors};
 use crate::linalg::subspace::{SubspaceBasis, ThinQr};
 use crate::measures::{Centred, centred, product_for_cka};
@@ -80,9 +80,10 @@ impl LayerThetas<'_> {
     }
 
     fn matrix(&self, kind: MatrixKind, parts: &Decompositions, wanted: &Wanted<'_>) -> Result<LayerMatrix> {
-        let (basis, zero, solution) = (self.basis(kind, parts)?, parts.is_zero(kind), self.solution(kind));
+        let (zero, solution) = (parts.is_zero(kind), self.solution(kind));
+        let (basis, through) = self.basis(kind, parts, wanted)?;
         let trust = match (&basis, solution) {
-            (Some(basis), Some(theta)) => self.trust(kind, basis, theta),
+            (Some(basis), Some(theta)) => self.trust(basis, through.as_ref(), theta),
             _ => Trust::NormWise(1.0),
         };
         let kept = |vectors: Array2<f64>, side| wanted.side(kind, side).then(|| first_columns(vectors, wanted));
@@ -104,25 +105,32 @@ impl LayerThetas<'_> {
         })
     }
 
-    /// The singular vectors and values of a matrix; none where it is zero or overflowed.
-    fn basis(&self, kind: MatrixKind, parts: &Decompositions) -> Result<Option<SubspaceBasis>> {
+    /// The singular vectors and values of a matrix, none where it is zero or overflowed; of Θ_BA also Θ_Bᵀ times the left ones and A times the right.
+    fn basis(
+        &self,
+        kind: MatrixKind,
+        parts: &Decompositions,
+        wanted: &Wanted<'_>,
+    ) -> Result<(Option<SubspaceBasis>, Option<[Array2<f64>; 2]>)> {
         let of = |zero: bool, matrix: ArrayView2<'_, f64>| (!zero && fits(matrix)).then(|| SubspaceBasis::of(matrix)).transpose();
-        match kind {
-            MatrixKind::A => of(parts.zero_a, self.a.theta.view()),
-            MatrixKind::B => parts.qr_theta_b.as_ref().map(ThinQr::basis).transpose(),
+        let basis = match kind {
+            MatrixKind::A => of(parts.zero_a, self.a.theta.view())?,
+            MatrixKind::B => parts.qr_theta_b.as_ref().map(ThinQr::basis).transpose()?,
             MatrixKind::BA => {
                 let both = parts.qr_theta_b.as_ref().zip(parts.qr_a.as_ref());
-                let basis = both.map(|(theta_b, a)| theta_b.basis_of_product(a)).transpose()?;
-                Ok(basis.filter(|basis| basis.spectrum().sigma().iter().all(|sigma| sigma.is_finite())))
+                let product = both.map(|(theta_b, a)| theta_b.product(a, wanted.side(kind, Side::Right))).transpose()?;
+                let is_finite = |basis: &SubspaceBasis| basis.spectrum().sigma().iter().all(|sigma| sigma.is_finite());
+                return Ok(product.filter(|(basis, _)| is_finite(basis)).unzip());
             }
             // Right vectors of A are the left ones of Aᵀ.
-            MatrixKind::LoraA => Ok(parts.qr_a.as_ref().map(ThinQr::basis).transpose()?.map(SubspaceBasis::transposed)),
-            MatrixKind::LoraB => of(parts.zero_b, self.factors.b.view()),
+            MatrixKind::LoraA => parts.qr_a.as_ref().map(ThinQr::basis).transpose()?.map(SubspaceBasis::transposed),
+            MatrixKind::LoraB => of(parts.zero_b, self.factors.b.view())?,
             MatrixKind::LearnedA => {
                 let learned = parts.learned_a.as_ref().map(|learned| of(false, learned.view())).transpose()?;
-                Ok(learned.flatten().map(SubspaceBasis::transposed))
+                learned.flatten().map(SubspaceBasis::transposed)
             }
-        }
+        };
+        Ok((basis, None))
     }
 
     /// The solve that a matrix comes from; none for a factor itself.
@@ -147,15 +155,12 @@ impl LayerThetas<'_> {
     }
 
     /// What is known about the rounding errors of the singular vectors of Θ_A, Θ_B or Θ_BA.
-    fn trust(&self, kind: MatrixKind, basis: &SubspaceBasis, theta: &ConversionMatrix) -> Trust {
+    fn trust(&self, basis: &SubspaceBasis, through: Option<&[Array2<f64>; 2]>, theta: &ConversionMatrix) -> Trust {
         let Some(rounding) = &theta.rounding else { return Trust::NormWise(theta.error_factor) };
-        let norms = |matrix: &Array2<f64>| matrix.columns().into_iter().map(|column| frobenius_of(&column)).collect::<Vec<_>>();
-        let (sigma, theta_norms) = (basis.spectrum().sigma(), norms(&theta.theta));
+        let (sigma, theta_norms) = (basis.spectrum().sigma(), column_norms(theta.theta.view()));
         let (left, right) = (basis.left(), basis.right());
-        let errors = if kind == MatrixKind::BA {
-            let a_transposed = &self.factors.a_transposed;
-            let (through_a, from_theta, a_norms) =
-                (a_transposed.t().dot(&right), theta.theta.t().dot(&left), norms(a_transposed));
+        let errors = if let Some([from_theta, through_a]) = through {
+            let a_norms = column_norms(self.factors.a_transposed.view());
             let product = Some((from_theta.view(), &a_norms[..]));
             SubspaceErrors::of(Decomposed { left, sigma, right: through_a.view(), norms: &theta_norms, product }, Some(rounding))
         } else {
@@ -241,7 +246,10 @@ pub(crate) fn drawn_matrices(
     let qr_b = with_b.then(|| ThinQr::of(theta_b)).transpose()?;
     let basis_b = qr_b.as_ref().filter(|_| has(MatrixKind::B)).map(ThinQr::basis).transpose()?;
     let basis_ba = match &qr_b {
-        Some(qr_b) if has(MatrixKind::BA) => Some(qr_b.basis_of_product(&ThinQr::of(a_transposed)?)?),
+        Some(qr_b) if has(MatrixKind::BA) => {
+            let with_right = wanted.side(MatrixKind::BA, Side::Right);
+            Some(qr_b.product(&ThinQr::of(a_transposed)?, with_right)?.0)
+        }
         _ => None,
     };
     let vectors_of = |view: &View| {

@@ -8,6 +8,7 @@ mod weight;
 mod workers;
 
 pub(crate) use across::across_rows;
+pub(crate) use layer::DRAWS_TOGETHER;
 pub(crate) use layer::{LayerJob, solve_layer};
 pub(crate) use matrices::drawn_matrices;
 pub(crate) use solved::{DrawnMatrices, KeptSpace, MemberLayer, SolvedLayer};

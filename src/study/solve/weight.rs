@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::super::context::Context;
 use super::super::plan::{Group, Member};
 use crate::controls::Factor;
-use crate::conversion::{Equation, WeightRows};
+use crate::conversion::{Core, Equation, WeightRows};
 use crate::error::Result;
 use crate::inputs::StoredWeight;
 use crate::linalg::weight_basis::WeightBasis;
@@ -26,7 +26,7 @@ pub(crate) struct KnownWeight {
 stored!(KnownWeight { shape, stream, basis, yardsticks, drawn });
 
 impl KnownWeight {
-    /// Everything that is asked of layer `index` of a group, whose W0 is there with its norm; without `compared` its singular basis alone.
+    /// Everything that is asked of layer `index` of a group, whose W0 is there with its norm, and its core if it is not square; without `compared` its singular basis alone.
     ///
     /// # Errors
     /// [`crate::Error::Numerical`] for NaN or Inf in W0, [`crate::Error::Lapack`] if a decomposition fails.
@@ -35,7 +35,7 @@ impl KnownWeight {
         group: &Group,
         index: usize,
         (decomposed, compared): (bool, bool),
-        (w0, norm): (&StoredWeight, f64),
+        (w0, core, norm): (&StoredWeight, Option<&Core<'_>>, f64),
     ) -> Result<Self> {
         let decompose = || -> Result<WeightBasis> {
             let w0 = w0.to_f64()?;
@@ -50,28 +50,35 @@ impl KnownWeight {
             context
                 .clock
                 .controls
-                .time(|| known.add_random(context, group, index, (w0, norm)))
+                .time(|| known.add_random(context, group, index, (w0, core, norm)))
                 .map_err(|error| w0.explain(error))?;
         }
         Ok(known)
     }
 
-    fn add_random(&mut self, context: &Context<'_>, group: &Group, index: usize, (w0, norm): (&StoredWeight, f64)) -> Result<()> {
+    fn add_random(
+        &mut self,
+        context: &Context<'_>,
+        group: &Group,
+        index: usize,
+        (w0, core, norm): (&StoredWeight, Option<&Core<'_>>, f64),
+    ) -> Result<()> {
         // Where no decomposition is wanted its singular values are not either.
         let values = context.config.params().strict_control != StrictControl::Never;
         let study = YardstickStudy { seed: context.seed(), draws: context.draws(), values };
+        let in_core: &dyn WeightRows = core.map_or(w0, |core| core);
         let members = || group.members.iter().filter_map(|member| Some((member, member.position(index)?)));
         for (member, _) in members() {
             let counts = counts_of(member);
             if !self.yardsticks.contains_key(&counts) {
-                let yardstick = Yardstick::of(&self.base(), (w0, norm), &counts, study)?;
+                let yardstick = Yardstick::of(&self.base(), (in_core, norm), &counts, study)?;
                 self.yardsticks.insert(counts, yardstick);
             }
         }
         if self.basis.is_none() && group.is_grid() {
             let ranks: BTreeSet<usize> = members().map(|(member, position)| member.ranks[position]).collect();
             let (ranks, factors) = (Vec::from_iter(ranks), drawn_factors(context, group));
-            self.drawn = DrawnImages::of(w0, &self.stream, context.seed(), &factors, &ranks, context.draws());
+            self.drawn = DrawnImages::of((w0, in_core), &self.stream, context.seed(), &factors, &ranks, context.draws());
         }
         Ok(())
     }
