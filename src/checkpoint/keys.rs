@@ -196,6 +196,11 @@ fn after_star(module_type: &str) -> &str {
     at_start.or_else(|| module_type.split_once(".*.").map(|(_, tail)| tail)).unwrap_or(module_type)
 }
 
+/// The last part of a dotted path.
+pub(crate) fn last_segment(path: &str) -> &str {
+    path.rsplit('.').next().unwrap_or(path)
+}
+
 /// The suffixes of a dotted path that start at a part, from the shortest to the whole.
 pub(crate) fn dotted_suffixes(path: &str) -> impl Iterator<Item = &str> {
     let starts = path.rmatch_indices('.').map(|(at, _)| at + 1).chain([0]);

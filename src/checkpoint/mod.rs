@@ -42,7 +42,9 @@ mod pickled;
 pub use adapter::Adapter;
 pub use adapter::condlora::{CondLora, SharedModule};
 pub use adapter::discover::{FoundAdapter, adapter_names, find_adapters, match_init};
-pub use adapter::source::{AdapterLayer, AdapterModule, FactorSource, Factors, FoundLayers, RawLayer, Scaling, StoredFactor};
+pub use adapter::source::{
+    AdapterLayer, AdapterModule, FactorSource, Factors, FoundLayers, RawLayer, Scaling, StoredFactor, StoredW0,
+};
 pub use adapter::trainer_state::{LoggedValue, TRAINER_STATE_FILE, TrainingLog, find_training_log, read_training_log};
 pub use base::BaseModel;
 pub use base::find::find_base;
@@ -53,7 +55,7 @@ pub use files::safetensors::writer::{SafetensorsWriter, TensorSpec};
 pub use files::tensor::{Dtype, FloatType, RawTensor, TensorInfo};
 pub use files::weights::WeightsFile;
 pub use keys::ModuleKey;
-pub use pairing::{Block, NameMap, PairedLayer, PairedModule, PairingRules, Split, base_name_warning, pair_with_base};
+pub use pairing::{Block, NameMap, PairedLayer, PairedModule, Pairing, PairingRules, Split, base_name_warning, pair_with_base};
 
 #[cfg(test)]
 mod tests {
@@ -69,7 +71,9 @@ mod tests {
             let mut adapter = Adapter::open(&found.dir, found.name)?;
             let base = BaseModel::open(&find_base(Some(&root.join("base")), &adapter.dir, &adapter.config)?)?;
             adapter.lay_out(&base, false)?;
-            for layer in pair_with_base(&adapter, &base, &PairingRules::default())?.iter().flat_map(|module| &module.layers) {
+            for layer in
+                pair_with_base(&adapter, &base, &PairingRules::default())?.modules.iter().flat_map(|module| &module.layers)
+            {
                 let factors = adapter.read_factors(&layer.adapter_layer)?;
                 values += factors.a.len() + factors.b.len() + base.read(&layer.tensor)?.to_f64()?.len();
             }
@@ -122,7 +126,7 @@ mod tests {
             assert!(adapter.warnings.is_empty(), "{:?}", adapter.warnings);
             assert_eq!(adapter.ignored_tensors, 2);
             assert!(base_name_warning(&adapter, &base).unwrap().contains("`all-MiniLM-L6-v2`"));
-            let modules = pair_with_base(&adapter, &base, &PairingRules::default()).unwrap();
+            let modules = pair_with_base(&adapter, &base, &PairingRules::default()).unwrap().modules;
             assert_eq!(modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>(), ["query", "value"]);
             for module in &modules {
                 let layers: Vec<_> = module.layers.iter().map(|layer| layer.adapter_layer.layer).collect();
@@ -148,7 +152,7 @@ mod tests {
         for name in ["trec-seed0", "sst2-seed0"] {
             let mut adapter = Adapter::open(&data.join("condlora").join(name), name.to_owned()).unwrap();
             adapter.lay_out(&base, false).unwrap();
-            let modules = pair_with_base(&adapter, &base, &PairingRules::default()).unwrap();
+            let modules = pair_with_base(&adapter, &base, &PairingRules::default()).unwrap().modules;
             assert_eq!(
                 modules.iter().map(|m| (m.name.as_str(), m.layers.len())).collect::<Vec<_>>(),
                 [("query", 6), ("value", 6)]

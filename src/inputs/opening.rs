@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{Adapter, BaseModel, PairedModule, PairingRules, base_name_warning, find_base, pair_with_base};
+use crate::checkpoint::{Adapter, BaseModel, PairedModule, Pairing, PairingRules, base_name_warning, find_base, pair_with_base};
 use crate::error::{Result, escape};
 
 /// Opens base models, and adapters over them, according to a command's options.
@@ -76,7 +76,7 @@ impl Opener {
     ///
     /// # Errors
     /// [`crate::Error::Mismatch`] where the two do not fit.
-    pub(crate) fn paired_modules(&self, adapter: &Adapter, base: usize) -> Result<Vec<PairedModule>> {
+    pub(crate) fn paired_modules(&self, adapter: &Adapter, base: usize) -> Result<Pairing> {
         pair_with_base(adapter, &self.bases[base], &self.rules)
     }
 
@@ -95,8 +95,9 @@ impl Opener {
     /// # Errors
     /// Those of [`Self::paired_modules`].
     pub(crate) fn pair(&self, LaidOut { adapter, base }: LaidOut) -> Result<OpenedAdapter> {
-        let modules = self.paired_modules(&adapter, base)?;
-        let warnings = adapter.warnings.iter().cloned().chain(base_name_warning(&adapter, &self.bases[base])).collect();
+        let Pairing { modules, warnings } = self.paired_modules(&adapter, base)?;
+        let of_adapter = adapter.warnings.iter().cloned().chain(base_name_warning(&adapter, &self.bases[base]));
+        let warnings = of_adapter.chain(warnings).collect();
         Ok(OpenedAdapter { adapter, base, modules, warnings })
     }
 

@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Adapter, AdapterLayer, AdapterModule, FoundAdapter, PairedModule, PairingRules, base_name_warning, find_adapters,
+    Adapter, AdapterLayer, AdapterModule, FoundAdapter, PairedModule, Pairing, PairingRules, base_name_warning, find_adapters,
 };
 use crate::error::{Error, Result};
 use crate::inputs::{Opener, choose_convention};
@@ -206,7 +206,8 @@ fn pair(adapter: &mut Adapter, base_is_given: bool, opener: &mut Opener, shown: 
     shown.warnings.extend(base_name_warning(adapter, base));
     opener.lay_out_over(adapter, number)?;
     let weights_file = adapter.weights_file();
-    let modules = opener.paired_modules(adapter, number)?;
+    let Pairing { modules, warnings } = opener.paired_modules(adapter, number)?;
+    shown.warnings.extend(warnings);
     shown.modules = modules.iter().map(|module| paired_module(weights_file, module)).collect::<Result<_>>()?;
     Ok(())
 }

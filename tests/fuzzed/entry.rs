@@ -243,7 +243,7 @@ fn pairing(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
     let base = BaseModel::open(&place.path().join("base"))?;
     let mut adapter = Adapter::open(&place.path().join("adapter"), "adapter".to_owned())?;
     adapter.lay_out(&base, false)?;
-    for module in pair_with_base(&adapter, &base, &PairingRules::default())? {
+    for module in pair_with_base(&adapter, &base, &PairingRules::default())?.modules {
         for layer in module.layers.iter().take(2) {
             let factors = adapter.read_factors(&layer.adapter_layer)?;
             assert!(!factors.a.is_empty() && !factors.b.is_empty() && base.info(&layer.tensor).is_some());

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::source::{FactorSource, RawLayer, Scaling, without_partner};
+use super::source::{FactorSource, RawLayer, Scaling, StoredW0, without_partner};
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::config::AdapterConfig;
 use crate::checkpoint::files::disk::sample;
@@ -121,7 +121,7 @@ impl CondLora {
                         convention,
                     },
                     scaling: Scaling::Configured,
-                    w0_transposed: config.fan_in_fan_out,
+                    w0_stored: if config.fan_in_fan_out { StoredW0::Transposed } else { StoredW0::Straight },
                 });
             }
             if layers.len() == before {

@@ -46,7 +46,7 @@ pub(super) fn check_ranks(config: &AdapterConfig, layers: &[AdapterLayer], warni
 }
 
 /// Groups the layers by module type, names the modules and sorts everything.
-pub(super) fn group(weights: &WeightsFile, layers: Vec<AdapterLayer>, warnings: &mut Vec<String>) -> Result<Vec<AdapterModule>> {
+pub(super) fn group(weights: &WeightsFile, layers: Vec<AdapterLayer>) -> Result<Vec<AdapterModule>> {
     let mut by_type: BTreeMap<String, Vec<AdapterLayer>> = BTreeMap::new();
     for layer in layers {
         by_type.entry(layer.key.module_type.clone()).or_default().push(layer);
@@ -61,26 +61,8 @@ pub(super) fn group(weights: &WeightsFile, layers: Vec<AdapterLayer>, warnings: 
                 return Err(Error::mismatch(weights.path(), "two names for one layer", "one", found));
             }
         }
-        warnings.extend(gap_warning(&name, &layers));
         modules.push(AdapterModule { name, module_type, layers });
     }
     modules.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(modules)
-}
-
-/// The warning for a module whose layer numbers have gaps.
-fn gap_warning(name: &str, layers: &[AdapterLayer]) -> Option<String> {
-    let numbers: Vec<u32> = layers.iter().filter_map(|layer| layer.layer).collect();
-    let (first, last) = (*numbers.first()?, *numbers.last()?);
-    let missing: Vec<String> = numbers
-        .windows(2)
-        .filter(|pair| pair[1] - pair[0] > 1)
-        .map(|pair| if pair[1] - pair[0] == 2 { (pair[0] + 1).to_string() } else { format!("{}..{}", pair[0] + 1, pair[1] - 1) })
-        .collect();
-    if missing.is_empty() {
-        return None;
-    }
-    let more = if missing.len() > 8 { ", ..." } else { "" };
-    let shown: Vec<&str> = missing.iter().take(8).map(String::as_str).collect();
-    Some(format!("module `{}`: layers {first}..{last} without {}{more}", escape(name), shown.join(", ")))
 }

@@ -9,7 +9,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
-use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, without_partner};
+use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, StoredW0, without_partner};
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::config::dora_warning;
 use crate::checkpoint::files::disk::sample;
@@ -206,7 +206,7 @@ impl FlatModule {
             adapter_key: self.key.clone(),
             source: FactorSource::Stored { a: StoredFactor::plain(&self.down), b: StoredFactor::plain(&self.up), e: None },
             scaling: self.alpha.map_or(Scaling::Given(1.0), Scaling::Alpha),
-            w0_transposed: false,
+            w0_stored: StoredW0::Straight,
         })
     }
 }
@@ -248,12 +248,13 @@ fn read_alpha(weights: &WeightsFile, name: &str, inputs: &mut Vec<InputRecord>) 
     if info.shape.iter().any(|size| *size != 1) {
         return Err(Error::mismatch(weights.path(), what(), "one number", show_shape(&info.shape)));
     }
-    let mut value = [0.0];
-    inputs.push(weights.read_f64(name, &mut value)?);
-    if value[0] == 0.0 {
+    let stored = weights.read(name)?;
+    let alpha = stored.number()?;
+    if alpha == 0.0 {
         return Err(Error::mismatch(weights.path(), what(), "a number other than 0", "0"));
     }
-    Ok(value[0])
+    inputs.push(stored.record());
+    Ok(alpha)
 }
 
 #[cfg(test)]

@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::Value;
 
-use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, without_partner};
+use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, StoredW0, without_partner};
 use crate::checkpoint::config::{AdapterConfig, CONFIG_FILE, dora_warning};
 use crate::checkpoint::files::disk::read_small;
 use crate::checkpoint::files::json::json_message;
@@ -75,7 +75,7 @@ pub(super) fn collect(dir: &Path, weights: &WeightsFile) -> Result<(AdapterConfi
                 Some(Scale { scale, alpha: None }) => Scaling::Given(scale),
                 None => Scaling::Given(DEFAULT_SCALE),
             },
-            w0_transposed: embedding,
+            w0_stored: if embedding { StoredW0::Transposed } else { StoredW0::Straight },
         });
     }
     Ok((config, found))

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
-use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, without_partner};
+use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, StoredW0, without_partner};
 use crate::checkpoint::config::{AdapterConfig, dora_warning};
 use crate::checkpoint::files::disk::sample;
 use crate::checkpoint::files::weights::WeightsFile;
@@ -112,7 +112,7 @@ impl LayerTensors {
             source: FactorSource::Stored { a: StoredFactor::plain(tensor_a), b: StoredFactor::plain(tensor_b), e },
             scaling: Scaling::Configured,
             // An embedding looks up rows: its weight is [vocabulary, width], its update A's columns times B.
-            w0_transposed: self.embedding || config.fan_in_fan_out,
+            w0_stored: if self.embedding { StoredW0::Transposed } else { StoredW0::Configured(config.fan_in_fan_out) },
         })
     }
 }

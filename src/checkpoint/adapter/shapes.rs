@@ -16,7 +16,7 @@ use crate::terms::CondloraConvention;
 /// [`Error::Mismatch`] for a path that names no layer, and for factors that are no pair `[r, in]`, `[out, r]` of floats.
 pub(super) fn check_layer(weights: &WeightsFile, config: &AdapterConfig, raw: RawLayer) -> Result<AdapterLayer> {
     let file = weights.path();
-    let RawLayer { path, adapter_key, source, scaling, w0_transposed } = raw;
+    let RawLayer { path, adapter_key, source, scaling, w0_stored } = raw;
     let key = ModuleKey::from_path(path).map_err(|err| {
         let what = format!("tensor name `{}`", escape(source.tensor_a()));
         Error::mismatch(file, what, err.expected, escape(&err.found))
@@ -32,7 +32,7 @@ pub(super) fn check_layer(weights: &WeightsFile, config: &AdapterConfig, raw: Ra
         }
     };
     let (rank, d_in, d_out) = (a[0], a[1], b[0]);
-    check_pair(file, &adapter_key, &source, a, b)?;
+    check_pair(file, &source, a, b)?;
     if let FactorSource::Stored { e: Some(e), .. } = &source {
         check_singular_values(weights, e, rank)?;
     }
@@ -42,13 +42,12 @@ pub(super) fn check_layer(weights: &WeightsFile, config: &AdapterConfig, raw: Ra
         Scaling::Alpha(alpha) => alpha / rank as f64,
         Scaling::Given(scaling) => scaling,
     };
-    Ok(AdapterLayer { layer: key.layer, key, adapter_key, rank, d_in, d_out, scaling, dtype, source, w0_transposed })
+    Ok(AdapterLayer { layer: key.layer, key, adapter_key, rank, d_in, d_out, scaling, dtype, source, w0_stored })
 }
 
-/// Whether A and B have one rank, which is not above the sizes of W0.
-fn check_pair(file: &Path, adapter_key: &str, source: &FactorSource, a: [usize; 2], b: [usize; 2]) -> Result<()> {
-    let (rank, d_in, d_out) = (a[0], a[1], b[0]);
-    if rank != b[1] {
+/// Whether A and B have one rank. It may be above the sizes of W0, as in routers and heads of two classes: B·A has a smaller one then.
+fn check_pair(file: &Path, source: &FactorSource, a: [usize; 2], b: [usize; 2]) -> Result<()> {
+    if a[0] != b[1] {
         let what = format!("ranks of `{}` and `{}`", escape(source.tensor_a()), escape(source.tensor_b()));
         let error =
             Error::mismatch(file, what, "A [r, in] and B [out, r]", format!("A {} and B {}", show_shape(&a), show_shape(&b)));
@@ -60,13 +59,6 @@ fn check_pair(file: &Path, adapter_key: &str, source: &FactorSource, a: [usize; 
         } else {
             error
         });
-    }
-    if rank > d_in.min(d_out) {
-        let what = format!("rank of `{}`", escape(adapter_key));
-        let found = format!("{rank} (A {}, B {})", show_shape(&a), show_shape(&b));
-        let expected = format!("at most min(out, in) = {}", d_in.min(d_out));
-        return Err(Error::mismatch(file, what, expected, found)
-            .with_hint("A or B may be stored transposed: A is [r, in], B is [out, r]"));
     }
     Ok(())
 }

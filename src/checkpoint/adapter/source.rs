@@ -40,8 +40,19 @@ pub struct AdapterLayer {
     pub dtype: String,
     /// Where A and B come from.
     pub source: FactorSource,
-    /// Whether the base stores W0 as `[in, out]`.
-    pub w0_transposed: bool,
+    /// How the base stores W0.
+    pub w0_stored: StoredW0,
+}
+
+/// How a base stores a weight, as far as the adapter's side knows.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum StoredW0 {
+    /// `[out, in]`.
+    Straight,
+    /// `[in, out]`.
+    Transposed,
+    /// As `fan_in_fan_out` says, unless the weight itself says otherwise.
+    Configured(bool),
 }
 
 /// The factors of one layer; of a CondLoRA's, the conversion matrices that make them of W0.
@@ -125,8 +136,8 @@ pub struct RawLayer {
     pub source: FactorSource,
     /// Where `s` comes from.
     pub scaling: Scaling,
-    /// Whether the base stores W0 as `[in, out]`.
-    pub w0_transposed: bool,
+    /// How the base stores W0.
+    pub w0_stored: StoredW0,
 }
 
 /// What the tensor names of a weight file say.
@@ -272,7 +283,7 @@ mod tests {
             adapter_key: "model.layers.3.q".into(),
             source: FactorSource::Stored { a, b, e: e.map(str::to_owned) },
             scaling,
-            w0_transposed: false,
+            w0_stored: StoredW0::Straight,
         }
     }
 

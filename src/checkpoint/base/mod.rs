@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::files::disk::{listing, unreadable};
 use crate::checkpoint::files::tensor::{RawTensor, TensorInfo};
 use crate::checkpoint::files::weights::WeightsFile;
-use crate::error::{Error, Result, escape};
+use crate::error::{Error, Result, escape, field};
 use crate::record::InputRecord;
 use sharded::ShardedModel;
 
@@ -160,6 +160,9 @@ fn weights_in(dir: &Path) -> Result<PathBuf> {
     if let Some(name) = LAYOUTS.iter().find(|name| there(name)) {
         return Ok(dir.join(name));
     }
+    if let Some(name) = variant_in(dir)? {
+        return Ok(dir.join(name));
+    }
     if let Some((name, found)) = OTHER_LAYOUTS.iter().find(|(name, _)| there(name)) {
         return Err(Error::mismatch(&dir.join(name), "base model layout is not supported", format!("one {MODEL_FILE}"), *found)
             .with_hint("load the model with transformers and save it again as safetensors"));
@@ -170,6 +173,33 @@ fn weights_in(dir: &Path) -> Result<PathBuf> {
     } else {
         error
     })
+}
+
+/// Weights of which only a variant was downloaded: one of the known names with one more part, as in `model.fp16.safetensors`.
+fn variant_in(dir: &Path) -> Result<Option<String>> {
+    let entries = std::fs::read_dir(dir).map_err(|err| unreadable(dir, &err))?;
+    let mut variants: Vec<(usize, String)> = entries
+        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
+        .filter_map(|name| Some((layout_of_variant(&name)?, name)))
+        .collect();
+    variants.sort();
+    let first = variants.first().map(|(layout, _)| *layout);
+    variants.retain(|(layout, _)| Some(*layout) == first);
+    match &variants[..] {
+        [] | [_] => Ok(variants.pop().map(|(_, name)| name)),
+        several => {
+            let names: Vec<String> = several.iter().map(|(_, name)| name.clone()).collect();
+            Err(Error::mismatch(dir, "several variants of the model's weights", "one of them", names.join(", "))
+                .with_hint(format!("give one of the files with {}", field("base"))))
+        }
+    }
+}
+
+/// The layout that a file name is a variant of, by its place among the known ones.
+fn layout_of_variant(name: &str) -> Option<usize> {
+    let parts: Vec<&str> = name.split('.').collect();
+    let without = |at: usize| [&parts[..at], &parts[at + 1..]].concat().join(".");
+    (1..parts.len().saturating_sub(1)).find_map(|at| LAYOUTS.iter().position(|layout| *layout == without(at)))
 }
 
 /// The name of the directory that holds the file, links resolved; in the Hugging Face cache (`models--ORG--NAME/snapshots/HASH`), NAME.

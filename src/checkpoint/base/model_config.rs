@@ -23,6 +23,8 @@ pub struct ModelConfig {
     pub path: PathBuf,
     /// `model_type`, as in `phi3`.
     pub model_type: Option<String>,
+    /// Whether the output layer has the weight of the input embedding; transformers writes the field only where it is not the class's default.
+    pub ties_embeddings: Option<bool>,
     /// How queries, keys and values are divided, if the file says so.
     pub heads: Option<AttentionHeads>,
 }
@@ -56,8 +58,10 @@ impl ModelConfig {
         }
         // Models of text and something else keep the text model's fields one level down.
         let nested = fields.get("text_config").and_then(heads);
+        let tied = |fields: &Value| fields.get("tie_word_embeddings").and_then(Value::as_bool);
+        let ties_embeddings = tied(&fields).or_else(|| fields.get("text_config").and_then(tied));
         let model_type = fields.get("model_type").and_then(Value::as_str).map(str::to_owned);
-        Ok(Some(Self { heads: heads(&fields).or(nested), model_type, path }))
+        Ok(Some(Self { heads: heads(&fields).or(nested), model_type, ties_embeddings, path }))
     }
 }
 

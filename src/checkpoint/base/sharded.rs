@@ -17,8 +17,8 @@ use crate::checkpoint::files::weights::WeightsFile;
 use crate::error::{Error, Result, escape, show_path};
 use crate::record::InputRecord;
 
-/// How the name of an index ends.
-pub(super) const INDEX_END: &str = ".index.json";
+/// How the name of an index ends; in that of a variant (`fp16`) there is one more part.
+pub(super) const INDEX_END: &str = ".json";
 /// An index has some 100 bytes a tensor; the largest in use are 20 MB.
 const LARGEST_INDEX: u64 = 64 << 20;
 /// Models have at most some hundreds.

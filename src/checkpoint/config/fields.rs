@@ -54,8 +54,14 @@ impl<'a> Fields<'a> {
         if peft_type == CONDITIONAL {
             self.without_x(raw.use_x.as_ref())?;
         }
+        self.without_replication(raw.layer_replication.as_ref())?;
+        if self.flag("use_qalora", raw.use_qalora.as_ref())? {
+            let hint = "QALoRA's A works on inputs that were averaged in groups, so that B·A is no update of W0";
+            return Err(Error::mismatch(self.path, "use_qalora", "false", "true").with_hint(hint));
+        }
         let adalora = peft_type == ADALORA;
         let r = raw.r.as_ref().map(|value| self.rank("r", value)).transpose()?;
+        let mut warnings = Vec::new();
         let mut config = AdapterConfig {
             path: self.path.to_owned(),
             peft_type,
@@ -65,9 +71,9 @@ impl<'a> Fields<'a> {
             rank_pattern: if adalora {
                 self.kept_ranks(raw.rank_pattern)?
             } else {
-                self.patterns("rank_pattern", raw.rank_pattern, |field, value| self.rank(field, value))?
+                self.patterns("rank_pattern", raw.rank_pattern, |field, value| self.rank(field, value), Some(&mut warnings))?
             },
-            alpha_pattern: self.patterns("alpha_pattern", raw.alpha_pattern, |field, value| self.alpha(field, value))?,
+            alpha_pattern: self.patterns("alpha_pattern", raw.alpha_pattern, |field, value| self.alpha(field, value), None)?,
             use_rslora: self.flag("use_rslora", raw.use_rslora.as_ref())?,
             fan_in_fan_out: self.flag("fan_in_fan_out", raw.fan_in_fan_out.as_ref())?,
             use_dora: self.flag("use_dora", raw.use_dora.as_ref())?,
@@ -89,6 +95,7 @@ impl<'a> Fields<'a> {
             },
             warnings: Vec::new(),
         };
+        config.warnings.append(&mut warnings);
         if config.use_dora {
             config.warnings.push(dora_warning(None));
         }
@@ -120,6 +127,27 @@ impl<'a> Fields<'a> {
                 Err(self.wrong("use_x", "\"none\"", other).with_hint(hint))
             }
         }
+    }
+
+    /// `layer_replication` stacks layers of the base model anew, some of them more than once: layer 5 of the adapter is not layer 5 of the base.
+    fn without_replication(&self, value: Option<&Value>) -> Result<()> {
+        let Some(value) = value.filter(|value| !value.is_null()) else { return Ok(()) };
+        let range = |range: &Value| Some((range.get(0)?.as_u64()?, range.get(1)?.as_u64()?));
+        let ranges: Option<Vec<(u64, u64)>> = value.as_array().and_then(|all| all.iter().map(range).collect());
+        let mut next = 0;
+        let as_they_are = |ranges: Vec<(u64, u64)>| {
+            ranges.into_iter().all(|(first, end)| {
+                let follows = first == next && end >= first;
+                next = end;
+                follows
+            })
+        };
+        if ranges.is_some_and(as_they_are) {
+            return Ok(());
+        }
+        let hint =
+            "the adapter's layers are not those of the base model: make the stacked model and give its weights as the base";
+        Err(self.wrong("layer_replication", "null, or layers in their order", value).with_hint(hint))
     }
 
     fn convention(&self, value: Option<&Value>) -> Result<CondloraConvention> {
@@ -201,32 +229,42 @@ impl<'a> Fields<'a> {
         field: &str,
         pairs: Option<Pairs<Value>>,
         read: impl Fn(&str, &Value) -> Result<T>,
+        mut unread: Option<&mut Vec<String>>,
     ) -> Result<Vec<(ModulePattern, T)>> {
         let pairs = pairs.map_or_else(Vec::new, |pairs| pairs.0);
         let mut patterns = Vec::with_capacity(pairs.len());
         for (key, value) in pairs {
             let value = read(&format!("{field} of `{key}`"), &value)?;
-            patterns.push((self.pattern(field, key)?, value));
+            let name = escape(&key);
+            match (self.pattern(field, key)?, &mut unread) {
+                (Some(pattern), _) => patterns.push((pattern, value)),
+                (None, Some(warnings)) => warnings.push(format!(
+                    "{field}: `{name}` has look-around or back-references, which are not read; the tensors' own rank is used"
+                )),
+                (None, None) => {
+                    let expected = "a regular expression without look-around and back-references";
+                    return Err(Error::mismatch(self.path, format!("a key of {field}"), expected, format!("`{name}`")));
+                }
+            }
         }
         Ok(patterns)
     }
 
-    fn pattern(&self, field: &str, key: String) -> Result<ModulePattern> {
+    /// The pattern of a key; none for what is no regular expression here.
+    fn pattern(&self, field: &str, key: String) -> Result<Option<ModulePattern>> {
         let shown = format!("`{}`", escape(&key));
-        let pattern = ModulePattern::new(key).map_err(|bad| match bad {
-            BadPattern::Syntax => {
-                let expected = "a regular expression without look-around and back-references";
-                Error::mismatch(self.path, format!("a key of {field}"), expected, shown)
-            }
-            BadPattern::TooLarge => self.too_much(field, "a regular expression of moderate size", shown),
-        })?;
+        let pattern = match ModulePattern::new(key) {
+            Ok(pattern) => pattern,
+            Err(BadPattern::Syntax) => return Ok(None),
+            Err(BadPattern::TooLarge) => return Err(self.too_much(field, "a regular expression of moderate size", shown)),
+        };
         let count = self.expressions.get() + usize::from(pattern.is_expression());
         self.expressions.set(count);
         if count > MOST {
             let expected = format!("at most {MOST} regular expressions that are more than names");
             return Err(self.too_much(field, &expected, format!("number {count}, `{}`", escape(&pattern.key))));
         }
-        Ok(pattern)
+        Ok(Some(pattern))
     }
 
     fn too_much(&self, field: &str, expected: &str, found: String) -> Error {

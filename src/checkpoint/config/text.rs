@@ -31,6 +31,8 @@ pub(super) struct RawConfig {
     pub(super) init_lora_weights: Option<Value>,
     pub(super) base_model_name_or_path: Option<Value>,
     pub(super) use_x: Option<Value>,
+    pub(super) layer_replication: Option<Value>,
+    pub(super) use_qalora: Option<Value>,
     pub(super) condlora_convention: Option<Value>,
     pub(super) layers_to_transform: Option<Value>,
     pub(super) task_type: Option<Value>,

@@ -147,6 +147,25 @@ impl RawTensor {
         FloatType::of(self.dtype).ok_or_else(|| not_full_precision(&self.file, &self.name, self.dtype))
     }
 
+    /// The one number of a tensor that may also be an integer, as `torch.tensor(8)` is.
+    ///
+    /// # Errors
+    /// As [`RawTensor::to_f64`].
+    pub(crate) fn number(&self) -> Result<f64> {
+        match (self.dtype, &self.bytes[..]) {
+            (Dtype::I64, &[a, b, c, d, e, f, g, h]) => Ok(i64::from_le_bytes([a, b, c, d, e, f, g, h]) as f64),
+            (Dtype::I32, &[a, b, c, d]) => Ok(f64::from(i32::from_le_bytes([a, b, c, d]))),
+            (Dtype::I16, &[a, b]) => Ok(f64::from(i16::from_le_bytes([a, b]))),
+            (Dtype::I8, &[a]) => Ok(f64::from(i8::from_le_bytes([a]))),
+            (Dtype::U8, &[a]) => Ok(f64::from(a)),
+            _ => {
+                let mut value = [0.0];
+                self.write_f64(&mut value)?;
+                Ok(value[0])
+            }
+        }
+    }
+
     /// The values as `f64`, exactly.
     ///
     /// # Errors
@@ -295,6 +314,12 @@ impl NonFinite {
 pub(crate) fn matrix_shape(file: &Path, name: &str, info: &TensorInfo) -> Result<[usize; 2]> {
     let what = || format!("shape of tensor `{}`", escape(name));
     let shape = match info.shape[..] {
+        [0] => {
+            let error = Error::mismatch(file, what(), "a matrix", "[0], no values at all");
+            return Err(error.with_hint(
+                "DeepSpeed ZeRO-3 keeps the values in its shards: save again with stage3_gather_16bit_weights_on_model_save, or run zero_to_fp32.py",
+            ));
+        }
         [rows, columns] | [rows, columns, 1, 1] => [rows, columns],
         [_, _, height, width] => {
             let found = format!("{} (a {height}x{width} kernel)", show_shape(&info.shape));

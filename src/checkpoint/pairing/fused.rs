@@ -9,6 +9,7 @@ use super::paired::{Block, PairedLayer, PairedModule};
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::base::model_config::{AttentionHeads, ModelConfig};
+use crate::checkpoint::keys::last_segment;
 use crate::error::{Error, Result, escape, field};
 
 /// Modules whose rows are `[q|k|v]`: GPT-2 and Qwen; timm and ViT; MPT and ModernBERT; Baichuan.
@@ -53,10 +54,6 @@ pub(super) fn split_qkv(adapter: &Adapter, base: &BaseModel, modules: Vec<Paired
     }
     out.sort_by(|a, b| a.name.cmp(&b.name));
     Ok(out)
-}
-
-fn last_segment(path: &str) -> &str {
-    path.rsplit('.').next().unwrap_or(path)
 }
 
 fn is_fused(name: &str) -> bool {

@@ -5,6 +5,8 @@
 //! base tensor has, or only one of its shape. The last never drops the layer index: a suffix that holds in every layer says nothing.
 
 mod fused;
+mod gaps;
+mod orientation;
 mod paired;
 mod resolve;
 mod rules;
@@ -15,8 +17,11 @@ use std::path::Path;
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::adapter::source::AdapterLayer;
 use crate::checkpoint::base::BaseModel;
+use crate::checkpoint::base::model_config::ModelConfig;
 use crate::checkpoint::files::tensor::{FloatType, TensorInfo, matrix_shape, not_full_precision, show_shape};
 use crate::error::{Error, Result, escape, field, show_path};
+use orientation::Orientation;
+pub use paired::Pairing;
 pub use paired::{Block, PairedLayer, PairedModule};
 use resolve::BaseIndex;
 pub use rules::{NameMap, PairingRules, Split};
@@ -25,27 +30,46 @@ pub use rules::{NameMap, PairingRules, Split};
 ///
 /// # Errors
 /// [`Error::Mismatch`] if a weight is not found, is ambiguous, is packed, has another shape, or is fused in a way that is not known.
-pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules) -> Result<Vec<PairedModule>> {
+pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules) -> Result<Pairing> {
     let index = BaseIndex::new(base);
     let mut taken: HashMap<String, &str> = HashMap::new();
+    // A configuration that cannot be read decides nothing.
+    let config = ModelConfig::beside(base.weights_file()).ok().flatten();
+    let mut orientation = Orientation::of(config.as_ref());
+    let mut warnings = Vec::new();
     let mut modules = Vec::with_capacity(adapter.modules.len());
     for module in &adapter.modules {
         let mut layers = Vec::with_capacity(module.layers.len());
         for layer in &module.layers {
-            let tensor = index.resolve(layer, rules)?;
+            let tensor = match index.resolve(layer, rules) {
+                Ok(tensor) => tensor,
+                Err(error) => {
+                    let tied = config.as_ref().and_then(|config| index.tied(layer, config)).ok_or(error)?;
+                    warnings.push(format!(
+                        "`{}` has no weight of its own in the base model: its W0 is `{}`, to which it is tied",
+                        escape(&layer.key.path),
+                        escape(tied)
+                    ));
+                    layers.push(check_pair(adapter, layer, base, tied, &mut orientation)?);
+                    continue;
+                }
+            };
             if let Some(other) = taken.insert(tensor.to_owned(), &layer.adapter_key) {
                 let what = format!("base tensor `{}` of {}", escape(tensor), show_path(base.path()));
                 let found = format!("`{}` and `{}`", escape(other), escape(&layer.adapter_key));
                 return Err(Error::mismatch(adapter.weights_file(), what, "one layer for it", found));
             }
-            layers.push(check_pair(adapter, layer, base, tensor)?);
+            layers.push(check_pair(adapter, layer, base, tensor, &mut orientation)?);
         }
         modules.push(PairedModule { name: module.name.clone(), layers });
     }
-    match rules.split {
-        None => Ok(modules),
-        Some(Split::Qkv) => fused::split_qkv(adapter, base, modules),
-    }
+    warnings.extend(orientation.warning(adapter));
+    warnings.extend(modules.iter().filter_map(|module| gaps::gap_warning(&adapter.config, base, module)));
+    let modules = match rules.split {
+        None => modules,
+        Some(Split::Qkv) => fused::split_qkv(adapter, base, modules)?,
+    };
+    Ok(Pairing { modules, warnings })
 }
 
 /// The warning for an adapter that names another base model than the given one.
@@ -59,12 +83,18 @@ pub fn base_name_warning(adapter: &Adapter, base: &BaseModel) -> Option<String> 
 }
 
 /// Checks type and shape of a base weight against the factors.
-fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor: &str) -> Result<PairedLayer> {
+fn check_pair(
+    adapter: &Adapter,
+    layer: &AdapterLayer,
+    base: &BaseModel,
+    tensor: &str,
+    orientation: &mut Orientation,
+) -> Result<PairedLayer> {
     let file = base.file_of(tensor);
     let info = base.info(tensor).ok_or_else(|| Error::missing(file, format!("has no tensor `{}`", escape(tensor))))?;
     let float = check_dtype(base, tensor, info)?;
     let [rows, columns] = matrix_shape(file, tensor, info)?;
-    let transposed = layer.w0_transposed;
+    let transposed = orientation.is_transposed(layer, [rows, columns]);
     let (d_out, d_in) = if transposed { (columns, rows) } else { (rows, columns) };
     let (a, b) = ([layer.rank, layer.d_in], [layer.d_out, layer.rank]);
     let stored = if transposed { format!(" (stored transposed, as {})", show_shape(&info.shape)) } else { String::new() };
@@ -72,11 +102,8 @@ fn check_pair(adapter: &Adapter, layer: &AdapterLayer, base: &BaseModel, tensor:
     let wrong = |name: &str, expected: String, found: &[usize]| {
         let what = format!("tensor `{}` does not fit {w0}", escape(name));
         let error = Error::mismatch(adapter.weights_file(), what, expected, show_shape(found));
-        if layer.d_in == d_out && layer.d_out == d_in {
-            error.with_hint("the shapes fit the transpose of W0: is fan_in_fan_out right?")
-        } else {
-            error
-        }
+        let looks_turned = (layer.rank, layer.rank, layer.d_in) == (d_in, d_out, layer.d_out);
+        if looks_turned { error.with_hint("A and B look transposed: A is [r, in], B is [out, r]") } else { error }
     };
     if layer.d_in != d_in {
         return Err(wrong(layer.source.tensor_a(), format!("[r, {d_in}] as W0 has {d_in} columns"), &a));
@@ -125,6 +152,7 @@ mod tests {
         generate::base(dir.path(), &tensors);
         let adapter = Adapter::open(&dir.path().join("adapter"), "adapter".to_owned())?;
         pair_with_base(&adapter, &BaseModel::open(&dir.path().join("base"))?, &PairingRules::default())
+            .map(|pairing| pairing.modules)
     }
 
     fn tensor_for(path: &str, weights: &[&str]) -> String {

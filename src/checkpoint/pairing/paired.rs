@@ -11,6 +11,15 @@ pub struct PairedModule {
     pub layers: Vec<PairedLayer>,
 }
 
+/// An adapter's modules with their base weights, and what the user should know of them.
+#[derive(Debug, Clone)]
+pub struct Pairing {
+    /// The modules.
+    pub modules: Vec<PairedModule>,
+    /// Warnings.
+    pub warnings: Vec<String>,
+}
+
 /// An adapted layer and its base weight W0 `[d_out, d_in]`.
 #[derive(Debug, Clone)]
 pub struct PairedLayer {

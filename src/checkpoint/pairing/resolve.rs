@@ -3,17 +3,22 @@
 use std::collections::BTreeMap;
 
 use super::rules::PairingRules;
-use crate::checkpoint::adapter::source::AdapterLayer;
+use crate::checkpoint::adapter::source::{AdapterLayer, StoredW0};
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::base::model_class::is_prefix;
+use crate::checkpoint::base::model_config::ModelConfig;
 use crate::checkpoint::files::disk::sample;
 use crate::checkpoint::files::tensor::matrix_shape;
-use crate::checkpoint::keys::dotted_suffixes;
+use crate::checkpoint::keys::{dotted_suffixes, last_segment};
 use crate::error::{Error, Result, escape, field};
 
 /// What else is put before a module's path, beside the prefixes of transformers' classes: by PEFT, by models of text and images around
 /// their language model, by sentence-transformers' and older classes.
 const OUTER_NAMES: [&str; 7] = ["base_model", "bloom", "encoder_model", "language_model", "llm", "text_model", "xlm"];
+
+/// What output layers over a vocabulary are called, and input embeddings.
+const OUTPUT_LAYERS: [&str; 4] = ["embed_out", "lm_head", "output_projection", "proj_out"];
+const INPUT_EMBEDDINGS: [&str; 6] = ["embed_in", "embed_tokens", "shared", "tok_embeddings", "word_embeddings", "wte"];
 
 /// The base's weights by their names without known prefixes.
 pub(super) struct BaseIndex<'a> {
@@ -33,6 +38,7 @@ impl<'a> BaseIndex<'a> {
         let mut by_core: BTreeMap<&str, Vec<Weight<'_>>> = BTreeMap::new();
         for name in base.names() {
             if let Some(path) = name.strip_suffix(".weight") {
+                let path = path.strip_suffix(".base_layer").unwrap_or(path);
                 by_core.entry(core_of(path)).or_default().push(Weight { path, name });
             }
         }
@@ -88,6 +94,22 @@ impl<'a> BaseIndex<'a> {
         Err(self.not_found(path, &tried).with_hint(hint))
     }
 
+    /// The input embedding, for an output layer that has no weight of its own because it is tied to it.
+    pub(super) fn tied(&self, layer: &AdapterLayer, config: &ModelConfig) -> Option<&'a str> {
+        // transformers ties them unless a class or its configuration says otherwise, and then the weight would be there.
+        let may_be = config.ties_embeddings.unwrap_or(config.model_type.is_some());
+        if !may_be || !OUTPUT_LAYERS.contains(&last_segment(&layer.key.path)) {
+            return None;
+        }
+        let all = self.by_core.values().flatten();
+        let embeddings = all.filter(|weight| INPUT_EMBEDDINGS.contains(&last_segment(weight.path)));
+        let fitting: Vec<&str> = embeddings.map(|weight| weight.name).filter(|name| self.fits(layer, name)).collect();
+        match fitting[..] {
+            [only] => Some(only),
+            _ => None,
+        }
+    }
+
     /// The tensor that a renamed path names, with or without `.weight`.
     fn named(&self, path: &str, renamed: &str) -> Result<&'a str> {
         let weight = format!("{renamed}.weight");
@@ -124,9 +146,13 @@ impl<'a> BaseIndex<'a> {
     }
 
     fn fits(&self, layer: &AdapterLayer, name: &str) -> bool {
-        let stored = if layer.w0_transposed { [layer.d_in, layer.d_out] } else { [layer.d_out, layer.d_in] };
+        let (straight, turned) = ([layer.d_out, layer.d_in], [layer.d_in, layer.d_out]);
         let shape = self.base.info(name).and_then(|info| matrix_shape(self.base.weights_file(), name, info).ok());
-        shape == Some(stored)
+        shape.is_some_and(|shape| match layer.w0_stored {
+            StoredW0::Straight => shape == straight,
+            StoredW0::Transposed => shape == turned,
+            StoredW0::Configured(_) => shape == straight || shape == turned,
+        })
     }
 
     fn packed(&self, name: &str, kind: &str) -> Error {

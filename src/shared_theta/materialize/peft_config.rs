@@ -111,7 +111,7 @@ fn modules_to_save(
 mod tests {
     use super::*;
     use crate::checkpoint::ModuleKey;
-    use crate::checkpoint::{FactorSource, StoredFactor};
+    use crate::checkpoint::{FactorSource, StoredFactor, StoredW0};
 
     fn layer(path: &str) -> AdapterLayer {
         let key = ModuleKey::from_path(path.to_owned()).unwrap();
@@ -125,7 +125,7 @@ mod tests {
             scaling: 1.0,
             dtype: "F32".into(),
             source: FactorSource::Stored { a: StoredFactor::plain("a"), b: StoredFactor::plain("b"), e: None },
-            w0_transposed: false,
+            w0_stored: StoredW0::Straight,
         }
     }
 

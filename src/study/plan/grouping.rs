@@ -31,7 +31,7 @@ pub(crate) struct Member {
     pub(crate) module: usize,
     /// For each of its layers, the index of the group's layer.
     pub(crate) at: Vec<usize>,
-    /// Rank of each of its layers.
+    /// Rank that the update of each of its layers can have: that of its factors, or W0's shorter side where that is less.
     pub(crate) ranks: Vec<usize>,
 }
 
@@ -144,7 +144,7 @@ fn assemble(adapters: &[PlannedAdapter], shared: &Shared, own_name: String, memb
                 adapter,
                 module,
                 at: own.iter().map(|layer| index_of(&layers, &BaseWeight::of(layer))).collect(),
-                ranks: own.iter().map(|layer| layer.adapter_layer.rank).collect(),
+                ranks: own.iter().map(|layer| layer.adapter_layer.rank.min(layer.d_out).min(layer.d_in)).collect(),
             }
         })
         .collect();
