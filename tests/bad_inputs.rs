@@ -114,7 +114,7 @@ fn the_good_input_is_good() {
 /// What is unusual but fine, and the warning it gets, if any.
 type Unusual = (&'static str, &'static [&'static str], fn(&Path));
 
-static UNUSUAL: [Unusual; 13] = [
+static UNUSUAL: [Unusual; 14] = [
     ("unknown fields", &[], |root| generate::config(root, &[("exclude_modules", "[]"), ("corda_config", "{\"x\": null}")])),
     ("no r, no lora_alpha", &[], |root| generate::config(root, &[("r", ""), ("lora_alpha", "")])),
     ("rslora", &[], |root| generate::config(root, &[("use_rslora", "true")])),
@@ -143,9 +143,24 @@ static UNUSUAL: [Unusual; 13] = [
         tensors.push(generate::f32_tensor("x\u{1b}[2J\n\0", &[2]));
         generate::base(root, &tensors);
     }),
+    (
+        "W0 transposed",
+        &["the base weights of `bert.encoder.layer.0.attention.self.query` and 1 more are stored [in, out] by their shapes"],
+        |root| {
+            let tensor = |layer| {
+                let [a, b] = generate::lora(layer);
+                [generate::f32_tensor(&a.name, &[2, 5]), generate::f32_tensor(&b.name, &[6, 2])]
+            };
+            generate::adapter(root, &["0", "1"].into_iter().flat_map(tensor).collect::<Vec<_>>());
+            generate::base(
+                root,
+                &["0", "1"].map(|layer| generate::f32_tensor(&format!("{}.weight", generate::query(layer)), &[5, 6])),
+            );
+        },
+    ),
     ("a gap between layers", &["module `query`: layers 0..3 without 1..2"], |root| {
-        let layers = ["0", "3"];
-        generate::adapter(root, &layers.into_iter().flat_map(generate::lora).collect::<Vec<_>>());
+        generate::adapter(root, &["0", "3"].into_iter().flat_map(generate::lora).collect::<Vec<_>>());
+        let layers = ["0", "1", "2", "3"];
         let weight = |layer| generate::f32_tensor(&format!("{}.weight", generate::query(layer)), &[6, 6]);
         generate::base(root, &layers.map(weight));
     }),

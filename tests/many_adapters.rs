@@ -74,7 +74,7 @@ fn a_tight_memory_limit_costs_readings_and_changes_no_byte() {
     assert!(readings.is_sorted() && readings[3] > 12, "{readings:?}");
 
     let (refused, out) = run("refused", &["--no-svd", "--memory-limit", "25M"]);
-    let refused = refused.exits(8).says("error: the study needs more memory than it may use; expected at most 25.0 MiB, found 4");
+    let refused = refused.exits(8).says("error: the study needs more memory than it may use; expected at most 25.0 MiB, found 3");
     refused.says("hint: raise --memory-limit");
     assert!(!out.exists() && fs::read_dir(folder.path()).unwrap().count() == 4);
 

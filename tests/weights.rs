@@ -302,8 +302,9 @@ fn a_module_without_layers_is_converted_but_not_compared() {
 fn a_gap_between_layers_is_told_and_keeps_the_numbers() {
     let folder = tempfile::tempdir().unwrap();
     let mut layers = square_layers(4, 24, 2);
+    write_base(&folder.path().join("base"), &layers, PLAIN);
     layers.remove(2);
-    write_both(folder.path(), &layers, PLAIN);
+    write_adapter(&folder.path().join("adapter"), &layers, PLAIN, &[]);
     analyse(folder.path(), &[]).says("warning: adapter: module `q_proj`: layers 0..3 without 2");
     let mut numbers: Vec<u32> = similarity(folder.path()).iter().map(|r| r.layer_a).collect();
     numbers.dedup();

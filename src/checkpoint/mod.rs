@@ -43,7 +43,7 @@ pub use adapter::Adapter;
 pub use adapter::condlora::{CondLora, SharedModule};
 pub use adapter::discover::{FoundAdapter, adapter_names, find_adapters, match_init};
 pub use adapter::source::{
-    AdapterLayer, AdapterModule, FactorSource, Factors, FoundLayers, RawLayer, Scaling, StoredFactor, StoredW0,
+    AdapterLayer, AdapterModule, FactorSource, Factors, FoundLayers, RawLayer, Scaling, StoredFactor, StoredW0, UnusableLayer,
 };
 pub use adapter::trainer_state::{LoggedValue, TRAINER_STATE_FILE, TrainingLog, find_training_log, read_training_log};
 pub use base::BaseModel;

@@ -7,6 +7,7 @@ use clap::Args;
 use serde::Serialize;
 
 use super::analyze::parse_pair;
+use super::analyze::say_skipped;
 use super::averages;
 use super::drawing::FormatArgs;
 use super::session::{Outcome, Session};
@@ -105,8 +106,11 @@ pub(super) fn run(args: &CompareArgs, session: &Session) -> Result<Outcome> {
     let config = args.params().check()?;
     let drawing = args.drawing.options()?;
     let prepared = prepare_comparison(config.clone())?;
-    let warnings = prepared.warnings().to_vec();
+    let mut warnings = prepared.warnings().to_vec();
     terminal.warnings(&warnings);
+    let skipped = say_skipped(prepared.skipped(), terminal);
+    let outcome = if skipped.is_empty() { Outcome::Done } else { Outcome::Skipped };
+    warnings.extend(skipped);
     let mut protected = prepared.input_dirs();
     protected.extend([args.left.clone(), args.right.clone()]);
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;
@@ -133,5 +137,5 @@ pub(super) fn run(args: &CompareArgs, session: &Session) -> Result<Outcome> {
     let verdict = RunVerdict::of_comparison(rows, args.null_draws);
     let text = if session.json() { verdict.json(rows) } else { averages::text(rows, &verdict, terminal) };
     session.close(&text, &[("results in", &written)])?;
-    Ok(Outcome::Done)
+    Ok(outcome)
 }

@@ -45,7 +45,8 @@ pub(super) fn run(args: &InspectArgs, session: &Session) -> Result<Outcome> {
     let inspection = inspect(&params)?;
     let terminal = &session.terminal;
     terminal.data(&if session.json() { json::pretty(&inspection) } else { text(&inspection, terminal) })?;
-    Ok(if inspection.refused == 0 { Outcome::Done } else { Outcome::Skipped })
+    let skips = inspection.adapters.iter().any(|adapter| !adapter.skipped.is_empty());
+    Ok(if inspection.refused == 0 && !skips { Outcome::Done } else { Outcome::Skipped })
 }
 
 fn text(inspection: &Inspection, terminal: &Terminal) -> String {
@@ -72,6 +73,16 @@ fn text(inspection: &Inspection, terminal: &Terminal) -> String {
         for warning in &adapter.warnings {
             out.push_str(&terminal.paint(DOUBTFUL, &format!("  warning: {warning}")));
             out.push('\n');
+        }
+        for module in &adapter.skipped {
+            let count = module.layers.len();
+            let layers = if count > 1 { format!(" in {count} layers") } else { String::new() };
+            let line = format!("  skipped: module `{}`{layers}: {}", escape(&module.module), module.why.error);
+            out.push_str(&terminal.paint(DOUBTFUL, &line));
+            out.push('\n');
+            if let Some(hint) = &module.why.hint {
+                out.push_str(&format!("  hint: {hint}\n"));
+            }
         }
         if let Some(refusal) = &adapter.refused {
             let line = format!("  refused, exit code {}: {}", refusal.exit_code, refusal.error);

@@ -6,7 +6,7 @@ use clap::Args;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
-use super::analyze::{NO_BEARING, by_name, refuse_doubt, say_found, say_skipped, show};
+use super::analyze::{NO_BEARING, by_name, refuse_doubt, say_found, say_skipped, say_unusable, show};
 use super::drawing::DrawingArgs;
 use super::session::{Outcome, Session};
 use crate::error::{Error, Result, escape};
@@ -90,6 +90,7 @@ pub(super) fn run(args: &MergeArgs, session: &Session) -> Result<Outcome> {
     terminal.warnings(&warnings);
     let mut refused = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
+    skipped.extend(say_unusable(&prepared, args.strict, terminal)?);
     let mut protected = args.shards.clone();
     protected.extend(prepared.input_dirs());
     let mut out = OutputDir::begin(&args.out, args.overwrite, &protected)?;

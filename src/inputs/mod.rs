@@ -11,7 +11,7 @@ mod selection;
 mod stored;
 
 pub(crate) use memory::{blas_cannot_start, check_address_space, default_limit, parse_bytes, show as show_bytes};
-pub(crate) use opening::{LaidOut, OpenedAdapter, Opener, module_paths};
+pub(crate) use opening::{LaidOut, OpenedAdapter, Opener, by_module, module_paths};
 pub(crate) use pairing::{BaseWeight, choose_convention, type_of_tensor};
 pub use progress::Progress;
 pub(crate) use selection::{Selection, check_ij};

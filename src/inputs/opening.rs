@@ -6,8 +6,10 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::{Adapter, BaseModel, PairedModule, Pairing, PairingRules, base_name_warning, find_base, pair_with_base};
-use crate::error::{Result, escape};
+use crate::checkpoint::{
+    Adapter, BaseModel, PairedModule, Pairing, PairingRules, UnusableLayer, base_name_warning, find_base, pair_with_base,
+};
+use crate::error::{Error, Result, escape};
 
 /// Opens base models, and adapters over them, according to a command's options.
 pub(crate) struct Opener {
@@ -35,6 +37,8 @@ pub(crate) struct OpenedAdapter {
     pub(crate) modules: Vec<PairedModule>,
     /// Its warnings.
     pub(crate) warnings: Vec<String>,
+    /// Layers that cannot be used.
+    pub(crate) unusable: Vec<UnusableLayer>,
 }
 
 impl Opener {
@@ -95,10 +99,10 @@ impl Opener {
     /// # Errors
     /// Those of [`Self::paired_modules`].
     pub(crate) fn pair(&self, LaidOut { adapter, base }: LaidOut) -> Result<OpenedAdapter> {
-        let Pairing { modules, warnings } = self.paired_modules(&adapter, base)?;
+        let Pairing { modules, warnings, unusable } = self.paired_modules(&adapter, base)?;
         let of_adapter = adapter.warnings.iter().cloned().chain(base_name_warning(&adapter, &self.bases[base]));
         let warnings = of_adapter.chain(warnings).collect();
-        Ok(OpenedAdapter { adapter, base, modules, warnings })
+        Ok(OpenedAdapter { adapter, base, modules, warnings, unusable })
     }
 
     /// Opens the untrained adapter of a trained one, over the same base.
@@ -134,6 +138,15 @@ impl Opener {
         assert!(bases.len() == 1, "one adapter or several of one base were opened, not adapters of {} bases", bases.len());
         bases.remove(0)
     }
+}
+
+/// Layers that cannot be used, by module: how many there are, its name, and the first reason.
+pub(crate) fn by_module<'u>(unusable: impl IntoIterator<Item = &'u UnusableLayer>) -> Vec<(usize, String, Error)> {
+    let mut modules: BTreeMap<&str, (usize, &Error)> = BTreeMap::new();
+    for layer in unusable {
+        modules.entry(&layer.module).or_insert((0, &layer.error)).0 += 1;
+    }
+    modules.into_iter().map(|(name, (count, error))| (count, name.to_owned(), error.clone())).collect()
 }
 
 impl OpenedAdapter {

@@ -3,7 +3,7 @@
 use ndarray::Array2;
 
 use crate::controls::{Control, Factor, draw};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::linalg::subspace::ThinQr;
 
 /// `rank` orthonormal columns of length `length` in place of an update's input directions ([`Factor::A`]) or output directions ([`Factor::B`]).
@@ -20,6 +20,10 @@ pub(super) fn directions(
     length: usize,
     rank: usize,
 ) -> Result<Array2<f64>> {
+    if rank > length {
+        let (expected, found) = (format!("at most {length} directions"), rank.to_string());
+        return Err(Error::Shape { what: "random directions", expected, found });
+    }
     let qr = ThinQr::of(draw(seed, Control::Haar, stream, factor, number, length, rank).view())?;
     let (mut q, r) = (qr.q(), qr.r);
     // Householder's signs depend on what they reflect: only with a positive diagonal of R is Q uniform (Mezzadri 2007, Notices of the AMS 54, 592).

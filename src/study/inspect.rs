@@ -8,10 +8,12 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::checkpoint::{
-    Adapter, AdapterLayer, AdapterModule, FoundAdapter, PairedModule, Pairing, PairingRules, base_name_warning, find_adapters,
+    Adapter, AdapterLayer, AdapterModule, FoundAdapter, PairedModule, Pairing, PairingRules, UnusableLayer, base_name_warning,
+    find_adapters,
 };
 use crate::error::{Error, Result};
 use crate::inputs::{Opener, choose_convention};
+use crate::table::gather;
 
 /// The options of an inspection.
 #[derive(Debug, Clone)]
@@ -56,8 +58,22 @@ pub struct InspectedAdapter {
     pub ignored_tensors: usize,
     /// What `analyze` would warn of.
     pub warnings: Vec<String>,
+    /// Modules that `analyze` would skip, and why.
+    pub skipped: Vec<SkippedModule>,
     /// Why `analyze` would refuse it.
     pub refused: Option<Refusal>,
+}
+
+/// A module that cannot be used, or some of its layers.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct SkippedModule {
+    /// Its name.
+    pub module: String,
+    /// The indices of the layers; none outside any repeated container.
+    pub layers: Vec<Option<u32>>,
+    /// What is wrong with the first.
+    #[serde(flatten)]
+    pub why: Refusal,
 }
 
 /// A base model.
@@ -168,6 +184,7 @@ fn inspect_adapter(found: FoundAdapter, base_is_given: bool, opener: &mut Opener
         parameters: Parameters::default(),
         ignored_tensors: 0,
         warnings: Vec::new(),
+        skipped: Vec::new(),
         refused: None,
     };
     match Adapter::open(&found.dir, found.name) {
@@ -178,6 +195,9 @@ fn inspect_adapter(found: FoundAdapter, base_is_given: bool, opener: &mut Opener
             shown.kind = Some(adapter.config.peft_type.clone());
             shown.ignored_tensors = adapter.ignored_tensors;
             shown.warnings.splice(0..0, adapter.warnings.iter().cloned());
+            if shown.base.is_none() {
+                shown.skipped = skipped(&adapter.unusable);
+            }
             if shown.modules.is_empty() {
                 shown.modules = adapter.modules.iter().map(unpaired_module).collect();
             }
@@ -206,10 +226,21 @@ fn pair(adapter: &mut Adapter, base_is_given: bool, opener: &mut Opener, shown: 
     shown.warnings.extend(base_name_warning(adapter, base));
     opener.lay_out_over(adapter, number)?;
     let weights_file = adapter.weights_file();
-    let Pairing { modules, warnings } = opener.paired_modules(adapter, number)?;
+    let Pairing { modules, warnings, unusable } = opener.paired_modules(adapter, number)?;
+    shown.skipped = skipped(&unusable);
     shown.warnings.extend(warnings);
     shown.modules = modules.iter().map(|module| paired_module(weights_file, module)).collect::<Result<_>>()?;
     Ok(())
+}
+
+fn skipped(unusable: &[UnusableLayer]) -> Vec<SkippedModule> {
+    let by_name = gather(unusable, |layer| &layer.module);
+    let of_module = |(module, layers): (&String, Vec<&UnusableLayer>)| SkippedModule {
+        module: module.clone(),
+        layers: layers.iter().map(|layer| layer.layer).collect(),
+        why: Refusal::from(&layers[0].error),
+    };
+    by_name.into_iter().map(of_module).collect()
 }
 
 fn unpaired_module(module: &AdapterModule) -> InspectedModule {

@@ -26,7 +26,7 @@ use std::time::{Duration, Instant};
 use rayon::prelude::*;
 
 use crate::error::{Error, Result, escape};
-use crate::inputs::Progress;
+use crate::inputs::{Progress, by_module};
 use crate::numerals::few;
 use crate::record::{AdapterRecord, InputRecord, ShardRecord};
 use crate::table::{AcrossRow, SubspaceRow, Tables};
@@ -36,7 +36,8 @@ use context::Context;
 use decompositions::Decompositions;
 pub use found::{Division, ShardStudy, Study};
 pub use inspect::{
-    InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection, Parameters, Refusal, inspect,
+    InspectParams, InspectedAdapter, InspectedBase, InspectedLayer, InspectedModule, Inspection, Parameters, Refusal,
+    SkippedModule, inspect,
 };
 pub use params::{AnalyzeConfig, AnalyzeParams};
 use plan::{Pass, Plan, PlannedAdapter};
@@ -117,6 +118,19 @@ impl Prepared {
         let wanted = self.config.params().strict_control != StrictControl::Never;
         let missing = if wanted { self.decompositions.warning(&self.plan.groups) } else { None };
         of_adapters.chain(missing).collect()
+    }
+
+    /// Modules of adapters that are skipped because they cannot be used, and why.
+    #[must_use]
+    pub fn unusable(&self) -> Vec<(String, Error)> {
+        let of_adapter = |planned: &PlannedAdapter| {
+            let name = planned.adapter.name.clone();
+            by_module(&planned.unusable).into_iter().map(move |(count, module, error)| {
+                let layers = if count > 1 { format!(" in {count} layers") } else { String::new() };
+                (format!("{name}: module `{module}`{layers}"), error)
+            })
+        };
+        self.plan.adapters.iter().flat_map(of_adapter).collect()
     }
 
     /// Adapters whose initialisation rewrote W0, with its name: the base weights given are not those that were frozen.

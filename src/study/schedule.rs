@@ -184,7 +184,7 @@ impl Need {
             // In addition to the vectors: the spectra of three matrices, and how their vectors are expected to turn.
             let rank = member.ranks[k];
             let vectors = lengths(member.at[k], rank, &context.views) + 8 * (rank * (4 + 3 * (SAMPLES + rank))) as u64;
-            copies(context, member) as u64 * vectors
+            member.copies(&context.plan.adapters) as u64 * vectors
                 + whole(member.at[k], rank, &context.by_cka)
                 + related_bytes(context, group, member, k, decomposed)
         };
@@ -269,11 +269,6 @@ impl Need {
     }
 }
 
-/// How many adapters a member is: the trained one, and the untrained one if it is given.
-fn copies(context: &Context<'_>, member: &Member) -> usize {
-    if context.plan.adapters[member.adapter].init.is_some() { 2 } else { 1 }
-}
-
 /// What is kept of a base weight itself: its random vectors, and with `rcond` its singular vectors.
 fn kept_of_weight(context: &Context<'_>, layer: &BaseWeight) -> u64 {
     let singular = if context.config.params().rcond.is_some() { layer.d_out.min(layer.d_in) } else { 0 };
@@ -330,21 +325,20 @@ fn related_bytes(context: &Context<'_>, group: &Group, member: &Member, k: usize
 fn in_flight(context: &Context<'_>, group: &Group, index: usize, decomposed: bool) -> u64 {
     let layer = &group.layers[index];
     let (d_out, d_in) = (layer.d_out as u64, layer.d_in as u64);
-    let stored = context.plan.bases[group.base].info(&layer.tensor).map_or(8 * d_out * d_in, |info| info.len() as u64 * 4);
-    let turned = if layer.transposed { 8 * d_out * d_in } else { 0 };
+    let whole = 8 * d_out * d_in;
+    let stored = context.plan.bases[group.base].info(&layer.tensor).map_or(whole, |info| info.len() as u64 * 4);
+    let turned = if layer.transposed { whole } else { 0 };
     // LU and QR work in place; an SVD holds W, its factors and what LAPACK needs for them.
-    let factors = if context.config.params().rcond.is_some() {
-        5 * 8 * d_out * d_in
-    } else if d_out == d_in {
-        8 * d_out * d_in
-    } else {
-        qr_bytes(layer.d_out, layer.d_in)
+    let factors = match context.config.params().rcond {
+        Some(_) => 5 * whole,
+        None if d_out == d_in => whole,
+        None => qr_bytes(layer.d_out, layer.d_in),
     };
     let ranks = || group.members.iter().filter_map(|member| Some((member, member.ranks[member.position(index)?])));
     let rank = ranks().map(|(_, rank)| rank).max().unwrap_or(0);
-    // Both factors of all members and draws, as many of them as are solved together and one more.
-    let of_members: usize = ranks().map(|(member, rank)| 2 * rank * copies(context, member)).sum();
+    let of_members: usize = ranks().map(|(member, rank)| 2 * rank * member.copies(&context.plan.adapters)).sum();
     let draws = context.w0_draws_of(group).next_multiple_of(DRAWS_TOGETHER);
+    // As many as are solved together and one more.
     let together = columns_together(layer.d_out.max(layer.d_in)) + 2 * rank * DRAWS_TOGETHER;
     let columns = together.min(of_members + 2 * rank * draws) as u64;
     // Targets, right-hand sides, residuals, solutions, and one more of each while one is converted into the next. A CondLoRA's factors are

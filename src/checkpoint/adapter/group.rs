@@ -2,11 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::source::{AdapterLayer, AdapterModule};
+use super::source::{AdapterLayer, AdapterModule, UnusableLayer};
 use crate::checkpoint::config::AdapterConfig;
 use crate::checkpoint::files::disk::sample;
 use crate::checkpoint::files::weights::WeightsFile;
-use crate::checkpoint::keys::name_modules;
+use crate::checkpoint::keys::{ModuleKey, name_modules};
 use crate::error::{Error, Result, escape};
 
 /// Compares the ranks that the configuration gives with those of the tensors.
@@ -22,6 +22,9 @@ pub(super) fn check_ranks(config: &AdapterConfig, layers: &[AdapterLayer], warni
             }
         }
     }
+    if config.has_unread_ranks {
+        return Ok(());
+    }
     let mut by_default = layers.iter().filter(|layer| config.pattern_rank(&layer.key.path).is_none()).peekable();
     if let Some(r) = config.r
         && by_default.peek().is_some()
@@ -29,8 +32,13 @@ pub(super) fn check_ranks(config: &AdapterConfig, layers: &[AdapterLayer], warni
     {
         let ranks: BTreeSet<String> = layers.iter().map(|layer| layer.rank.to_string()).collect();
         let found = format!("tensors of rank {}", sample(ranks.into_iter().collect(), 5));
-        return Err(Error::mismatch(&config.path, format!("r is {r}"), "the rank of a tensor", found)
-            .with_hint("the config and the weights may be of different adapters"));
+        let turned = layers.iter().all(|layer| (layer.d_in, layer.d_out) == (r, r));
+        let hint = if turned {
+            "A and B look transposed: A is [r, in], B is [out, r]"
+        } else {
+            "the config and the weights may be of different adapters"
+        };
+        return Err(Error::mismatch(&config.path, format!("r is {r}"), "the rank of a tensor", found).with_hint(hint));
     }
     let differs = |layer: &&AdapterLayer| config.pattern_rank(&layer.key.path).or(config.r).is_some_and(|r| r != layer.rank);
     let mut wrong = layers.iter().filter(differs);
@@ -46,14 +54,33 @@ pub(super) fn check_ranks(config: &AdapterConfig, layers: &[AdapterLayer], warni
 }
 
 /// Groups the layers by module type, names the modules and sorts everything.
-pub(super) fn group(weights: &WeightsFile, layers: Vec<AdapterLayer>) -> Result<Vec<AdapterModule>> {
+///
+/// Those that cannot be used are named with the others, so that a name does not depend on what is wrong with its neighbours.
+///
+/// # Errors
+/// [`Error::Mismatch`] for two layers that are one.
+pub(super) fn group(
+    weights: &WeightsFile,
+    layers: Vec<AdapterLayer>,
+    unusable: Vec<(String, Error)>,
+) -> Result<(Vec<AdapterModule>, Vec<UnusableLayer>)> {
     let mut by_type: BTreeMap<String, Vec<AdapterLayer>> = BTreeMap::new();
     for layer in layers {
         by_type.entry(layer.key.module_type.clone()).or_default().push(layer);
     }
-    let names = name_modules(&by_type.keys().map(String::as_str).collect::<Vec<_>>());
+    // A path that names no layer is a module of its own.
+    let of_unusable = |path: &str| match ModuleKey::from_path(path.to_owned()) {
+        Ok(key) => (key.module_type, key.layer),
+        Err(_) => (path.to_owned(), None),
+    };
+    let unusable: Vec<_> = unusable.into_iter().map(|(path, error)| (of_unusable(&path), error)).collect();
+    let types: BTreeSet<&str> =
+        by_type.keys().map(String::as_str).chain(unusable.iter().map(|((of, _), _)| of.as_str())).collect();
+    let types: Vec<&str> = types.into_iter().collect();
+    let names: BTreeMap<String, String> = types.iter().map(|of| (*of).to_owned()).zip(name_modules(&types)).collect();
     let mut modules = Vec::with_capacity(by_type.len());
-    for (name, (module_type, mut layers)) in names.into_iter().zip(by_type) {
+    for (module_type, mut layers) in by_type {
+        let name = names[&module_type].clone();
         layers.sort_by_key(|layer| layer.layer);
         for pair in layers.windows(2) {
             if pair[0].layer == pair[1].layer {
@@ -64,5 +91,6 @@ pub(super) fn group(weights: &WeightsFile, layers: Vec<AdapterLayer>) -> Result<
         modules.push(AdapterModule { name, module_type, layers });
     }
     modules.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(modules)
+    let named = |((of, layer), error): ((String, Option<u32>), Error)| UnusableLayer { module: names[&of].clone(), layer, error };
+    Ok((modules, unusable.into_iter().map(named).collect()))
 }

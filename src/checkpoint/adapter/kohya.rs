@@ -135,7 +135,7 @@ impl Kohya {
     pub(super) fn layers(&self, weights: &WeightsFile, base: &BaseModel) -> Result<FoundLayers> {
         let paths = flat_paths(base);
         let mut found =
-            FoundLayers { layers: Vec::new(), ignored_tensors: self.ignored_tensors, warnings: self.warnings.clone() };
+            FoundLayers { ignored_tensors: self.ignored_tensors, warnings: self.warnings.clone(), ..FoundLayers::default() };
         let families: BTreeSet<&str> = self.modules.iter().map(|module| module.family).collect();
         let mut skipped = Vec::new();
         for family in families {
@@ -151,7 +151,10 @@ impl Kohya {
                 continue;
             }
             for module in members {
-                found.layers.push(module.layer(weights, base, &paths)?);
+                match module.layer(weights, base, &paths) {
+                    Ok(layer) => found.layers.push(layer),
+                    Err(error) => found.unusable.push((module.key.clone(), error)),
+                }
             }
         }
         if found.layers.is_empty() {

@@ -25,7 +25,7 @@ use condlora::CondLora;
 use kohya::{Kohya, is_kohya};
 use mlx::{MLX_FILE, is_mlx};
 pub use peft::{PICKLE_FILE, WEIGHTS_FILE};
-use source::{AdapterLayer, AdapterModule, Factors, FoundLayers};
+use source::{AdapterLayer, AdapterModule, Factors, FoundLayers, UnusableLayer};
 
 /// An adapter whose names and shapes have been checked.
 #[derive(Debug)]
@@ -42,6 +42,8 @@ pub struct Adapter {
     pub ignored_tensors: usize,
     /// What the user should know, the configuration's warnings included.
     pub warnings: Vec<String>,
+    /// Layers whose factors cannot be used.
+    pub unusable: Vec<UnusableLayer>,
     /// What its checkpoint holds, if it is a CondLoRA: its modules are known once it is laid out over its base model.
     pub condlora: Option<CondLora>,
     /// What its file holds, if it is one of kohya's: likewise.
@@ -98,7 +100,18 @@ impl Adapter {
 
     fn without_layers(dir: &Path, name: String, config: AdapterConfig, weights: WeightsFile) -> Self {
         let (dir, warnings) = (dir.to_owned(), config.warnings.clone());
-        Self { name, dir, config, modules: Vec::new(), ignored_tensors: 0, warnings, condlora: None, kohya: None, weights }
+        Self {
+            name,
+            dir,
+            config,
+            modules: Vec::new(),
+            ignored_tensors: 0,
+            warnings,
+            unusable: Vec::new(),
+            condlora: None,
+            kohya: None,
+            weights,
+        }
     }
 
     /// Finds the layers that the adapter's own files do not name: of a CondLoRA all base weights of its modules, of a file of kohya's those
@@ -116,17 +129,26 @@ impl Adapter {
         let Some(condlora) = &self.condlora else { return Ok(()) };
         let convention = if eq6 { CondloraConvention::Eq6 } else { self.config.condlora_convention };
         let layers = condlora.layers(&self.weights, &self.config, base, convention)?;
-        self.set_layers(FoundLayers { layers, ignored_tensors: condlora.others.len(), warnings: Vec::new() })
+        self.set_layers(FoundLayers { layers, ignored_tensors: condlora.others.len(), ..FoundLayers::default() })
     }
 
     /// Checks, groups and names the layers that were found.
     fn set_layers(&mut self, found: FoundLayers) -> Result<()> {
         self.ignored_tensors = found.ignored_tensors;
         self.warnings.extend(found.warnings);
-        let check = |raw| shapes::check_layer(&self.weights, &self.config, raw);
-        let layers = found.layers.into_iter().map(check).collect::<Result<Vec<_>>>()?;
+        let (mut layers, mut unusable) = (Vec::with_capacity(found.layers.len()), found.unusable);
+        for raw in found.layers {
+            let path = raw.path.clone();
+            match shapes::check_layer(&self.weights, &self.config, raw) {
+                Ok(layer) => layers.push(layer),
+                Err(error) => unusable.push((path, error)),
+            }
+        }
+        if let Some((_, error)) = unusable.first().filter(|_| layers.is_empty()) {
+            return Err(error.clone());
+        }
         group::check_ranks(&self.config, &layers, &mut self.warnings)?;
-        self.modules = group::group(&self.weights, layers)?;
+        (self.modules, self.unusable) = group::group(&self.weights, layers, unusable)?;
         Ok(())
     }
 

@@ -149,6 +149,19 @@ pub struct FoundLayers {
     pub ignored_tensors: usize,
     /// What the user should know.
     pub warnings: Vec<String>,
+    /// Paths of modules that cannot be used, and why.
+    pub unusable: Vec<(String, Error)>,
+}
+
+/// A layer that cannot be used, for which its whole module is skipped.
+#[derive(Debug, Clone)]
+pub struct UnusableLayer {
+    /// The module's name.
+    pub module: String,
+    /// The layer index, if it has one.
+    pub layer: Option<u32>,
+    /// Why.
+    pub error: Error,
 }
 
 /// The error for a factor without the other one of its module.

@@ -73,6 +73,7 @@ impl<'a> Fields<'a> {
             } else {
                 self.patterns("rank_pattern", raw.rank_pattern, |field, value| self.rank(field, value), Some(&mut warnings))?
             },
+            has_unread_ranks: false,
             alpha_pattern: self.patterns("alpha_pattern", raw.alpha_pattern, |field, value| self.alpha(field, value), None)?,
             use_rslora: self.flag("use_rslora", raw.use_rslora.as_ref())?,
             fan_in_fan_out: self.flag("fan_in_fan_out", raw.fan_in_fan_out.as_ref())?,
@@ -95,6 +96,7 @@ impl<'a> Fields<'a> {
             },
             warnings: Vec::new(),
         };
+        config.has_unread_ranks = !warnings.is_empty();
         config.warnings.append(&mut warnings);
         if config.use_dora {
             config.warnings.push(dora_warning(None));

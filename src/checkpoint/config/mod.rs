@@ -46,6 +46,8 @@ pub struct AdapterConfig {
     pub lora_alpha: f64,
     /// Ranks by module, in file order.
     pub rank_pattern: Vec<(ModulePattern, usize)>,
+    /// Whether there are more in expressions that are not read.
+    pub has_unread_ranks: bool,
     /// α by module, in file order.
     pub alpha_pattern: Vec<(ModulePattern, f64)>,
     /// Whether the scaling is α/√r instead of α/r.
@@ -95,6 +97,7 @@ impl AdapterConfig {
             init_r: DEFAULT_INIT_R,
             lora_alpha: DEFAULT_ALPHA,
             rank_pattern: Vec::new(),
+            has_unread_ranks: false,
             alpha_pattern: Vec::new(),
             use_rslora: false,
             fan_in_fan_out: false,
@@ -238,7 +241,9 @@ mod tests {
         }
         refused(r#"{"peft_type":"LORA","use_rslora":1}"#, 5, "use_rslora; expected true or false, found 1");
         refused(r#"{"peft_type":"LORA","rank_pattern":{"q":0}}"#, 5, "rank_pattern of `q`");
-        refused(r#"{"peft_type":"LORA","rank_pattern":{"(?=q)":4}}"#, 5, "`(?=q)`");
+        refused(r#"{"peft_type":"LORA","alpha_pattern":{"(?=q)":4}}"#, 5, "`(?=q)`");
+        let unread = read(r#"{"peft_type":"LORA","rank_pattern":{"(?=q)":4,"k":8}}"#).unwrap();
+        assert_eq!((unread.rank_pattern.len(), unread.has_unread_ranks, unread.warnings.len()), (1, true, 1));
         refused(r#"{"peft_type":"LORA","rank_pattern":[1]}"#, 4, "expected an object");
         let many: Vec<String> = (0..=pattern::MOST).map(|at| format!("\"[q]{at}\":2")).collect();
         let patterns = |pairs: &[String]| format!(r#"{{"peft_type":"LORA","rank_pattern":{{{}}}}}"#, pairs.join(","));

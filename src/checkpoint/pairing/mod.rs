@@ -15,7 +15,7 @@ use std::collections::HashMap;
 use std::path::Path;
 
 use crate::checkpoint::adapter::Adapter;
-use crate::checkpoint::adapter::source::AdapterLayer;
+use crate::checkpoint::adapter::source::{AdapterLayer, UnusableLayer};
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::base::model_config::ModelConfig;
 use crate::checkpoint::files::tensor::{FloatType, TensorInfo, matrix_shape, not_full_precision, show_shape};
@@ -35,41 +35,57 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
     let mut taken: HashMap<String, &str> = HashMap::new();
     // A configuration that cannot be read decides nothing.
     let config = ModelConfig::beside(base.weights_file()).ok().flatten();
+    let mut found = Pairing { modules: Vec::new(), warnings: Vec::new(), unusable: adapter.unusable.clone() };
     let mut orientation = Orientation::of(config.as_ref());
-    let mut warnings = Vec::new();
-    let mut modules = Vec::with_capacity(adapter.modules.len());
     for module in &adapter.modules {
         let mut layers = Vec::with_capacity(module.layers.len());
         for layer in &module.layers {
-            let tensor = match index.resolve(layer, rules) {
-                Ok(tensor) => tensor,
+            let mut tied = None;
+            let tensor = index.resolve(layer, rules).or_else(|error| {
+                tied = config.as_ref().and_then(|config| index.tied(layer, config));
+                tied.ok_or(error)
+            });
+            let paired = tensor.and_then(|tensor| check_pair(adapter, layer, base, tensor, &mut orientation));
+            let paired = match paired {
+                Ok(paired) => paired,
                 Err(error) => {
-                    let tied = config.as_ref().and_then(|config| index.tied(layer, config)).ok_or(error)?;
-                    warnings.push(format!(
-                        "`{}` has no weight of its own in the base model: its W0 is `{}`, to which it is tied",
-                        escape(&layer.key.path),
-                        escape(tied)
-                    ));
-                    layers.push(check_pair(adapter, layer, base, tied, &mut orientation)?);
+                    found.unusable.push(UnusableLayer { module: module.name.clone(), layer: layer.layer, error });
                     continue;
                 }
             };
-            if let Some(other) = taken.insert(tensor.to_owned(), &layer.adapter_key) {
-                let what = format!("base tensor `{}` of {}", escape(tensor), show_path(base.path()));
-                let found = format!("`{}` and `{}`", escape(other), escape(&layer.adapter_key));
-                return Err(Error::mismatch(adapter.weights_file(), what, "one layer for it", found));
+            match tied {
+                Some(tied) => found.warnings.push(format!(
+                    "`{}` has no weight of its own in the base model: its W0 is `{}`, to which it is tied",
+                    escape(&layer.key.path),
+                    escape(tied)
+                )),
+                None => {
+                    if let Some(other) = taken.insert(paired.tensor.clone(), &layer.adapter_key) {
+                        let what = format!("base tensor `{}` of {}", escape(&paired.tensor), show_path(base.path()));
+                        let found = format!("`{}` and `{}`", escape(other), escape(&layer.adapter_key));
+                        return Err(Error::mismatch(adapter.weights_file(), what, "one layer for it", found));
+                    }
+                }
             }
-            layers.push(check_pair(adapter, layer, base, tensor, &mut orientation)?);
+            layers.push(paired);
         }
-        modules.push(PairedModule { name: module.name.clone(), layers });
+        if !layers.is_empty() {
+            found.modules.push(PairedModule { name: module.name.clone(), layers });
+        }
     }
-    warnings.extend(orientation.warning(adapter));
-    warnings.extend(modules.iter().filter_map(|module| gaps::gap_warning(&adapter.config, base, module)));
-    let modules = match rules.split {
-        None => modules,
-        Some(Split::Qkv) => fused::split_qkv(adapter, base, modules)?,
-    };
-    Ok(Pairing { modules, warnings })
+    // A module of which a part is damaged is another module.
+    let unusable = &found.unusable;
+    found.modules.retain(|module| unusable.iter().all(|layer| layer.module != module.name));
+    if let Some(first) = found.unusable.first().filter(|_| found.modules.is_empty()) {
+        return Err(first.error.clone());
+    }
+    found.warnings.extend(orientation.warning(adapter));
+    let gaps = found.modules.iter().filter_map(|module| gaps::gap_warning(&adapter.config, base, module));
+    found.warnings.extend(gaps.collect::<Vec<_>>());
+    if let Some(Split::Qkv) = rules.split {
+        found.modules = fused::split_qkv(adapter, base, found.modules)?;
+    }
+    Ok(found)
 }
 
 /// The warning for an adapter that names another base model than the given one.

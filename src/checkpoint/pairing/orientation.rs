@@ -66,9 +66,9 @@ impl Orientation {
             (Some(model_type), false) => format!("as {} has them", escape(model_type)),
             _ => "by their shapes".to_owned(),
         };
-        let verb = if *count > 1 { "are" } else { "is" };
+        let (weights, verb) = if *count > 1 { ("weights", "are") } else { ("weight", "is") };
         Some(format!(
-            "fan_in_fan_out is {}, but the base weights of `{}`{more} {verb} stored {is} {by}, and read so",
+            "fan_in_fan_out is {}, but the base {weights} of `{}`{more} {verb} stored {is} {by}, and read so",
             adapter.config.fan_in_fan_out,
             escape(first)
         ))

@@ -1,6 +1,6 @@
 //! An adapter's modules and layers with the base weight of each.
 
-use crate::checkpoint::adapter::source::AdapterLayer;
+use crate::checkpoint::adapter::source::{AdapterLayer, UnusableLayer};
 
 /// A module all of whose layers have their base weight, with shapes that fit.
 #[derive(Debug, Clone)]
@@ -18,6 +18,8 @@ pub struct Pairing {
     pub modules: Vec<PairedModule>,
     /// Warnings.
     pub warnings: Vec<String>,
+    /// Layers that cannot be used, those of the adapter's own files included. Their modules are left out; some module always is left.
+    pub unusable: Vec<UnusableLayer>,
 }
 
 /// An adapted layer and its base weight W0 `[d_out, d_in]`.

@@ -59,6 +59,7 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     terminal.warnings(&warnings);
     let mut refused = prepared.skipped().to_vec();
     let mut skipped = say_skipped(prepared.skipped(), terminal);
+    skipped.extend(say_unusable(&prepared, args.strict, terminal)?);
     let Division { weights, readings, rounds, workers } = prepared.division();
     terminal.detail(&format!("{weights} base weights, {readings} readings, {workers} at a time, in rounds: {rounds}"));
     if args.strict {
@@ -105,6 +106,15 @@ pub(super) fn run(args: &AnalyzeArgs, session: &Session) -> Result<Outcome> {
     Ok(outcome)
 }
 
+/// Names the modules that cannot be used, as warnings that the manifest keeps; with `--strict` the first of them is an error.
+pub(super) fn say_unusable(prepared: &Prepared, strict: bool, terminal: &Terminal) -> Result<Vec<String>> {
+    let unusable = prepared.unusable();
+    match unusable.first().filter(|_| strict) {
+        Some((_, error)) => Err(error.clone()),
+        None => Ok(say_skipped(&unusable, terminal)),
+    }
+}
+
 /// Solves through the base weights of a shard. One that is there already, made of the same, is left as it is.
 fn run_shard(
     args: &AnalyzeArgs,
@@ -127,6 +137,7 @@ fn run_shard(
         return Ok(Outcome::Done);
     }
     let mut refused = prepared.skipped().to_vec();
+    let whole = prepared.unusable().is_empty();
     let out = Mutex::new(OutputDir::begin(&args.out, args.overwrite, protected)?);
     let keep = |name: &str, bytes: &[u8]| out.lock().unwrap_or_else(PoisonError::into_inner).write(name, bytes);
     let study = session.compute("base weights", |progress| prepared.run_shard(progress, &keep))?;
@@ -142,7 +153,7 @@ fn run_shard(
     let written = out.commit(&manifest)?;
     session.terminal.detail(&format!("weight files: {} bytes read of {}", study.bytes_read, study.bytes_held));
     session.close(&text("are solved; condlora merge compares them"), &[("written to", &written)])?;
-    Ok(if refused.is_empty() { Outcome::Done } else { Outcome::Skipped })
+    Ok(if refused.is_empty() && whole { Outcome::Done } else { Outcome::Skipped })
 }
 
 /// Options in which the shards of one study may differ: they change no row.

@@ -15,7 +15,7 @@ use rayon::prelude::*;
 
 use crate::checkpoint::{Adapter, BaseModel, PairingRules, adapter_names};
 use crate::error::{Error, Result, field, show_path};
-use crate::inputs::{OpenedAdapter, Opener, Progress, module_paths};
+use crate::inputs::{OpenedAdapter, Opener, Progress, by_module, module_paths};
 use crate::record::InputRecord;
 use crate::table::{CompareAverageRow, CompareRow};
 use layer::compare_layer;
@@ -29,6 +29,7 @@ pub struct PreparedComparison {
     sides: [OpenedAdapter; 2],
     modules: Vec<ModulePair>,
     warnings: Vec<String>,
+    skipped: Vec<(String, Error)>,
 }
 
 /// What a comparison found.
@@ -68,7 +69,13 @@ pub fn prepare_comparison(config: CompareConfig) -> Result<PreparedComparison> {
         }
     }
     let modules = match_modules(&config, &sides, &mut warnings)?;
-    Ok(PreparedComparison { config, base, sides, modules, warnings })
+    let of_side = |side: &OpenedAdapter| {
+        let name = side.adapter.name.clone();
+        let wanted = side.unusable.iter().filter(|layer| config.selection.wants(&layer.module, layer.layer));
+        by_module(wanted).into_iter().map(move |(_, module, error)| (format!("{name}: module `{module}`"), error))
+    };
+    let skipped: Vec<(String, Error)> = sides.iter().flat_map(of_side).collect();
+    Ok(PreparedComparison { config, base, sides, modules, warnings, skipped })
 }
 
 /// Checks that both have one base model: W0 of a layer is read once and serves both sides.
@@ -96,6 +103,12 @@ impl PreparedComparison {
     pub fn input_dirs(&self) -> Vec<PathBuf> {
         let adapters = self.sides.iter().map(|side| side.adapter.dir.clone());
         std::iter::once(self.base.path().to_owned()).chain(adapters).collect()
+    }
+
+    /// Modules of an adapter that cannot be used, and why.
+    #[must_use]
+    pub fn skipped(&self) -> &[(String, Error)] {
+        &self.skipped
     }
 
     /// Warnings that are known before the computation.

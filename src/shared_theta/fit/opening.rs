@@ -7,7 +7,7 @@ use std::sync::Arc;
 use super::params::FitConfig;
 use crate::checkpoint::{Adapter, BaseModel, PairedLayer, PairedModule, PairingRules};
 use crate::error::{Error, Result, escape};
-use crate::inputs::{Opener, choose_convention, module_paths, type_of_tensor};
+use crate::inputs::{Opener, by_module, choose_convention, module_paths, type_of_tensor};
 use crate::terms::Convention;
 
 /// An adapter with the modules that are fitted.
@@ -58,14 +58,23 @@ impl Opened {
         let laid_out = opener.lay_out(adapter)?;
         opener.refuse_unused_maps(module_paths(&laid_out.adapter))?;
         let mut opened = opener.pair(laid_out)?;
-        config.selection.refuse_unknown_modules(opened.modules.iter().map(|module| module.name.as_str()))?;
+        let names = opened.modules.iter().map(|module| &module.name).chain(opened.unusable.iter().map(|layer| &layer.module));
+        config.selection.refuse_unknown_modules(names.map(String::as_str))?;
         config.selection.keep(&mut opened.modules);
+        opened.unusable.retain(|layer| config.selection.wants(&layer.module, layer.layer));
         if opened.modules.is_empty() {
-            config.selection.refuse_missing_layers()?;
+            match opened.unusable.first() {
+                Some(first) => return Err(first.error.clone()),
+                None => config.selection.refuse_missing_layers()?,
+            }
         }
         let (warnings, base) = (opened.named_warnings().collect(), opener.into_only_base());
         let adapter = opened.adapter;
-        let (mut modules, mut skipped) = (Vec::new(), Vec::new());
+        let mut modules = Vec::new();
+        // A Θ is for all layers of a module.
+        let mut skipped: Vec<(String, String)> =
+            by_module(&opened.unusable).into_iter().map(|(_, module, error)| (module, error.to_string())).collect();
+        opened.modules.retain(|module| skipped.iter().all(|(name, _)| *name != module.name));
         for module in opened.modules {
             if let Some(why) = obstacle(&module.layers) {
                 skipped.push((module.name, why));

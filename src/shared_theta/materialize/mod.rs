@@ -73,6 +73,10 @@ pub fn prepare_materialization(config: MaterializeConfig) -> Result<PreparedMate
     let mut opener = Opener::new(base.as_deref(), PairingRules::default(), eq6);
     let laid_out = opener.lay_out(adapter)?;
     let opened = opener.pair(laid_out)?;
+    // A part of an adapter is another adapter.
+    if let Some(first) = opened.unusable.first() {
+        return Err(first.error.clone());
+    }
     let mut warnings: Vec<String> = opened.named_warnings().collect();
     let (adapter, modules, base) = (opened.adapter, opened.modules, opener.into_only_base());
     let task = adapter.config.kept.task_type.as_ref().and_then(|task| task.as_str());

@@ -1,6 +1,6 @@
 //! One adapter of a study, with its selected modules and its untrained counterpart.
 
-use crate::checkpoint::{Adapter, AdapterLayer, PairedModule};
+use crate::checkpoint::{Adapter, AdapterLayer, PairedModule, UnusableLayer};
 use crate::error::{Error, Result, escape};
 use crate::inputs::choose_convention;
 use crate::terms::Convention;
@@ -11,6 +11,8 @@ pub(crate) struct PlannedAdapter {
     /// Index into the plan's base models.
     pub(crate) base: usize,
     pub(crate) modules: Vec<PairedModule>,
+    /// Selected layers that cannot be used.
+    pub(crate) unusable: Vec<UnusableLayer>,
     /// The untrained adapter, if one was given.
     pub(crate) init: Option<Adapter>,
 }
@@ -24,8 +26,11 @@ impl PlannedAdapter {
     /// Whether it can be analysed as asked: conventions fit, and every layer has its untrained counterpart of the same shape.
     ///
     /// # Errors
-    /// [`Error::Mismatch`] for the first that does not.
+    /// [`Error::Mismatch`] for the first that does not; what is wrong with its layers where none of them can be used.
     pub(crate) fn check(&self, convention: Option<Convention>) -> Result<()> {
+        if let Some(first) = self.unusable.first().filter(|_| self.modules.is_empty()) {
+            return Err(first.error.clone());
+        }
         for module in &self.modules {
             choose_convention(self.adapter.weights_file(), module, convention)?;
         }

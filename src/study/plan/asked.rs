@@ -26,11 +26,15 @@ pub(crate) fn refuse_idle_split(rules: &PairingRules, adapters: &[PlannedAdapter
 
 /// Drops the modules and layers that were not asked for; what no adapter has is refused.
 pub(crate) fn keep_wanted(selection: &Selection, adapters: &mut [PlannedAdapter]) -> Result<()> {
-    selection.refuse_unknown_modules(all_modules(adapters).map(|module| module.name.as_str()))?;
+    let unusable = || adapters.iter().flat_map(|planned| &planned.unusable);
+    let names = all_modules(adapters).map(|module| &module.name).chain(unusable().map(|layer| &layer.module));
+    selection.refuse_unknown_modules(names.map(String::as_str))?;
     for planned in &mut *adapters {
         selection.keep(&mut planned.modules);
+        planned.unusable.retain(|layer| selection.wants(&layer.module, layer.layer));
     }
-    if all_modules(adapters).next().is_some() { Ok(()) } else { selection.refuse_missing_layers() }
+    let nothing = adapters.iter().all(|planned| planned.modules.is_empty() && planned.unusable.is_empty());
+    if nothing { selection.refuse_missing_layers() } else { Ok(()) }
 }
 
 /// Refuses `--grid` with two layers that no module has both of.
@@ -90,7 +94,7 @@ mod tests {
         let mut opener = opener();
         let laid_out = opener.lay_out(Adapter::open(ADAPTER.as_ref(), "own".into()).unwrap()).unwrap();
         let opened = opener.pair(laid_out).unwrap();
-        PlannedAdapter { adapter: opened.adapter, base: opened.base, modules: opened.modules, init: None }
+        PlannedAdapter { adapter: opened.adapter, base: opened.base, modules: opened.modules, unusable: Vec::new(), init: None }
     }
 
     #[test]

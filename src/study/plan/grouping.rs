@@ -41,6 +41,11 @@ impl Member {
         self.at.iter().position(|&at| at == index)
     }
 
+    /// How many adapters it is: the trained one, and the untrained one if it is given.
+    pub(crate) fn copies(&self, adapters: &[PlannedAdapter]) -> usize {
+        if adapters[self.adapter].init.is_some() { 2 } else { 1 }
+    }
+
     /// The paired layer that the group's layer `index` is.
     pub(crate) fn layer<'p>(&self, adapters: &'p [PlannedAdapter], index: usize) -> Option<&'p PairedLayer> {
         adapters[self.adapter].modules[self.module].layers.get(self.position(index)?)

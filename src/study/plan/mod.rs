@@ -106,7 +106,13 @@ impl Plan {
         let name = &opened.adapter.name;
         self.warnings.extend(std::mem::take(&mut opened.warnings).into_iter().map(|warning| (name.clone(), warning)));
         let init = init.map(|dir| opener.open_untrained(dir, &opened)).transpose()?;
-        Ok(PlannedAdapter { adapter: opened.adapter, base: opened.base, modules: opened.modules, init })
+        Ok(PlannedAdapter {
+            adapter: opened.adapter,
+            base: opened.base,
+            modules: opened.modules,
+            unusable: opened.unusable,
+            init,
+        })
     }
 
     /// Bytes read so far from the files of weights, and bytes in those files.

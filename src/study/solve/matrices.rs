@@ -42,6 +42,9 @@ pub(crate) struct LayerMatrices {
     norm_of_product: f64,
 }
 
+/// Θ_Bᵀ times the left singular vectors of Θ_BA, and A times the right ones.
+type Through = [Array2<f64>; 2];
+
 /// Decompositions that several of a layer's matrices use.
 struct Decompositions {
     zero_a: bool,
@@ -105,13 +108,13 @@ impl LayerThetas<'_> {
         })
     }
 
-    /// The singular vectors and values of a matrix, none where it is zero or overflowed; of Θ_BA also Θ_Bᵀ times the left ones and A times the right.
+    /// The singular vectors and values of a matrix, none where it is zero or overflowed; of Θ_BA with what they give through its factors.
     fn basis(
         &self,
         kind: MatrixKind,
         parts: &Decompositions,
         wanted: &Wanted<'_>,
-    ) -> Result<(Option<SubspaceBasis>, Option<[Array2<f64>; 2]>)> {
+    ) -> Result<(Option<SubspaceBasis>, Option<Through>)> {
         let of = |zero: bool, matrix: ArrayView2<'_, f64>| (!zero && fits(matrix)).then(|| SubspaceBasis::of(matrix)).transpose();
         let basis = match kind {
             MatrixKind::A => of(parts.zero_a, self.a.theta.view())?,
@@ -155,7 +158,7 @@ impl LayerThetas<'_> {
     }
 
     /// What is known about the rounding errors of the singular vectors of Θ_A, Θ_B or Θ_BA.
-    fn trust(&self, basis: &SubspaceBasis, through: Option<&[Array2<f64>; 2]>, theta: &ConversionMatrix) -> Trust {
+    fn trust(&self, basis: &SubspaceBasis, through: Option<&Through>, theta: &ConversionMatrix) -> Trust {
         let Some(rounding) = &theta.rounding else { return Trust::NormWise(theta.error_factor) };
         let (sigma, theta_norms) = (basis.spectrum().sigma(), column_norms(theta.theta.view()));
         let (left, right) = (basis.left(), basis.right());

@@ -1,0 +1,266 @@
+//! Adapters and base models as people have them: which way round weights are stored, ranks above W0's sides, tied layers, variants of files, and a module
+//! that cannot be used beside others that can. Values are held against the pseudo-inverse.
+#![allow(clippy::unwrap_used, clippy::panic, reason = "a test that cannot set itself up should stop")]
+
+mod shared;
+
+use std::fs;
+use std::path::Path;
+
+use condlora::table::SimilarityRow;
+use condlora::table::csv::read_rows;
+use condlora::terms::{Convention, MatrixKind, Status};
+use ndarray::Array2;
+use serde_json::json;
+use shared::checkpoint::{Layer, PLAIN, Storage, square_layers, write_adapter, write_base, write_both};
+use shared::direct::agrees_with_the_pseudo_inverse;
+use shared::program::{Run, program, run_in};
+
+const TOLERANCE: f64 = 1e-9;
+
+fn analyse(root: &Path, more: &[&str]) -> Run {
+    run_in(root, &[&["adapter", "--base", "base", "--figures", "none", "--overwrite", "-o", "out"], more].concat())
+}
+
+/// Layers 0 to 2 of a module.
+fn layers(name: &str, (d_out, d_in): (usize, usize), rank: usize) -> Vec<Layer> {
+    (0..3).map(|l| Layer::new(&format!("transformer.h.{l}.{name}"), d_out, d_in, rank)).collect()
+}
+
+fn similarity(root: &Path) -> Vec<SimilarityRow> {
+    read_rows(&root.join("out/similarity.csv")).unwrap()
+}
+
+#[test]
+fn a_weight_is_read_the_way_round_it_is_stored_whatever_fan_in_fan_out_says() {
+    let turned = Storage { fan_in_fan_out: true, ..PLAIN };
+    let (square, wide) = (layers("attn.c_proj", (20, 20), 3), layers("attn.c_attn", (60, 20), 3));
+    let all = [&square[..], &wide[..]].concat();
+    let config =
+        |root: &Path, model: &str| fs::write(root.join("base/config.json"), json!({ "model_type": model }).to_string()).unwrap();
+    let holds = |root: &Path| {
+        agrees_with_the_pseudo_inverse(root, Some("c_proj"), &square, Convention::Paper, TOLERANCE);
+        agrees_with_the_pseudo_inverse(root, Some("c_attn"), &wide, Convention::General, TOLERANCE);
+    };
+    for stored in [PLAIN, turned] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        write_base(&root.join("base"), &all, stored);
+        config(root, if stored.fan_in_fan_out { "gpt2" } else { "gpt_neo" });
+        for said in [true, false] {
+            write_adapter(&root.join("adapter"), &all, PLAIN, &[("fan_in_fan_out", json!(said))]);
+            let run = analyse(root, &[]).exits(0);
+            holds(root);
+            assert_eq!(
+                run.stderr.contains(&format!("fan_in_fan_out is {said}, but the base weights of")),
+                said != stored.fan_in_fan_out
+            );
+        }
+        // Where the architecture is not known, shapes decide where they can.
+        fs::remove_file(root.join("base/config.json")).unwrap();
+        write_adapter(&root.join("adapter"), &all, PLAIN, &[("fan_in_fan_out", json!(!stored.fan_in_fan_out))]);
+        analyse(root, &[]).exits(0).says("and 2 more are stored").says("by their shapes, and read so");
+        agrees_with_the_pseudo_inverse(root, Some("c_attn"), &wide, Convention::General, TOLERANCE);
+        write_adapter(&root.join("adapter"), &all, PLAIN, &[("fan_in_fan_out", json!(stored.fan_in_fan_out))]);
+        analyse(root, &[]).exits(0);
+        holds(root);
+    }
+}
+
+#[test]
+fn a_rank_above_a_side_of_w0_is_a_shape_like_others() {
+    for ((d_out, d_in), rank) in [((8, 24), 12), ((24, 8), 12), ((5, 5), 9), ((1, 16), 4)] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let (router, square) = (layers("mlp.gate", (d_out, d_in), rank), layers("attn.q_proj", (16, 16), 4));
+        write_both(root, &[&router[..], &square[..]].concat(), PLAIN);
+        analyse(root, &["--cuts", "--null-draws", "5", "--measures", "--matrices", "A,B,BA"]).exits(0);
+        let convention = if d_out == d_in { Convention::Paper } else { Convention::General };
+        let effective = d_out.min(d_in);
+        agrees_with_the_pseudo_inverse(root, Some("q_proj"), &square, Convention::Paper, TOLERANCE);
+        let rows: Vec<SimilarityRow> = similarity(root).into_iter().filter(|row| row.module == "gate").collect();
+        assert!(rows.iter().all(|row| (row.i, row.j) == (effective, effective)));
+        agrees_with_the_pseudo_inverse(root, Some("gate"), &router, convention, TOLERANCE);
+        for row in &rows {
+            assert!(row.phi.is_some() && row.status == Status::Ok, "{row:?}");
+        }
+        // As many vectors as the factors have columns do not exist.
+        let asked = format!("{rank},{rank}");
+        analyse(root, &["--ij", &asked, "--modules", "gate", "--no-svd"]).exits(0);
+        assert!(similarity(root).iter().all(|row| row.phi.is_none() && row.status == Status::Rank));
+        let unlike = run_in(
+            root,
+            &["adapter", "--base", "base", "--rcond", "0.01", "--null-draws", "3", "--figures", "none", "-o", "cut"],
+        );
+        unlike.exits(0);
+    }
+}
+
+#[test]
+fn an_output_layer_without_a_weight_of_its_own_is_the_embedding_it_is_tied_to() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let inner = square_layers(3, 16, 2);
+    let [head, embedding] =
+        ["lm_head", "model.embed_tokens"].map(|path| Layer { path: path.to_owned(), ..Layer::new("lm_head", 40, 16, 2) });
+    write_base(&root.join("base"), &[&inner[..], &[embedding]].concat(), PLAIN);
+    write_adapter(&root.join("adapter"), &[&inner[..], &[head]].concat(), PLAIN, &[]);
+    let config = |text: &str| fs::write(root.join("base/config.json"), text).unwrap();
+    for tied in [r#"{"model_type": "gemma2"}"#, r#"{"model_type": "llama", "tie_word_embeddings": true}"#] {
+        config(tied);
+        let run = analyse(root, &["--matrices", "A,B", "--null-draws", "0"]).exits(0);
+        run.says(
+            "`lm_head` has no weight of its own in the base model: its W0 is `model.embed_tokens.weight`, to which it is tied",
+        );
+        let conversion = fs::read_to_string(root.join("out/conversion.csv")).unwrap();
+        assert!(conversion.contains(",model.embed_tokens.weight,40,16,2,"), "{conversion}");
+    }
+    config(r#"{"model_type": "llama", "tie_word_embeddings": false}"#);
+    analyse(root, &[]).exits(1).says("module `lm_head` skipped").says("base weight of `lm_head` is not there");
+}
+
+#[test]
+fn a_base_of_which_there_is_only_a_variant_is_read() {
+    let inner = square_layers(3, 16, 2);
+    for name in ["model.fp16.safetensors", "diffusion_pytorch_model.fp16.safetensors"] {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        write_both(root, &inner, PLAIN);
+        fs::rename(root.join("base/model.safetensors"), root.join("base").join(name)).unwrap();
+        analyse(root, &[]).exits(0);
+        agrees_with_the_pseudo_inverse(root, None, &inner, Convention::Paper, TOLERANCE);
+        let other = name.replace("fp16", "bf16");
+        fs::copy(root.join("base").join(name), root.join("base").join(&other)).unwrap();
+        analyse(root, &[]).exits(5).says("several variants of the model's weights").says(&other);
+        // A name that is known as it is comes first.
+        fs::copy(root.join("base").join(name), root.join("base/model.safetensors")).unwrap();
+        analyse(root, &[]).exits(0);
+    }
+    // An index of shards of a variant.
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_both(root, &inner, PLAIN);
+    fs::rename(root.join("base/model.safetensors"), root.join("base/model.bf16-00001-of-00001.safetensors")).unwrap();
+    let map: serde_json::Map<String, serde_json::Value> =
+        inner.iter().map(|layer| (format!("{}.weight", layer.path), json!("model.bf16-00001-of-00001.safetensors"))).collect();
+    for name in ["model.safetensors.index.bf16.json", "model.bf16.safetensors.index.json"] {
+        fs::write(root.join("base").join(name), json!({ "weight_map": map }).to_string()).unwrap();
+        analyse(root, &[]).exits(0);
+        agrees_with_the_pseudo_inverse(root, None, &inner, Convention::Paper, TOLERANCE);
+        fs::remove_file(root.join("base").join(name)).unwrap();
+    }
+}
+
+#[test]
+fn weights_below_peft_s_base_layer_are_those_of_the_module() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, inner) = (folder.path(), square_layers(3, 16, 2));
+    let below: Vec<Layer> =
+        inner.iter().map(|layer| Layer { path: format!("{}.base_layer", layer.path), ..layer.clone() }).collect();
+    write_adapter(&root.join("adapter"), &inner, PLAIN, &[]);
+    write_base(&root.join("base"), &below, PLAIN);
+    analyse(root, &[]).exits(0);
+    agrees_with_the_pseudo_inverse(root, None, &inner, Convention::Paper, TOLERANCE);
+}
+
+#[test]
+fn what_makes_another_w0_is_refused_by_name() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, inner) = (folder.path(), square_layers(4, 16, 2));
+    write_both(root, &inner, PLAIN);
+    for (field, value, says) in [
+        ("layer_replication", json!([[0, 3], [1, 4]]), Some("layer_replication; expected null, or layers in their order")),
+        ("layer_replication", json!([[0, 2], [2, 4]]), None),
+        ("layer_replication", json!(null), None),
+        ("use_qalora", json!(true), Some("use_qalora; expected false, found true")),
+    ] {
+        write_adapter(&root.join("adapter"), &inner, PLAIN, &[(field, value)]);
+        match says {
+            Some(says) => drop(analyse(root, &[]).exits(5).says(says)),
+            None => drop(analyse(root, &[]).exits(0)),
+        }
+    }
+    // What ranks there are is in the tensors.
+    write_adapter(&root.join("adapter"), &inner, PLAIN, &[("rank_pattern", json!({ "(?!.*vision).*q_proj": 8 }))]);
+    let run = analyse(root, &["-q"]).exits(0);
+    assert!(run.stderr.is_empty(), "{}", run.stderr);
+    analyse(root, &[]).exits(0).says("has look-around or back-references, which are not read; the tensors' own rank is used");
+}
+
+#[test]
+fn a_layer_is_missing_only_where_the_base_has_it() {
+    let folder = tempfile::tempdir().unwrap();
+    let (root, all) = (folder.path(), square_layers(6, 12, 2));
+    let chosen = |numbers: &[usize]| numbers.iter().map(|number| all[*number].clone()).collect::<Vec<_>>();
+    write_adapter(&root.join("adapter"), &chosen(&[1, 3, 5]), PLAIN, &[]);
+    let warned = || analyse(root, &["--null-draws", "0"]).exits(0).stderr.contains("without");
+    write_base(&root.join("base"), &chosen(&[1, 3, 5]), PLAIN);
+    assert!(!warned());
+    write_base(&root.join("base"), &all, PLAIN);
+    analyse(root, &[]).exits(0).says("warning: adapter: module `q_proj`: layers 1..5 without 2, 4");
+    write_adapter(&root.join("adapter"), &chosen(&[1, 3, 5]), PLAIN, &[("layers_to_transform", json!([1, 3, 5]))]);
+    assert!(!warned());
+}
+
+/// A module that cannot be used: its layers in the adapter and in the base, and what is said of it.
+fn unusable() -> [(&'static str, Vec<Layer>, Vec<Layer>, &'static str); 4] {
+    let plain = |path: &str, rows: usize| Layer::new(path, rows, 16, 2);
+    let key = |l: usize| plain(&format!("model.layers.{l}.self_attn.k_proj"), 16);
+    let mut damaged = key(1);
+    damaged.a = Array2::ones((3, 16));
+    [
+        ("score", vec![plain("score", 2)], vec![], "base weight of `score` is not there"),
+        ("lm_head", vec![plain("lm_head", 48)], vec![plain("lm_head", 40)], "expected [40, r] as W0 has 40 rows"),
+        ("k_proj", vec![key(0), damaged], vec![key(0), key(1)], "ranks of"),
+        ("k_proj", vec![key(0), key(1)], vec![key(1)], "base weight of `model.layers.0.self_attn.k_proj` is not there"),
+    ]
+}
+
+#[test]
+fn a_module_that_cannot_be_used_is_skipped_by_name_and_the_rest_is_done() {
+    for (module, adapted, weights, says) in unusable() {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, inner) = (folder.path(), square_layers(3, 16, 2));
+        write_adapter(&root.join("adapter"), &[&inner[..], &adapted].concat(), PLAIN, &[("r", json!(2))]);
+        write_base(&root.join("base"), &[&inner[..], &weights].concat(), PLAIN);
+        let run = |command: &str, out: &str, more: &[&str]| {
+            let mut program = program();
+            program.args([command, "adapter", "--base", "base"]).args(more).current_dir(root);
+            Run::of(if out.is_empty() { program.output() } else { program.args(["-o", out]).output() }.unwrap())
+        };
+        let rows = |out: &str| fs::read_to_string(root.join(out).join("similarity.csv")).unwrap();
+        run("analyze", "out", &[]).exits(1).says(&format!("warning: adapter: module `{module}`")).says(says);
+        agrees_with_the_pseudo_inverse(root, None, &inner, Convention::Paper, TOLERANCE);
+        assert!(fs::read_to_string(root.join("out/report.html")).unwrap().contains(says.split('`').next().unwrap()));
+        // Where it is not asked for it does no harm.
+        let chosen = run("analyze", "chosen", &["--modules", "q_proj", "-q"]).exits(0);
+        assert!(chosen.stderr.is_empty() && rows("chosen") == rows("out"), "{}", chosen.stderr);
+        run("analyze", "none", &["--modules", module]).exits(5).says(says);
+        run("analyze", "strict", &["--strict"]).exits(5).says(says);
+        assert!(!root.join("none").exists() && !root.join("strict").exists());
+        run("fit", "fitted", &["--null-draws", "0"]).exits(1).says(&format!("module `{module}` skipped: ")).says(says);
+        let inspected = run("inspect", "", &[]).exits(1).stdout;
+        assert!(inspected.contains(&format!("skipped: module `{module}`")) && inspected.contains(says), "{inspected}");
+        let found: serde_json::Value = serde_json::from_str(&run("inspect", "", &["--json"]).exits(1).stdout).unwrap();
+        assert_eq!(found["adapters"][0]["skipped"][0]["module"], module);
+        // Shards skip it, and what is merged too.
+        run("analyze", "parts/1", &["--shard", "1/2"]).exits(1);
+        run("analyze", "parts/2", &["--shard", "2/2"]).exits(1);
+        let merged = program().args(["merge", "parts/1", "parts/2", "-o", "merged"]).current_dir(root).output().unwrap();
+        Run::of(merged).exits(1).says(says);
+        assert_eq!(rows("merged"), rows("out"));
+        let mut compare = program();
+        compare.args(["compare", "adapter", "adapter", "--base", "base", "-o", "compared"]).current_dir(root);
+        Run::of(compare.output().unwrap()).exits(1).says(says);
+    }
+}
+
+#[test]
+fn a_matrix_kind_is_there_for_each_module() {
+    // Θ_A of a module that is wider than its rank and one that is not, in one run.
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_both(root, &[layers("mlp.gate", (2, 16), 4), layers("attn.q_proj", (16, 16), 4)].concat(), PLAIN);
+    analyse(root, &["--matrices", "A", "--null-draws", "0"]).exits(0);
+    assert!(similarity(root).iter().all(|row| row.matrix == MatrixKind::A && row.phi.is_some()));
+}
