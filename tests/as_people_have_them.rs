@@ -7,13 +7,14 @@ mod shared;
 use std::fs;
 use std::path::Path;
 
-use condlora::table::SimilarityRow;
 use condlora::table::csv::read_rows;
+use condlora::table::{ConversionRow, SimilarityRow};
 use condlora::terms::{Convention, MatrixKind, Status};
 use ndarray::Array2;
 use serde_json::json;
-use shared::checkpoint::{Layer, PLAIN, Storage, square_layers, write_adapter, write_base, write_both};
+use shared::checkpoint::{Layer, PLAIN, Storage, square_layers, stored, write_adapter, write_base, write_both};
 use shared::direct::agrees_with_the_pseudo_inverse;
+use shared::generate::{Tensor, file};
 use shared::program::{Run, program, run_in};
 
 const TOLERANCE: f64 = 1e-9;
@@ -161,6 +162,57 @@ fn weights_below_peft_s_base_layer_are_those_of_the_module() {
     write_base(&root.join("base"), &below, PLAIN);
     analyse(root, &[]).exits(0);
     agrees_with_the_pseudo_inverse(root, None, &inner, Convention::Paper, TOLERANCE);
+}
+
+#[test]
+fn names_of_transformers_5_are_found_in_published_checkpoints_and_the_other_way_round() {
+    let inner = |name: &str| (0..3).map(|l| Layer::new(&name.replace('N', &l.to_string()), 16, 16, 2)).collect::<Vec<_>>();
+    for (model_type, new, old) in [
+        ("vit", "vit.layers.N.attention.q_proj", "vit.encoder.layer.N.attention.attention.query"),
+        ("vit", "vit.layers.N.attention.o_proj", "vit.encoder.layer.N.attention.output.dense"),
+        ("mixtral", "model.layers.N.mlp.gate", "model.layers.N.block_sparse_moe.gate"),
+    ] {
+        for (adapted, published) in [(new, old), (old, new)] {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path();
+            let (layers, others) = (inner(adapted), inner("model.layers.N.output.dense"));
+            let named = |name: &str| -> Vec<Layer> {
+                let path = |l: usize| name.replace('N', &l.to_string());
+                layers.iter().enumerate().map(|(l, layer)| Layer { path: path(l), ..layer.clone() }).collect()
+            };
+            write_adapter(&root.join("adapter"), &layers, PLAIN, &[]);
+            write_base(&root.join("base"), &[named(published), others].concat(), PLAIN);
+            analyse(root, &["--null-draws", "0"]).exits(5).says("is not there");
+            fs::write(root.join("base/config.json"), json!({ "model_type": model_type }).to_string()).unwrap();
+            analyse(root, &["--null-draws", "0"]).exits(0);
+            agrees_with_the_pseudo_inverse(root, None, &layers, Convention::Paper, TOLERANCE);
+        }
+    }
+}
+
+#[test]
+fn kohya_s_files_may_have_a_third_text_encoder_names_of_peft_s_factors_and_alphas_of_integers() {
+    for (family, down, up) in [("lora_te3_", "lora_down", "lora_up"), ("lora_unet_", "lora_A", "lora_B")] {
+        let folder = tempfile::tempdir().unwrap();
+        let (root, inner) = (folder.path(), square_layers(3, 16, 2));
+        write_base(&root.join("base"), &inner, PLAIN);
+        let tensors: Vec<Tensor> = inner
+            .iter()
+            .flat_map(|layer| {
+                let stem = format!("{family}{}", layer.path.replace('.', "_"));
+                let alpha =
+                    Tensor { name: format!("{stem}.alpha"), dtype: "I64", shape: vec![], bytes: 8_i64.to_le_bytes().to_vec() };
+                let factor = |name: &str, values| stored(&format!("{stem}.{name}.weight"), values, "F64");
+                [factor(down, &layer.a), factor(up, &layer.b), alpha]
+            })
+            .collect();
+        fs::create_dir(root.join("adapter")).unwrap();
+        fs::write(root.join("adapter/style.safetensors"), file(&tensors)).unwrap();
+        analyse(root, &[]).exits(0);
+        agrees_with_the_pseudo_inverse(root, None, &inner, Convention::Paper, TOLERANCE);
+        let conversion: Vec<ConversionRow> = read_rows(&root.join("out/conversion.csv")).unwrap();
+        assert!(conversion.iter().all(|row| row.scaling == 4.0));
+    }
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::error::{Error, Result, escape, field, show_path};
 use crate::record::InputRecord;
 
 /// The prefix of a module's name: the model it belongs to. The longer ones first.
-const FAMILIES: [&str; 5] = ["lora_transformer_", "lora_unet_", "lora_te1_", "lora_te2_", "lora_te_"];
+const FAMILIES: [&str; 6] = ["lora_transformer_", "lora_unet_", "lora_te1_", "lora_te2_", "lora_te3_", "lora_te_"];
 /// Other kinds of adapters in the same files, by how their tensors are called.
 const OTHER_KINDS: [(&str, &str); 4] = [
     ("hada_", "LoHa (Hadamard products)"),
@@ -93,8 +93,9 @@ impl Kohya {
             }
             let names = modules.entry((family, flat)).or_default();
             match rest {
-                "lora_down.weight" => names.down = Some(name),
-                "lora_up.weight" => names.up = Some(name),
+                // The others are PEFT's, as OneTrainer has them.
+                "lora_down.weight" | "lora_A.weight" => names.down = Some(name),
+                "lora_up.weight" | "lora_B.weight" => names.up = Some(name),
                 "alpha" => names.alpha = Some(name),
                 _ => {
                     magnitudes += usize::from(rest == "dora_scale");
@@ -271,6 +272,7 @@ mod tests {
             ("lora_te_text_x.alpha", Some(("lora_te_", "text_x", "alpha"))),
             ("lora_te1_x.alpha", Some(("lora_te1_", "x", "alpha"))),
             ("lora_te2_x.alpha", Some(("lora_te2_", "x", "alpha"))),
+            ("lora_te3_x.alpha", Some(("lora_te3_", "x", "alpha"))),
             ("lora_transformer_x.lora_up.weight", Some(("lora_transformer_", "x", "lora_up.weight"))),
             ("lora_unet", None),
             ("model.lora_unet_x.alpha", None),

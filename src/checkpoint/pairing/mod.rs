@@ -8,6 +8,7 @@ mod fused;
 mod gaps;
 mod orientation;
 mod paired;
+mod renames;
 mod resolve;
 mod rules;
 
@@ -42,6 +43,9 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
         for layer in &module.layers {
             let mut tied = None;
             let tensor = index.resolve(layer, rules).or_else(|error| {
+                if let Some(renamed) = config.as_ref().and_then(|config| index.renamed(layer, config)) {
+                    return Ok(renamed);
+                }
                 tied = config.as_ref().and_then(|config| index.tied(layer, config));
                 tied.ok_or(error)
             });

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 
+use super::renames::other_names;
 use super::rules::PairingRules;
 use crate::checkpoint::adapter::source::{AdapterLayer, StoredW0};
 use crate::checkpoint::base::BaseModel;
@@ -92,6 +93,16 @@ impl<'a> BaseIndex<'a> {
             field("map")
         );
         Err(self.not_found(path, &tried).with_hint(hint))
+    }
+
+    /// The only weight that has another name of the layer's module in a model of this kind.
+    pub(super) fn renamed(&self, layer: &AdapterLayer, config: &ModelConfig) -> Option<&'a str> {
+        let others = other_names(config.model_type.as_deref()?, &layer.key.path);
+        let found: Vec<&Weight<'a>> = others.iter().filter_map(|path| self.by_core.get(core_of(path))).flatten().collect();
+        match found[..] {
+            [only] => Some(only.name),
+            _ => None,
+        }
     }
 
     /// The input embedding, for an output layer that has no weight of its own because it is tied to it.

@@ -1,0 +1,58 @@
+//! Modules that transformers 5 calls otherwise than the published checkpoints do, which it renames while it loads them: an adapter has the names of the
+//! version that it was trained with.
+//!
+//! Source: transformers' `conversion_mapping.py` (mixtral and its kin), and adapters that PEFT 0.21 wrote with transformers 5.24 (vit).
+
+use super::rules::NameMap;
+
+/// New names and old ones.
+type Rules = &'static [(&'static str, &'static str)];
+
+/// By `model_type`: how a module is called since transformers 5, and how in checkpoints before. Each is applied to the result of the one before it.
+const RENAMES: [(&[&str], Rules); 2] = [
+    (&["minimax", "mixtral"], &[("mlp.gate", "block_sparse_moe.gate")]),
+    (
+        &["vit"],
+        &[
+            ("layers", "encoder.layer"),
+            ("attention.q_proj", "attention.attention.query"),
+            ("attention.k_proj", "attention.attention.key"),
+            ("attention.v_proj", "attention.attention.value"),
+            ("attention.o_proj", "attention.output.dense"),
+            ("mlp.fc1", "intermediate.dense"),
+            ("mlp.fc2", "output.dense"),
+        ],
+    ),
+];
+
+/// What else a module may be called in a model of this type: by its older names, and by its newer ones.
+pub(super) fn other_names(model_type: &str, path: &str) -> Vec<String> {
+    let rules = RENAMES.iter().filter(|(types, _)| types.contains(&model_type)).map(|(_, rules)| *rules);
+    let renamed = |rules: Rules, back: bool| {
+        rules.iter().fold(path.to_owned(), |path, &(new, old)| {
+            let (from, to) = if back { (old, new) } else { (new, old) };
+            NameMap::between(from, to).apply(&path).unwrap_or(path)
+        })
+    };
+    let both = rules.flat_map(|rules| [renamed(rules, false), renamed(rules, true)]);
+    both.filter(|other| other != path).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_changed_in_both_directions() {
+        for (model_type, new, old) in [
+            ("vit", "vit.layers.3.attention.q_proj", "vit.encoder.layer.3.attention.attention.query"),
+            ("vit", "vit.layers.3.attention.o_proj", "vit.encoder.layer.3.attention.output.dense"),
+            ("vit", "vit.layers.11.mlp.fc2", "vit.encoder.layer.11.output.dense"),
+            ("mixtral", "model.layers.0.mlp.gate", "model.layers.0.block_sparse_moe.gate"),
+        ] {
+            assert_eq!(other_names(model_type, new), [old]);
+            assert_eq!(other_names(model_type, old), [new]);
+        }
+        assert!(other_names("bert", "encoder.layer.0.mlp.fc1").is_empty() && other_names("mixtral", "q_proj").is_empty());
+    }
+}
