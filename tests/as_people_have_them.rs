@@ -57,6 +57,17 @@ fn a_weight_is_read_the_way_round_it_is_stored_whatever_fan_in_fan_out_says() {
                 said != stored.fan_in_fan_out
             );
         }
+        // A fit says which way round they are, whatever the adapter said: it fits as well when it is read again.
+        let fitted = ["fit", "adapter", "--base", "base", "--null-draws", "0", "--overwrite", "-o", "fitted"];
+        let done = |words: &[&str]| Run::of(program().args(words).current_dir(root).output().unwrap()).exits(0);
+        done(&fitted);
+        let made = ["materialize", "fitted", "--base", "base", "--overwrite", "-o", "made"];
+        done(&made);
+        for folder in ["fitted", "made"] {
+            let config: serde_json::Value =
+                serde_json::from_slice(&fs::read(root.join(folder).join("adapter_config.json")).unwrap()).unwrap();
+            assert_eq!(config["fan_in_fan_out"], json!(stored.fan_in_fan_out), "{folder}");
+        }
         // Where the architecture is not known, shapes decide where they can.
         fs::remove_file(root.join("base/config.json")).unwrap();
         write_adapter(&root.join("adapter"), &all, PLAIN, &[("fan_in_fan_out", json!(!stored.fan_in_fan_out))]);

@@ -111,7 +111,7 @@ impl CondLora {
                 if is_layer_left_out(config, path) {
                     continue;
                 }
-                check_w0(weights.path(), module, config.fan_in_fan_out, base, tensor, shape)?;
+                check_w0(weights.path(), module, base, tensor, shape)?;
                 layers.push(RawLayer {
                     path: path.to_owned(),
                     adapter_key: module.name.clone(),
@@ -121,7 +121,7 @@ impl CondLora {
                         convention,
                     },
                     scaling: Scaling::Configured,
-                    w0_stored: if config.fan_in_fan_out { StoredW0::Transposed } else { StoredW0::Straight },
+                    w0_stored: StoredW0::Configured(config.fan_in_fan_out),
                 });
             }
             if layers.len() == before {
@@ -183,20 +183,11 @@ fn is_layer_left_out(config: &AdapterConfig, path: &str) -> bool {
 }
 
 /// Checks a base weight against the shape that Θ_A and Θ_B are for; one that is packed is refused later, by its packing.
-fn check_w0(
-    file: &Path,
-    module: &SharedModule,
-    transposed: bool,
-    base: &BaseModel,
-    tensor: &str,
-    [d_out, d_in]: [usize; 2],
-) -> Result<()> {
+fn check_w0(file: &Path, module: &SharedModule, base: &BaseModel, tensor: &str, [d_out, d_in]: [usize; 2]) -> Result<()> {
     let Some(info) = base.info(tensor).filter(|info| FloatType::of(info.dtype).is_some()) else { return Ok(()) };
-    let mut found = matrix_shape(base.file_of(tensor), tensor, info)?;
-    if transposed {
-        found.reverse();
-    }
-    if found == [d_out, d_in] {
+    let found = matrix_shape(base.file_of(tensor), tensor, info)?;
+    // Which way round it is stored is told when it is paired.
+    if found == [d_out, d_in] || found == [d_in, d_out] {
         return Ok(());
     }
     let what = format!("Θ_A and Θ_B of module `{}` do not fit W0 `{}`", escape(&module.name), escape(tensor));

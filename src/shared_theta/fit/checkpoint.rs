@@ -33,7 +33,7 @@ impl Fit {
             "base_model_name_or_path": config.base_model_name_or_path,
             "bias": kept.bias.clone().unwrap_or_else(|| json!("none")),
             "condlora_convention": self.convention().name(),
-            "fan_in_fan_out": config.fan_in_fan_out,
+            "fan_in_fan_out": self.modules.iter().any(|module| module.transposed),
             "inference_mode": true,
             "init_lora_weights": true,
             "layers_pattern": null,

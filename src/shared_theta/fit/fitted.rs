@@ -28,6 +28,8 @@ pub struct FittedModule {
     /// Sweeps that the best search took (`--delta`).
     pub sweeps: Option<usize>,
     pub(super) layers: Vec<Option<u32>>,
+    /// Whether its base weights are stored [in, out].
+    pub(super) transposed: bool,
     /// Whether these are all layers that the base model has of it.
     pub(super) whole: bool,
 }

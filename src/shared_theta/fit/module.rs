@@ -102,6 +102,7 @@ pub(super) fn fit_module(
         scaling: module.first().adapter_layer.scaling,
         sweeps,
         layers: numbers,
+        transposed: module.first().transposed,
         whole: module.whole,
     };
     Ok(ModuleFit { module, rows, held_out, inputs, warning })
