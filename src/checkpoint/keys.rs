@@ -196,6 +196,18 @@ fn after_star(module_type: &str) -> &str {
     at_start.or_else(|| module_type.split_once(".*.").map(|(_, tail)| tail)).unwrap_or(module_type)
 }
 
+/// Rising layer indices as ranges, as `--layers` takes them: `2`, `4..9`.
+pub(crate) fn layer_ranges(rising: impl IntoIterator<Item = u32>) -> Vec<String> {
+    let mut runs: Vec<(u32, u32)> = Vec::new();
+    for layer in rising {
+        match runs.last_mut() {
+            Some((_, last)) if last.checked_add(1) == Some(layer) => *last = layer,
+            _ => runs.push((layer, layer)),
+        }
+    }
+    runs.into_iter().map(|(first, last)| if first == last { first.to_string() } else { format!("{first}..{last}") }).collect()
+}
+
 /// The last part of a dotted path.
 pub(crate) fn last_segment(path: &str) -> &str {
     path.rsplit('.').next().unwrap_or(path)
@@ -210,6 +222,12 @@ pub(crate) fn dotted_suffixes(path: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn layers_are_shown_as_ranges() {
+        assert_eq!(layer_ranges([0, 1, 2, 8, 10, 11]), ["0..2", "8", "10..11"]);
+        assert_eq!(layer_ranges([u32::MAX]), [u32::MAX.to_string()]);
+    }
 
     fn lora(path: &str, stem: &str, factor: FactorName) -> TensorKey {
         TensorKey::Lora { path: path.into(), stem: stem.into(), factor, embedding: false }

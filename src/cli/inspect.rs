@@ -9,6 +9,7 @@ use super::aligned::Aligned;
 use super::pairing::PairingArgs;
 use super::session::{Outcome, Session};
 use super::terminal::Terminal;
+use crate::checkpoint::keys::layer_ranges;
 use crate::error::{Result, escape};
 use crate::json;
 use crate::numerals::thousands;
@@ -133,15 +134,7 @@ fn several(module: &InspectedModule, value: fn(&crate::study::InspectedLayer) ->
 
 /// `0..5,8`, as `--layers` takes them.
 fn layers(module: &InspectedModule) -> String {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for layer in module.layers.iter().filter_map(|layer| layer.layer) {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == layer => *last = layer,
-            _ => runs.push((layer, layer)),
-        }
-    }
-    let show = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}..{last}") };
-    let shown: Vec<String> = runs.iter().map(show).collect();
+    let shown = layer_ranges(module.layers.iter().filter_map(|layer| layer.layer));
     if shown.is_empty() { "–".to_owned() } else { shown.join(",") }
 }
 

@@ -4,18 +4,29 @@
 use super::paired::PairedModule;
 use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::config::AdapterConfig;
-use crate::checkpoint::keys::ModuleKey;
+use crate::checkpoint::keys::{ModuleKey, layer_ranges};
 use crate::error::escape;
 
-/// The last layer that the base has of anything: beyond it nothing can be missing.
-pub(super) fn last_layer(base: &BaseModel) -> u32 {
+/// The warnings for modules that have layers before and after one that they lack.
+pub(super) fn gap_warnings(config: &AdapterConfig, base: &BaseModel, modules: &[PairedModule]) -> Vec<String> {
+    let has_gap = |module: &&PairedModule| numbers(module).windows(2).any(|pair| pair[1] - pair[0] > 1);
+    let with_gaps: Vec<&PairedModule> = modules.iter().filter(has_gap).collect();
+    if with_gaps.is_empty() {
+        return Vec::new();
+    }
+    // Beyond the last layer that the base has of anything nothing can be missing.
     let layer = |name: &str| ModuleKey::from_path(name.to_owned()).ok()?.layer;
-    base.names().filter_map(layer).max().unwrap_or(0)
+    let last = base.names().filter_map(layer).max().unwrap_or(0);
+    with_gaps.into_iter().filter_map(|module| gap_warning(config, base, last, module)).collect()
 }
 
-/// The warning for a module that has layers before and after one that it lacks; `last` is [`last_layer`].
-pub(super) fn gap_warning(config: &AdapterConfig, base: &BaseModel, last: u32, module: &PairedModule) -> Option<String> {
-    let numbers: Vec<u32> = module.layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect();
+fn numbers(module: &PairedModule) -> Vec<u32> {
+    module.layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect()
+}
+
+/// The warning for one of them, where the base has the layer; its own last is `last`.
+fn gap_warning(config: &AdapterConfig, base: &BaseModel, last: u32, module: &PairedModule) -> Option<String> {
+    let numbers = numbers(module);
     let (first, end) = (*numbers.first()?, *numbers.last()?);
     let tensor = &module.layers.first()?.tensor;
     let (path, suffix) = match tensor.strip_suffix(".weight") {
@@ -26,21 +37,9 @@ pub(super) fn gap_warning(config: &AdapterConfig, base: &BaseModel, last: u32, m
     let chosen = |layer: u32| config.layers_to_transform.as_ref().is_none_or(|layers| layers.contains(&layer));
     let is_there = |layer: u32| base.info(&format!("{}{suffix}", of_all.replacen('*', &layer.to_string(), 1))).is_some();
     let between = numbers.windows(2).flat_map(|pair| pair[0] + 1..pair[1].min(last + 1));
-    let missing = ranges(between.filter(|layer| chosen(*layer) && is_there(*layer)));
+    let missing = layer_ranges(between.filter(|layer| chosen(*layer) && is_there(*layer)));
     let more = if missing.len() > 8 { ", ..." } else { "" };
     let shown: Vec<&str> = missing.iter().take(8).map(String::as_str).collect();
     let text = || format!("module `{}`: layers {first}..{end} without {}{more}", escape(&module.name), shown.join(", "));
     (!shown.is_empty()).then(text)
-}
-
-/// Rising numbers as ranges: `2`, `4..9`.
-fn ranges(numbers: impl Iterator<Item = u32>) -> Vec<String> {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for number in numbers {
-        match runs.last_mut() {
-            Some((_, last)) if *last + 1 == number => *last = number,
-            _ => runs.push((number, number)),
-        }
-    }
-    runs.into_iter().map(|(first, last)| if first == last { first.to_string() } else { format!("{first}..{last}") }).collect()
 }

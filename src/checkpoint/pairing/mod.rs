@@ -84,9 +84,7 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
         return Err(first.error.clone());
     }
     found.warnings.extend(orientation.warning(adapter));
-    let last = gaps::last_layer(base);
-    let gaps = found.modules.iter().filter_map(|module| gaps::gap_warning(&adapter.config, base, last, module));
-    found.warnings.extend(gaps.collect::<Vec<_>>());
+    found.warnings.extend(gaps::gap_warnings(&adapter.config, base, &found.modules));
     if let Some(Split::Qkv) = rules.split {
         found.modules = fused::split_qkv(adapter, base, found.modules)?;
     }

@@ -1,6 +1,7 @@
 //! Checks of the options against the adapters: an option that fits no adapter is refused before anything is read.
 
 use super::adapter::PlannedAdapter;
+use crate::checkpoint::keys::layer_ranges;
 use crate::checkpoint::{PairedModule, PairingRules};
 use crate::error::{Error, Result, escape, field};
 use crate::inputs::{LaidOut, Opener, Selection, module_paths};
@@ -49,7 +50,7 @@ pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdap
             let there = if layers.is_empty() {
                 "there are no numbered layers".to_owned()
             } else {
-                format!("the layers are {}", ranges(&layers))
+                format!("the layers are {}", layer_ranges(layers).join(", "))
             };
             return Err(Error::Usage {
                 what: format!("{} {a},{b}: no module has both layers", field("grid")),
@@ -62,19 +63,6 @@ pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdap
 
 fn all_modules(adapters: &[PlannedAdapter]) -> impl Iterator<Item = &PairedModule> {
     adapters.iter().flat_map(|planned| &planned.modules)
-}
-
-/// Layer indices as ranges, as in `0..5, 8`.
-fn ranges(rising: &[u32]) -> String {
-    let mut runs: Vec<(u32, u32)> = Vec::new();
-    for &layer in rising {
-        match runs.last_mut() {
-            Some((_, last)) if last.checked_add(1) == Some(layer) => *last = layer,
-            _ => runs.push((layer, layer)),
-        }
-    }
-    let show = |(first, last): &(u32, u32)| if first == last { first.to_string() } else { format!("{first}..{last}") };
-    runs.iter().map(show).collect::<Vec<_>>().join(", ")
 }
 
 #[cfg(test)]
@@ -129,11 +117,5 @@ mod tests {
         let message = |hint: &str| Some(("`grid` 0,6: no module has both layers".to_owned(), hint.to_owned()));
         assert_eq!(refused((0, 6), &[planned()]), message("the layers are 0..5"));
         assert_eq!(refused((0, 6), &[]), message("there are no numbered layers"));
-    }
-
-    #[test]
-    fn layers_are_shown_as_ranges() {
-        assert_eq!(ranges(&[0, 1, 2, 8, 10, 11]), "0..2, 8, 10..11");
-        assert_eq!(ranges(&[u32::MAX]), u32::MAX.to_string());
     }
 }
