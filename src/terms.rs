@@ -4,9 +4,11 @@
 
 mod by_name;
 mod draws;
+mod layer_id;
 
 pub(crate) use by_name::{Named, named, or_auto, path, path_if_any, paths, serde_as_text};
 pub use draws::{NullDraws, StrictControl};
+pub use layer_id::LayerId;
 
 /// A matrix whose subspaces are compared across layers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]

@@ -4,12 +4,13 @@
 
 mod shared;
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
 use condlora::table::csv::read_rows;
-use condlora::table::{ConversionRow, SimilarityRow};
-use condlora::terms::{Convention, MatrixKind, Status};
+use condlora::table::{ConversionRow, GridRow, SimilarityRow};
+use condlora::terms::{Convention, LayerId, MatrixKind, Status};
 use ndarray::Array2;
 use serde_json::json;
 use shared::checkpoint::{Layer, PLAIN, Storage, square_layers, stored, write_adapter, write_base, write_both};
@@ -223,6 +224,73 @@ fn kohya_s_files_may_have_a_third_text_encoder_names_of_peft_s_factors_and_alpha
         agrees_with_the_pseudo_inverse(root, None, &inner, Convention::Paper, TOLERANCE);
         let conversion: Vec<ConversionRow> = read_rows(&root.join("out/conversion.csv")).unwrap();
         assert!(conversion.iter().all(|row| row.scaling == 4.0));
+    }
+}
+
+/// Blocks of models with several containers within each other, their widths, and the number of blocks that is theirs in the tables.
+fn nested() -> [(&'static str, Vec<(&'static str, usize)>); 4] {
+    [
+        (
+            "attn1.to_q",
+            vec![
+                ("down_blocks.0.attentions.1.transformer_blocks.0", 12),
+                ("down_blocks.1.attentions.0.transformer_blocks.0", 20),
+                ("down_blocks.1.attentions.0.transformer_blocks.1", 20),
+                ("mid_block.attentions.0.transformer_blocks.0", 20),
+                ("up_blocks.3.attentions.2.transformer_blocks.0", 12),
+            ],
+        ),
+        ("attention.self.query", vec![("layers.0.blocks.0", 12), ("layers.0.blocks.1", 12), ("layers.1.blocks.0", 20)]),
+        ("attention.self.query", vec![("block.0.0", 12), ("block.0.1", 12), ("block.1.0", 12)]),
+        ("pwconv1", vec![("stages.2.layers.9", 12), ("stages.2.layers.10", 12), ("stages.3.layers.0", 20)]),
+    ]
+}
+
+#[test]
+fn blocks_in_several_containers_are_compared_across_all_of_them() {
+    for (module, blocks) in nested() {
+        let folder = tempfile::tempdir().unwrap();
+        let root = folder.path();
+        let inner: Vec<Layer> =
+            blocks.iter().map(|(block, width)| Layer::new(&format!("model.{block}.{module}"), *width, *width, 3)).collect();
+        write_both(root, &inner, PLAIN);
+        analyse(root, &["--null-draws", "3", "--measures", "--formats", "npy,parquet", "--cuts"]).exits(0);
+        agrees_with_the_pseudo_inverse(root, None, &inner, Convention::Paper, TOLERANCE);
+        let rows = similarity(root);
+        let names: Vec<&str> = blocks.iter().map(|(block, _)| *block).collect();
+        let width_of = |layer: &LayerId| blocks.iter().find(|(block, _)| *block == layer.to_string()).unwrap().1;
+        let views = rows.iter().map(|row| (row.matrix, row.side)).collect::<BTreeSet<_>>().len();
+        assert_eq!(rows.len(), views * blocks.len() * blocks.len());
+        for row in &rows {
+            let alike = width_of(&row.layer_a) == width_of(&row.layer_b);
+            let expected = if alike { Status::Ok } else { Status::Skipped };
+            assert_eq!((row.phi.is_some(), row.status), (alike, expected), "{row:?}");
+        }
+        // In the order of their numbers, in every file that has layers.
+        let conversion: Vec<ConversionRow> = read_rows(&root.join("out/conversion.csv")).unwrap();
+        assert_eq!(conversion.iter().map(|row| row.layer.clone().unwrap().to_string()).collect::<Vec<_>>(), names);
+        let matrix = fs::read_to_string(fs::read_dir(root.join("out/matrices/adapter")).unwrap().next().unwrap().unwrap().path());
+        assert_eq!(matrix.unwrap().lines().next(), Some(format!("layer,{}", names.join(",")).as_str()));
+        let index: serde_json::Value = serde_json::from_slice(&fs::read(root.join("out/npy/index.json")).unwrap()).unwrap();
+        assert_eq!(index[0]["layers"], json!(names));
+        // Read back, and drawn.
+        let drawn = ["figures", "out", "--figures", "svg"];
+        Run::of(program().args(drawn).current_dir(root).output().unwrap()).exits(0);
+        let shown = ["inspect", "adapter", "--base", "base", "--json"];
+        let shown = Run::of(program().args(shown).current_dir(root).output().unwrap()).exits(0);
+        let shown: serde_json::Value = serde_json::from_str(&shown.stdout).unwrap();
+        assert_eq!(shown["adapters"][0]["modules"][0]["layers"][1]["layer"], json!(names[1]));
+        // Chosen by name, or by what names start with.
+        let start = names[1].rsplit_once('.').unwrap().0;
+        let chosen = names.iter().filter(|name| name.starts_with(&format!("{start}."))).count();
+        analyse(root, &["--layers", start, "--no-svd"]).exits(0);
+        let conversion: Vec<ConversionRow> = read_rows(&root.join("out/conversion.csv")).unwrap();
+        assert_eq!(conversion.len(), chosen);
+        let pair = format!("{},{}", names[0], names[1]);
+        analyse(root, &["--grid", &pair, "--no-svd"]).exits(0);
+        let grid: Vec<GridRow> = read_rows(&root.join("out/grid.csv")).unwrap();
+        assert!(!grid.is_empty() && grid.iter().all(|row| row.layer_a.to_string() == names[0]));
+        analyse(root, &["--grid", "0,1", "--no-svd"]).exits(2).says(names[0]);
     }
 }
 

@@ -177,7 +177,7 @@ fn out_holds_exactly_what_is_promised() {
         .unwrap()
         .into_iter()
         .filter(|r| (r.module.as_str(), r.matrix.name(), r.side.name(), r.i, r.j) == ("value", "BA", "right", 4, 8))
-        .map(|r| ((r.layer_a, r.layer_b), r.phi.unwrap()))
+        .map(|r| ((r.layer_a.index().unwrap(), r.layer_b.index().unwrap()), r.phi.unwrap()))
         .collect();
     let text = String::from_utf8(found["matrices/trec-seed0/value.BA.right.i4-j8.csv"].clone()).unwrap();
     let mut lines = text.lines();
@@ -239,7 +239,8 @@ fn wrong_usage_is_2() {
         (&["--threads", "many"], "--threads"),
         (&["--layers", "9..3"], "9..3: expected the smaller index first"),
         (&["--layers", "7"], "no module has such a layer"),
-        (&["--layers", "x"], "expected a layer index"),
+        (&["--layers", "x"], "x: no module has such a layer"),
+        (&["--layers", "1..x"], "expected a layer index"),
         (&["--rcond", "NaN"], "--rcond"),
         (&["--rcond", "-1"], "--rcond -1: expected a number from 0 to below 1"),
         (&["--rcond", "1"], "--rcond 1: expected a number from 0 to below 1"),

@@ -99,7 +99,7 @@ fn phi_and_the_control_are_those_of_their_definitions() {
             })
             .collect();
         for matrix in UpdateMatrix::ALL {
-            let row = rows.iter().find(|r| r.layer == Some(index as u32) && r.matrix == matrix).unwrap();
+            let row = rows.iter().find(|r| r.layer == Some((index as u32).into()) && r.matrix == matrix).unwrap();
             assert_eq!((row.module.as_str(), row.i, row.j, row.side), ("q_proj", 2, 3, matrix.side()));
             assert!((row.gaussian_expected.unwrap() - 3.0 / N as f64).abs() < 1e-15);
             let close = |ours: Option<f64>, theirs: f64| {
@@ -130,7 +130,7 @@ fn sides_can_change_places_and_threads_change_no_byte() {
     let back = rows(dir.path());
     assert_eq!(forth.len(), back.len());
     for (x, y) in forth.iter().zip(&back) {
-        assert_eq!((x.layer, x.matrix, x.w0_p), (y.layer, y.matrix, y.w0_p));
+        assert_eq!((&x.layer, x.matrix, x.w0_p), (&y.layer, y.matrix, y.w0_p));
         for (x, y) in [(x.phi, y.phi), (x.w0_mean, y.w0_mean), (x.w0_sd, y.w0_sd)] {
             assert!((x.unwrap() - y.unwrap()).abs() < 1e-14);
         }
@@ -189,7 +189,7 @@ fn only_what_both_adapt_is_compared() {
     let layers = checkpoints(root);
     write_adapter(&root.join("few"), &layers[1..3], PLAIN, &[]);
     compare(root, &["lora", "few"]).exits(0).says("lora: 2 layers are not in the other adapter and are left out");
-    assert_eq!(rows(root).iter().filter_map(|r| r.layer).collect::<std::collections::BTreeSet<_>>().len(), 2);
+    assert_eq!(rows(root).iter().filter_map(|r| r.layer.clone()).collect::<std::collections::BTreeSet<_>>().len(), 2);
     compare(root, &["lora", "other", "--layers", "1..2,3"]).exits(0);
     assert_eq!(rows(root).len(), 3 * 3);
     write_adapter(&root.join("last"), &layers[3..], PLAIN, &[]);

@@ -76,7 +76,7 @@ impl Study<'_> {
         ConversionRow {
             adapter: self.adapter.to_owned(),
             module: module.to_owned(),
-            layer: Some(0),
+            layer: Some(0.into()),
             adapter_key: "key".to_owned(),
             tensor: "tensor".to_owned(),
             out_features: 384,
@@ -167,7 +167,7 @@ fn adapters_whose_rows_are_interleaved_stay_apart() {
     let other = Study { adapter: "two", ..Study::default() }.tables();
     tables.summary.extend(other.summary);
     tables.similarity.extend(other.similarity);
-    tables.similarity.sort_by_key(|row| (row.layer_a, row.layer_b));
+    tables.similarity.sort_by_key(|row| (row.layer_a.clone(), row.layer_b.clone()));
     let figures = draw(&tables, &[FigureFormat::Svg], ColourScale::Paper);
     let adapters: Vec<&str> = figures.iter().map(|figure| figure.adapter.as_str()).collect();
     assert_eq!(adapters, [["one"; 7], ["two"; 7]].concat());
@@ -258,7 +258,7 @@ fn names_are_escaped_and_shortened() {
 fn cells_without_a_value_are_marked_not_invented() {
     let mut tables = Study::default().tables();
     for row in &mut tables.similarity {
-        match (row.layer_a, row.layer_b) {
+        match (row.layer_a.index().unwrap(), row.layer_b.index().unwrap()) {
             (2, _) | (_, 2) => row.phi = None,
             (0, 1) => row.phi = Some(f64::NAN),
             (1, 0) => row.phi = Some(f64::INFINITY),
@@ -363,7 +363,7 @@ fn across(names: &[String]) -> Tables {
                 let phi = if adapter_a == adapter_b { 1.0 } else { 0.2 + 0.1 * f64::from(layer) };
                 rows.push(AcrossRow {
                     module: "query".to_owned(),
-                    layer: Some(layer),
+                    layer: Some(layer.into()),
                     matrix: MatrixKind::A,
                     side: Side::Left,
                     i: 8,
@@ -424,7 +424,7 @@ fn names_of_many_adapters_never_touch() {
 fn small() -> Tables {
     let mut tables = Study { layers: vec![0, 1, 3], modules: &["query"], ..Study::default() }.tables();
     for row in &mut tables.similarity {
-        match (row.layer_a, row.layer_b) {
+        match (row.layer_a.index().unwrap(), row.layer_b.index().unwrap()) {
             (0, 3) | (3, 0) => row.phi = None,
             (1, 3) | (3, 1) => row.phi = Some(0.08),
             _ => {}
@@ -471,7 +471,7 @@ fn compared(layer: u32, matrix: UpdateMatrix) -> CompareRow {
         left: "left".into(),
         right: "right".into(),
         module: "query".into(),
-        layer: Some(layer),
+        layer: Some(layer.into()),
         matrix,
         side: matrix.side(),
         i: 8,
@@ -526,7 +526,7 @@ fn rows_and_columns_are_ordered_together_by_similarity() {
     // Layers 0 and 3 are similar, and so are 1 and 2.
     let mut tables = Study { layers: vec![0, 1, 2, 3], modules: &["query"], ..Study::default() }.tables();
     for row in tables.similarity.iter_mut().filter(|row| row.layer_a != row.layer_b) {
-        row.phi = Some(if row.layer_a + row.layer_b == 3 { 0.91 } else { 0.13 });
+        row.phi = Some(if row.layer_a.index().unwrap() + row.layer_b.index().unwrap() == 3 { 0.91 } else { 0.13 });
     }
     let figures = drawn(&tables, &options);
     let svg = String::from_utf8(figures[0].bytes.clone()).unwrap();

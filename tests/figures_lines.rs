@@ -83,7 +83,7 @@ fn spectrum(layers: &[Option<u32>], rank: usize, sigma: impl Fn(Option<u32>, usi
                 adapter: "run/a".into(),
                 module: "query".into(),
                 matrix,
-                layer,
+                layer: layer.map(Into::into),
                 k,
                 sigma: sigma(layer, k),
             }));

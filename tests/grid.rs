@@ -52,17 +52,17 @@ fn every_cell_is_phi_from_its_definition() {
             let all = vectors.entry(key).or_insert_with(|| left_vectors(&row.module, row.matrix.name(), layer));
             all.slice(s![.., ..count]).to_owned()
         };
-        let cosines = first(row.layer_a, row.i).t().dot(&first(row.layer_b, row.j));
+        let cosines = first(row.layer_a.index().unwrap(), row.i).t().dot(&first(row.layer_b.index().unwrap(), row.j));
         let phi = cosines.iter().map(|c| c * c).sum::<f64>() / row.i.min(row.j) as f64;
         assert!((row.phi.unwrap() - phi).abs() <= 1e-10, "{row:?}: {phi}");
         assert_eq!(row.gaussian_expected, Some(row.i.max(row.j) as f64 / N as f64));
         assert_eq!(row.status, Status::Ok);
     }
     // The two orders are each other's transpose.
-    let cell = |r: &GridRow| (r.module.clone(), r.matrix, r.layer_a, r.layer_b, r.i, r.j);
+    let cell = |r: &GridRow| (r.module.clone(), r.matrix, r.layer_a.clone(), r.layer_b.clone(), r.i, r.j);
     let by_cell: BTreeMap<_, _> = rows.iter().map(|row| (cell(row), row.phi)).collect();
     for row in &rows {
-        assert_eq!(by_cell[&(row.module.clone(), row.matrix, row.layer_b, row.layer_a, row.j, row.i)], row.phi);
+        assert_eq!(by_cell[&(row.module.clone(), row.matrix, row.layer_b.clone(), row.layer_a.clone(), row.j, row.i)], row.phi);
     }
 }
 
@@ -78,7 +78,7 @@ fn cells_are_the_oracles_and_those_of_similarity() {
     let rows = grid_of(&out);
     // A and B have right vectors of their own; of BA both sides have r.
     assert_eq!(rows.len(), 2 * 3 * 2 * 3 * RANK * RANK);
-    let cell = |r: &GridRow| (r.module.clone(), r.matrix, r.side, r.layer_a, r.layer_b, r.i, r.j);
+    let cell = |r: &GridRow| (r.module.clone(), r.matrix, r.side, r.layer_a.clone(), r.layer_b.clone(), r.i, r.j);
     let by_cell: BTreeMap<_, _> = rows.iter().map(|row| (cell(row), row)).collect();
 
     let oracle = fs::read_to_string(expected("phi.csv")).unwrap();
@@ -88,7 +88,7 @@ fn cells_are_the_oracles_and_those_of_similarity() {
         let (matrix, side): (MatrixKind, Side) = (f[1].parse().unwrap(), f[2].parse().unwrap());
         let (i, j): (usize, usize) = (f[3].parse().unwrap(), f[4].parse().unwrap());
         let (a, b): (u32, u32) = (f[5].parse().unwrap(), f[6].parse().unwrap());
-        if let Some(row) = by_cell.get(&(f[0].to_owned(), matrix, side, a, b, i, j)) {
+        if let Some(row) = by_cell.get(&(f[0].to_owned(), matrix, side, a.into(), b.into(), i, j)) {
             let value: f64 = f[7].parse().unwrap();
             assert!((row.phi.unwrap() - value).abs() <= 1e-10, "{line}: {:?}", row.phi);
             compared += 1;
@@ -99,7 +99,9 @@ fn cells_are_the_oracles_and_those_of_similarity() {
     let similarity: Vec<SimilarityRow> = read_rows(&out.join("similarity.csv")).unwrap();
     let mut same = 0;
     for row in &similarity {
-        if let Some(grid) = by_cell.get(&(row.module.clone(), row.matrix, row.side, row.layer_a, row.layer_b, row.i, row.j)) {
+        if let Some(grid) =
+            by_cell.get(&(row.module.clone(), row.matrix, row.side, row.layer_a.clone(), row.layer_b.clone(), row.i, row.j))
+        {
             assert_eq!((grid.phi, grid.status), (row.phi, row.status), "{row:?}");
             same += 1;
         }
@@ -113,7 +115,8 @@ fn cells_are_the_oracles_and_those_of_similarity() {
     for row in &rows {
         let shared = |row: &GridRow| row.phi.unwrap() * row.i.min(row.j) as f64;
         for smaller in [(row.i - 1, row.j), (row.i, row.j - 1)] {
-            let before = (row.module.clone(), row.matrix, row.side, row.layer_a, row.layer_b, smaller.0, smaller.1);
+            let before =
+                (row.module.clone(), row.matrix, row.side, row.layer_a.clone(), row.layer_b.clone(), smaller.0, smaller.1);
             assert!(by_cell.get(&before).is_none_or(|before| shared(before) <= shared(row) + 1e-13), "{row:?}");
         }
         if row.layer_a == row.layer_b {
@@ -188,7 +191,7 @@ fn figures_formats_threads_and_shards() {
     };
     refused("0,3", "--grid 0,3: no module has both layers");
     refused("0,3", "hint: the layers are 0..2");
-    refused("0", "expected the numbers of two layers, as in 0,5");
+    refused("0", "expected two layers, as in 0,5");
     run_in(root, &["runs", "--base", "base", "-o", "no", "--grid", "0,2", "--layers", "0..1"])
         .exits(2)
         .says("the layers are 0..1");

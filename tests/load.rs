@@ -75,7 +75,10 @@ fn two_hundred_layers_are_compared() {
     let phi = |a: usize, b: usize| rows[a * 200 + b].phi.unwrap();
     for (a, b) in [(0, 199), (17, 130), (198, 3)] {
         assert!((phi(a, b) - phi(b, a)).abs() < 1e-14 && phi(a, b) < 1.0);
-        assert_eq!((rows[a * 200 + b].layer_a, rows[a * 200 + b].layer_b), (a as u32, b as u32));
+        assert_eq!(
+            (rows[a * 200 + b].layer_a.index().unwrap(), rows[a * 200 + b].layer_b.index().unwrap()),
+            (a as u32, b as u32)
+        );
     }
     assert!(root.join("out/figures/adapter/overview.svg").exists());
 }

@@ -159,7 +159,7 @@ fn the_same_layer_of_different_adapters_is_compared() {
         out
     };
     for row in &rows {
-        let layer = row.layer.unwrap() as usize;
+        let layer = row.layer.as_ref().unwrap().index().unwrap() as usize;
         let matrix = |name: &str| match row.matrix {
             MatrixKind::A => solve(layer, read(name, layer, "lora_A").reversed_axes()),
             MatrixKind::B => solve(layer, read(name, layer, "lora_B")),
@@ -171,8 +171,10 @@ fn the_same_layer_of_different_adapters_is_compared() {
         assert!((row.phi.unwrap() - expected).abs() < 1e-11, "{row:?}, expected {expected}");
         assert_eq!(row.gaussian_expected, Some(3.0 / 24.0));
     }
-    let order: Vec<_> =
-        rows.iter().map(|r| (r.module.clone(), r.layer, r.matrix, r.side, r.adapter_a.clone(), r.adapter_b.clone())).collect();
+    let order: Vec<_> = rows
+        .iter()
+        .map(|r| (r.module.clone(), r.layer.clone(), r.matrix, r.side, r.adapter_a.clone(), r.adapter_b.clone()))
+        .collect();
     assert!(order.is_sorted());
 }
 

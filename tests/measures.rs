@@ -74,7 +74,7 @@ fn values_are_those_of_plain_computations() {
         // An n x n SVD for each: only a few layers of BA.
         let mut vectors = BTreeMap::new();
         for row in rows.iter().filter(|row| row.module == module) {
-            let (a, b) = (row.layer_a as usize, row.layer_b as usize);
+            let (a, b) = (row.layer_a.index().unwrap() as usize, row.layer_b.index().unwrap() as usize);
             if row.matrix == MatrixKind::BA && (a > 1 || b > 1) {
                 continue;
             }
@@ -111,12 +111,22 @@ fn cosines_are_phis_and_controls_are_beside_them() {
     let rows = run(&out, &["--ij", "2,2", "--ij", "1,1", "--side", "both", "--matrices", "A,B,BA,lora_A,lora_B"]);
     let phi: Vec<SimilarityRow> = read_rows(&out.join("similarity.csv")).unwrap();
     type Cell = (String, MatrixKind, Option<Side>, Option<usize>, u32, u32, Measure);
-    let key = |r: &MeasureRow| -> Cell { (r.module.clone(), r.matrix, r.side, r.i, r.layer_a, r.layer_b, r.measure) };
+    let key = |r: &MeasureRow| -> Cell {
+        (r.module.clone(), r.matrix, r.side, r.i, r.layer_a.index().unwrap(), r.layer_b.index().unwrap(), r.measure)
+    };
     let by_cell: BTreeMap<Cell, &MeasureRow> = rows.iter().map(|row| (key(row), row)).collect();
     assert_eq!(by_cell.len(), rows.len(), "a cell is there twice");
     for row in &phi {
         let at = |measure| {
-            let cell = (row.module.clone(), row.matrix, Some(row.side), Some(row.i), row.layer_a, row.layer_b, measure);
+            let cell = (
+                row.module.clone(),
+                row.matrix,
+                Some(row.side),
+                Some(row.i),
+                row.layer_a.index().unwrap(),
+                row.layer_b.index().unwrap(),
+                measure,
+            );
             by_cell[&cell]
         };
         let [max, mean, min] = Measure::COSINES.map(at);
@@ -137,7 +147,15 @@ fn cosines_are_phis_and_controls_are_beside_them() {
     for row in &rows {
         assert!(row.gaussian_mean.is_some() && row.gaussian_sd.is_some(), "{row:?}");
         assert_eq!(row.w0_mean.is_some(), !row.matrix.is_factor(), "{row:?}");
-        let turned = Cell::from((row.module.clone(), row.matrix, row.side, row.i, row.layer_b, row.layer_a, row.measure));
+        let turned = Cell::from((
+            row.module.clone(),
+            row.matrix,
+            row.side,
+            row.i,
+            row.layer_b.index().unwrap(),
+            row.layer_a.index().unwrap(),
+            row.measure,
+        ));
         assert_eq!(by_cell[&turned].value, row.value, "{row:?}");
         if row.layer_a == row.layer_b {
             assert!((row.value.unwrap() - 1.0).abs() < 1e-12, "{row:?}");

@@ -333,7 +333,7 @@ fn medians(held: &Held, conditions: &[f64]) -> BTreeMap<String, (f64, usize)> {
     let mut ratios: BTreeMap<String, Vec<f64>> = BTreeMap::new();
     for cell in &held.cells {
         let row = &cell.row;
-        let (a, b) = (row.layer_a as usize, row.layer_b as usize);
+        let (a, b) = (row.layer_a.index().unwrap() as usize, row.layer_b.index().unwrap() as usize);
         let counts = a != b && conditions[a] == conditions[b] && row.side == Side::Left && !row.matrix.is_factor();
         let (true, Some(phi), Some(error)) = (counts, cell.phi, cell.error()) else { continue };
         if phi < 0.9 && error > 0.0 {

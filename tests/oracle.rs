@@ -92,7 +92,21 @@ fn every_phi_is_the_oracles() {
     let ours: BTreeMap<Cell, &SimilarityRow> = results()
         .similarity
         .iter()
-        .map(|r| ((r.adapter.clone(), r.module.clone(), r.matrix, r.side, r.i, r.j, r.layer_a, r.layer_b), r))
+        .map(|r| {
+            (
+                (
+                    r.adapter.clone(),
+                    r.module.clone(),
+                    r.matrix,
+                    r.side,
+                    r.i,
+                    r.j,
+                    r.layer_a.index().unwrap(),
+                    r.layer_b.index().unwrap(),
+                ),
+                r,
+            )
+        })
         .collect();
     assert_eq!(ours.len(), results().similarity.len(), "a cell is there twice");
     let mut compared = 0;
@@ -139,7 +153,7 @@ fn condlora_is_the_oracles_and_its_theta_is_found_in_every_layer() {
             let is_cell = |r: &&SimilarityRow| {
                 (r.adapter.as_str(), &r.module, r.matrix.name(), r.side.name())
                     == (adapter, &text("module"), &text("matrix"), &text("side"))
-                    && [r.i, r.j, r.layer_a as usize, r.layer_b as usize]
+                    && [r.i, r.j, r.layer_a.index().unwrap() as usize, r.layer_b.index().unwrap() as usize]
                         == ["i", "j", "layer_a", "layer_b"].map(|column| text(column).parse::<usize>().unwrap())
             };
             let found = rows.iter().find(is_cell).unwrap_or_else(|| panic!("{expected:?} is missing"));
@@ -183,7 +197,8 @@ fn lora_against_condlora_is_the_oracles() {
                 [(UpdateMatrix::A, "phi_A_right"), (UpdateMatrix::B, "phi_B_left"), (UpdateMatrix::Delta, "phi_delta_left")]
             {
                 let is_cell = |r: &&CompareRow| {
-                    (r.layer, r.matrix, &r.module, r.i, r.j) == (Some(layer), matrix, &expected["module"], size, size)
+                    (r.layer.clone(), r.matrix, &r.module, r.i, r.j)
+                        == (Some(layer.into()), matrix, &expected["module"], size, size)
                 };
                 let found = rows.iter().find(is_cell).unwrap_or_else(|| panic!("{expected:?} is missing"));
                 let difference = (found.phi.unwrap() - number(&expected, column)).abs();
@@ -237,7 +252,7 @@ fn singular_values_are_the_oracles() {
                     r.adapter == adapter
                         && r.module == row["module"]
                         && r.matrix.name() == row["matrix"]
-                        && r.layer == Some(layer)
+                        && r.layer == Some(layer.into())
                 })
                 .collect();
             ours.sort_by_key(|r| r.k);
@@ -309,7 +324,7 @@ fn condition_estimates_agree_with_the_oracle_and_with_the_inverse() {
         for row in rows {
             let oracle = expected_rows(adapter, "w0_condition_and_residuals.csv")
                 .into_iter()
-                .find(|r| r["module"] == row.module && r["layer"] == row.layer.unwrap().to_string())
+                .find(|r| r["module"] == row.module && r["layer"] == row.layer.as_ref().unwrap().to_string())
                 .unwrap();
             let (ours, two_norm) = (row.w0_condition.unwrap(), number(&oracle, "cond"));
             assert!(two_norm / N as f64 <= ours && ours <= N as f64 * two_norm, "{}: {ours:e} against {two_norm:e}", row.tensor);
@@ -433,7 +448,7 @@ fn what_was_learned_of_a_is_compared_by_its_rows() {
         let learned = |layer| thin_svd(&(of(&data("adapters/trec-seed0"), layer) - of(&init, layer))).2;
         let vectors: Vec<Array2<f64>> = (0..LAYERS).map(learned).collect();
         for row in rows.iter().filter(|row| row.module == module) {
-            let product = vectors[row.layer_a as usize].t().dot(&vectors[row.layer_b as usize]);
+            let product = vectors[row.layer_a.index().unwrap() as usize].t().dot(&vectors[row.layer_b.index().unwrap() as usize]);
             let phi = product.iter().map(|v| v * v).sum::<f64>() / 8.0;
             assert!((row.phi.unwrap() - phi).abs() < 1e-12, "{row:?} {phi}");
             assert_eq!((row.matrix, row.side, row.init, row.w0_mean), (MatrixKind::LearnedA, Side::Right, None, None));

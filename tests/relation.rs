@@ -73,7 +73,8 @@ fn cuts_energies_and_subspaces_are_those_of_the_oracle() {
         for expected in oracle(adapter, "energy.csv") {
             let is_it = |row: &&EnergyRow| {
                 (row.adapter.as_str(), &row.module, row.matrix.name()) == (adapter, &expected["module"], &expected["matrix"])
-                    && (row.layer.unwrap().to_string(), row.k.to_string()) == (expected["layer"].clone(), expected["k"].clone())
+                    && (row.layer.as_ref().unwrap().to_string(), row.k.to_string())
+                        == (expected["layer"].clone(), expected["k"].clone())
             };
             let Some(row) = energy.iter().find(is_it) else { continue };
             close(row.theta_share, &expected, "theta_share");
@@ -184,7 +185,7 @@ fn p_of_adjoint(weights: &[Array2<f64>], decomposed: &[WeightBasis], targets: &[
     let base = |l: usize| BaseLayer { shape: weights[l].dim(), basis: Some(&decomposed[l]), drawn: &drawn, stream: &streams[l] };
     let bases: Vec<BaseLayer<'_>> = (0..weights.len()).map(base).collect();
     let layer = |l: usize| RelatedLayer {
-        number: Some(l as u32),
+        number: Some((l as u32).into()),
         base: &bases[l],
         a_transposed: targets[l].view(),
         b: targets[l].view(),

@@ -4,10 +4,19 @@
 
 use std::collections::HashMap;
 
+use crate::terms::LayerId;
+
 /// Segments that torch's wrappers put anywhere into a name.
 const WRAPPERS: [&str; 3] = ["_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"];
-/// Words that are followed by the layer index.
-const CONTAINERS: [&str; 5] = ["layer", "layers", "h", "block", "blocks"];
+/// Words, or last words of names with underscores (`transformer_blocks`), that are followed by the number of a block.
+const CONTAINERS: [&str; 10] =
+    ["layer", "layers", "h", "block", "blocks", "resblocks", "resnets", "attentions", "stage", "stages"];
+/// The same with the number in the name itself: `encoder_layer_3`, `layer1`.
+const NUMBERED: [&str; 3] = ["layer", "block", "stage"];
+/// Stages of a UNet without a number: their blocks are compared with those of the numbered stages.
+const STAGES: [&str; 2] = ["mid_block", "middle_block"];
+/// Numbered parts of one block, which differ in what they do.
+const PARTS: [&str; 2] = ["expert", "experts"];
 /// No model has as many layers; a number above is damage.
 const MOST_LAYERS: u32 = 1_000_000;
 /// Deeper module paths than any model has.
@@ -18,10 +27,10 @@ const DEEPEST: usize = 128;
 pub struct ModuleKey {
     /// The module's path without wrapper prefixes: `bert.encoder.layer.0.attention.self.query`.
     pub path: String,
-    /// The path with the layer index as `*`.
+    /// The path with the layer as `*`.
     pub module_type: String,
-    /// The layer index, if the path has one.
-    pub layer: Option<u32>,
+    /// The layer, if the path has one.
+    pub layer: Option<LayerId>,
 }
 
 /// Which factor of the update a tensor is.
@@ -113,10 +122,10 @@ fn strip_prefixes(segments: &[&str]) -> String {
 }
 
 impl ModuleKey {
-    /// Finds the layer index in a module path.
+    /// Finds the layer in a module path.
     ///
-    /// The index is the number after the outermost `layer`, `layers`, `h`, `block` or `blocks`; without any of these, the
-    /// outermost number. Later numbers (experts) stay in the type.
+    /// It is the number after a container of layers (`layers.3`, `h.3`, `blocks.3`), or the path from the outermost to the innermost
+    /// container where there are several (`stages.1.layers.0`; section 4.2 of docs/spec.md).
     ///
     /// # Errors
     /// What is wrong with the path: it is empty, too deep, or its index is no layer number (`007`, `-1`, 10^12).
@@ -126,30 +135,86 @@ impl ModuleKey {
             let found = if path.is_empty() { "none".to_owned() } else { format!("`{path}`") };
             return Err(KeyError { expected: "a module path without empty parts".to_owned(), found });
         }
-        // `*` stands for the layer in a module's type: as a part of a name it would make two types one.
-        if segments.contains(&"*") {
-            return Err(KeyError { expected: "a module path without a part `*`".to_owned(), found: format!("`{path}`") });
+        // `*` stands for the layer in a module's type: in a name it could make two types one.
+        if path.contains('*') {
+            return Err(KeyError { expected: "a module path without `*`".to_owned(), found: format!("`{path}`") });
         }
         if segments.len() > DEEPEST {
             let found = format!("{} parts", segments.len());
             return Err(KeyError { expected: format!("a module path of at most {DEEPEST} parts"), found });
         }
-        let number_after = |words: Option<&[&str]>| {
-            (1..segments.len())
-                .find(|at| looks_like_number(segments[*at]) && words.is_none_or(|words| words.contains(&segments[*at - 1])))
-        };
-        let Some(at) = number_after(Some(&CONTAINERS)).or_else(|| number_after(None)) else {
+        let blocks = block_numbers(&segments);
+        let [Some(&first), Some(&last)] = [blocks.first(), blocks.last()] else {
             return Ok(Self { module_type: path.clone(), path, layer: None });
         };
-        let text = segments[at];
-        let canonical = text == "0" || !text.starts_with(['0', '-', '+']);
-        let layer = text.parse().ok().filter(|layer| canonical && *layer < MOST_LAYERS).ok_or_else(|| KeyError {
+        for &at in &blocks {
+            check_number(&path, segments[at])?;
+        }
+        let stage = segments[..first].iter().position(|segment| STAGES.contains(segment));
+        let own_word = !looks_like_number(segments[first]);
+        if first == last && stage.is_none() {
+            let word = if own_word { word_of(segments[first]) } else { "" };
+            let index = segments[first][word.len()..].parse().map(LayerId::Index);
+            let Ok(index) = index else { unreachable!("numbers of layers have been checked") };
+            let module_type = joined(&segments[..first], &format!("{word}*"), &segments[first + 1..]);
+            return Ok(Self { module_type, layer: Some(index), path });
+        }
+        let start = stage.unwrap_or(if own_word { first } else { first - 1 });
+        let layer = LayerId::Path(segments[start..=last].join(".").into());
+        Ok(Self { module_type: joined(&segments[..start], "*", &segments[last + 1..]), layer: Some(layer), path })
+    }
+}
+
+/// The places of the numbers that say which block a path is of: all up to that of the innermost container.
+fn block_numbers(segments: &[&str]) -> Vec<usize> {
+    let is_number = |at: usize| looks_like_number(segments[at]);
+    // Parts of one block: experts, and `layer.1` in T5's `block.3.layer.1`.
+    let is_part = |at: usize| PARTS.contains(&segments[at - 1]) || (segments[at - 1] == "layer" && at > 1 && is_number(at - 2));
+    let mut numbers: Vec<usize> = (1..segments.len()).filter(|&at| is_number(at) && !is_part(at)).collect();
+    let own_word = |at: &usize| NUMBERED.contains(&last_word(word_of(segments[*at]).trim_end_matches('_')));
+    let before = numbers.first().copied().unwrap_or(segments.len() - 1);
+    let numbered = (0..before).find(own_word);
+    // At the end it is the number of a module in a sequence, unless it is the only one there is.
+    if numbers.len() + usize::from(numbered.is_some()) > 1 && numbers.last() == Some(&(segments.len() - 1)) {
+        numbers.pop();
+    }
+    numbers.splice(0..0, numbered);
+    let in_container = |at: &usize| Some(*at) == numbered || CONTAINERS.contains(&last_word(segments[at - 1]));
+    let mut innermost = numbers.iter().rposition(in_container).unwrap_or(0);
+    // `block.2.1`: a block of a stage.
+    while numbers.get(innermost + 1).is_some_and(|at| numbers[innermost] + 1 == *at) {
+        innermost += 1;
+    }
+    numbers.truncate(innermost + 1);
+    numbers
+}
+
+/// A name without the number at its end; the whole name where it has none that counts (`layer_03`).
+fn word_of(segment: &str) -> &str {
+    let word = segment.trim_end_matches(|letter: char| letter.is_ascii_digit());
+    let number = &segment[word.len()..];
+    if number.is_empty() || (number.len() > 1 && number.starts_with('0')) { "" } else { word }
+}
+
+/// The last word of a name with underscores.
+fn last_word(name: &str) -> &str {
+    name.rsplit('_').next().unwrap_or(name)
+}
+
+fn joined(before: &[&str], part: &str, after: &[&str]) -> String {
+    [before, &[part], after].concat().join(".")
+}
+
+/// Whether a number can be one of layers.
+fn check_number(path: &str, segment: &str) -> Result<(), KeyError> {
+    let text = if looks_like_number(segment) { segment } else { &segment[word_of(segment).len()..] };
+    let canonical = text == "0" || !text.starts_with(['0', '-', '+']);
+    match text.parse::<u32>() {
+        Ok(layer) if canonical && layer < MOST_LAYERS => Ok(()),
+        _ => Err(KeyError {
             expected: format!("a layer number from 0 to {} without leading zeros", MOST_LAYERS - 1),
             found: format!("`{text}` in `{path}`"),
-        })?;
-        let mut parts = segments;
-        parts[at] = "*";
-        Ok(Self { module_type: parts.join("."), layer: Some(layer), path })
+        }),
     }
 }
 
@@ -192,8 +257,7 @@ pub fn name_modules(types: &[&str]) -> Vec<String> {
 }
 
 fn after_star(module_type: &str) -> &str {
-    let at_start = module_type.strip_prefix("*.");
-    at_start.or_else(|| module_type.split_once(".*.").map(|(_, tail)| tail)).unwrap_or(module_type)
+    module_type.split_once("*.").map_or(module_type, |(_, tail)| tail)
 }
 
 /// Rising layer indices as ranges, as `--layers` takes them: `2`, `4..9`.
@@ -206,6 +270,20 @@ pub(crate) fn layer_ranges(rising: impl IntoIterator<Item = u32>) -> Vec<String>
         }
     }
     runs.into_iter().map(|(first, last)| if first == last { first.to_string() } else { format!("{first}..{last}") }).collect()
+}
+
+/// Layers in rising order as `--layers` takes them: indices as ranges, and paths.
+pub(crate) fn listed_layers<'l>(rising: impl IntoIterator<Item = &'l LayerId>) -> Vec<String> {
+    let (mut indices, mut paths) = (Vec::new(), Vec::new());
+    for layer in rising {
+        match layer {
+            LayerId::Index(index) => indices.push(*index),
+            LayerId::Path(path) => paths.push(path.to_string()),
+        }
+    }
+    let mut listed = layer_ranges(indices);
+    listed.append(&mut paths);
+    listed
 }
 
 /// The last part of a dotted path.
@@ -264,19 +342,46 @@ mod tests {
     }
 
     #[test]
-    fn the_index_follows_the_outermost_container() {
+    fn layers_are_found_by_their_containers() {
         for (path, module_type, layer) in [
-            ("bert.encoder.layer.3.attention.self.query", "bert.encoder.layer.*.attention.self.query", Some(3)),
-            ("encoder.block.1.layer.0.SelfAttention.q", "encoder.block.*.layer.0.SelfAttention.q", Some(1)),
-            ("model.layers.7.experts.2.w1", "model.layers.*.experts.2.w1", Some(7)),
-            ("stages.2.blocks.0.qkv", "stages.2.blocks.*.qkv", Some(0)),
-            ("down.0.attentions.1.q", "down.*.attentions.1.q", Some(0)),
-            ("lm_head", "lm_head", None),
+            ("bert.encoder.layer.3.attention.self.query", "bert.encoder.layer.*.attention.self.query", "3"),
+            ("0.auto_model.encoder.layer.3.output.dense", "0.auto_model.encoder.layer.*.output.dense", "3"),
+            ("encoder.block.1.layer.0.SelfAttention.q", "encoder.block.*.layer.0.SelfAttention.q", "1"),
+            ("model.layers.7.experts.2.w1", "model.layers.*.experts.2.w1", "7"),
+            ("encoder.layer.3.ffn.0.intermediate.dense", "encoder.layer.*.ffn.0.intermediate.dense", "3"),
+            ("single_transformer_blocks.9.attn.to_q", "single_transformer_blocks.*.attn.to_q", "9"),
+            ("transformer_blocks.2.ff.net.0.proj", "transformer_blocks.*.ff.net.0.proj", "2"),
+            ("transformer_blocks.2.attn.to_out.0", "transformer_blocks.*.attn.to_out.0", "2"),
+            ("encoder.layers.encoder_layer_3.mlp.0", "encoder.layers.encoder_layer_*.mlp.0", "3"),
+            ("x.h.3.attn.c_attn", "x.h.*.attn.c_attn", "3"),
+            ("seq.2", "seq.*", "2"),
+            ("layers.2", "layers.*", "2"),
+            ("swin.encoder.layers.2.blocks.1.attention.self.query", "swin.encoder.*.attention.self.query", "layers.2.blocks.1"),
+            ("segformer.encoder.block.0.1.attention.self.query", "segformer.encoder.*.attention.self.query", "block.0.1"),
+            ("encoder.stages.1.layers.0.layer.1.convolution", "encoder.*.layer.1.convolution", "stages.1.layers.0"),
+            ("encoder.layer.2.transformer.layer.0.attention.q", "encoder.*.attention.q", "layer.2.transformer.layer.0"),
+            ("features.3.0.block.3", "*.block.3", "features.3.0"),
+            ("layer1.0.conv1", "*.conv1", "layer1.0"),
+            ("down.0.attentions.1.q", "*.q", "down.0.attentions.1"),
+            (
+                "unet.down_blocks.1.attentions.0.transformer_blocks.0.attn1.to_out.0",
+                "unet.*.attn1.to_out.0",
+                "down_blocks.1.attentions.0.transformer_blocks.0",
+            ),
+            ("mid_block.attentions.0.proj_in", "*.proj_in", "mid_block.attentions.0"),
+            ("input_blocks.4.1.transformer_blocks.0.attn1.to_q", "*.attn1.to_q", "input_blocks.4.1.transformer_blocks.0"),
+            ("input_blocks.1.0.in_layers.2", "*.in_layers.2", "input_blocks.1.0"),
+            ("lm_head", "lm_head", ""),
+            ("mlp.layer_norm1.x", "mlp.layer_norm1.x", ""),
+            ("mlp.layer1", "mlp.layer1", ""),
         ] {
             let key = ModuleKey::from_path(path.to_owned()).unwrap();
-            assert_eq!((key.module_type.as_str(), key.layer), (module_type, layer));
+            let found = key.layer.map_or_else(String::new, |layer| layer.to_string());
+            assert_eq!((key.module_type.as_str(), found.as_str()), (module_type, layer), "{path}");
         }
-        for path in ["layer.007.q", "layer.-1.q", "layer.1000000000000.q", "layer.+1.q", "", "a..q", "a.*.q", &"x.".repeat(200)] {
+        for path in
+            ["layer.007.q", "layer.-1.q", "layer.1000000000000.q", "layer.+1.q", "", "a..q", "a.*.q", "a*.q", &"x.".repeat(200)]
+        {
             assert!(ModuleKey::from_path(path.to_owned()).is_err(), "{path}");
         }
     }

@@ -129,7 +129,8 @@ mod tests {
             let modules = pair_with_base(&adapter, &base, &PairingRules::default()).unwrap().modules;
             assert_eq!(modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>(), ["query", "value"]);
             for module in &modules {
-                let layers: Vec<_> = module.layers.iter().map(|layer| layer.adapter_layer.layer).collect();
+                let layers: Vec<_> =
+                    module.layers.iter().map(|layer| layer.adapter_layer.layer.as_ref().unwrap().index()).collect();
                 assert_eq!(layers, (0..6).map(Some).collect::<Vec<_>>());
                 let layer = &module.layers[3];
                 assert_eq!(layer.tensor, format!("encoder.layer.3.attention.self.{}.weight", module.name));

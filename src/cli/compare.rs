@@ -47,7 +47,7 @@ pub(super) struct CompareArgs {
     /// Only these modules
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
     modules: Vec<String>,
-    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8
+    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8, or paths of blocks, as in down_blocks.1
     #[arg(long, value_name = "LIST", help_heading = "What is compared")]
     layers: Option<String>,
     /// Numbers of singular vectors of LEFT and RIGHT to compare; repeatable [default: the smaller rank]

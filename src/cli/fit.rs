@@ -55,7 +55,7 @@ pub(super) struct FitArgs {
     /// Only these modules
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is fitted")]
     modules: Vec<String>,
-    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8
+    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8, or paths of blocks, as in down_blocks.1
     #[arg(long, value_name = "LIST", help_heading = "What is fitted")]
     layers: Option<String>,
     /// Equations: the paper's need square weights; auto uses general where a weight is not square

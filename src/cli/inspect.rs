@@ -9,7 +9,7 @@ use super::aligned::Aligned;
 use super::pairing::PairingArgs;
 use super::session::{Outcome, Session};
 use super::terminal::Terminal;
-use crate::checkpoint::keys::layer_ranges;
+use crate::checkpoint::keys::listed_layers;
 use crate::error::{Result, escape};
 use crate::json;
 use crate::numerals::thousands;
@@ -132,10 +132,16 @@ fn several(module: &InspectedModule, value: fn(&crate::study::InspectedLayer) ->
     }
 }
 
-/// `0..5,8`, as `--layers` takes them.
+/// `0..5,8`, as `--layers` takes them; of paths of blocks, how many there are.
 fn layers(module: &InspectedModule) -> String {
-    let shown = layer_ranges(module.layers.iter().filter_map(|layer| layer.layer));
-    if shown.is_empty() { "–".to_owned() } else { shown.join(",") }
+    let layers = || module.layers.iter().filter_map(|layer| layer.layer.as_ref());
+    let paths = layers().filter(|layer| layer.index().is_none()).count();
+    match (layers().next(), paths) {
+        (None, _) => "–".to_owned(),
+        (Some(_), 0) => listed_layers(layers()).join(","),
+        (Some(layer), 1) => escape(&layer.to_string()),
+        (Some(_), count) => format!("{count} blocks"),
+    }
 }
 
 fn counts(parameters: Parameters) -> String {

@@ -14,7 +14,7 @@ use super::scene::Scene;
 use super::scene::font::{fit, printable};
 use crate::table::gather;
 use crate::table::rows::AcrossRow;
-use crate::terms::{MatrixKind, Side};
+use crate::terms::{LayerId, MatrixKind, Side};
 
 /// Names are shortened to this width.
 const WIDEST_NAME: f64 = 150.0;
@@ -105,7 +105,7 @@ impl AdapterSimilarity<'_> {
 
     /// `mean over 6 layers · mean of pairs 0.5445 · chance 0.0208`, and the status if it is not ok.
     fn second_line(&self, values: &SquareValues, layers_of_cells: &BTreeSet<usize>, chance: Option<f64>) -> String {
-        let layers: BTreeSet<Option<u32>> = self.rows.iter().map(|row| row.layer).collect();
+        let layers: BTreeSet<Option<&LayerId>> = self.rows.iter().map(|row| row.layer.as_ref()).collect();
         let mut parts = Vec::new();
         match (layers.first(), layers.len()) {
             (Some(Some(layer)), 1) => parts.push(format!("layer {layer}")),
@@ -131,7 +131,7 @@ mod tests {
     use super::*;
     use crate::terms::Status;
 
-    fn row(layer: Option<u32>, a: &str, b: &str, phi: Option<f64>) -> AcrossRow {
+    fn row(layer: Option<LayerId>, a: &str, b: &str, phi: Option<f64>) -> AcrossRow {
         AcrossRow {
             module: "query".into(),
             layer,
@@ -152,13 +152,13 @@ mod tests {
     #[test]
     fn cells_are_means_over_the_layers_that_both_have() {
         let rows = [
-            row(Some(0), "b", "b", Some(1.0)),
-            row(Some(1), "a", "a", Some(1.0)),
-            row(Some(1), "a", "b", Some(0.5)),
-            row(Some(1), "b", "a", Some(0.5)),
-            row(Some(1), "b", "b", Some(1.0)),
-            row(Some(2), "a", "b", Some(0.25)),
-            row(Some(2), "b", "a", None),
+            row(Some(0.into()), "b", "b", Some(1.0)),
+            row(Some(1.into()), "a", "a", Some(1.0)),
+            row(Some(1.into()), "a", "b", Some(0.5)),
+            row(Some(1.into()), "b", "a", Some(0.5)),
+            row(Some(1.into()), "b", "b", Some(1.0)),
+            row(Some(2.into()), "a", "b", Some(0.25)),
+            row(Some(2.into()), "b", "a", None),
         ];
         let groups = groups(&rows);
         let (values, counts) = groups[0].values(&["a", "b"]);

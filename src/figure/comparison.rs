@@ -10,6 +10,7 @@ use rayon::prelude::*;
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
 use super::options::FigureOptions;
 use super::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, OBSERVED, Plot, Points, SUBTITLE, Sample, TITLE, key};
+use super::parts::layers::{axis_name, layer_numbers};
 use super::parts::names::update_name;
 use super::scene::colour;
 use super::scene::font::{fit, printable};
@@ -17,7 +18,7 @@ use super::scene::{Anchor, Scene};
 use crate::error::Result;
 use crate::table::gather;
 use crate::table::rows::CompareRow;
-use crate::terms::UpdateMatrix;
+use crate::terms::{LayerId, UpdateMatrix};
 
 /// Height of a panel, and the gap between two panels.
 const HEIGHT: f64 = 170.0;
@@ -51,27 +52,27 @@ pub fn draw_comparison(rows: &[CompareRow], options: &FigureOptions) -> Result<V
 pub(super) struct LayerLines<'a> {
     rows: Vec<&'a CompareRow>,
     /// In rising order.
-    layers: Vec<u32>,
-    places: HashMap<(UpdateMatrix, u32), usize>,
+    layers: Vec<LayerId>,
+    places: HashMap<(UpdateMatrix, LayerId), usize>,
 }
 
 impl<'a> LayerLines<'a> {
     /// Takes the rows of one module and (i, j); `None` if they have no layer numbers.
     pub(super) fn of(rows: Vec<&'a CompareRow>) -> Option<Self> {
-        let mut layers: Vec<u32> = rows.iter().filter_map(|row| row.layer).collect();
+        let mut layers: Vec<LayerId> = rows.iter().filter_map(|row| row.layer.clone()).collect();
         layers.sort_unstable();
         layers.dedup();
         let mut places = HashMap::with_capacity(rows.len());
         for (index, row) in rows.iter().enumerate() {
-            if let Some(layer) = row.layer {
+            if let Some(layer) = row.layer.clone() {
                 places.entry((row.matrix, layer)).or_insert(index);
             }
         }
         (!layers.is_empty()).then_some(Self { rows, layers, places })
     }
 
-    fn value(&self, matrix: UpdateMatrix, layer: u32, value: impl Fn(&CompareRow) -> Option<f64>) -> Option<f64> {
-        let row = self.rows.get(*self.places.get(&(matrix, layer))?)?;
+    fn value(&self, matrix: UpdateMatrix, layer: &LayerId, value: impl Fn(&CompareRow) -> Option<f64>) -> Option<f64> {
+        let row = self.rows.get(*self.places.get(&(matrix, layer.clone()))?)?;
         value(row).filter(|value| value.is_finite())
     }
 
@@ -143,14 +144,14 @@ impl MatrixPlot<'_> {
             plot.line(scene, &observed, 1.5, alone, OBSERVED);
         }
         plot.dots(scene, &observed, OBSERVED);
-        plot.close(scene, layers, layers.len(), "layer");
+        plot.close(scene, &layer_numbers(layers), layers.len(), axis_name(layers));
     }
 
     /// One value for each layer.
     fn points(&self, value: impl Fn(&CompareRow) -> Option<f64> + Copy) -> Points {
         let (layers, plot) = (&self.lines.layers, &self.plot);
         let point =
-            |(index, layer): (usize, &u32)| (plot.part(index, layers.len()), self.lines.value(self.matrix, *layer, value));
+            |(index, layer): (usize, &LayerId)| (plot.part(index, layers.len()), self.lines.value(self.matrix, layer, value));
         layers.iter().enumerate().map(point).collect()
     }
 }
@@ -167,7 +168,7 @@ mod tests {
             left: names[0].into(),
             right: names[1].into(),
             module: names[2].into(),
-            layer: Some(layer),
+            layer: Some(layer.into()),
             matrix,
             side: matrix.side(),
             i: 8,

@@ -148,7 +148,7 @@ mod tests {
                 adapter: "a".into(),
                 module: "query".into(),
                 matrix: MatrixKind::A,
-                layer: Some(layer),
+                layer: Some(layer.into()),
                 k,
                 theta_share: Some(if all { 1.0 } else { theta(k) + if layer == 0 { 0.1 } else { -0.1 } }),
                 gaussian_share: Some(if all { 1.0 } else { 0.9 }),
@@ -197,7 +197,7 @@ mod tests {
 
     #[test]
     fn one_layer_has_no_spread_and_no_share_no_figure() {
-        let mut alone: Vec<EnergyRow> = rows(|_| 0.5).into_iter().filter(|row| row.layer == Some(0)).collect();
+        let mut alone: Vec<EnergyRow> = rows(|_| 0.5).into_iter().filter(|row| row.layer == Some(0.into())).collect();
         alone.iter_mut().for_each(|row| row.layer = None);
         let scene = energies(&alone)[0].scene().unwrap();
         assert!(says(&scene, "share of ‖Θ‖² in the k smallest"));
@@ -214,7 +214,7 @@ mod tests {
         }
         let uneven: Vec<EnergyRow> = rows(|_| 0.5)
             .into_iter()
-            .map(|row| EnergyRow { k: row.k - usize::from(row.layer == Some(1) && row.k == 64), ..row })
+            .map(|row| EnergyRow { k: row.k - usize::from(row.layer == Some(1.into()) && row.k == 64), ..row })
             .collect();
         let scene = energies(&uneven)[0].scene().unwrap();
         assert!(says(&scene, "64") && !says(&scene, "63"));

@@ -10,7 +10,7 @@ use super::parts::ticks::{number, with_room};
 use super::scene::font::{self, HALF_CAP};
 use super::scene::{Anchor, Scene, colour};
 use crate::table::gather;
-use crate::terms::{MatrixKind, Side};
+use crate::terms::{LayerId, MatrixKind, Side};
 
 /// Panels are square: both axes are the same.
 const SIDE: f64 = 250.0;
@@ -53,7 +53,7 @@ type Area = [f64; 4];
 
 /// Two layers that have both φ and an expectation.
 struct Pair {
-    layers: [u32; 2],
+    layers: [LayerId; 2],
     expected: f64,
     phi: f64,
 }
@@ -72,7 +72,7 @@ impl Pairs {
         let above = (0..n).flat_map(|a| (a + 1..n).map(move |b| (a, b)));
         let pair = |(a, b): (usize, usize)| {
             let (expected, phi) = (expected.cells[a * n + b]?, phi.cells[a * n + b]?);
-            Some(Pair { layers: [group.layers[a], group.layers[b]], expected, phi })
+            Some(Pair { layers: [group.layers[a].clone(), group.layers[b].clone()], expected, phi })
         };
         Self { name: matrix_name(group.matrix), pairs: above.filter_map(pair).collect(), correlation: phi.correlation(&expected) }
     }
@@ -87,7 +87,7 @@ impl Pairs {
     /// `1, 2 and 4, 5`.
     fn largest_names(&self) -> String {
         let mut largest: Vec<&Pair> = self.by_expectation().into_iter().take(NAMED).collect();
-        largest.sort_by_key(|pair| pair.layers);
+        largest.sort_by(|one, other| one.layers.cmp(&other.layers));
         largest.into_iter().map(Pair::name).collect::<Vec<_>>().join(" and ")
     }
 }
@@ -225,8 +225,8 @@ mod tests {
                 side: Side::Left,
                 i: 8,
                 j: 8,
-                layer_a,
-                layer_b,
+                layer_a: layer_a.into(),
+                layer_b: layer_b.into(),
                 phi: Some(if layer_a == layer_b { 1.0 } else { phi(expected) }),
                 phi_error_bound: None,
                 gaussian_mean: None,
@@ -319,7 +319,7 @@ mod tests {
     fn no_name_stands_where_it_could_mean_two_dots() {
         let mut tables = tables(6, |x| x);
         for row in &mut tables.similarity {
-            if row.layer_a + row.layer_b == 8 {
+            if row.layer_a.index().unwrap() + row.layer_b.index().unwrap() == 8 {
                 (row.phi, row.w0_mean) = (Some(0.098), Some(0.098));
             }
         }

@@ -8,6 +8,7 @@ use super::context::FigureContext;
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
 use super::options::FigureOptions;
 use super::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, OBSERVED, Plot, Points, SUBTITLE, Sample, TITLE, key};
+use super::parts::layers::{axis_name, layer_numbers};
 use super::parts::names::{doubt, update_name};
 use super::parts::ticks::labelled_layers;
 use super::scene::colour;
@@ -15,7 +16,7 @@ use super::scene::font::{self, fit, printable};
 use super::scene::{Anchor, Scene};
 use crate::error::Result;
 use crate::table::{FitRow, gather};
-use crate::terms::UpdateMatrix;
+use crate::terms::{LayerId, UpdateMatrix};
 
 const HEIGHT: f64 = 190.0;
 const GAP: f64 = 26.0;
@@ -49,8 +50,9 @@ struct Residuals<'a> {
 }
 
 impl Residuals<'_> {
-    fn layers(&self) -> Vec<u32> {
-        let mut layers: Vec<u32> = self.rows.iter().filter_map(|row| row.layer.parse().ok()).collect();
+    fn layers(&self) -> Vec<LayerId> {
+        let mut layers: Vec<LayerId> =
+            self.rows.iter().filter(|row| row.layer != FitRow::ALL).filter_map(|row| row.layer.parse().ok()).collect();
         layers.sort_unstable();
         layers.dedup();
         layers
@@ -111,14 +113,22 @@ impl Residuals<'_> {
         Some(scene)
     }
 
-    fn panel(&self, scene: &mut Scene, plot: &Plot<'_>, layers_width: f64, matrix: UpdateMatrix, layers: &[u32], labelled: bool) {
+    fn panel(
+        &self,
+        scene: &mut Scene,
+        plot: &Plot<'_>,
+        layers_width: f64,
+        matrix: UpdateMatrix,
+        layers: &[LayerId],
+        labelled: bool,
+    ) {
         let by_layer: HashMap<&str, &FitRow> =
             self.rows.iter().filter(|row| row.matrix == matrix).map(|row| (row.layer.as_str(), *row)).collect();
         let part = Plot { left: plot.left, top: plot.top, width: layers_width, height: plot.height, y: plot.y };
         scene.text(plot.left, plot.top - 7.0, LABEL + 1.0, Anchor::Start, colour::INK, update_name(matrix));
         plot.grid(scene, labelled);
         let at = |index: usize| part.part(index, layers.len());
-        let of = |layer: &u32| by_layer.get(layer.to_string().as_str()).copied();
+        let of = |layer: &LayerId| by_layer.get(layer.to_string().as_str()).copied();
         let places = layers.iter().enumerate().map(|(index, layer)| (at(index), of(layer))).collect();
         let strict = self.is_strict();
         series(scene, plot, places, strict, (0.35 * layers_width / layers.len().max(1) as f64).min(8.0));
@@ -126,15 +136,16 @@ impl Residuals<'_> {
         let whole = by_layer.get(FitRow::ALL).or(by_layer.get("")).copied();
         let middle = plot.left + plot.width - ALL_WIDTH / 2.0;
         series(scene, plot, vec![(middle, whole)], strict, 9.0);
+        let numbers = layer_numbers(layers);
         let cell = layers_width / layers.len().max(1) as f64;
-        let shown = labelled_layers(layers, cell, 4.0, |label| font::width(label, LABEL));
-        let mut ticks: Vec<(f64, String)> = shown.into_iter().map(|index| (at(index), layers[index].to_string())).collect();
+        let shown = labelled_layers(&numbers, cell, 4.0, |label| font::width(label, LABEL));
+        let mut ticks: Vec<(f64, String)> = shown.into_iter().map(|index| (at(index), numbers[index].to_string())).collect();
         ticks.push((middle, FitRow::ALL.to_owned()));
         if !layers.is_empty() {
             let x = plot.left + layers_width + ALL_GAP / 2.0;
             scene.line((x, plot.top), (x, plot.top + plot.height), colour::FRAME);
         }
-        plot.close_with(scene, ticks, "layer");
+        plot.close_with(scene, ticks, axis_name(layers));
     }
 }
 

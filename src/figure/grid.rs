@@ -12,7 +12,7 @@ use super::scene::Scene;
 use super::scene::font::printable;
 use crate::table::gather;
 use crate::table::rows::GridRow;
-use crate::terms::{MatrixKind, Side};
+use crate::terms::{LayerId, MatrixKind, Side};
 
 /// All rows of one adapter × module × matrix × side × pair of layers.
 pub(super) struct VectorGrid<'a> {
@@ -20,22 +20,22 @@ pub(super) struct VectorGrid<'a> {
     pub(super) module: &'a str,
     pub(super) matrix: MatrixKind,
     pub(super) side: Side,
-    pub(super) layer_a: u32,
-    pub(super) layer_b: u32,
+    pub(super) layer_a: LayerId,
+    pub(super) layer_b: LayerId,
     rows: Vec<&'a GridRow>,
 }
 
 /// Gathers the rows of `grid.csv`, in the order in which each group first appears.
 pub(super) fn groups(rows: &[GridRow]) -> Vec<VectorGrid<'_>> {
-    gather(rows, |row| (row.adapter.as_str(), row.module.as_str(), row.matrix, row.side, row.layer_a, row.layer_b))
+    gather(rows, |row| (row.adapter.as_str(), row.module.as_str(), row.matrix, row.side, &row.layer_a, &row.layer_b))
         .into_iter()
         .map(|((adapter, module, matrix, side, layer_a, layer_b), rows)| VectorGrid {
             adapter,
             module,
             matrix,
             side,
-            layer_a,
-            layer_b,
+            layer_a: layer_a.clone(),
+            layer_b: layer_b.clone(),
             rows,
         })
         .collect()
@@ -44,7 +44,7 @@ pub(super) fn groups(rows: &[GridRow]) -> Vec<VectorGrid<'_>> {
 impl VectorGrid<'_> {
     /// What the figure shows.
     pub(super) fn kind(&self) -> FigureKind {
-        let (matrix, side, layer_a, layer_b) = (self.matrix, self.side, self.layer_a, self.layer_b);
+        let (matrix, side, layer_a, layer_b) = (self.matrix, self.side, self.layer_a.clone(), self.layer_b.clone());
         FigureKind::Grid { module: self.module.to_owned(), matrix, side, layer_a, layer_b }
     }
 
@@ -122,8 +122,8 @@ mod tests {
             module: "query".into(),
             matrix: MatrixKind::A,
             side: Side::Left,
-            layer_a: 0,
-            layer_b: 4,
+            layer_a: 0.into(),
+            layer_b: 4.into(),
             i,
             j,
             phi,

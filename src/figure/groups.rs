@@ -3,11 +3,12 @@
 
 use std::collections::{BTreeSet, HashMap};
 
+use super::parts::layers::layer_numbers;
 use super::parts::values::SquareValues;
 use crate::table::Tables;
 use crate::table::gather;
 use crate::table::rows::{SimilarityRow, SummaryRow};
-use crate::terms::{MatrixKind, Side};
+use crate::terms::{LayerId, MatrixKind, Side};
 
 /// What all rows of one square have in common.
 type Key<'a> = (&'a str, &'a str, MatrixKind, Side, usize, usize);
@@ -21,7 +22,9 @@ pub(super) struct LayerSimilarity<'a> {
     pub(super) i: usize,
     pub(super) j: usize,
     /// The layers, in rising order.
-    pub(super) layers: Vec<u32>,
+    pub(super) layers: Vec<LayerId>,
+    /// Their numbers along an axis.
+    pub(super) numbers: Vec<u32>,
     pub(super) summary: Option<&'a SummaryRow>,
     rows: Vec<&'a SimilarityRow>,
 }
@@ -42,9 +45,10 @@ pub(super) fn layer_similarities_of(tables: &Tables, wanted: impl Fn(&str) -> bo
         .into_iter()
         .map(|(key, rows)| {
             let (adapter, module, matrix, side, i, j) = key;
-            let layers: BTreeSet<u32> = rows.iter().flat_map(|row| [row.layer_a, row.layer_b]).collect();
-            let (layers, summary) = (layers.into_iter().collect(), summaries.get(&key).copied());
-            LayerSimilarity { adapter, module, matrix, side, i, j, layers, summary, rows }
+            let layers: BTreeSet<&LayerId> = rows.iter().flat_map(|row| [&row.layer_a, &row.layer_b]).collect();
+            let layers: Vec<LayerId> = layers.into_iter().cloned().collect();
+            let (numbers, summary) = (layer_numbers(&layers), summaries.get(&key).copied());
+            LayerSimilarity { adapter, module, matrix, side, i, j, layers, numbers, summary, rows }
         })
         .collect()
 }
@@ -53,10 +57,9 @@ impl LayerSimilarity<'_> {
     /// The values of one column of the table. A pair of layers without a row, or with NaN, has no value.
     pub(super) fn values(&self, value: impl Fn(&SimilarityRow) -> Option<f64>) -> SquareValues {
         let n = self.layers.len();
-        let place: HashMap<u32, usize> = self.layers.iter().enumerate().map(|(k, layer)| (*layer, k)).collect();
         let mut cells = vec![None; n * n];
         for row in &self.rows {
-            if let (Some(a), Some(b)) = (place.get(&row.layer_a), place.get(&row.layer_b)) {
+            if let (Ok(a), Ok(b)) = (self.layers.binary_search(&row.layer_a), self.layers.binary_search(&row.layer_b)) {
                 cells[a * n + b] = value(row).filter(|v| v.is_finite());
             }
         }

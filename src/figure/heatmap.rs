@@ -4,6 +4,7 @@ use super::groups::LayerSimilarity;
 use super::kind::FigureKind;
 use super::options::FigureOptions;
 use super::parts::bar::Mark;
+use super::parts::layers::layer_names;
 use super::parts::names::{matrix_name, phi_name};
 use super::parts::panel::Labels;
 use super::parts::square::{MOST_ANNOTATED, SquareFigure, cell_size, in_order, named_cell_size};
@@ -20,15 +21,19 @@ pub(super) fn kind(group: &LayerSimilarity<'_>) -> FigureKind {
 /// The scene of one heatmap.
 pub(super) fn scene(group: &LayerSimilarity<'_>, options: &FigureOptions) -> Scene {
     let (values, tree) = in_order(group.values(|row| row.phi), options.order);
-    let layers: Vec<u32> =
-        tree.as_ref().map_or_else(|| group.layers.clone(), |tree| tree.order.iter().map(|k| group.layers[*k]).collect());
+    let ordered =
+        |all: &[String]| tree.as_ref().map_or_else(|| all.to_vec(), |tree| tree.order.iter().map(|k| all[*k].clone()).collect());
+    let numbers: Vec<u32> =
+        tree.as_ref().map_or_else(|| group.numbers.clone(), |tree| tree.order.iter().map(|k| group.numbers[*k]).collect());
+    let paths = layer_names(&group.layers);
     // In rising order, a label at every tenth layer identifies all of them. In the tree's order each layer needs its own label.
-    let names: Vec<String> = layers.iter().map(u32::to_string).collect();
-    let (labels, cell, tick) = if tree.is_some() && values.n > MOST_ANNOTATED {
+    let is_named = paths.is_some() || (tree.is_some() && values.n > MOST_ANNOTATED);
+    let names: Vec<String> = ordered(&paths.unwrap_or_else(|| group.numbers.iter().map(u32::to_string).collect()));
+    let (labels, cell, tick) = if is_named {
         let (cell, tick) = named_cell_size(values.n);
         (Labels::Names(&names), cell, tick)
     } else {
-        (Labels::Layers(&layers), cell_size(values.n), 10.0)
+        (Labels::Layers(&numbers), cell_size(values.n), 10.0)
     };
     let picture = SquareFigure {
         labels,

@@ -4,8 +4,8 @@ use super::options::{FigureFormat, FigureOptions};
 use super::render::encode;
 use super::scene::Scene;
 use crate::error::Result;
-use crate::table::file_name::{adapter_path, with_ending};
-use crate::terms::{MatrixKind, Side};
+use crate::table::file_name::{adapter_path, encode as as_file_name, with_ending};
+use crate::terms::{LayerId, MatrixKind, Side};
 
 /// What a figure shows.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -47,9 +47,9 @@ pub enum FigureKind {
         /// Which singular vectors.
         side: Side,
         /// The layer of the rows.
-        layer_a: u32,
+        layer_a: LayerId,
         /// The layer of the columns.
-        layer_b: u32,
+        layer_b: LayerId,
     },
     /// φ of two adapters layer by layer, for A, B and B·A of one module.
     Comparison {
@@ -183,9 +183,14 @@ impl DrawnFigure {
             FigureKind::Heatmap { module, matrix, side, i, j } | FigureKind::Across { module, matrix, side, i, j } => {
                 with_ending(module, &format!(".{matrix}.{side}.i{i}-j{j}.{format}"))
             }
-            FigureKind::Grid { module, matrix, side, layer_a, layer_b } => {
-                with_ending(module, &format!(".{matrix}.{side}.grid-l{layer_a}-l{layer_b}.{format}"))
-            }
+            FigureKind::Grid { module, matrix, side, layer_a, layer_b } => with_ending(
+                module,
+                &format!(
+                    ".{matrix}.{side}.grid-l{}-l{}.{format}",
+                    as_file_name(&layer_a.to_string()),
+                    as_file_name(&layer_b.to_string())
+                ),
+            ),
             FigureKind::Comparison { module, i, j } => with_ending(module, &format!(".i{i}-j{j}.{format}")),
             FigureKind::Paper { module, side, i, j } => with_ending(module, &format!(".figure1.{side}.i{i}-j{j}.{format}")),
             FigureKind::Spectrum { module }

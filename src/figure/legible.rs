@@ -182,7 +182,7 @@ fn figures_of_adapters_and_comparisons_are_legible() {
         let names: Vec<String> = (0..count).map(|k| format!("runs/sweep/checkpoint-{k:04}")).collect();
         let row = |a: &String, b: &String| AcrossRow {
             module: "query".into(),
-            layer: Some(0),
+            layer: Some(0.into()),
             matrix: MatrixKind::A,
             side: Side::Left,
             i: 8,
@@ -208,7 +208,7 @@ fn figures_of_adapters_and_comparisons_are_legible() {
             left: "left".into(),
             right: "right".into(),
             module: "query".into(),
-            layer: Some(layer),
+            layer: Some(layer.into()),
             matrix,
             side: matrix.side(),
             i: 8,

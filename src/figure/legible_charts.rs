@@ -64,11 +64,11 @@ fn spectra_grids_and_training_curves_are_legible() {
     let adapter = || "an-adapter".to_owned();
     for (layers, r) in [(1, 1), (6, 8), (80, 16), (200, 64)] {
         let sigma = |layer: u32, k: usize| 3.0 / (k * k) as f64 / f64::from(layer + 1);
-        let row = |matrix, layer, k| SpectrumRow {
+        let row = |matrix, layer: u32, k| SpectrumRow {
             adapter: adapter(),
             module: "q_proj".into(),
             matrix,
-            layer: Some(layer),
+            layer: Some(layer.into()),
             k,
             sigma: sigma(layer, k),
         };
@@ -90,8 +90,8 @@ fn spectra_grids_and_training_curves_are_legible() {
             module: "q_proj".into(),
             matrix: MatrixKind::A,
             side: Side::Left,
-            layer_a: 3,
-            layer_b: 117,
+            layer_a: 3.into(),
+            layer_b: 117.into(),
             i,
             j,
             phi: (!(i + j).is_multiple_of(11)).then_some((i * j) as f64 / (r * r) as f64),
@@ -166,7 +166,7 @@ fn cuts_energies_and_expectations_are_legible() {
             adapter: "an-adapter".to_owned(),
             module: "q_proj".to_owned(),
             matrix,
-            layer: Some(layer),
+            layer: Some(layer.into()),
             k,
             theta_share: Some((k as f64 / most as f64).powf(1.0 / f64::from(layer + 2))),
             gaussian_share: Some(0.8),

@@ -8,6 +8,7 @@ use super::groups::{self, LayerSimilarity};
 use super::kind::{DrawnFigure, FigureKind, in_each_format};
 use super::options::{ColourScale, FigureOptions};
 use super::parts::bar::{Bar, Mark};
+use super::parts::layers::axis_name;
 use super::parts::names::matrix_name;
 use super::parts::panel::{self, CellPanel, Labels, PanelFonts};
 use super::parts::square::{cell_size, paint, scale_end};
@@ -104,7 +105,7 @@ impl FigureOne<'_> {
         let mut places = Vec::new();
         let mut x = 0.0;
         for (index, (group, values)) in self.groups.iter().zip(&squares).enumerate() {
-            x += panel::left_space(Labels::Layers(&group.layers), fonts, index == 0);
+            x += panel::left_space(Labels::Layers(&group.numbers), fonts, index == 0);
             places.push(x);
             let title = font::width(&panel_title(index, group), PANEL_TITLE);
             x += (cell * values.n as f64).max(title) + GAP;
@@ -128,7 +129,7 @@ impl FigureOne<'_> {
                 x,
                 y: top,
                 cell,
-                labels: Labels::Layers(&group.layers),
+                labels: Labels::Layers(&group.numbers),
                 paints: paint(values, options, hi, true),
                 fonts,
                 x_title: Some(&x_title),
@@ -184,8 +185,8 @@ fn panel_title(index: usize, group: &LayerSimilarity<'_>) -> String {
 }
 
 fn axis_titles(group: &LayerSimilarity<'_>) -> (String, String) {
-    let name =
-        |which: char, size: usize| if group.i == group.j { "layer".to_owned() } else { format!("layer ({which} = {size})") };
+    let axis = axis_name(&group.layers);
+    let name = |which: char, size: usize| if group.i == group.j { axis.to_owned() } else { format!("{axis} ({which} = {size})") };
     (name('j', group.j), name('i', group.i))
 }
 

@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 
 use super::options::ColourMap;
 use super::parts::chart::{self, Axis, BELOW, LABEL, MARGIN, Plot, Points, SUBTITLE, TITLE};
+use super::parts::layers::{layer_names, layer_numbers};
 use super::parts::names::matrix_name;
 use super::parts::ticks::{labelled_layers, widest};
 use super::scene::colour::{self, Rgb};
@@ -12,7 +13,7 @@ use super::scene::font::{self, fit, printable};
 use super::scene::{Anchor, Scene};
 use crate::table::gather;
 use crate::table::rows::SpectrumRow;
-use crate::terms::MatrixKind;
+use crate::terms::{LayerId, MatrixKind};
 
 const NOTE: f64 = 9.5;
 /// A panel's height; its width for few and for many singular values; the width for each of them if there are few; the gap between
@@ -52,22 +53,22 @@ type Line = BTreeMap<usize, f64>;
 
 impl Spectra<'_> {
     /// The layers, in rising order; empty for a module that is not in a repeated container.
-    fn layers(&self) -> Vec<u32> {
-        let mut layers: Vec<u32> = self.rows.iter().filter_map(|(_, row)| row.layer).collect();
+    fn layers(&self) -> Vec<LayerId> {
+        let mut layers: Vec<LayerId> = self.rows.iter().filter_map(|(_, row)| row.layer.clone()).collect();
         layers.sort_unstable();
         layers.dedup();
         layers
     }
 
     /// Each matrix with a line for each layer.
-    fn matrices(&self) -> Vec<(MatrixKind, BTreeMap<Option<u32>, Line>)> {
-        let mut matrices: Vec<(MatrixKind, BTreeMap<Option<u32>, Line>)> = Vec::new();
+    fn matrices(&self) -> Vec<(MatrixKind, BTreeMap<Option<LayerId>, Line>)> {
+        let mut matrices: Vec<(MatrixKind, BTreeMap<Option<LayerId>, Line>)> = Vec::new();
         for &(kind, row) in &self.rows {
             let place = matrices.iter().position(|(matrix, _)| *matrix == kind).unwrap_or_else(|| {
                 matrices.push((kind, BTreeMap::new()));
                 matrices.len() - 1
             });
-            matrices[place].1.entry(row.layer).or_default().insert(row.k, row.sigma);
+            matrices[place].1.entry(row.layer.clone()).or_default().insert(row.k, row.sigma);
         }
         for line in matrices.iter_mut().flat_map(|(_, lines)| lines.values_mut()) {
             let first = line.values().copied().fold(0.0, f64::max);
@@ -127,11 +128,11 @@ impl Spectra<'_> {
     }
 }
 
-fn draw_lines(scene: &mut Scene, plot: &Plot<'_>, lines: &BTreeMap<Option<u32>, Line>, layers: &[u32], most: usize) {
+fn draw_lines(scene: &mut Scene, plot: &Plot<'_>, lines: &BTreeMap<Option<LayerId>, Line>, layers: &[LayerId], most: usize) {
     // Thin lines if there are many, so that a single one can be followed.
     let width = if lines.len() > 24 { 0.5 } else { 1.0 };
     for (layer, line) in lines {
-        let place = layer.and_then(|layer| layers.binary_search(&layer).ok()).unwrap_or(0);
+        let place = layer.as_ref().and_then(|layer| layers.binary_search(layer).ok()).unwrap_or(0);
         let stroke = layer_colour(place, layers.len());
         let point =
             |(k, ratio): (&usize, &f64)| (plot.part(k.saturating_sub(1), most), Some(*ratio).filter(|ratio| *ratio >= FLOOR));
@@ -157,21 +158,23 @@ fn layer_colour(place: usize, count: usize) -> Rgb {
     colour::sequential(ColourMap::Viridis)(LIGHTEST * place as f64 / count.saturating_sub(1).max(1) as f64)
 }
 
-fn layers_width(layers: &[u32]) -> f64 {
-    let labels: Vec<String> = layers.iter().map(u32::to_string).collect();
+fn layers_width(layers: &[LayerId]) -> f64 {
+    let labels: Vec<String> = layer_names(layers).unwrap_or_else(|| layers.iter().map(LayerId::to_string).collect());
     BAR_WIDTH + 6.0 + widest(labels.iter().map(String::as_str), LABEL).max(font::width("layer", LABEL) - BAR_WIDTH - 6.0)
 }
 
 /// A bar of the layers' colours, the first at the top, with the layer numbers that have room.
-fn layers_key(scene: &mut Scene, left: f64, top: f64, layers: &[u32]) {
+fn layers_key(scene: &mut Scene, left: f64, top: f64, layers: &[LayerId]) {
     let cell = HEIGHT / layers.len() as f64;
     scene.text(left, top - 7.0, LABEL, Anchor::Start, colour::INK, "layer");
     for place in 0..layers.len() {
         scene.rect(left, top + place as f64 * cell, BAR_WIDTH, cell, layer_colour(place, layers.len()));
     }
     scene.frame(left, top, BAR_WIDTH, HEIGHT, colour::FRAME);
-    for place in labelled_layers(layers, cell, 2.0, |_| LABEL) {
+    let (numbers, names) = (layer_numbers(layers), layer_names(layers));
+    for place in labelled_layers(&numbers, cell, 2.0, |_| LABEL) {
         let y = top + (place as f64 + 0.5) * cell;
-        scene.text_centred(left + BAR_WIDTH + 6.0, y, LABEL, Anchor::Start, colour::INK, layers[place].to_string());
+        let name = names.as_ref().map_or_else(|| numbers[place].to_string(), |names| names[place].clone());
+        scene.text_centred(left + BAR_WIDTH + 6.0, y, LABEL, Anchor::Start, colour::INK, name);
     }
 }

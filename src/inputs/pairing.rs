@@ -5,12 +5,12 @@ use std::path::Path;
 
 use crate::checkpoint::{Block, ModuleKey, PairedLayer, PairedModule};
 use crate::error::{Error, Result, escape, field};
-use crate::terms::Convention;
+use crate::terms::{Convention, LayerId};
 
 /// A base weight W0 (out, in), or some rows of a fused one. Layers of different adapters with the same base weight share a factorisation.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct BaseWeight {
-    pub(crate) layer: Option<u32>,
+    pub(crate) layer: Option<LayerId>,
     pub(crate) tensor: String,
     pub(crate) transposed: bool,
     pub(crate) block: Option<Block>,
@@ -21,7 +21,7 @@ pub(crate) struct BaseWeight {
 impl BaseWeight {
     pub(crate) fn of(layer: &PairedLayer) -> Self {
         Self {
-            layer: layer.adapter_layer.layer,
+            layer: layer.adapter_layer.layer.clone(),
             tensor: layer.tensor.clone(),
             transposed: layer.transposed,
             block: layer.block.clone(),

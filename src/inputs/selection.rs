@@ -2,6 +2,7 @@
 
 use crate::checkpoint::PairedModule;
 use crate::error::{Error, Result, escape, field};
+use crate::terms::LayerId;
 
 /// The modules and layers that are wanted.
 #[derive(Debug, Clone)]
@@ -21,19 +22,19 @@ impl Selection {
     }
 
     /// Whether this layer of a module is wanted.
-    pub(crate) fn wants(&self, module: &str, layer: Option<u32>) -> bool {
+    pub(crate) fn wants(&self, module: &str, layer: Option<&LayerId>) -> bool {
         (self.modules.is_empty() || self.modules.iter().any(|name| name == module)) && self.wants_layer(layer)
     }
 
     /// Whether this layer is wanted in the wanted modules.
-    pub(crate) fn wants_layer(&self, layer: Option<u32>) -> bool {
+    pub(crate) fn wants_layer(&self, layer: Option<&LayerId>) -> bool {
         self.layers.as_ref().is_none_or(|layers| layer.is_some_and(|layer| layers.holds(layer)))
     }
 
     /// Drops what is not wanted.
     pub(crate) fn keep(&self, modules: &mut Vec<PairedModule>) {
         for module in &mut *modules {
-            module.layers.retain(|layer| self.wants(&module.name, layer.adapter_layer.layer));
+            module.layers.retain(|layer| self.wants(&module.name, layer.adapter_layer.layer.as_ref()));
         }
         modules.retain(|module| !module.layers.is_empty());
     }
@@ -64,22 +65,31 @@ impl Selection {
     }
 }
 
-/// Layer indices and inclusive ranges.
+/// Layer indices and inclusive ranges, and paths of blocks.
 #[derive(Debug, Clone)]
 struct LayerSet {
     given: String,
     ranges: Vec<(u32, u32)>,
+    /// Layers that are paths, or what such paths start with.
+    paths: Vec<String>,
 }
 
 impl LayerSet {
     fn parse(text: &str) -> Result<Self> {
         let wrong = |part: &str, why: &str| Error::Usage {
             what: format!("{} {}: {why}", field("layers"), escape(part)),
-            hint: Some(format!("give 0-based indices and inclusive ranges, as in {} 0..5,8", field("layers"))),
+            hint: Some(format!(
+                "give 0-based indices and inclusive ranges, as in {0} 0..5,8, or paths of blocks, as in {0} down_blocks.1",
+                field("layers")
+            )),
         };
         let number = |part: &str| part.trim().parse::<u32>().map_err(|_| wrong(part, "expected a layer index"));
-        let mut ranges = Vec::new();
+        let (mut ranges, mut paths) = (Vec::new(), Vec::new());
         for part in text.split(',') {
+            if !part.contains("..") && part.trim().starts_with(|letter: char| letter.is_alphabetic() || letter == '_') {
+                paths.push(part.trim().to_owned());
+                continue;
+            }
             let range = match part.split_once("..") {
                 Some((first, last)) => (number(first)?, number(last)?),
                 None => (number(part)?, number(part)?),
@@ -89,11 +99,19 @@ impl LayerSet {
             }
             ranges.push(range);
         }
-        Ok(Self { given: text.to_owned(), ranges })
+        Ok(Self { given: text.to_owned(), ranges, paths })
     }
 
-    fn holds(&self, layer: u32) -> bool {
-        self.ranges.iter().any(|&(first, last)| (first..=last).contains(&layer))
+    fn holds(&self, layer: &LayerId) -> bool {
+        match layer {
+            LayerId::Index(index) => self.ranges.iter().any(|(first, last)| (first..=last).contains(&index)),
+            LayerId::Path(path) => {
+                let starts_with = |start: &String| {
+                    path.strip_prefix(start.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+                };
+                self.paths.iter().any(starts_with)
+            }
+        }
     }
 }
 
@@ -117,16 +135,36 @@ mod tests {
     #[test]
     fn layer_ranges_are_inclusive() {
         let set = LayerSet::parse("0..2,8").unwrap();
-        assert_eq!((0..10).filter(|&l| set.holds(l)).collect::<Vec<_>>(), [0, 1, 2, 8]);
-        for bad in ["9..3", "", "a", "1..", "-1", "1.5"] {
+        assert_eq!((0..10).filter(|&l| set.holds(&l.into())).collect::<Vec<_>>(), [0, 1, 2, 8]);
+        for bad in ["9..3", "", "a..b", "1..", "-1", "1.5"] {
             assert_eq!(LayerSet::parse(bad).unwrap_err().exit_code(), 2, "{bad}");
+        }
+    }
+
+    #[test]
+    fn paths_of_blocks_are_wanted_whole_or_by_their_start() {
+        let set = LayerSet::parse("down_blocks.1, mid_block,3").unwrap();
+        for (layer, held) in [
+            ("down_blocks.1.attentions.0", true),
+            ("down_blocks.1", true),
+            ("down_blocks.10.attentions.0", false),
+            ("mid_block.attentions.0", true),
+            ("up_blocks.1", false),
+            ("3", true),
+            ("1", false),
+        ] {
+            assert_eq!(set.holds(&layer.parse().unwrap()), held, "{layer}");
         }
     }
 
     #[test]
     fn a_layer_is_wanted_by_module_and_index() {
         let selection = Selection::of(&["value".to_owned()], Some("1..2")).unwrap();
-        assert!(selection.wants("value", Some(2)) && !selection.wants("query", Some(2)) && !selection.wants("value", Some(3)));
+        assert!(
+            selection.wants("value", Some(&2.into()))
+                && !selection.wants("query", Some(&2.into()))
+                && !selection.wants("value", Some(&3.into()))
+        );
         // A module outside any repeated container has no index that a list could hold.
         assert!(!selection.wants("value", None));
         let everything = Selection::of(&[], None).unwrap();

@@ -49,7 +49,7 @@ fn row(
     AlignmentRow {
         adapter: name.adapter.to_owned(),
         module: name.module.to_owned(),
-        layer: update.layer.number,
+        layer: update.layer.number.clone(),
         side,
         k,
         gain,

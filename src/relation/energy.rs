@@ -34,7 +34,7 @@ pub fn energy_rows(name: ModuleName<'_>, factor: Factor, layers: &[RelatedLayer<
                 adapter: name.adapter.to_owned(),
                 module: name.module.to_owned(),
                 matrix: if factor == Factor::A { MatrixKind::A } else { MatrixKind::B },
-                layer: layer.number,
+                layer: layer.number.clone(),
                 k,
                 theta_share: share(&of_theta, k),
                 gaussian_share: share(&of_gaussian, k),

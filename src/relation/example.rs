@@ -46,7 +46,7 @@ impl Example {
 
     pub(super) fn layer<'a>(&'a self, base: &'a BaseLayer<'a>) -> RelatedLayer<'a> {
         RelatedLayer {
-            number: Some(4),
+            number: Some(4.into()),
             base,
             a_transposed: self.a_transposed.view(),
             b: self.b.view(),

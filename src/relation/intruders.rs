@@ -111,14 +111,14 @@ impl IntruderStudy {
         let drawn = |number| -> Result<f64> { Ok(count(&self.drawn(update, basis, number)?) as f64) };
         let null: Vec<f64> = (0..self.draws).into_par_iter().map(drawn).collect::<Result<_>>()?;
 
-        let (adapter, module, layer) = (name.adapter.to_owned(), name.module.to_owned(), update.layer.number);
+        let (adapter, module, layer) = (name.adapter.to_owned(), name.module.to_owned(), &update.layer.number);
         let (random_mean, random_sd) = mean_and_sd(&null);
         let intruders = count(&observed);
         let opposite: Vec<f64> = null.iter().map(|count| -count).collect();
         let counts = IntruderCountRow {
             adapter: adapter.clone(),
             module: module.clone(),
-            layer,
+            layer: layer.clone(),
             top: observed.sigma.len(),
             epsilon,
             intruders,
@@ -130,7 +130,7 @@ impl IntruderStudy {
         let row = |j: usize| IntruderRow {
             adapter: adapter.clone(),
             module: module.clone(),
-            layer,
+            layer: layer.clone(),
             j: j + 1,
             sigma: observed.sigma[j],
             cos_left: observed.left[j].0,

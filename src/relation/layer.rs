@@ -8,7 +8,7 @@ use crate::controls::{Control, Factor, draw};
 use crate::conversion::{Equation, WeightRows, finite, products};
 use crate::linalg::weight_basis::{WeightBasis, unit_of};
 use crate::stored::stored;
-use crate::terms::Status;
+use crate::terms::{LayerId, Status};
 
 /// Whose rows are made.
 #[derive(Debug, Clone, Copy)]
@@ -34,7 +34,7 @@ pub struct BaseLayer<'a> {
 /// One layer of an adapter's module.
 pub struct RelatedLayer<'a> {
     /// Its index in the tensor names; none outside any repeated container.
-    pub number: Option<u32>,
+    pub number: Option<LayerId>,
     /// Its base weight.
     pub base: &'a BaseLayer<'a>,
     /// Aᵀ (in, r).

@@ -105,7 +105,7 @@ impl RelationStudy<'_> {
         let status = update.status_of(k);
         let projected = (status == Status::Ok).then(|| frobenius_of(&update.seen.slice(s![..k, ..k])));
         RelationRow {
-            layer: update.layer.number.map_or_else(String::new, |number| number.to_string()),
+            layer: update.layer.number.as_ref().map_or_else(String::new, |number| number.to_string()),
             projected_delta: projected,
             projected_w0: yardstick.leading.get(..k).map(frobenius),
             projected_random: Some(random),

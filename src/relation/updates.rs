@@ -20,12 +20,12 @@ pub fn update_rows(name: ModuleName<'_>, updates: &[Update<'_, '_>], yardsticks:
 #[must_use]
 pub fn delta_rows(name: ModuleName<'_>, updates: &[Update<'_, '_>]) -> Vec<SpectrumRow> {
     let of_layer = |update: &Update<'_, '_>| {
-        let layer = update.layer.number;
+        let layer = update.layer.number.clone();
         let row = move |(index, sigma): (usize, f64)| SpectrumRow {
             adapter: name.adapter.to_owned(),
             module: name.module.to_owned(),
             matrix: SpectrumMatrix::Delta,
-            layer,
+            layer: layer.clone(),
             k: index + 1,
             sigma,
         };
@@ -41,7 +41,7 @@ fn row(name: ModuleName<'_>, update: &Update<'_, '_>, yardstick: &Yardstick) -> 
     UpdateRow {
         adapter: name.adapter.to_owned(),
         module: name.module.to_owned(),
-        layer: update.layer.number,
+        layer: update.layer.number.clone(),
         norm_w0: yardstick.norm,
         sigma1_w0,
         norm_delta: Some(norm).filter(|norm| norm.is_finite()),
@@ -229,7 +229,7 @@ mod tests {
         assert_eq!(rows.iter().map(|row| row.k).collect::<Vec<_>>(), [1, 2, 3]);
         for (row, sigma) in rows.iter().zip(expected) {
             assert!((row.sigma / sigma - 1.0).abs() < 1e-13);
-            assert_eq!((row.matrix, row.layer), (SpectrumMatrix::Delta, Some(4)));
+            assert_eq!((row.matrix, &row.layer), (SpectrumMatrix::Delta, &Some(4.into())));
         }
     }
 }

@@ -11,7 +11,7 @@ use crate::figure::FigureContext;
 use crate::figure::embedded::{cells_picture, colour_step, data_uri, end_of_scale, overview_svg};
 use crate::table::gather;
 use crate::table::{SimilarityRow, SummaryRow, Tables};
-use crate::terms::Status;
+use crate::terms::{LayerId, Status};
 
 /// Only the first adapters of a study are drawn.
 pub(super) const ADAPTERS_DRAWN: usize = 8;
@@ -55,7 +55,7 @@ struct MapView {
     i: usize,
     j: usize,
     mean: Option<String>,
-    layers: Vec<u32>,
+    layers: Vec<LayerId>,
     /// Empty where the map is a picture.
     rows: Vec<MapRow>,
     picture: Option<String>,
@@ -64,7 +64,7 @@ struct MapView {
 
 #[derive(Debug, Serialize)]
 struct MapRow {
-    layer: u32,
+    layer: LayerId,
     cells: Vec<MapCell>,
 }
 
@@ -78,7 +78,7 @@ struct MapCell {
 /// The numbers of one map, row after row; a column without any value is left out.
 #[derive(Debug, Default, Serialize)]
 pub(super) struct MapData {
-    layers: Vec<u32>,
+    layers: Vec<LayerId>,
     /// Whether only cells with layer_a ≤ layer_b are listed: the others are the same.
     half: bool,
     phi: Vec<Option<f64>>,
@@ -102,7 +102,7 @@ pub(super) struct MapData {
 /// All rows of one map, in a square.
 struct Square<'r> {
     first: &'r SimilarityRow,
-    layers: Vec<u32>,
+    layers: Vec<LayerId>,
     cells: Vec<Option<&'r SimilarityRow>>,
 }
 
@@ -195,7 +195,7 @@ fn squares<'r>(rows: impl IntoIterator<Item = &'r SimilarityRow>) -> Vec<Square<
 impl<'r> Square<'r> {
     fn of(rows: Vec<&'r SimilarityRow>) -> Option<Self> {
         let first = *rows.first()?;
-        let mut layers: Vec<u32> = rows.iter().flat_map(|row| [row.layer_a, row.layer_b]).collect();
+        let mut layers: Vec<LayerId> = rows.iter().flat_map(|row| [row.layer_a.clone(), row.layer_b.clone()]).collect();
         layers.sort_unstable();
         layers.dedup();
         let mut cells = vec![None; layers.len() * layers.len()];
@@ -287,7 +287,7 @@ impl MapView {
             Some(value) if k / n == k % n => MapCell { class: "d".to_owned(), text: two_decimals(value) },
             Some(value) => MapCell { class: format!("v{}", colour_step(value, end)), text: two_decimals(value) },
         };
-        let row = |a: usize| MapRow { layer: layers[a], cells: (0..n).map(|b| cell(a * n + b)).collect() };
+        let row = |a: usize| MapRow { layer: layers[a].clone(), cells: (0..n).map(|b| cell(a * n + b)).collect() };
         let range = square.off_diagonal().fold(None, |range: Option<(f64, f64)>, value| {
             Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
         });
@@ -333,8 +333,8 @@ mod tests {
             side: Side::Left,
             i: 2,
             j: 2,
-            layer_a,
-            layer_b,
+            layer_a: layer_a.into(),
+            layer_b: layer_b.into(),
             phi,
             phi_error_bound: Some(1.234_5e-9),
             gaussian_mean: None,

@@ -21,15 +21,16 @@ const SMALL: usize = 1 << 17;
 /// [`Error::Resource`] with the table's file.
 pub(super) fn refuse_huge_squares(dir: &Path, tables: &Tables) -> Result<()> {
     for (_, rows) in gather(&tables.similarity, |row| (row.adapter.as_str(), row.view())) {
-        let layers = distinct(rows.iter().flat_map(|row| [row.layer_a, row.layer_b]));
+        let layers = distinct(rows.iter().flat_map(|row| [&row.layer_a, &row.layer_b]));
         check::<SimilarityRow>(dir, rows.len(), layers, "layers")?;
     }
     for (_, rows) in gather(tables.across.iter().flatten(), |row| row.view()) {
         let adapters = distinct(rows.iter().flat_map(|row| [&row.adapter_a, &row.adapter_b]));
         check::<AcrossRow>(dir, rows.len(), adapters, "adapters")?;
     }
-    let pair_of_layers = |row: &&GridRow| (row.matrix, row.side, row.layer_a, row.layer_b);
-    for (_, rows) in gather(tables.grid.iter().flatten(), |row| (&row.adapter, &row.module, pair_of_layers(row))) {
+    for (_, rows) in gather(tables.grid.iter().flatten(), |row| {
+        (&row.adapter, &row.module, (row.matrix, row.side), (&row.layer_a, &row.layer_b))
+    }) {
         let most = rows.iter().map(|row| row.i.max(row.j)).max().unwrap_or(0);
         check::<GridRow>(dir, rows.len(), most, "numbers of vectors")?;
     }
@@ -72,7 +73,7 @@ mod tests {
         let across = |n: usize| {
             let row = |k: usize| AcrossRow {
                 module: "q".into(),
-                layer: Some(k as u32),
+                layer: Some((k as u32).into()),
                 matrix: MatrixKind::A,
                 side: Side::Left,
                 i: 8,
@@ -101,8 +102,8 @@ mod tests {
                 module: "q".into(),
                 matrix: MatrixKind::A,
                 side: Side::Left,
-                layer_a: 0,
-                layer_b: 1,
+                layer_a: 0.into(),
+                layer_b: 1.into(),
                 i,
                 j: 1,
                 phi: None,

@@ -10,6 +10,7 @@ use crate::error::Result;
 use crate::json;
 use crate::output::OutputDir;
 use crate::table::{PhiMatrix, ViewKey};
+use crate::terms::LayerId;
 
 /// The folder of all files of this kind.
 const FOLDER: &str = "npy";
@@ -30,7 +31,7 @@ struct Entry<'a> {
     i: usize,
     j: usize,
     /// The layers of its rows, and of its columns.
-    layers: &'a [u32],
+    layers: &'a [LayerId],
 }
 
 /// Writes every matrix as `npy/ADAPTER/MODULE.MATRIX.SIDE.iI-jJ.npy`, and `npy/index.json`.

@@ -14,6 +14,7 @@ use crate::checkpoint::{
 use crate::error::{Error, Result};
 use crate::inputs::{Opener, choose_convention};
 use crate::table::gather;
+use crate::terms::LayerId;
 
 /// The options of an inspection.
 #[derive(Debug, Clone)]
@@ -70,7 +71,7 @@ pub struct SkippedModule {
     /// Its name.
     pub module: String,
     /// The indices of the layers; none outside any repeated container.
-    pub layers: Vec<Option<u32>>,
+    pub layers: Vec<Option<LayerId>>,
     /// What is wrong with the first.
     #[serde(flatten)]
     pub why: Refusal,
@@ -102,7 +103,7 @@ pub struct InspectedModule {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct InspectedLayer {
     /// The layer's index; none outside any repeated container.
-    pub layer: Option<u32>,
+    pub layer: Option<LayerId>,
     /// The adapter's key, without `.lora_A.weight`.
     pub adapter_key: String,
     /// The base tensor; none without a base model.
@@ -237,7 +238,7 @@ fn skipped(unusable: &[UnusableLayer]) -> Vec<SkippedModule> {
     let by_name = gather(unusable, |layer| &layer.module);
     let of_module = |(module, layers): (&String, Vec<&UnusableLayer>)| SkippedModule {
         module: module.clone(),
-        layers: layers.iter().map(|layer| layer.layer).collect(),
+        layers: layers.iter().map(|layer| layer.layer.clone()).collect(),
         why: Refusal::from(&layers[0].error),
     };
     by_name.into_iter().map(of_module).collect()
@@ -271,7 +272,7 @@ fn paired_module(weights_file: &Path, module: &PairedModule) -> Result<Inspected
 
 fn inspected_layer(layer: &AdapterLayer) -> InspectedLayer {
     InspectedLayer {
-        layer: layer.layer,
+        layer: layer.layer.clone(),
         adapter_key: layer.adapter_key.clone(),
         tensor: None,
         out_features: layer.d_out,

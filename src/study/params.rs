@@ -7,7 +7,7 @@ use crate::checkpoint::PairingRules;
 use crate::error::{Error, Result, field};
 use crate::inputs::{Selection, check_ij, default_limit};
 use crate::relation::{Cut, Intruders};
-use crate::terms::{Convention, MatrixKind, NullDraws, Side, StrictControl};
+use crate::terms::{Convention, LayerId, MatrixKind, NullDraws, Side, StrictControl};
 
 /// The options of a study. [`Self::check`] puts lists into the order of the tables and removes duplicates, so the options of an
 /// [`AnalyzeConfig`] can differ from those given. The manifest of a study has them under these names.
@@ -59,7 +59,7 @@ pub struct AnalyzeParams {
     /// Give the measures beyond φ too: principal angles and CKA.
     pub measures: bool,
     /// Pairs of layers to compare by every number of vectors.
-    pub grid: Vec<(u32, u32)>,
+    pub grid: Vec<(LayerId, LayerId)>,
     /// Skip adapters that cannot be analysed, and name them.
     pub keep_going: bool,
     /// Bytes that may be used; none for 80 % of what is available.
@@ -123,7 +123,7 @@ impl AnalyzeParams {
         }
         check_ij(&mut self.ij)?;
         let mut seen = std::collections::BTreeSet::new();
-        self.grid.retain(|pair| seen.insert(*pair));
+        self.grid.retain(|pair| seen.insert(pair.clone()));
         if let Some(rcond) = self.rcond.filter(|x| !(0.0..1.0).contains(x)) {
             return Err(Error::usage(format!("{} {rcond}: expected a number from 0 to below 1", field("rcond"))));
         }

@@ -246,7 +246,7 @@ fn related<'a>(
     let paired = &context.plan.adapters[member.adapter].modules[member.module].layers;
     let layers = paired.iter().zip(&member.at).zip(pairs).enumerate();
     let of = |(k, ((paired, &at), pair)): (usize, ((&crate::checkpoint::PairedLayer, &usize), &'a FactorPair))| RelatedLayer {
-        number: group.layers[at].layer,
+        number: group.layers[at].layer.clone(),
         base: read(bases, at),
         a_transposed: pair.a_transposed.view(),
         b: pair.b.view(),

@@ -216,7 +216,7 @@ mod tests {
 
     fn groups(shapes: &[&[(usize, usize)]]) -> Vec<Group> {
         let weight = |(layer, &(d_out, d_in)): (usize, &(usize, usize))| BaseWeight {
-            layer: Some(layer as u32),
+            layer: Some((layer as u32).into()),
             tensor: format!("layers.{layer}.weight"),
             block: None,
             d_out,

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
 
-use crate::terms::{Convention, MatrixKind, Measure, Method, Side, SpectrumMatrix, Status, UpdateMatrix};
+use crate::terms::{Convention, LayerId, MatrixKind, Measure, Method, Side, SpectrumMatrix, Status, UpdateMatrix};
 
 /// The content of one field.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -36,6 +36,8 @@ pub enum ValueKind {
     Text,
     /// Counts and indices.
     Integer,
+    /// Layers: integers, or names where one of the column's layers is a path.
+    Layer,
     /// Finite numbers.
     Float,
 }
@@ -118,6 +120,19 @@ macro_rules! integer_cells {
 }
 integer_cells!(u32, usize);
 
+impl Cell for LayerId {
+    const TYPE: ColumnType = ColumnType { kind: ValueKind::Layer, nullable: false };
+    fn value(&self) -> CellValue<'_> {
+        match self {
+            Self::Index(index) => CellValue::Integer((*index).into()),
+            Self::Path(path) => CellValue::Text(path),
+        }
+    }
+    fn parse(text: &str) -> Result<Self, Cow<'static, str>> {
+        text.parse().map_err(Cow::Borrowed)
+    }
+}
+
 macro_rules! named_cells {
     ($($type:ty),+) => {$(
         impl Cell for $type {
@@ -150,7 +165,7 @@ macro_rules! optional_cells {
         }
     )+};
 }
-optional_cells!(f64, u32, usize, Side);
+optional_cells!(f64, LayerId, usize, Side);
 
 /// A table's row: its file, its columns, and how to go through them.
 pub trait Row: Sized {

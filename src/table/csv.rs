@@ -8,6 +8,7 @@ use std::path::Path;
 
 use super::columns::{CellValue, Row};
 use crate::error::{Error, Result, escape, in_words};
+use crate::terms::LayerId;
 
 /// Bytes read at a time.
 const BUFFER: usize = 64 << 10;
@@ -75,7 +76,7 @@ pub fn write_rows<R: Row>(out: impl Write, rows: &[R]) -> io::Result<()> {
 ///
 /// # Errors
 /// Only those of `out`.
-pub(super) fn write_grid(out: impl Write, corner: &str, layers: &[u32], values: &[Option<f64>]) -> io::Result<()> {
+pub(super) fn write_grid(out: impl Write, corner: &str, layers: &[LayerId], values: &[Option<f64>]) -> io::Result<()> {
     let mut writer = table_writer(out);
     let mut float = ShortestFloat::new();
     writer.write_field(corner)?;
@@ -171,7 +172,14 @@ mod tests {
     }
 
     fn spectrum(adapter: &str, sigma: f64) -> SpectrumRow {
-        SpectrumRow { adapter: adapter.into(), module: "query".into(), matrix: SpectrumMatrix::BA, layer: Some(3), k: 1, sigma }
+        SpectrumRow {
+            adapter: adapter.into(),
+            module: "query".into(),
+            matrix: SpectrumMatrix::BA,
+            layer: Some(3.into()),
+            k: 1,
+            sigma,
+        }
     }
 
     #[test]
@@ -211,7 +219,7 @@ mod tests {
             message("\"a\nb\",q,A,0,1,2\na,q,A,0,1,nan\n"),
             "t.csv: line 4, column `sigma`; expected a finite number, found `nan`"
         );
-        assert_eq!(message("a,q,A,-1,1,2\n"), "t.csv: line 2, column `layer`; expected a whole number from 0, found `-1`");
+        assert_eq!(message("a,q,A,-1,1,2\n"), "t.csv: line 2, column `layer`; expected a layer index from 0, or a path of blocks, found `-1`");
         assert_eq!(
             message("a,q,C\x1b,0,1,2\n"),
             "t.csv: line 2, column `matrix`; expected one of A, B, BA, delta, found `C\\u{1b}`"
@@ -234,6 +242,14 @@ mod tests {
     fn a_full_disk_is_noticed() {
         let Ok(full) = std::fs::OpenOptions::new().write(true).open("/dev/full") else { return };
         assert!(write_rows(full, &[spectrum("a", 1.0)]).is_err());
+    }
+
+    fn any_layer() -> impl Strategy<Value = Option<LayerId>> {
+        prop_oneof![
+            Just(None),
+            any::<u32>().prop_map(|index| Some(index.into())),
+            "[a-z,\"_]{1,9}\\.[0-9]{1,2}".prop_map(|path| path.parse().ok())
+        ]
     }
 
     fn any_name() -> impl Strategy<Value = String> {
@@ -284,7 +300,7 @@ mod tests {
         ) -> SimilarityRow {
             let [adapter, module] = names;
             SimilarityRow {
-                adapter, module, matrix, side: Side::Right, i: ij[0], j: ij[1], layer_a: layers[0], layer_b: layers[1],
+                adapter, module, matrix, side: Side::Right, i: ij[0], j: ij[1], layer_a: (layers[0]).into(), layer_b: (layers[1]).into(),
                 phi: f[0], phi_error_bound: f[1], gaussian_mean: f[2], gaussian_sd: f[3], w0_mean: f[4], w0_sd: f[5], w0_expected: f[7],
                 init: f[6], status,
             }
@@ -293,7 +309,7 @@ mod tests {
 
     prop_compose! {
         fn conversion_row()(
-            names in proptest::array::uniform6(any_name()), layer in any::<Option<u32>>(), sizes in any::<[usize; 4]>(),
+            names in proptest::array::uniform6(any_name()), layer in any_layer(), sizes in any::<[usize; 4]>(),
             g in finite(), f in proptest::array::uniform8(some()), status in status(),
             method in proptest::sample::select(vec![Method::Lu, Method::LuRefined, Method::LeastSquares]),
         ) -> ConversionRow {

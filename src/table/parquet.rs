@@ -36,10 +36,11 @@ pub fn write_rows<R: Row>(out: impl Write + Send, rows: &[R]) -> io::Result<()> 
         properties = properties.set_column_dictionary_enabled(ColumnPath::from(*name), !column.nullable);
     }
     let properties = properties.build();
-    let schema = schema::<R>().map_err(as_io)?;
+    let types = column_types(rows);
+    let schema = schema::<R>(&types).map_err(as_io)?;
     let mut writer = SerializedFileWriter::new(out, schema, Arc::new(properties)).map_err(as_io)?;
     for rows in rows.chunks(ROWS_TOGETHER) {
-        let mut columns: Vec<Written> = R::TYPES.iter().map(|column| Written::new(*column, rows.len())).collect();
+        let mut columns: Vec<Written> = types.iter().map(|column| Written::new(*column, rows.len())).collect();
         for row in rows {
             let mut into = columns.iter_mut();
             row.visit(|_, value| into.next().map_or(Ok(()), |column| column.push(value)))?;
@@ -67,9 +68,21 @@ fn as_io(error: ParquetError) -> io::Error {
     }
 }
 
-fn schema<R: Row>() -> Result<TypePtr, ParquetError> {
+/// The types of the columns: layers are integers unless one of the column's is a path.
+fn column_types<R: Row>(rows: &[R]) -> Vec<ColumnType> {
+    let mut types = R::TYPES.to_vec();
+    for (column, name) in types.iter_mut().zip(R::COLUMNS) {
+        if column.kind == ValueKind::Layer {
+            let has_path = rows.iter().any(|row| row.name_in(name).is_some());
+            column.kind = if has_path { ValueKind::Text } else { ValueKind::Integer };
+        }
+    }
+    types
+}
+
+fn schema<R: Row>(types: &[ColumnType]) -> Result<TypePtr, ParquetError> {
     let fields: Result<Vec<TypePtr>, ParquetError> =
-        R::COLUMNS.iter().zip(R::TYPES).map(|(name, column)| field(name, *column).map(Arc::new)).collect();
+        R::COLUMNS.iter().zip(types).map(|(name, column)| field(name, *column).map(Arc::new)).collect();
     Ok(Arc::new(Type::group_type_builder(R::TABLE).with_fields(fields?).build()?))
 }
 
@@ -83,7 +96,7 @@ fn field(name: &str, column: ColumnType) -> Result<Type, ParquetError> {
 fn types(kind: ValueKind) -> (Physical, Option<LogicalType>) {
     match kind {
         ValueKind::Text => (Physical::BYTE_ARRAY, Some(LogicalType::String)),
-        ValueKind::Integer => (Physical::INT64, None),
+        ValueKind::Integer | ValueKind::Layer => (Physical::INT64, None),
         ValueKind::Float => (Physical::DOUBLE, None),
     }
 }
@@ -104,7 +117,7 @@ impl Written {
     fn new(column: ColumnType, rows: usize) -> Self {
         let values = match column.kind {
             ValueKind::Text => Values::Text(Vec::with_capacity(rows)),
-            ValueKind::Integer => Values::Integer(Vec::with_capacity(rows)),
+            ValueKind::Integer | ValueKind::Layer => Values::Integer(Vec::with_capacity(rows)),
             ValueKind::Float => Values::Float(Vec::with_capacity(rows)),
         };
         Self { values, present: column.nullable.then(|| Vec::with_capacity(rows)) }
@@ -117,6 +130,8 @@ impl Written {
         match (&mut self.values, value) {
             (_, CellValue::Empty) if self.present.is_some() => {}
             (Values::Text(values), CellValue::Text(text)) => values.push(text.into()),
+            // An index in a column of layers that has paths.
+            (Values::Text(values), CellValue::Integer(number)) => values.push(number.to_string().as_str().into()),
             (Values::Integer(values), CellValue::Integer(number)) => {
                 values.push(i64::try_from(number).map_err(|_| io::Error::other(format!("{number} is too large")))?);
             }
@@ -155,7 +170,7 @@ mod tests {
                 adapter: format!("a/\"{}\",ü", k % 3),
                 module: "query".into(),
                 matrix: SpectrumMatrix::BA,
-                layer: (k % 5 > 0).then_some(k as u32),
+                layer: (k % 5 > 0).then_some((k as u32).into()),
                 k,
                 sigma: 1.0 / (k as f64 + 0.3),
             })
@@ -175,7 +190,7 @@ mod tests {
             adapter: row.get_string(0).unwrap().clone(),
             module: row.get_string(1).unwrap().clone(),
             matrix: row.get_string(2).unwrap().parse().unwrap(),
-            layer: row.get_long(3).ok().map(|layer| layer as u32),
+            layer: row.get_long(3).ok().map(|layer| (layer as u32).into()),
             k: row.get_long(4).unwrap() as usize,
             sigma: row.get_double(5).unwrap(),
         };
@@ -191,6 +206,18 @@ mod tests {
         let reader = SerializedFileReader::new(std::fs::File::open(one.path()).unwrap()).unwrap();
         assert_eq!((reader.num_row_groups(), reader.metadata().file_metadata().created_by()), (2, Some("condlora")));
         assert!(back(written::<SpectrumRow>(&[]).path()).is_empty());
+    }
+
+    #[test]
+    fn layers_are_integers_unless_one_is_a_path() {
+        let mut rows = spectrum(8);
+        let kind = |rows: &[SpectrumRow]| column_types(rows)[3].kind;
+        assert_eq!(kind(&rows), ValueKind::Integer);
+        rows[7].layer = Some("layers.1.blocks.0".parse().unwrap());
+        assert_eq!(kind(&rows), ValueKind::Text);
+        let reader = SerializedFileReader::new(written(&rows).reopen().unwrap()).unwrap();
+        let layers = reader.get_row_iter(None).unwrap().map(|row| row.unwrap().get_string(3).ok().cloned());
+        assert!(layers.eq(rows.iter().map(|row| row.layer.as_ref().map(ToString::to_string))));
     }
 
     /// The dictionary of a column that is all null would be an empty page.

@@ -7,6 +7,7 @@ use super::file_name::matrix_path;
 use super::gather::gather;
 use super::rows::SimilarityRow;
 use super::view::ViewKey;
+use crate::terms::LayerId;
 
 /// The φ matrix of one view of an adapter.
 #[derive(Debug, Clone, PartialEq)]
@@ -16,7 +17,7 @@ pub struct PhiMatrix<'r> {
     /// What is compared.
     pub view: ViewKey<'r>,
     /// Layer indices, ascending: rows and columns.
-    pub layers: Vec<u32>,
+    pub layers: Vec<LayerId>,
     /// φ, row after row (`layers.len()` squared).
     pub values: Vec<Option<f64>>,
 }
@@ -45,7 +46,7 @@ pub fn phi_matrices(rows: &[SimilarityRow]) -> Vec<PhiMatrix<'_>> {
 }
 
 fn phi_matrix<'r>(adapter: &'r str, view: ViewKey<'r>, rows: &[&SimilarityRow]) -> PhiMatrix<'r> {
-    let mut layers: Vec<u32> = rows.iter().flat_map(|row| [row.layer_a, row.layer_b]).collect();
+    let mut layers: Vec<LayerId> = rows.iter().flat_map(|row| [row.layer_a.clone(), row.layer_b.clone()]).collect();
     layers.sort_unstable();
     layers.dedup();
     let mut values = vec![None; layers.len() * layers.len()];
@@ -70,8 +71,8 @@ mod tests {
             side: Side::Left,
             i: 8,
             j: 8,
-            layer_a,
-            layer_b,
+            layer_a: layer_a.into(),
+            layer_b: layer_b.into(),
             phi,
             phi_error_bound: None,
             gaussian_mean: None,

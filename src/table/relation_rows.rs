@@ -1,7 +1,7 @@
 //! The rows of tables on what an update has to do with its base weight: cuts, where the energy lies, and the updates themselves.
 
 use super::columns::{BadField, Cell, CellValue, ColumnType, Row, next_cell, row};
-use crate::terms::{MatrixKind, Side, Status};
+use crate::terms::{LayerId, MatrixKind, Side, Status};
 
 row! {
     /// One row of `cuts.csv`: φ across layers of Θ without the singular directions of W0 below a cut, or of `W0ᵀ·T`.
@@ -68,7 +68,7 @@ row! {
         /// Whose Θ: A or B.
         pub matrix: MatrixKind,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// How many of the smallest singular directions.
         pub k: usize,
         /// Share of ‖Θ‖² in them.
@@ -108,7 +108,7 @@ row! {
         /// Module name.
         pub module: String,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// ‖W0‖_F.
         pub norm_w0: f64,
         /// The largest singular value of W0.
@@ -193,7 +193,7 @@ row! {
         /// Module name.
         pub module: String,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// `right` for inputs, `left` for outputs.
         pub side: Side,
         /// How many leading singular vectors of ΔW.
@@ -233,7 +233,7 @@ row! {
         /// Module name.
         pub module: String,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// 1-based index, largest singular value first.
         pub j: usize,
         /// The singular value.
@@ -257,7 +257,7 @@ row! {
         /// Module name.
         pub module: String,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// How many leading vectors are looked at.
         pub top: usize,
         /// A vector whose largest |cosine| is below this intrudes.

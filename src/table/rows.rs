@@ -1,7 +1,7 @@
 //! One type for each table: its fields are the columns, in the order they are written.
 
 use super::columns::{BadField, Cell, CellValue, ColumnType, Row, next_cell, row};
-use crate::terms::{Convention, MatrixKind, Measure, Method, Side, SpectrumMatrix, Status, UpdateMatrix};
+use crate::terms::{Convention, LayerId, MatrixKind, Measure, Method, Side, SpectrumMatrix, Status, UpdateMatrix};
 
 row! {
     /// One row of `summary.csv`: an adapter × module × matrix × side × (i, j).
@@ -65,9 +65,9 @@ row! {
         /// How many singular vectors of `layer_b`.
         pub j: usize,
         /// The first layer's index in the tensor names.
-        pub layer_a: u32,
+        pub layer_a: LayerId,
         /// The second layer's index.
-        pub layer_b: u32,
+        pub layer_b: LayerId,
         /// φ(layer_a, layer_b, i, j).
         pub phi: Option<f64>,
         /// Bound on what rounding does to `phi`. It is statistical for square weights: four times the expected effect of random rounding
@@ -98,7 +98,7 @@ row! {
         /// Module name.
         pub module: String,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// The adapter's key, without `.lora_A.weight`.
         pub adapter_key: String,
         /// The base tensor that holds W0.
@@ -152,7 +152,7 @@ row! {
         /// The matrix.
         pub matrix: SpectrumMatrix,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// 1-based index, largest first.
         pub k: usize,
         /// The singular value.
@@ -166,7 +166,7 @@ row! {
         /// Module name.
         pub module: String,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// The matrix compared.
         pub matrix: MatrixKind,
         /// Which singular vectors.
@@ -204,9 +204,9 @@ row! {
         /// Which singular vectors.
         pub side: Side,
         /// The first layer's index in the tensor names.
-        pub layer_a: u32,
+        pub layer_a: LayerId,
         /// The second layer's index.
-        pub layer_b: u32,
+        pub layer_b: LayerId,
         /// How many singular vectors of `layer_a`, from 1.
         pub i: usize,
         /// How many singular vectors of `layer_b`, from 1.
@@ -236,9 +236,9 @@ row! {
         /// How many singular vectors of `layer_b`; none for `cka`.
         pub j: Option<usize>,
         /// The first layer's index in the tensor names.
-        pub layer_a: u32,
+        pub layer_a: LayerId,
         /// The second layer's index.
-        pub layer_b: u32,
+        pub layer_b: LayerId,
         /// What was measured.
         pub measure: Measure,
         /// Its value.
@@ -266,7 +266,7 @@ row! {
         /// Module name.
         pub module: String,
         /// Layer index; none for a module outside any repeated container.
-        pub layer: Option<u32>,
+        pub layer: Option<LayerId>,
         /// The matrix compared.
         pub matrix: UpdateMatrix,
         /// Which singular vectors.
@@ -414,7 +414,7 @@ mod tests {
     fn types_are_those_of_the_fields() {
         let of = |name| SpectrumRow::TYPES[SpectrumRow::COLUMNS.iter().position(|column| *column == name).unwrap()];
         assert_eq!(of("matrix"), ColumnType { kind: ValueKind::Text, nullable: false });
-        assert_eq!(of("layer"), ColumnType { kind: ValueKind::Integer, nullable: true });
+        assert_eq!(of("layer"), ColumnType { kind: ValueKind::Layer, nullable: true });
         assert_eq!(of("k"), ColumnType { kind: ValueKind::Integer, nullable: false });
         assert_eq!(of("sigma"), ColumnType { kind: ValueKind::Float, nullable: true });
     }

@@ -93,7 +93,8 @@ impl Held {
         let (conversion, similarity) = study(layers, r, setting);
         let bases: Vec<Bases> = truth.par_iter().map(|thetas| thetas.bases(r)).collect();
         let cell = |row: SimilarityRow| {
-            let [x, y] = [row.layer_a, row.layer_b].map(|layer| bases[layer as usize].of(row.matrix));
+            let [x, y] =
+                [row.layer_a.index().unwrap(), row.layer_b.index().unwrap()].map(|layer| bases[layer as usize].of(row.matrix));
             let singular = |layer: u32| {
                 let row = &conversion[layer as usize];
                 row.w0_rank < row.out_features.min(row.in_features)
@@ -102,7 +103,8 @@ impl Held {
             Cell {
                 phi: there.then(|| x.phi(y, row.side, row.i, row.j)),
                 undecided: there && (row.i > x.rank.0 || row.j > y.rank.0),
-                singular: !row.matrix.is_factor() && (singular(row.layer_a) || singular(row.layer_b)),
+                singular: !row.matrix.is_factor()
+                    && (singular(row.layer_a.index().unwrap()) || singular(row.layer_b.index().unwrap())),
                 row,
             }
         };

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use condlora::table::csv::read_rows;
-use condlora::table::{SimilarityRow, SpectrumRow};
-use condlora::terms::{Convention, MatrixKind, Side};
+use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow};
+use condlora::terms::{Convention, LayerId, MatrixKind, Side};
 use ndarray::{Array2, s};
 use ndarray_linalg::SVD;
 
@@ -47,23 +47,29 @@ pub(crate) fn agrees_with_the_pseudo_inverse(
     convention: Convention,
     tolerance: f64,
 ) {
+    let wanted = |name: &str| module.is_none_or(|module| module == name);
+    let conversion: Vec<ConversionRow> = read_rows(&root.join("out/conversion.csv")).unwrap();
     let mut expected = BTreeMap::new();
     for (index, layer) in (0_u32..).zip(layers) {
+        // A layer that is no number is known by its weight.
+        let tensor = format!("{}.weight", layer.path);
+        let row = conversion.iter().find(|row| row.tensor == tensor && wanted(&row.module));
+        let path = row.and_then(|row| row.layer.clone()).filter(|layer| layer.index().is_none());
+        let name = path.unwrap_or_else(|| index.into());
         for (kind, theta) in direct(layer, convention) {
-            expected.insert((kind, index), thin_svd(&theta));
+            expected.insert((kind, name.clone()), thin_svd(&theta));
         }
     }
     let mut compared = 0;
-    let wanted = |name: &str| module.is_none_or(|module| module == name);
     let similarity: Vec<SimilarityRow> = read_rows(&root.join("out/similarity.csv")).unwrap();
     for row in similarity.iter().filter(|row| wanted(&row.module)) {
-        let vectors = |layer: u32, count: usize| {
-            let (u, _, v) = &expected[&(row.matrix, layer)];
+        let vectors = |layer: &LayerId, count: usize| {
+            let (u, _, v) = &expected[&(row.matrix, layer.clone())];
             let side = if row.side == Side::Left { u } else { v };
             side.slice(s![.., ..count]).to_owned()
         };
         let Some(found) = row.phi else { continue };
-        let cosines = vectors(row.layer_a, row.i).t().dot(&vectors(row.layer_b, row.j));
+        let cosines = vectors(&row.layer_a, row.i).t().dot(&vectors(&row.layer_b, row.j));
         let phi = cosines.iter().map(|c| c * c).sum::<f64>() / row.i.min(row.j) as f64;
         assert!(
             (found - phi).abs() <= tolerance,
@@ -79,7 +85,7 @@ pub(crate) fn agrees_with_the_pseudo_inverse(
     for row in read_rows::<SpectrumRow>(&root.join("out/spectrum.csv")).unwrap().iter().filter(|row| wanted(&row.module)) {
         // The update is no conversion matrix.
         let Some(matrix) = row.matrix.conversion() else { continue };
-        let sigma = &expected[&(matrix, row.layer.unwrap())].1;
+        let sigma = &expected[&(matrix, row.layer.clone().unwrap())].1;
         let theirs = sigma.get(row.k - 1).copied().unwrap_or(0.0);
         assert!((row.sigma - theirs).abs() <= tolerance * sigma[0], "{} layer {:?}: σ_{}", row.matrix, row.layer, row.k);
     }

@@ -178,7 +178,7 @@ fn paths_of<'b>(base: &'b BaseModel, module: &'b str) -> impl Iterator<Item = (&
 /// Whether `layers_to_transform` leaves a module's layer out.
 fn is_layer_left_out(config: &AdapterConfig, path: &str) -> bool {
     let Some(wanted) = &config.layers_to_transform else { return false };
-    let layer = ModuleKey::from_path(path.to_owned()).ok().and_then(|key| key.layer);
+    let layer = ModuleKey::from_path(path.to_owned()).ok().and_then(|key| key.layer?.index());
     layer.is_some_and(|layer| !wanted.contains(&layer))
 }
 
@@ -254,7 +254,7 @@ mod tests {
         assert_eq!(adapter.modules.len(), 1);
         assert_eq!((adapter.modules[0].name.as_str(), adapter.ignored_tensors), ("query", 1));
         let layers = &adapter.modules[0].layers;
-        assert_eq!(layers.iter().map(|l| l.layer).collect::<Vec<_>>(), [Some(0), Some(1), Some(10)]);
+        assert_eq!(layers.iter().map(|l| l.layer.as_ref()?.index()).collect::<Vec<_>>(), [Some(0), Some(1), Some(10)]);
         assert_eq!(layers.iter().map(|l| l.key.path.as_str()).collect::<Vec<_>>(), LAYERS);
         let layer = &layers[0];
         assert_eq!((layer.adapter_key.as_str(), layer.rank, layer.d_in, layer.d_out, layer.scaling), ("query", 2, 6, 6, 2.0));

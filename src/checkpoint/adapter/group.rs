@@ -8,6 +8,7 @@ use crate::checkpoint::files::disk::sample;
 use crate::checkpoint::files::weights::WeightsFile;
 use crate::checkpoint::keys::{ModuleKey, name_modules};
 use crate::error::{Error, Result, escape};
+use crate::terms::LayerId;
 
 /// Compares the ranks that the configuration gives with those of the tensors.
 pub(super) fn check_ranks(config: &AdapterConfig, layers: &[AdapterLayer], warnings: &mut Vec<String>) -> Result<()> {
@@ -81,7 +82,7 @@ pub(super) fn group(
     let mut modules = Vec::with_capacity(by_type.len());
     for (module_type, mut layers) in by_type {
         let name = names[&module_type].clone();
-        layers.sort_by_key(|layer| layer.layer);
+        layers.sort_by(|one, other| one.layer.cmp(&other.layer));
         for pair in layers.windows(2) {
             if pair[0].layer == pair[1].layer {
                 let found = format!("`{}` and `{}`", escape(&pair[0].adapter_key), escape(&pair[1].adapter_key));
@@ -91,6 +92,7 @@ pub(super) fn group(
         modules.push(AdapterModule { name, module_type, layers });
     }
     modules.sort_by(|a, b| a.name.cmp(&b.name));
-    let named = |((of, layer), error): ((String, Option<u32>), Error)| UnusableLayer { module: names[&of].clone(), layer, error };
+    let named =
+        |((of, layer), error): ((String, Option<LayerId>), Error)| UnusableLayer { module: names[&of].clone(), layer, error };
     Ok((modules, unusable.into_iter().map(named).collect()))
 }

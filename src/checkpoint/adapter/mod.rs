@@ -221,7 +221,7 @@ mod tests {
     #[test]
     fn layers_are_sorted_by_number() {
         let adapter = open(&layers(&["10", "0", "3", "1", "4294"]), &[]).unwrap();
-        let numbers: Vec<_> = adapter.modules[0].layers.iter().map(|layer| layer.layer).collect();
+        let numbers: Vec<_> = adapter.modules[0].layers.iter().map(|layer| layer.layer.as_ref()?.index()).collect();
         assert_eq!(numbers, [Some(0), Some(1), Some(3), Some(10), Some(4294)]);
         assert!(adapter.warnings.is_empty());
     }

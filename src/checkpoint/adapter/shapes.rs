@@ -42,7 +42,7 @@ pub(super) fn check_layer(weights: &WeightsFile, config: &AdapterConfig, raw: Ra
         Scaling::Alpha(alpha) => alpha / rank as f64,
         Scaling::Given(scaling) => scaling,
     };
-    Ok(AdapterLayer { layer: key.layer, key, adapter_key, rank, d_in, d_out, scaling, dtype, source, w0_stored })
+    Ok(AdapterLayer { layer: key.layer.clone(), key, adapter_key, rank, d_in, d_out, scaling, dtype, source, w0_stored })
 }
 
 /// Whether A and B have one rank. It may be above the sizes of W0, as in routers and heads of two classes: B·A has a smaller one then.

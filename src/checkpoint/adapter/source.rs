@@ -6,7 +6,7 @@ use crate::checkpoint::files::weights::WeightsFile;
 use crate::checkpoint::keys::ModuleKey;
 use crate::error::{Error, Result, escape};
 use crate::record::InputRecord;
-use crate::terms::CondloraConvention;
+use crate::terms::{CondloraConvention, LayerId};
 
 /// The layers of one module type.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct AdapterLayer {
     /// The tensor name as stored up to `.lora_A`.
     pub adapter_key: String,
     /// The layer index, if it has one.
-    pub layer: Option<u32>,
+    pub layer: Option<LayerId>,
     /// The rank: rows of A, columns of B.
     pub rank: usize,
     /// Columns of A.
@@ -159,7 +159,7 @@ pub struct UnusableLayer {
     /// The module's name.
     pub module: String,
     /// The layer index, if it has one.
-    pub layer: Option<u32>,
+    pub layer: Option<LayerId>,
     /// Why.
     pub error: Error,
 }
@@ -312,7 +312,7 @@ mod tests {
         ] {
             let adapter = opened(&tensors, vec![raw(a, b, e, scaling)]).unwrap();
             let layer = &adapter.modules[0].layers[0];
-            assert_eq!((layer.rank, layer.d_in, layer.d_out, layer.layer, layer.scaling), (2, 5, 4, Some(3), s));
+            assert_eq!((layer.rank, layer.d_in, layer.d_out, layer.layer.clone(), layer.scaling), (2, 5, 4, Some(3.into()), s));
         }
     }
 

@@ -15,13 +15,13 @@ pub(super) fn gap_warnings(config: &AdapterConfig, base: &BaseModel, modules: &[
         return Vec::new();
     }
     // Beyond the last layer that the base has of anything nothing can be missing.
-    let layer = |name: &str| ModuleKey::from_path(name.to_owned()).ok()?.layer;
+    let layer = |name: &str| ModuleKey::from_path(name.to_owned()).ok()?.layer?.index();
     let last = base.names().filter_map(layer).max().unwrap_or(0);
     with_gaps.into_iter().filter_map(|module| gap_warning(config, base, last, module)).collect()
 }
 
 fn numbers(module: &PairedModule) -> Vec<u32> {
-    module.layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect()
+    module.layers.iter().filter_map(|layer| layer.adapter_layer.layer.as_ref()?.index()).collect()
 }
 
 /// The warning for one of them, where the base has the layer; its own last is `last`.

@@ -53,7 +53,7 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
             let paired = match paired {
                 Ok(paired) => paired,
                 Err(error) => {
-                    found.unusable.push(UnusableLayer { module: module.name.clone(), layer: layer.layer, error });
+                    found.unusable.push(UnusableLayer { module: module.name.clone(), layer: layer.layer.clone(), error });
                     continue;
                 }
             };

@@ -218,9 +218,12 @@ fn prefix_distance(from: &str, to: &str) -> usize {
 /// index, with two parts.
 fn suffixes_with_layer(layer: &AdapterLayer) -> Vec<&str> {
     let path = layer.key.path.as_str();
-    let shortest = match layer.key.module_type.split('.').position(|part| part == "*") {
-        Some(at) => path.split('.').count() - at + 1,
-        None => path.split('.').count().min(2),
+    let parts = path.split('.').count();
+    let shortest = match layer.key.module_type.split('.').position(|part| part.ends_with('*')) {
+        // A path of blocks has the container in it.
+        Some(at) if layer.layer.as_ref().is_none_or(|layer| layer.index().is_none()) => parts - at,
+        Some(at) => (parts - at + 1).min(parts),
+        None => parts.min(2),
     };
     let mut suffixes: Vec<&str> = dotted_suffixes(path).skip(shortest.saturating_sub(1)).collect();
     suffixes.reverse();

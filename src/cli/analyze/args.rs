@@ -11,7 +11,7 @@ use crate::inputs::parse_bytes;
 use crate::relation::{Cut, Intruders};
 use crate::study::{AnalyzeParams, Shard};
 use crate::table::TableFormat;
-use crate::terms::{Convention, MatrixKind, NullDraws, Side, named};
+use crate::terms::{Convention, LayerId, MatrixKind, NullDraws, Side, named};
 
 #[derive(Debug, Args)]
 #[command(after_help = "Examples:
@@ -44,7 +44,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     /// Only these modules
     #[arg(long, value_name = "NAME,...", value_delimiter = ',', help_heading = "What is compared")]
     modules: Vec<String>,
-    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8
+    /// Only these layers: 0-based indices and inclusive ranges, as in 0..5,8, or paths of blocks, as in down_blocks.1
     #[arg(long, value_name = "LIST", help_heading = "What is compared")]
     layers: Option<String>,
     /// Conversion matrices A, B and BA, the factors lora_A and lora_B themselves, or learned_A, what training made of A (--init)
@@ -68,7 +68,7 @@ pub(in crate::cli) struct AnalyzeArgs {
     measures: bool,
     /// Also compare layers A and B for all numbers of vectors up to their ranks: grid.csv and its figure; repeatable
     #[arg(long, value_name = "A,B", value_parser = parse_layers, help_heading = "What is compared")]
-    grid: Vec<(u32, u32)>,
+    grid: Vec<(LayerId, LayerId)>,
 
     /// Number of random draws for each control; auto makes 20, and of the strict controls as many as it takes
     #[arg(
@@ -156,8 +156,8 @@ pub(in crate::cli) fn parse_pair(text: &str) -> Result<(usize, usize), String> {
     Ok((i.trim().parse().map_err(|_| wrong())?, j.trim().parse().map_err(|_| wrong())?))
 }
 
-fn parse_layers(text: &str) -> Result<(u32, u32), String> {
-    let wrong = || "expected the numbers of two layers, as in 0,5".to_owned();
+fn parse_layers(text: &str) -> Result<(LayerId, LayerId), String> {
+    let wrong = || "expected two layers, as in 0,5".to_owned();
     let (a, b) = text.split_once(',').ok_or_else(wrong)?;
     Ok((a.trim().parse().map_err(|_| wrong())?, b.trim().parse().map_err(|_| wrong())?))
 }

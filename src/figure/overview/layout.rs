@@ -1,6 +1,7 @@
 //! The positions of everything in an overview.
 
 use super::contents::{Column, Overview, PanelRow, Title};
+use crate::figure::parts::layers::axis_name;
 use crate::figure::parts::panel::{self, CellPanel, Labels, PanelFonts};
 use crate::figure::parts::ticks::widest;
 use crate::figure::scene::colour;
@@ -119,11 +120,11 @@ pub(super) fn lay_out(overview: &Overview<'_>) -> Scene {
                 x,
                 y,
                 cell,
-                labels: Labels::Layers(&column.group.layers),
+                labels: Labels::Layers(&column.group.numbers),
                 paints: overview.paints(column, row_place.row, cell_font.is_some()),
                 fonts,
-                x_title: (Some(&row_place.row) == overview.rows.last()).then_some("layer"),
-                y_title: std::ptr::eq(column, &columns[0]).then_some("layer"),
+                x_title: (Some(&row_place.row) == overview.rows.last()).then_some(axis_name(&column.group.layers)),
+                y_title: std::ptr::eq(column, &columns[0]).then_some(axis_name(&column.group.layers)),
             };
             panel.draw(&mut scene);
             if overview.struck && row_place.row != PanelRow::Deviation {
@@ -154,7 +155,7 @@ fn place_columns(overview: &Overview<'_>, cell: f64, fonts: PanelFonts) -> (Vec<
         let titles = overview.rows.iter().flat_map(|row| column.titles(*row, overview.phi_differs)).collect::<Vec<_>>();
         let title = widest(titles.iter().map(String::as_str), PANEL_TITLE).min(title_room(side));
         let overhang = ((title - side) / 2.0).max(0.0);
-        let axis = panel::left_space(Labels::Layers(&column.group.layers), fonts, k == 0);
+        let axis = panel::left_space(Labels::Layers(&column.group.numbers), fonts, k == 0);
         x = if k == 0 { axis.max(overhang) } else { (x + COLUMN_GAP + axis).max(reached + COLUMN_GAP + overhang) };
         column_places.push(ColumnPlace { x, side });
         x += side;

@@ -3,6 +3,7 @@
 pub(super) mod bar;
 pub(super) mod chart;
 pub(super) mod dendrogram;
+pub(super) mod layers;
 pub(super) mod linkage;
 pub(super) mod names;
 pub(super) mod panel;

@@ -15,7 +15,7 @@ use crate::inputs::{BaseWeight, FactorPair, OpenedAdapter, StoredWeight};
 use crate::layer_matrix::{PairValue, cell_status, has_phi};
 use crate::record::InputRecord;
 use crate::similarity::{AllPairs, expected_by_chance};
-use crate::terms::{CondloraConvention, Side, Status, UpdateMatrix};
+use crate::terms::{CondloraConvention, LayerId, Side, Status, UpdateMatrix};
 
 /// φ of one matrix and (i, j) in one layer.
 pub(super) struct Cell {
@@ -33,7 +33,7 @@ pub(super) struct Cell {
 
 /// All cells of one layer, by matrix and (i, j).
 pub(super) struct ComparedLayer {
-    pub(super) layer: Option<u32>,
+    pub(super) layer: Option<LayerId>,
     pub(super) cells: Vec<Cell>,
     pub(super) inputs: Vec<InputRecord>,
 }
@@ -76,7 +76,7 @@ pub(super) fn compare_layer(
         });
         add_draws(&mut cells, module, &observed, &drawn, w0, config.given.null_draws)?;
     }
-    Ok(ComparedLayer { layer: pair.left.adapter_layer.layer, cells, inputs })
+    Ok(ComparedLayer { layer: pair.left.adapter_layer.layer.clone(), cells, inputs })
 }
 
 fn convention_of(pair: &LayerPair, side: usize) -> Option<CondloraConvention> {

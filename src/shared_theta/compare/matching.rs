@@ -49,7 +49,7 @@ pub(super) fn match_modules(
     let [left, right] = sides;
     let selection = &config.selection;
     selection.refuse_unknown_modules(sides.iter().flat_map(|side| side.modules.iter().map(|module| module.name.as_str())))?;
-    let wanted = |module: &str, layer: &PairedLayer| selection.wants(module, layer.adapter_layer.layer);
+    let wanted = |module: &str, layer: &PairedLayer| selection.wants(module, layer.adapter_layer.layer.as_ref());
     let on_the_left: BTreeSet<Place<'_>> = left.modules.iter().flat_map(|module| &module.layers).map(place).collect();
     let by_place: BTreeMap<Place<'_>, &PairedLayer> =
         right.modules.iter().flat_map(|module| &module.layers).map(|layer| (place(layer), layer)).collect();
@@ -83,7 +83,7 @@ pub(super) fn match_modules(
     if modules.is_empty() {
         let weight = |side: &OpenedAdapter| {
             let mut layers = side.modules.iter().flat_map(|module| &module.layers);
-            let first = layers.find(|layer| selection.wants_layer(layer.adapter_layer.layer));
+            let first = layers.find(|layer| selection.wants_layer(layer.adapter_layer.layer.as_ref()));
             first.map_or_else(|| "no such layer".to_owned(), |layer| format!("`{}`", escape(&layer.tensor)))
         };
         let what = format!("no layer is adapted by {} too", show_path(&left.adapter.dir));

@@ -71,7 +71,7 @@ pub fn prepare_comparison(config: CompareConfig) -> Result<PreparedComparison> {
     let modules = match_modules(&config, &sides, &mut warnings)?;
     let of_side = |side: &OpenedAdapter| {
         let name = side.adapter.name.clone();
-        let wanted = side.unusable.iter().filter(|layer| config.selection.wants(&layer.module, layer.layer));
+        let wanted = side.unusable.iter().filter(|layer| config.selection.wants(&layer.module, layer.layer.as_ref()));
         by_module(wanted).into_iter().map(move |(_, module, error)| (format!("{name}: module `{module}`"), error))
     };
     let skipped: Vec<(String, Error)> = sides.iter().flat_map(of_side).collect();

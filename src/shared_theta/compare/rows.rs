@@ -20,7 +20,7 @@ pub(super) fn layer_rows<'a>(
                 left: left.to_owned(),
                 right: right.to_owned(),
                 module: module.name.clone(),
-                layer: layer.layer,
+                layer: layer.layer.clone(),
                 matrix: cell.matrix,
                 side: cell.matrix.side(),
                 i: cell.i,
@@ -101,7 +101,7 @@ mod tests {
             draws: draws.iter().copied().map(Some).collect(),
             status,
         };
-        ComparedLayer { layer: Some(number), cells: vec![cell], inputs: Vec::new() }
+        ComparedLayer { layer: Some(number.into()), cells: vec![cell], inputs: Vec::new() }
     }
 
     fn module() -> ModulePair {
@@ -117,7 +117,7 @@ mod tests {
         ];
         let rows: Vec<_> = layer_rows(["l", "r"], &module(), &layers).collect();
         assert_eq!((rows[0].w0_mean, rows[0].w0_p), (Some(0.4), Some(2.0 / 3.0)));
-        assert_eq!((rows[2].layer, rows[2].phi, rows[2].w0_p, rows[2].side), (Some(2), None, None, Side::Right));
+        assert_eq!((rows[2].layer.clone(), rows[2].phi, rows[2].w0_p, rows[2].side), (Some(2.into()), None, None, Side::Right));
         let averages: Vec<_> = average_rows(["l", "r"], &module(), &layers).collect();
         assert_eq!(averages.len(), 1);
         let row = &averages[0];

@@ -71,7 +71,7 @@ impl Fit {
 
     /// The layers that the Θ are for, where the base model has more layers of some module.
     fn layers(&self) -> Option<BTreeSet<u32>> {
-        let all = || self.modules.iter().flat_map(|module| module.layers.iter().copied().flatten()).collect();
+        let all = || self.modules.iter().flat_map(|module| &module.layers).filter_map(|layer| layer.as_ref()?.index()).collect();
         self.modules.iter().any(|module| !module.whole).then(all)
     }
 

@@ -8,7 +8,7 @@ use ndarray::Array2;
 use crate::checkpoint::{Adapter, FloatType};
 use crate::record::InputRecord;
 use crate::table::{FitRow, HeldOutRow};
-use crate::terms::Convention;
+use crate::terms::{Convention, LayerId};
 
 /// A module's Θ, and how well it fits.
 #[derive(Debug, Clone)]
@@ -27,7 +27,7 @@ pub struct FittedModule {
     pub scaling: f64,
     /// Sweeps that the best search took (`--delta`).
     pub sweeps: Option<usize>,
-    pub(super) layers: Vec<Option<u32>>,
+    pub(super) layers: Vec<Option<LayerId>>,
     /// Whether its base weights are stored [in, out].
     pub(super) transposed: bool,
     /// Whether these are all layers that the base model has of it.

@@ -9,7 +9,7 @@ use crate::conversion::Equation;
 use crate::error::Result;
 use crate::inputs::Progress;
 use crate::table::HeldOutRow;
-use crate::terms::{Status, UpdateMatrix};
+use crate::terms::{LayerId, Status, UpdateMatrix};
 
 /// Draws that are made at a time.
 const AT_ONCE: usize = 8;
@@ -52,7 +52,7 @@ impl HeldOutStudy<'_> {
     ///
     /// # Errors
     /// [`crate::Error::Lapack`] if an eigenproblem or SVD does not converge.
-    pub(super) fn rows(&self, module: &str, numbers: &[Option<u32>], progress: &dyn Progress) -> Result<Vec<HeldOutRow>> {
+    pub(super) fn rows(&self, module: &str, numbers: &[Option<LayerId>], progress: &dyn Progress) -> Result<Vec<HeldOutRow>> {
         let sides = self.layers.trained.iter().map(Subspace::of_update).collect::<Result<Vec<_>>>()?;
         let mut rows = Vec::new();
         for (factor, equation) in maps((self.layers.d_out, self.layers.d_in)) {
@@ -71,7 +71,7 @@ impl HeldOutStudy<'_> {
         map: Map,
         subspaces: &[Option<&Subspace>],
         module: &str,
-        numbers: &[Option<u32>],
+        numbers: &[Option<LayerId>],
     ) -> Result<Vec<HeldOutRow>> {
         let (factor, equation) = map;
         let taking_part: Vec<usize> = (0..subspaces.len()).filter(|layer| subspaces[*layer].is_some()).collect();
@@ -104,7 +104,7 @@ impl HeldOutStudy<'_> {
                 let of = |scores: &LayerScores| place.and_then(|place| scores[k][place]);
                 let status = self.status(&study, place.zip(subspaces[layer]), numbers.len());
                 worst = worst.worse(status);
-                let name = number.map_or_else(String::new, |number| number.to_string());
+                let name = number.as_ref().map_or_else(String::new, |number| number.to_string());
                 rows.push(HeldOutRow { without_w0: of(&found.without_w0), ..row(name, of(&found.scores), status) });
             }
             rows.push(HeldOutRow {
@@ -225,7 +225,7 @@ mod tests {
         let stacks = StackBases::of(&layers, &direct, &both).unwrap();
         let singular = SingularBases::of(&layers, &both, 3).unwrap();
         let study = HeldOutStudy { layers: &layers, stacks: &stacks, singular: Some(&singular), plan, together: 40, seed: 3 };
-        let numbers: Vec<Option<u32>> = (0..weights.len() as u32).map(Some).collect();
+        let numbers: Vec<Option<LayerId>> = (0..weights.len() as u32).map(|number| Some(number.into())).collect();
         study.rows("m", &numbers, &()).unwrap()
     }
 

@@ -20,7 +20,7 @@ use crate::inputs::{BaseWeight, FactorPair, Progress, StoredWeight};
 use crate::linalg::subspace::ThinQr;
 use crate::record::InputRecord;
 use crate::table::{FitRow, HeldOutRow};
-use crate::terms::{Status, UpdateMatrix};
+use crate::terms::{LayerId, Status, UpdateMatrix};
 
 /// How many steps the fit of a module is told as.
 pub(super) fn steps_of(config: &FitConfig, plan: DrawPlan, module: &Fittable) -> usize {
@@ -43,7 +43,7 @@ pub(super) fn fit_module(
 ) -> Result<ModuleFit> {
     let given = &config.given;
     let (layers, inputs) = read_layers(opened, module)?;
-    let numbers: Vec<Option<u32>> = module.layers.iter().map(|layer| layer.adapter_layer.layer).collect();
+    let numbers: Vec<Option<LayerId>> = module.layers.iter().map(|layer| layer.adapter_layer.layer.clone()).collect();
     let mut direct = fit_direct(&layers, given.seed, given.null_draws.together())?;
     progress.step();
 

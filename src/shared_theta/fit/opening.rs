@@ -61,7 +61,7 @@ impl Opened {
         let names = opened.modules.iter().map(|module| &module.name).chain(opened.unusable.iter().map(|layer| &layer.module));
         config.selection.refuse_unknown_modules(names.map(String::as_str))?;
         config.selection.keep(&mut opened.modules);
-        opened.unusable.retain(|layer| config.selection.wants(&layer.module, layer.layer));
+        opened.unusable.retain(|layer| config.selection.wants(&layer.module, layer.layer.as_ref()));
         if opened.modules.is_empty() {
             match opened.unusable.first() {
                 Some(first) => return Err(first.error.clone()),
@@ -118,7 +118,8 @@ fn obstacle(layers: &[PairedLayer]) -> Option<String> {
 /// How layers that must share a Θ differ.
 fn difference(layers: &[PairedLayer]) -> Option<String> {
     let first = layers.first()?;
-    let number = |layer: &PairedLayer| layer.adapter_layer.layer.map_or_else(|| "-".to_owned(), |number| number.to_string());
+    let number =
+        |layer: &PairedLayer| layer.adapter_layer.layer.as_ref().map_or_else(|| "-".to_owned(), |number| number.to_string());
     for layer in &layers[1..] {
         let differs = |what: &str, of_first: String, of_other: String| {
             Some(format!(

@@ -4,7 +4,7 @@ use ndarray::Array2;
 
 use crate::controls::{DrawPlan, TIE, Tested, mean_and_sd};
 use crate::table::FitRow;
-use crate::terms::{Status, UpdateMatrix};
+use crate::terms::{LayerId, Status, UpdateMatrix};
 
 /// One residual, observed and drawn.
 #[derive(Debug, Clone, Default, PartialEq)]
@@ -91,7 +91,7 @@ impl Scores {
     }
 
     /// The rows of `fit.csv`: each layer, then all.
-    pub(super) fn rows(&self, module: &str, matrix: UpdateMatrix, layers: &[Option<u32>]) -> Vec<FitRow> {
+    pub(super) fn rows(&self, module: &str, matrix: UpdateMatrix, layers: &[Option<LayerId>]) -> Vec<FitRow> {
         let row = |score: &Score, layer: String| {
             let (mean, sd) = mean_and_sd(&score.draws);
             FitRow {
@@ -108,7 +108,7 @@ impl Scores {
                 status: if score.residual.is_none() { Status::Zero } else { self.status },
             }
         };
-        let named = layers.iter().map(|layer| layer.map_or_else(String::new, |number| number.to_string()));
+        let named = layers.iter().map(|layer| layer.as_ref().map_or_else(String::new, |number| number.to_string()));
         let mut rows: Vec<FitRow> = self.layers.iter().zip(named).map(|(score, layer)| row(score, layer)).collect();
         rows.push(row(&self.all, FitRow::ALL.to_owned()));
         rows
@@ -219,7 +219,7 @@ mod tests {
         assert_eq!((scores.layers[0].flip.draws, scores.layers[0].flip.p), (3, Some(0.5)));
         // The second: 0.58, 0 and 0.29 for 0.5, of which the last two decide it.
         assert_eq!(scores.layers[1].flip.p, Some(2.0 / 3.0));
-        let rows = scores.rows("m", UpdateMatrix::A, &[Some(0), Some(1)]);
+        let rows = scores.rows("m", UpdateMatrix::A, &[Some(0.into()), Some(1.into())]);
         assert_eq!((rows[2].flip_p, rows[2].p), (Some(2.0 / 3.0), None));
         let mean = (1.25_f64.sqrt() / 2.0 + 0.3 + 0.5) / 3.0;
         assert!((rows[2].flip_mean.unwrap() - mean).abs() < 1e-15);
@@ -233,7 +233,7 @@ mod tests {
     fn layers_without_a_target_have_no_residual() {
         let observed = Squares { residual: vec![1.0, 0.0], target: vec![4.0, 0.0] };
         let scores = Scores::new(&observed, &[observed.clone(), observed.clone()], None, Status::Ok);
-        let rows = scores.rows("m", UpdateMatrix::B, &[Some(3), Some(7)]);
+        let rows = scores.rows("m", UpdateMatrix::B, &[Some(3.into()), Some(7.into())]);
         assert_eq!((rows[0].residual, rows[0].residual_expected, rows[0].p), (Some(0.5), Some(0.5), Some(1.0)));
         assert_eq!((rows[1].residual, rows[1].p, rows[1].status), (None, None, Status::Zero));
         assert_eq!((rows[2].layer.as_str(), rows[2].residual, rows[2].status), ("all", Some(0.5), Status::Ok));

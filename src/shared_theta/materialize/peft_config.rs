@@ -116,7 +116,7 @@ mod tests {
     fn layer(path: &str) -> AdapterLayer {
         let key = ModuleKey::from_path(path.to_owned()).unwrap();
         AdapterLayer {
-            layer: key.layer,
+            layer: key.layer.clone(),
             key,
             adapter_key: "query".into(),
             rank: 2,

@@ -3,14 +3,15 @@
 use super::module::ModuleView;
 use crate::layer_matrix::{PairValue, cell_status, has_phi, summed_errors};
 use crate::table::GridRow;
+use crate::terms::LayerId;
 
 /// The rows of one view, for each pair of layers asked for that this module has: all i up to the first layer's rank, all j up to the
 /// second's. The view has the inner products of all vectors, and each φ is a partial sum of their squares.
-pub(crate) fn grid_rows(of: &ModuleView<'_>, asked: &[(u32, u32)]) -> Vec<GridRow> {
+pub(crate) fn grid_rows(of: &ModuleView<'_>, asked: &[(LayerId, LayerId)]) -> Vec<GridRow> {
     let ModuleView { module, view, matrices, pairs } = of;
-    let place = |layer: u32| (0..matrices.len()).find(|&k| module.number(k) == layer);
+    let place = |layer: &LayerId| (0..matrices.len()).find(|&k| module.number(k) == layer);
     let mut rows = Vec::new();
-    for &(layer_a, layer_b) in asked {
+    for (layer_a, layer_b) in asked {
         // Another module of the study has both, since the plan refuses a pair that no module has.
         let (Some(a), Some(b)) = (place(layer_a), place(layer_b)) else { continue };
         let values = pairs.phi_up_to(a, b);
@@ -27,8 +28,8 @@ pub(crate) fn grid_rows(of: &ModuleView<'_>, asked: &[(u32, u32)]) -> Vec<GridRo
                 module: module.name.to_owned(),
                 matrix: view.matrix,
                 side: view.side,
-                layer_a,
-                layer_b,
+                layer_a: layer_a.clone(),
+                layer_b: layer_b.clone(),
                 i,
                 j,
                 phi,
@@ -54,10 +55,11 @@ mod tests {
         let first = array![[3.0, 0.0], [0.0, 1.0], [0.0, 0.0], [0.0, 0.0]];
         let second = array![[2.0, 0.0], [0.0, 0.0], [0.0, 1.0], [0.0, 0.0]];
         let (layers, controls, ranks) = ([layer(&first), layer(&second)], no_controls(), [2, 2]);
-        let module = module(&layers, &ranks, Some(vec![3, 9]), &controls);
+        let module = module(&layers, &ranks, Some(vec![3.into(), 9.into()]), &controls);
         // There is no layer 4 here; the plan refuses a pair that no module has.
-        let rows = grid_rows(&module.view(VIEW), &[(3, 9), (3, 4)]);
-        let numbers: Vec<_> = rows.iter().map(|row| (row.layer_a, row.layer_b, row.i, row.j)).collect();
+        let rows = grid_rows(&module.view(VIEW), &[(3.into(), 9.into()), (3.into(), 4.into())]);
+        let numbers: Vec<_> =
+            rows.iter().map(|row| (row.layer_a.index().unwrap(), row.layer_b.index().unwrap(), row.i, row.j)).collect();
         assert_eq!(numbers, [(3, 9, 1, 1), (3, 9, 1, 2), (3, 9, 2, 1), (3, 9, 2, 2)]);
         for (row, phi) in rows.iter().zip([1.0, 1.0, 1.0, 0.5]) {
             assert!((row.phi.unwrap() - phi).abs() < 1e-15 && row.status == Status::Ok);
@@ -70,8 +72,8 @@ mod tests {
         let flat = array![[1.0, 2.0], [0.0, 0.0], [0.0, 0.0]];
         let full = array![[2.0, 0.0], [0.0, 1.0], [0.0, 0.0]];
         let (layers, controls, ranks) = ([layer(&flat), layer(&full)], no_controls(), [2, 2]);
-        let module = module(&layers, &ranks, Some(vec![0, 1]), &controls);
-        let rows = grid_rows(&module.view(VIEW), &[(0, 1)]);
+        let module = module(&layers, &ranks, Some(vec![0.into(), 1.into()]), &controls);
+        let rows = grid_rows(&module.view(VIEW), &[(0.into(), 1.into())]);
         assert_eq!(rows.iter().map(|row| row.status).collect::<Vec<_>>(), [Status::Ok, Status::Ok, Status::Rank, Status::Rank]);
         assert_eq!((rows[2].phi, rows[2].gaussian_expected), (None, None));
     }

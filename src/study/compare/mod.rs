@@ -104,7 +104,7 @@ fn spectrum_rows(context: &Context<'_>, module: &Module<'_>) -> Vec<SpectrumRow>
                     adapter: module.adapter.to_owned(),
                     module: module.name.to_owned(),
                     matrix,
-                    layer: layer.conversion.layer,
+                    layer: layer.conversion.layer.clone(),
                     k: number + 1,
                     sigma,
                 });

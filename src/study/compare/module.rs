@@ -8,7 +8,7 @@ use super::controls::Controls;
 use crate::conversion::Equation;
 use crate::layer_matrix::LayerMatrix;
 use crate::similarity::{AllPairs, expected_by_chance};
-use crate::terms::Side;
+use crate::terms::{LayerId, Side};
 use ndarray::Array2;
 
 /// One adapter's module.
@@ -19,7 +19,7 @@ pub(crate) struct Module<'a> {
     /// How many vectors each layer can have.
     pub(crate) ranks: &'a [usize],
     /// The index of each layer. None outside any repeated container: that is one weight, which has no other to compare with.
-    numbers: Option<Vec<u32>>,
+    numbers: Option<Vec<LayerId>>,
     /// The (i, j) compared.
     pub(crate) ij: Vec<(usize, usize)>,
     pub(crate) controls: &'a Controls,
@@ -68,7 +68,7 @@ impl<'a> Module<'a> {
             name: &planned.modules[member.module].name,
             layers,
             ranks: &member.ranks,
-            numbers: member.at.iter().map(|&at| group.layers[at].layer).collect(),
+            numbers: member.at.iter().map(|&at| group.layers[at].layer.clone()).collect(),
             ij: context.pairs_for(member.ranks.iter().copied()),
             controls,
             equation_a: group.equation_a(),
@@ -82,8 +82,8 @@ impl<'a> Module<'a> {
     }
 
     /// The index of layer `k` of a module whose layers can be compared.
-    pub(crate) fn number(&self, k: usize) -> u32 {
-        self.numbers.as_ref().map_or_else(|| unreachable!("layers without an index are not compared"), |numbers| numbers[k])
+    pub(crate) fn number(&self, k: usize) -> &LayerId {
+        self.numbers.as_ref().map_or_else(|| unreachable!("layers without an index are not compared"), |numbers| &numbers[k])
     }
 
     /// Its layers as seen in one view.
@@ -136,7 +136,7 @@ pub(crate) mod tests {
         let conversion = ConversionRow {
             adapter: "adapter".into(),
             module: "query".into(),
-            layer: Some(0),
+            layer: Some(0.into()),
             adapter_key: "query".into(),
             tensor: "query.weight".into(),
             out_features: values.nrows(),
@@ -166,7 +166,7 @@ pub(crate) mod tests {
     pub(crate) fn module<'a>(
         layers: &'a [MemberLayer],
         ranks: &'a [usize],
-        numbers: Option<Vec<u32>>,
+        numbers: Option<Vec<LayerId>>,
         controls: &'a Controls,
     ) -> Module<'a> {
         let layers = layers.iter().collect();

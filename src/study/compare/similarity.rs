@@ -67,8 +67,8 @@ impl SimilarityCells<'_> {
             side: view.side,
             i: self.i,
             j: self.j,
-            layer_a: module.number(a),
-            layer_b: module.number(b),
+            layer_a: module.number(a).clone(),
+            layer_b: module.number(b).clone(),
             phi,
             phi_error_bound: phi.map(|_| bound),
             gaussian_mean,
@@ -143,6 +143,7 @@ mod tests {
     fn compared(numbers: Option<Vec<u32>>, gaussian: &Draws, w0: &Draws) -> (Vec<SimilarityRow>, SummaryRow) {
         let layers = [array![[1.0], [0.0]], array![[0.6], [0.8]], array![[0.0], [0.0]]].map(|values| layer(&values));
         let (controls, ranks) = (no_controls(), [1, 1, 1]);
+        let numbers = numbers.map(|numbers| numbers.into_iter().map(Into::into).collect());
         let module = module(&layers, &ranks, numbers, &controls);
         let of = module.view(VIEW);
         let untrained = UntrainedView::of(&of);
@@ -158,7 +159,7 @@ mod tests {
     fn every_ordered_pair_has_a_row_and_pairs_above_the_diagonal_are_averaged() {
         let half = [Some(0.5); 9];
         let (rows, summary) = compared(Some(vec![2, 4, 7]), &draws(&[]), &draws(&[half, [Some(0.1); 9]]));
-        let places: Vec<_> = rows.iter().map(|row| (row.layer_a, row.layer_b)).collect();
+        let places: Vec<_> = rows.iter().map(|row| (row.layer_a.index().unwrap(), row.layer_b.index().unwrap())).collect();
         assert_eq!(places, [(2, 2), (2, 4), (2, 7), (4, 2), (4, 4), (4, 7), (7, 2), (7, 4), (7, 7)]);
         assert!((rows[1].phi.unwrap() - 0.36).abs() < 1e-15 && rows[1].phi == rows[3].phi);
         assert_eq!(rows[1].status, Status::Ok);

@@ -1,10 +1,13 @@
 //! Checks of the options against the adapters: an option that fits no adapter is refused before anything is read.
 
+use std::collections::BTreeSet;
+
 use super::adapter::PlannedAdapter;
-use crate::checkpoint::keys::layer_ranges;
+use crate::checkpoint::keys::listed_layers;
 use crate::checkpoint::{PairedModule, PairingRules};
 use crate::error::{Error, Result, escape, field};
 use crate::inputs::{LaidOut, Opener, Selection, module_paths};
+use crate::terms::LayerId;
 
 /// Refuses `--map` where no adapter has such a path.
 pub(crate) fn refuse_unused_maps(opener: &Opener, laid_out: &[LaidOut]) -> Result<()> {
@@ -32,25 +35,22 @@ pub(crate) fn keep_wanted(selection: &Selection, adapters: &mut [PlannedAdapter]
     selection.refuse_unknown_modules(names.map(String::as_str))?;
     for planned in &mut *adapters {
         selection.keep(&mut planned.modules);
-        planned.unusable.retain(|layer| selection.wants(&layer.module, layer.layer));
+        planned.unusable.retain(|layer| selection.wants(&layer.module, layer.layer.as_ref()));
     }
     let nothing = adapters.iter().all(|planned| planned.modules.is_empty() && planned.unusable.is_empty());
     if nothing { selection.refuse_missing_layers() } else { Ok(()) }
 }
 
 /// Refuses `--grid` with two layers that no module has both of.
-pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdapter]) -> Result<()> {
-    let numbers = |module: &PairedModule| module.layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect::<Vec<_>>();
-    for &(a, b) in asked {
-        let has = |module: &PairedModule| [a, b].iter().all(|wanted| numbers(module).contains(wanted));
+pub(crate) fn refuse_missing_pairs(asked: &[(LayerId, LayerId)], adapters: &[PlannedAdapter]) -> Result<()> {
+    for (a, b) in asked {
+        let has = |module: &PairedModule| [a, b].into_iter().all(|wanted| layers_of(module).any(|layer| layer == wanted));
         if !all_modules(adapters).any(has) {
-            let mut layers: Vec<u32> = all_modules(adapters).flat_map(numbers).collect();
-            layers.sort_unstable();
-            layers.dedup();
+            let layers: BTreeSet<&LayerId> = all_modules(adapters).flat_map(layers_of).collect();
             let there = if layers.is_empty() {
                 "there are no numbered layers".to_owned()
             } else {
-                format!("the layers are {}", layer_ranges(layers).join(", "))
+                format!("the layers are {}", escape(&listed_layers(layers).join(", ")))
             };
             return Err(Error::Usage {
                 what: format!("{} {a},{b}: no module has both layers", field("grid")),
@@ -59,6 +59,10 @@ pub(crate) fn refuse_missing_pairs(asked: &[(u32, u32)], adapters: &[PlannedAdap
         }
     }
     Ok(())
+}
+
+fn layers_of(module: &PairedModule) -> impl Iterator<Item = &LayerId> {
+    module.layers.iter().filter_map(|layer| layer.adapter_layer.layer.as_ref())
 }
 
 fn all_modules(adapters: &[PlannedAdapter]) -> impl Iterator<Item = &PairedModule> {
@@ -91,8 +95,8 @@ mod tests {
         keep_wanted(&Selection::of(&["value".into()], Some("1..2,5")).unwrap(), &mut adapters).unwrap();
         let modules = &adapters[0].modules;
         assert_eq!(modules.iter().map(|module| module.name.as_str()).collect::<Vec<_>>(), ["value"]);
-        let layers: Vec<_> = modules[0].layers.iter().filter_map(|layer| layer.adapter_layer.layer).collect();
-        assert_eq!(layers, [1, 2, 5]);
+        let layers: Vec<_> = modules[0].layers.iter().filter_map(|layer| layer.adapter_layer.layer.as_ref()).collect();
+        assert!(layers.iter().map(|layer| layer.index()).eq([1, 2, 5].map(Some)));
     }
 
     #[test]
@@ -113,9 +117,9 @@ mod tests {
             let error = refuse_missing_pairs(&[pair], adapters).err();
             error.map(|error| (error.to_string(), error.hint().unwrap_or_default().to_owned()))
         };
-        assert_eq!(refused((0, 5), &[planned()]), None);
+        assert_eq!(refused((0.into(), 5.into()), &[planned()]), None);
         let message = |hint: &str| Some(("`grid` 0,6: no module has both layers".to_owned(), hint.to_owned()));
-        assert_eq!(refused((0, 6), &[planned()]), message("the layers are 0..5"));
-        assert_eq!(refused((0, 6), &[]), message("there are no numbered layers"));
+        assert_eq!(refused((0.into(), 6.into()), &[planned()]), message("the layers are 0..5"));
+        assert_eq!(refused((0.into(), 6.into()), &[]), message("there are no numbered layers"));
     }
 }

@@ -122,7 +122,7 @@ impl LayerView<'_> {
         let length = self.space.unwrap_or_else(|| self.vectors[a].map_or(0, |vectors| vectors.nrows()));
         AcrossRow {
             module: self.group.name.clone(),
-            layer: self.group.layers[self.index].layer,
+            layer: self.group.layers[self.index].layer.clone(),
             matrix: self.view.matrix,
             side: self.view.side,
             i,

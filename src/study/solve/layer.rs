@@ -284,7 +284,7 @@ impl LayerWork<'_> {
             let Owner::Trained(k) = pair.owner else { continue };
             members.push(k);
             layers.push(RelatedLayer {
-                number: self.weight.layer,
+                number: self.weight.layer.clone(),
                 base: &base,
                 a_transposed: pair.factors.a_transposed.view(),
                 b: pair.factors.b.view(),

@@ -185,7 +185,7 @@ impl LayerThetas<'_> {
         ConversionRow {
             adapter: adapter.to_owned(),
             module: module.to_owned(),
-            layer: layer.layer,
+            layer: layer.layer.clone(),
             adapter_key: layer.adapter_key.clone(),
             tensor: paired.tensor.clone(),
             out_features: paired.d_out,
