@@ -4,6 +4,7 @@
 //! its control was not shown to be more, which is not the same as being no more; and what is called more has passed Holm's
 //! correction for all comparisons of the run, because among hundreds of averages some exceed any control by chance alone.
 
+mod emptiness;
 mod fit;
 mod held_out;
 mod shared_map;
@@ -145,16 +146,9 @@ struct Average {
 
 impl From<&SummaryRow> for Average {
     fn from(row: &SummaryRow) -> Self {
-        let without = match row.status {
-            Status::Zero => "no answer: B (or A) is zero, as before training, and has no subspace",
-            Status::Rank => "no answer: fewer directions than i or j (rank)",
-            Status::Skipped => "no answer: the layers' vectors differ in length",
-            _ if row.layers < 2 => "no answer: a single layer has no other to be compared with",
-            _ => "no answer: no pair of layers has a φ",
-        };
         Self {
             phi: row.phi_mean,
-            without,
+            without: emptiness::why_no_phi(row),
             status: row.status,
             expected: row.gaussian_expected,
             gaussian: row.gaussian_mean.zip(row.gaussian_sd),
@@ -167,9 +161,9 @@ impl From<&SummaryRow> for Average {
 impl From<&CompareAverageRow> for Average {
     fn from(row: &CompareAverageRow) -> Self {
         let without = match row.status {
-            Status::Zero => "no answer: B (or A) is zero, as before training, and has no subspace",
-            Status::Rank => "no answer: fewer directions than i or j (rank)",
-            _ => "no answer: no layer has a φ",
+            Status::Zero => "B (or A) is zero, as before training, and has no subspace",
+            Status::Rank => "fewer directions than i or j (rank)",
+            _ => "no layer has a φ",
         };
         Self {
             phi: row.phi_mean,
@@ -200,6 +194,7 @@ impl RunVerdict {
                 verdict.grounds.push(shared_map::BLIND.to_owned());
             }
         }
+        verdict.grounds.extend(emptiness::sentences(tables));
         verdict
     }
 
@@ -285,7 +280,7 @@ impl RunVerdict {
 /// The verdict on an average as if it were the only one. Words are given where it says nothing.
 fn alone(average: &Average, [chance_draws, draws]: [usize; 2]) -> RowVerdict {
     let silent = |words: &str| RowVerdict { chance: Answer::None, base: Answer::None, words: words.to_owned(), p: None };
-    let Some(phi) = average.phi else { return silent(average.without) };
+    let Some(phi) = average.phi else { return silent(&format!("no answer: {}", average.without)) };
     if average.status == Status::Unreliable {
         return silent("unreliable: a solution failed its check; draw nothing from this number");
     }

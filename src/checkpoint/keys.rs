@@ -234,7 +234,7 @@ pub struct KeyError {
 
 /// Names the module types of one adapter; the result is parallel to `types`, which must differ from each other.
 ///
-/// A name is the shortest dotted suffix that no other type has; where every suffix of the part after `*.` is shared, that
+/// A name is the shortest dotted suffix that no other type has and that is no number (`to_out.0`); where every suffix of the part after `*.` is shared, that
 /// part, if no other type has the same; else the shortest longer suffix that no other type has.
 #[must_use]
 pub fn name_modules(types: &[&str]) -> Vec<String> {
@@ -245,7 +245,7 @@ pub fn name_modules(types: &[&str]) -> Vec<String> {
         }
         *tails.entry(after_star(module_type)).or_insert(0_usize) += 1;
     }
-    let unique = |suffix: &&str| suffixes.get(suffix) == Some(&1);
+    let unique = |suffix: &&str| suffixes.get(suffix) == Some(&1) && !looks_like_number(suffix);
     let name = |module_type: &&str| {
         let tail = after_star(module_type);
         let short = dotted_suffixes(tail).find(unique);
@@ -392,6 +392,7 @@ mod tests {
         assert_eq!(name_modules(&types), ["query", "attention.output.dense", "output.dense", "fc.dense"]);
         let types = ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "decoder.block.*.layer.1.Cross.q"];
         assert_eq!(name_modules(&types), ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "Cross.q"]);
+        assert_eq!(name_modules(&["b.*.attn.to_q", "b.*.attn.to_out.0"]), ["to_q", "to_out.0"]);
         assert_eq!(name_modules(&["lm_head", "h.*.lm_head"]), ["lm_head", "*.lm_head"]);
         assert_eq!(name_modules(&["a.*.x", "b.a.*.x"]), ["a.*.x", "b.a.*.x"]);
     }

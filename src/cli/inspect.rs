@@ -26,7 +26,7 @@ const DOUBTFUL: Style = AnsiColor::Yellow.on_default();
   # Of many adapters, those that analyze would refuse, and why
   condlora inspect runs/ --json | jq '.adapters[] | select(.refused)'")]
 pub(super) struct InspectArgs {
-    /// Adapter directories, kohya LoRA files, or directories to search for adapters
+    /// Adapter directories, LoRA files of image models, or directories to search for adapters
     #[arg(required = true, value_name = "PATH")]
     paths: Vec<PathBuf>,
     /// Base model: a directory, a weight file or index, or a name in the Hugging Face cache [default: the one the adapter names, if it is on this machine]

@@ -57,6 +57,8 @@ pub struct InspectedAdapter {
     pub parameters: Parameters,
     /// Tensors that are no factor and are left out.
     pub ignored_tensors: usize,
+    /// Those of them that have the shapes of factors, and names that are not known.
+    pub unused_factors: Vec<String>,
     /// What `analyze` would warn of.
     pub warnings: Vec<String>,
     /// Modules that `analyze` would skip, and why.
@@ -184,6 +186,7 @@ fn inspect_adapter(found: FoundAdapter, base_is_given: bool, opener: &mut Opener
         modules: Vec::new(),
         parameters: Parameters::default(),
         ignored_tensors: 0,
+        unused_factors: Vec::new(),
         warnings: Vec::new(),
         skipped: Vec::new(),
         refused: None,
@@ -193,8 +196,14 @@ fn inspect_adapter(found: FoundAdapter, base_is_given: bool, opener: &mut Opener
             if let Err(error) = pair(&mut adapter, base_is_given, opener, &mut shown) {
                 shown.refused = Some(Refusal::from(&error));
             }
+            if shown.base.is_none()
+                && let Err(error) = adapter.lay_out_by_name()
+            {
+                shown.refused = Some(Refusal::from(&error));
+            }
             shown.kind = Some(adapter.config.peft_type.clone());
             shown.ignored_tensors = adapter.ignored_tensors;
+            shown.unused_factors.clone_from(&adapter.unused_factors);
             shown.warnings.splice(0..0, adapter.warnings.iter().cloned());
             if shown.base.is_none() {
                 shown.skipped = skipped(&adapter.unusable);

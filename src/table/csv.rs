@@ -219,7 +219,10 @@ mod tests {
             message("\"a\nb\",q,A,0,1,2\na,q,A,0,1,nan\n"),
             "t.csv: line 4, column `sigma`; expected a finite number, found `nan`"
         );
-        assert_eq!(message("a,q,A,-1,1,2\n"), "t.csv: line 2, column `layer`; expected a layer index from 0, or a path of blocks, found `-1`");
+        assert_eq!(
+            message("a,q,A,-1,1,2\n"),
+            "t.csv: line 2, column `layer`; expected a layer index from 0, or a path of blocks, found `-1`"
+        );
         assert_eq!(
             message("a,q,C\x1b,0,1,2\n"),
             "t.csv: line 2, column `matrix`; expected one of A, B, BA, delta, found `C\\u{1b}`"

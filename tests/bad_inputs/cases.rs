@@ -446,7 +446,7 @@ static SHAPES: [Case; 21] = [
     }),
     case("1-D", 5, &["shape of tensor", "found [12]"], |root| reshaped(root, 0, &[12])),
     case("3-D", 5, &["shape of tensor", "found [2, 6, 1]"], |root| reshaped(root, 0, &[2, 6, 1])),
-    case("3x3 convolution", 5, &["1x1 convolution", "a 3x3 kernel"], |root| reshaped(root, 0, &[2, 6, 3, 3])),
+    case("3x3 convolution", 5, &["does not fit W0", "found [2, 6, 3, 3]"], |root| reshaped(root, 0, &[2, 6, 3, 3])),
     case("zero-size", 5, &["expected sizes above 0", "[0, 6]"], |root| pair(root, &[0, 6], &[6, 0])),
     case("another r than in the config", 5, &["r is 2", "found tensors of rank 7"], |root| pair(root, &[7, 6], &[6, 7])),
     case("A in F8", 5, &["lora_A.weight` needs full precision", "found F8_E4M3"], |root| {

@@ -79,7 +79,7 @@ pub(crate) static FOREIGN: [Case; 16] = [
     case("Tucker", 5, &["lora_mid.weight", "Tucker"], |root| {
         kohya(root, |tensors| tensors.push(f32_tensor(&flat("0", "lora_mid.weight"), &[2, 2, 3, 3])));
     }),
-    case("kohya: 3x3 convolution", 5, &["lora_down.weight`", "a 1x1 convolution", "a 3x3 kernel"], |root| {
+    case("kohya: 3x3 convolution", 5, &["lora_down.weight` does not fit W0", "found [2, 6, 3, 3]"], |root| {
         kohya(root, |tensors| tensors[0] = f32_tensor(&tensors[0].name.clone(), &[2, 6, 3, 3]));
     }),
     case("a damaged file of kohya's", 3, &["no adapter in it", "style.safetensors"], |root| {

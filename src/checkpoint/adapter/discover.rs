@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::kohya::is_kohya;
+use super::image::{has_flat_names, is_image_lora};
 use super::mlx::{MLX_FILE, is_mlx};
 use super::peft::{PICKLE_FILE, WEIGHTS_FILE};
 use crate::checkpoint::config::CONFIG_FILE;
@@ -16,8 +16,10 @@ use crate::marker::{MANIFEST_FILE, is_our_output};
 
 /// What marks an adapter's directory.
 const ADAPTER_FILES: [&str; 4] = [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE, MLX_FILE];
+/// What Diffusers called its LoRA files before safetensors. No other pickle is opened to see whether it is an adapter.
+const DIFFUSERS_PICKLE: &str = "pytorch_lora_weights.bin";
 
-/// An adapter directory (or a file of kohya's) and its name.
+/// An adapter directory (or a file that is an adapter by itself) and its name.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct FoundAdapter {
     /// The path below the one given, with `/`, or the folder's name.
@@ -50,7 +52,7 @@ pub fn find_adapters(paths: &[PathBuf]) -> Result<Vec<FoundAdapter>> {
         if walk.adapters.is_empty() {
             let skipped = if walk.ours > 0 { " (directories with results of condlora were skipped)" } else { "" };
             let what = format!(
-                "has no adapter in it; expected {CONFIG_FILE}, {WEIGHTS_FILE}, {MLX_FILE} or a file of kohya's at any depth, found {}{skipped}",
+                "has no adapter in it; expected {CONFIG_FILE}, {WEIGHTS_FILE}, {MLX_FILE} or a LoRA file of an image model at any depth, found {}{skipped}",
                 listing(path)
             );
             return Err(Error::missing(path, what));
@@ -79,14 +81,14 @@ impl NamedAdapter {
     fn file(path: &Path) -> Result<Self> {
         let has_folder =
             [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE].iter().any(|name| path.file_name().is_some_and(|own| own == *name));
-        if has_folder || !is_safetensors(path) {
+        if has_folder || !may_be_a_file(path) {
             let error = Error::missing(path, "is not a directory; expected an adapter directory, or one with adapters below it");
             return Err(error.with_hint("give the folder that holds adapter_config.json"));
         }
         let weights = WeightsFile::open(path)?;
-        if !is_kohya(&weights) && !is_mlx(&weights) {
+        if !is_image_lora(&weights) && !is_mlx(&weights) {
             let found = sample(weights.names().map(str::to_owned).collect(), 5);
-            let expected = "names of kohya's files (`lora_unet_NAME.lora_down.weight`)";
+            let expected = "names of LoRA files (`lora_unet_NAME.lora_down.weight`, `unet.NAME.lora_A.weight`)";
             return Err(Error::mismatch(path, "file is no adapter by itself", expected, found)
                 .with_hint("give the folder of an adapter that has an adapter_config.json"));
         }
@@ -156,14 +158,17 @@ fn unequal_names(found: &mut [NamedAdapter]) -> Vec<String> {
     }
 }
 
-/// Whether a path has the ending of safetensors files.
-fn is_safetensors(path: &Path) -> bool {
-    path.extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors"))
+/// Whether a file may be an adapter by itself, by its name.
+fn may_be_a_file(path: &Path) -> bool {
+    let is_safetensors = path.extension().is_some_and(|end| end.eq_ignore_ascii_case("safetensors"));
+    is_safetensors || path.file_name().is_some_and(|name| name == DIFFUSERS_PICKLE)
 }
 
-/// Whether a file is one of kohya's, by its header; a file that cannot be opened is not.
-fn holds_kohya(path: &Path) -> bool {
-    WeightsFile::open(path).is_ok_and(|weights| is_kohya(&weights))
+/// Whether a file is an adapter by itself, by its header; a file that cannot be opened is not. In an adapter's directory only names without dots say so: the
+/// others may be of another state of that adapter.
+fn is_adapter_file(path: &Path, in_adapter: bool) -> bool {
+    let is_lora = if in_adapter { has_flat_names } else { is_image_lora };
+    WeightsFile::open(path).is_ok_and(|weights| is_lora(&weights))
 }
 
 /// A file name as text; bytes that are not UTF-8 stay apart as `\xFF`.
@@ -217,7 +222,7 @@ impl Walk {
         }
         for (name, kind) in entries {
             let child = dir.join(&name);
-            if is_safetensors(&child) && !ADAPTER_FILES.iter().any(|known| name == *known) && holds_kohya(&child) {
+            if may_be_a_file(&child) && !ADAPTER_FILES.iter().any(|known| name == *known) && is_adapter_file(&child, is_adapter) {
                 let real = child.canonicalize().map_err(|err| unreadable(&child, &err))?;
                 self.adapters.push((child, below.join(Path::new(&name).with_extension("")), real));
                 continue;

@@ -5,12 +5,13 @@
 pub mod condlora;
 pub mod discover;
 mod group;
-mod kohya;
+mod image;
 mod mlx;
 pub(super) mod peft;
 mod shapes;
 pub(super) mod source;
 pub(super) mod trainer_state;
+mod unused;
 
 use std::path::{Path, PathBuf};
 
@@ -22,7 +23,7 @@ use crate::error::{Error, Result};
 use crate::record::InputRecord;
 use crate::terms::CondloraConvention;
 use condlora::CondLora;
-use kohya::{Kohya, is_kohya};
+use image::{ImageLora, has_flat_names, is_image_lora};
 use mlx::{MLX_FILE, is_mlx};
 pub use peft::{PICKLE_FILE, WEIGHTS_FILE};
 use source::{AdapterLayer, AdapterModule, Factors, FoundLayers, UnusableLayer};
@@ -40,19 +41,21 @@ pub struct Adapter {
     pub modules: Vec<AdapterModule>,
     /// Tensors that are no LoRA factor (`modules_to_save`, biases, DoRA's magnitudes) and were left out.
     pub ignored_tensors: usize,
+    /// Those of them that come in pairs with the shapes of factors: names that no reader knows.
+    pub unused_factors: Vec<String>,
     /// What the user should know, the configuration's warnings included.
     pub warnings: Vec<String>,
     /// Layers whose factors cannot be used.
     pub unusable: Vec<UnusableLayer>,
     /// What its checkpoint holds, if it is a CondLoRA: its modules are known once it is laid out over its base model.
     pub condlora: Option<CondLora>,
-    /// What its file holds, if it is one of kohya's: likewise.
-    kohya: Option<Kohya>,
+    /// What its file holds, if it is one of an image model's: likewise.
+    image: Option<ImageLora>,
     weights: WeightsFile,
 }
 
 impl Adapter {
-    /// Opens an adapter directory, or a file of kohya's; of the tensors only kohya's α are read.
+    /// Opens an adapter directory, or a file that is an adapter by itself; of the tensors only α are read.
     ///
     /// The kind is known by the tensors' names and, among PEFT's, by the configuration.
     ///
@@ -62,14 +65,14 @@ impl Adapter {
         let metadata = std::fs::metadata(dir).map_err(|err| unreadable(dir, &err))?;
         let path = if metadata.is_dir() { weights_path(dir)? } else { dir.to_owned() };
         let weights = WeightsFile::open(&path)?;
-        // By the tensors' names first: mlx-lm's adapter_config.json has the name of PEFT's and another content, kohya's files have none.
+        // By the tensors' names first: mlx-lm's adapter_config.json has the name of PEFT's and another content, image models' files have none.
         if is_mlx(&weights) {
             let (config, found) = mlx::collect(path.parent().unwrap_or(dir), &weights)?;
             return Self::from_layers(dir, name, config, weights, found);
         }
-        if is_kohya(&weights) {
-            let (kohya, config) = (Kohya::find(&weights)?, AdapterConfig::of_another_format(&path, None));
-            return Ok(Self { kohya: Some(kohya), ..Self::without_layers(dir, name, config, weights) });
+        if has_flat_names(&weights) || (!metadata.is_dir() && is_image_lora(&weights)) {
+            let (image, config) = (ImageLora::find(&weights)?, AdapterConfig::of_another_format(&path, None));
+            return Ok(Self { image: Some(image), ..Self::without_layers(dir, name, config, weights) });
         }
         let config = AdapterConfig::read(dir)?;
         if config.peft_type == CONDITIONAL {
@@ -106,24 +109,25 @@ impl Adapter {
             config,
             modules: Vec::new(),
             ignored_tensors: 0,
+            unused_factors: Vec::new(),
             warnings,
             unusable: Vec::new(),
             condlora: None,
-            kohya: None,
+            image: None,
             weights,
         }
     }
 
-    /// Finds the layers that the adapter's own files do not name: of a CondLoRA all base weights of its modules, of a file of kohya's those
-    /// whose names without dots are the file's. Any other adapter has its layers since it was opened, and stays as it is.
+    /// Finds the layers that the adapter's own files do not name: of a CondLoRA all base weights of its modules, of an image model's file those
+    /// whose names are the file's. Any other adapter has its layers since it was opened, and stays as it is.
     ///
     /// `eq6` takes Θ_B for the one of Eq. 6 as printed, whatever the configuration says.
     ///
     /// # Errors
     /// [`Error::Mismatch`] for a module that the base does not have, or whose Θ do not fit.
     pub fn lay_out(&mut self, base: &BaseModel, eq6: bool) -> Result<()> {
-        if let Some(kohya) = &self.kohya {
-            let found = kohya.layers(&self.weights, base)?;
+        if let Some(image) = &self.image {
+            let found = image.layers(&self.weights, base)?;
             return self.set_layers(found);
         }
         let Some(condlora) = &self.condlora else { return Ok(()) };
@@ -132,10 +136,26 @@ impl Adapter {
         self.set_layers(FoundLayers { layers, ignored_tensors: condlora.others.len(), ..FoundLayers::default() })
     }
 
+    /// Names the layers by the file alone, where there is no base that could: for a look at what there is.
+    ///
+    /// # Errors
+    /// [`Error::Mismatch`] if no layer can be used.
+    pub fn lay_out_by_name(&mut self) -> Result<()> {
+        match &self.image {
+            Some(image) => {
+                let found = image.layers_by_name();
+                self.set_layers(found)
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Checks, groups and names the layers that were found.
     fn set_layers(&mut self, found: FoundLayers) -> Result<()> {
         self.ignored_tensors = found.ignored_tensors;
+        self.unused_factors = unused::unused_factors(&self.weights, &found);
         self.warnings.extend(found.warnings);
+        self.warnings.extend(unused::unused_warning(&self.unused_factors));
         let (mut layers, mut unusable) = (Vec::with_capacity(found.layers.len()), found.unusable);
         for raw in found.layers {
             let path = raw.path.clone();
@@ -164,10 +184,10 @@ impl Adapter {
         self.weights.header_record()
     }
 
-    /// The records of everything that was read when it was opened: the header, and kohya's α.
+    /// The records of everything that was read when it was opened: the header, and α of image models' files.
     #[must_use]
     pub fn opening_records(&self) -> Vec<InputRecord> {
-        let scalars = self.kohya.as_ref().map_or(&[][..], Kohya::inputs);
+        let scalars = self.image.as_ref().map_or(&[][..], ImageLora::inputs);
         std::iter::once(self.header_record()).chain(scalars.iter().cloned()).collect()
     }
 

@@ -40,6 +40,7 @@ pub(super) fn check_layer(weights: &WeightsFile, config: &AdapterConfig, raw: Ra
     let scaling = match scaling {
         Scaling::Configured => config.scaling(&key.path, rank),
         Scaling::Alpha(alpha) => alpha / rank as f64,
+        Scaling::RootAlpha(alpha) => alpha / (rank as f64).sqrt(),
         Scaling::Given(scaling) => scaling,
     };
     Ok(AdapterLayer { layer: key.layer.clone(), key, adapter_key, rank, d_in, d_out, scaling, dtype, source, w0_stored })

@@ -121,6 +121,8 @@ pub enum Scaling {
     Configured,
     /// α is given: s = α/r.
     Alpha(f64),
+    /// α is given, of rsLoRA: s = α/√r.
+    RootAlpha(f64),
     /// s itself is given.
     Given(f64),
 }
@@ -147,6 +149,8 @@ pub struct FoundLayers {
     pub layers: Vec<RawLayer>,
     /// Tensors that belong to none of them.
     pub ignored_tensors: usize,
+    /// Factors of modules that are not used, which warnings or errors name.
+    pub named_elsewhere: Vec<String>,
     /// What the user should know.
     pub warnings: Vec<String>,
     /// Paths of modules that cannot be used, and why.

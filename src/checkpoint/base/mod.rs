@@ -2,56 +2,87 @@
 
 pub(super) mod find;
 mod hub_cache;
+mod layout;
 pub mod model_class;
 pub mod model_config;
+mod pipeline;
 mod sharded;
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::files::disk::{listing, unreadable};
+use crate::checkpoint::files::disk::unreadable;
 use crate::checkpoint::files::tensor::{RawTensor, TensorInfo};
 use crate::checkpoint::files::weights::WeightsFile;
-use crate::error::{Error, Result, escape, field};
+use crate::error::{Error, Result, escape};
 use crate::record::InputRecord;
+pub use layout::MODEL_FILE;
+use layout::weights_in;
+use pipeline::PIPELINE_FILE;
 use sharded::ShardedModel;
-
-/// The weights' file name in a model directory.
-pub const MODEL_FILE: &str = "model.safetensors";
-/// What else weights are called: in shards, by older versions, and by Diffusers. The first that is there is taken: in
-/// the order of transformers, safetensors before pickles.
-const LAYOUTS: [&str; 7] = [
-    MODEL_FILE,
-    "model.safetensors.index.json",
-    "pytorch_model.bin",
-    "pytorch_model.bin.index.json",
-    "diffusion_pytorch_model.safetensors",
-    "diffusion_pytorch_model.safetensors.index.json",
-    "diffusion_pytorch_model.bin",
-];
-/// Weights that are not read, and what they are.
-const OTHER_LAYOUTS: [(&str, &str); 3] =
-    [("tf_model.h5", "weights of TensorFlow"), ("flax_model.msgpack", "weights of Flax"), ("model.onnx", "an ONNX graph")];
-/// What marks a directory of several models (Diffusers).
-const PIPELINE_FILE: &str = "model_index.json";
 
 /// A base model.
 #[derive(Debug)]
 pub struct BaseModel {
     path: PathBuf,
     display_name: String,
+    parts: Vec<Part>,
+}
+
+/// A model's files; those of one of a pipeline's models, with its folder's name.
+#[derive(Debug)]
+struct Part {
+    /// What is put before the names of its tensors; empty where it is the only one.
+    prefix: String,
     files: ShardedModel,
+    /// The names with the prefix, sorted; empty without one.
+    names: Vec<String>,
+}
+
+impl Part {
+    fn open(file: &Path, folder: Option<&str>) -> Result<Self> {
+        let files = ShardedModel::open(file)?;
+        let prefix = folder.map_or_else(String::new, |folder| format!("{folder}."));
+        let names = if prefix.is_empty() { Vec::new() } else { files.names().map(|name| format!("{prefix}{name}")).collect() };
+        Ok(Self { prefix, files, names })
+    }
+
+    fn names(&self) -> impl Iterator<Item = &str> {
+        let own = if self.prefix.is_empty() { Some(self.files.names()) } else { None };
+        own.into_iter().flatten().chain(self.names.iter().map(String::as_str))
+    }
+
+    /// The file that holds a tensor, and the tensor's name there.
+    fn holder<'n>(&self, name: &'n str) -> Option<(&WeightsFile, &'n str)> {
+        let own = name.strip_prefix(self.prefix.as_str())?;
+        self.files.file_of(own).map(|file| (file, own))
+    }
 }
 
 impl BaseModel {
-    /// Opens a model directory, or its weight file or index directly; no tensor is read.
+    /// Opens a model directory, its weight file or index directly, or the directory of a pipeline of Diffusers, whose models' tensors then have the
+    /// name of their folder in front (`unet.`); no tensor is read.
     ///
     /// # Errors
     /// [`Error::Missing`] if there is nothing, or a shard or one of its tensors is not there, [`Error::Malformed`] for a bad file,
     /// [`Error::Mismatch`] for a layout that is not supported.
     pub fn open(path: &Path) -> Result<Self> {
         let metadata = std::fs::metadata(path).map_err(|err| unreadable(path, &err))?;
-        let file = if metadata.is_dir() { weights_in(path)? } else { path.to_owned() };
-        Ok(Self { path: path.to_owned(), display_name: display_name(&file), files: ShardedModel::open(&file)? })
+        let file = if !metadata.is_dir() {
+            path.to_owned()
+        } else if let Some(folders) = pipeline::folders(path)? {
+            let part = |(folder, file): (String, PathBuf)| Part::open(&file, Some(&folder));
+            let parts = folders.into_iter().map(part).collect::<Result<_>>()?;
+            return Ok(Self { path: path.to_owned(), display_name: display_name(&path.join(PIPELINE_FILE)), parts });
+        } else {
+            weights_in(path)?
+        };
+        Ok(Self { path: path.to_owned(), display_name: display_name(&file), parts: vec![Part::open(&file, None)?] })
+    }
+
+    /// Whether it is a pipeline: each tensor's name then begins with the folder of its model.
+    #[must_use]
+    pub fn is_pipeline(&self) -> bool {
+        self.parts.iter().any(|part| !part.prefix.is_empty())
     }
 
     /// The path it was opened by.
@@ -68,25 +99,28 @@ impl BaseModel {
 
     /// The tensor names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
-        self.files.names()
+        self.parts.iter().flat_map(Part::names)
     }
 
     /// What the header says about a tensor.
     #[must_use]
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        self.files.file_of(name).and_then(|file| file.info(name))
+        self.held(name).and_then(|(file, own)| file.info(own))
     }
 
-    /// The file that holds the weights, or the index of the files that do.
+    /// The file that holds the weights, or the index of the files that do; the directory of a pipeline.
     #[must_use]
     pub fn weights_file(&self) -> &Path {
-        self.files.path()
+        match &self.parts[..] {
+            [only] if only.prefix.is_empty() => only.files.path(),
+            _ => &self.path,
+        }
     }
 
     /// The file that holds a tensor; the whole model's where none does.
     #[must_use]
     pub fn file_of(&self, name: &str) -> &Path {
-        self.files.file_of(name).map_or(self.files.path(), WeightsFile::path)
+        self.held(name).map_or(self.weights_file(), |(file, _)| file.path())
     }
 
     /// Reads one tensor as it is stored.
@@ -102,7 +136,8 @@ impl BaseModel {
     /// # Errors
     /// As [`WeightsFile::read`].
     pub(crate) fn read_into(&self, name: &str, storage: Vec<u8>) -> Result<RawTensor> {
-        self.holder(name)?.read_into(name, storage)
+        let (file, own) = self.holder(name)?;
+        file.read_into(own, storage)
     }
 
     /// Reads one tensor into `out` as `f64`, row-major as stored.
@@ -110,25 +145,29 @@ impl BaseModel {
     /// # Errors
     /// As [`WeightsFile::read_f64`].
     pub fn read_f64(&self, name: &str, out: &mut [f64]) -> Result<InputRecord> {
-        self.holder(name)?.read_f64(name, out)
+        let (file, own) = self.holder(name)?;
+        file.read_f64(own, out)
     }
 
-    fn holder(&self, name: &str) -> Result<&WeightsFile> {
-        let none = || Error::missing(self.weights_file(), format!("has no tensor `{}`", escape(name)));
-        self.files.file_of(name).ok_or_else(none)
+    fn holder<'n>(&self, name: &'n str) -> Result<(&WeightsFile, &'n str)> {
+        self.held(name).ok_or_else(|| Error::missing(self.weights_file(), format!("has no tensor `{}`", escape(name))))
+    }
+
+    fn held<'n>(&self, name: &'n str) -> Option<(&WeightsFile, &'n str)> {
+        self.parts.iter().find_map(|part| part.holder(name))
     }
 
     /// The records of every header that was read: the weight file's, or the index and those of all shards.
     #[must_use]
     pub fn header_records(&self) -> Vec<InputRecord> {
-        self.files.header_records()
+        self.parts.iter().flat_map(|part| part.files.header_records()).collect()
     }
 
     /// Bytes of headers and tensors read so far, and bytes in all files of weights.
     #[must_use]
     pub fn bytes_read(&self) -> (u64, u64) {
-        let files = self.files.all();
-        (files.iter().map(WeightsFile::bytes_read).sum(), files.iter().map(WeightsFile::file_size).sum())
+        let files = || self.parts.iter().flat_map(|part| part.files.all());
+        (files().map(WeightsFile::bytes_read).sum(), files().map(WeightsFile::file_size).sum())
     }
 
     /// How the weight of a module is packed, if it is: its tensors are then not named `PATH.weight`, or come with scales.
@@ -154,54 +193,6 @@ impl BaseModel {
     }
 }
 
-/// The file of weights in a model directory, or the index of several.
-fn weights_in(dir: &Path) -> Result<PathBuf> {
-    let there = |name: &str| dir.join(name).symlink_metadata().is_ok();
-    if let Some(name) = LAYOUTS.iter().find(|name| there(name)) {
-        return Ok(dir.join(name));
-    }
-    if let Some(name) = variant_in(dir)? {
-        return Ok(dir.join(name));
-    }
-    if let Some((name, found)) = OTHER_LAYOUTS.iter().find(|(name, _)| there(name)) {
-        return Err(Error::mismatch(&dir.join(name), "base model layout is not supported", format!("one {MODEL_FILE}"), *found)
-            .with_hint("load the model with transformers and save it again as safetensors"));
-    }
-    let error = Error::missing(dir, format!("has no model weights; expected {MODEL_FILE}, found {}", listing(dir)));
-    Err(if there(PIPELINE_FILE) {
-        error.with_hint("give the folder of one model in it: unet, transformer or text_encoder")
-    } else {
-        error
-    })
-}
-
-/// Weights of which only a variant was downloaded: one of the known names with one more part, as in `model.fp16.safetensors`.
-fn variant_in(dir: &Path) -> Result<Option<String>> {
-    let entries = std::fs::read_dir(dir).map_err(|err| unreadable(dir, &err))?;
-    let mut variants: Vec<(usize, String)> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter_map(|name| Some((layout_of_variant(&name)?, name)))
-        .collect();
-    variants.sort();
-    let first = variants.first().map(|(layout, _)| *layout);
-    variants.retain(|(layout, _)| Some(*layout) == first);
-    match &variants[..] {
-        [] | [_] => Ok(variants.pop().map(|(_, name)| name)),
-        several => {
-            let names: Vec<String> = several.iter().map(|(_, name)| name.clone()).collect();
-            Err(Error::mismatch(dir, "several variants of the model's weights", "one of them", names.join(", "))
-                .with_hint(format!("give one of the files with {}", field("base"))))
-        }
-    }
-}
-
-/// The layout that a file name is a variant of, by its place among the known ones.
-fn layout_of_variant(name: &str) -> Option<usize> {
-    let parts: Vec<&str> = name.split('.').collect();
-    let without = |at: usize| [&parts[..at], &parts[at + 1..]].concat().join(".");
-    (1..parts.len().saturating_sub(1)).find_map(|at| LAYOUTS.iter().position(|layout| *layout == without(at)))
-}
-
 /// The name of the directory that holds the file, links resolved; in the Hugging Face cache (`models--ORG--NAME/snapshots/HASH`), NAME.
 fn display_name(file: &Path) -> String {
     let directory = std::path::absolute(file).ok().and_then(|path| path.parent().map(Path::to_owned)).unwrap_or_default();
@@ -215,6 +206,7 @@ fn display_name(file: &Path) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::layout::LAYOUTS;
     use super::*;
     use crate::checkpoint::{generate, pickled};
 
@@ -263,9 +255,6 @@ mod tests {
     #[test]
     fn other_layouts_are_named() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join("model_index.json"), "{}").unwrap();
-        let error = BaseModel::open(dir.path()).unwrap_err();
-        assert_eq!((error.exit_code(), error.hint().unwrap().contains("unet")), (3, true), "{error}");
         std::fs::write(dir.path().join("tf_model.h5"), "").unwrap();
         let error = BaseModel::open(dir.path()).unwrap_err();
         assert_eq!((error.exit_code(), error.to_string().contains("weights of TensorFlow")), (5, true), "{error}");

@@ -310,7 +310,8 @@ impl NonFinite {
     }
 }
 
-/// The two sizes of a matrix, a 1x1 kernel removed; anything else is refused.
+/// The two sizes of a matrix; of the kernels of a convolution `[out, in, height, width]`, those of the matrix `[out, in·height·width]` that it applies to
+/// each patch. Anything else is refused.
 pub(crate) fn matrix_shape(file: &Path, name: &str, info: &TensorInfo) -> Result<[usize; 2]> {
     let what = || format!("shape of tensor `{}`", escape(name));
     let shape = match info.shape[..] {
@@ -320,12 +321,14 @@ pub(crate) fn matrix_shape(file: &Path, name: &str, info: &TensorInfo) -> Result
                 "DeepSpeed ZeRO-3 keeps the values in its shards: save again with stage3_gather_16bit_weights_on_model_save, or run zero_to_fp32.py",
             ));
         }
-        [rows, columns] | [rows, columns, 1, 1] => [rows, columns],
-        [_, _, height, width] => {
-            let found = format!("{} (a {height}x{width} kernel)", show_shape(&info.shape));
-            return Err(Error::mismatch(file, what(), "a matrix or a 1x1 convolution", found));
+        [rows, columns] => [rows, columns],
+        // Only beside a size of 0 could the product be more than a file holds.
+        [rows, columns, height, width] => [rows, columns.saturating_mul(height).saturating_mul(width)],
+        [_, _, _] => {
+            let found = format!("{} (a 1-D convolution, or the weights of several experts)", show_shape(&info.shape));
+            return Err(Error::mismatch(file, what(), "a matrix or a 2-D convolution", found));
         }
-        _ => return Err(Error::mismatch(file, what(), "a matrix or a 1x1 convolution", show_shape(&info.shape))),
+        _ => return Err(Error::mismatch(file, what(), "a matrix or a 2-D convolution", show_shape(&info.shape))),
     };
     if shape.contains(&0) {
         return Err(Error::mismatch(file, what(), "sizes above 0", show_shape(&info.shape)));

@@ -4,7 +4,7 @@
 //! files can be held at once. Reading a tensor opens the file again and checks that it is still the one that was checked.
 //! Nothing is mapped into memory: a file that shrinks under a map kills the process.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::Range;
@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use super::disk::{Stamp, open_regular, unreadable};
 use super::pickle;
-use super::safetensors::header;
+use super::safetensors::header::{self, Header};
 use super::safetensors::reader::read_header;
 use super::strided::Strided;
 use super::tensor::{FloatType, NonFinite, RawTensor, TensorInfo, check_len, not_full_precision, widen};
@@ -34,6 +34,7 @@ pub struct WeightsFile {
     header_hash: String,
     data_start: u64,
     tensors: Vec<(String, TensorInfo)>,
+    metadata: HashMap<String, String>,
     /// Tensors whose values are not contiguous (pickles only).
     strided: BTreeMap<String, Strided>,
     /// Bytes of the header and of tensors read so far.
@@ -59,18 +60,21 @@ impl WeightsFile {
                 bytes_read: found.len.into(),
                 data_start: 0,
                 tensors: found.tensors,
+                metadata: HashMap::new(),
                 strided: found.strided,
             }
         } else {
             let header = read_header(path, &file, stamp.len)?;
             let data_start = 8 + header.len() as u64;
+            let Header { tensors, metadata } = header::parse(path, &header, stamp.len - data_start)?;
             Self {
                 path: path.to_owned(),
                 stamp,
                 header_hash: blake3::hash(&header).to_hex().to_string(),
                 bytes_read: data_start.into(),
                 data_start,
-                tensors: header::parse(path, &header, stamp.len - data_start)?,
+                tensors,
+                metadata,
                 strided: BTreeMap::new(),
             }
         };
@@ -106,6 +110,12 @@ impl WeightsFile {
     #[must_use]
     pub fn tensors(&self) -> &[(String, TensorInfo)] {
         &self.tensors
+    }
+
+    /// What whoever wrote the file noted in its header; nothing for a pickle.
+    #[must_use]
+    pub fn metadata(&self) -> &HashMap<String, String> {
+        &self.metadata
     }
 
     /// The names of the tensors, sorted.

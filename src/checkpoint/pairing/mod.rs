@@ -120,9 +120,18 @@ fn check_pair(
     let w0 = format!("W0 `{}` {}{stored} of {}", escape(tensor), show_shape(&[d_out, d_in]), show_path(file));
     let wrong = |name: &str, expected: String, found: &[usize]| {
         let what = format!("tensor `{}` does not fit {w0}", escape(name));
-        let error = Error::mismatch(adapter.weights_file(), what, expected, show_shape(found));
+        // As it is stored where that is a kernel.
+        let kernel = adapter.weights().info(name).map(|info| &info.shape[..]).filter(|shape| shape.len() > 2);
+        let error = Error::mismatch(adapter.weights_file(), what, expected, show_shape(kernel.unwrap_or(found)));
         let looks_turned = (layer.rank, layer.rank, layer.d_in) == (d_in, d_out, layer.d_out);
-        if looks_turned { error.with_hint("A and B look transposed: A is [r, in], B is [out, r]") } else { error }
+        let is_grouped = info.shape.len() == 4 && layer.d_in > d_in && layer.d_in.is_multiple_of(d_in);
+        if is_grouped {
+            error.with_hint("W0 is a grouped convolution, each group of which has its own inputs: these are not analysed")
+        } else if looks_turned {
+            error.with_hint("A and B look transposed: A is [r, in], B is [out, r]")
+        } else {
+            error
+        }
     };
     if layer.d_in != d_in {
         return Err(wrong(layer.source.tensor_a(), format!("[r, {d_in}] as W0 has {d_in} columns"), &a));

@@ -25,7 +25,7 @@ use crate::terms::{Convention, LayerId, MatrixKind, NullDraws, Side, named};
   # The numbers as JSON, without figures
   condlora analyze adapters/sst2 --json --figures none -o numbers > summary.json")]
 pub(in crate::cli) struct AnalyzeArgs {
-    /// Adapter directories, kohya LoRA files, or directories to search for adapters
+    /// Adapter directories, LoRA files of image models, or directories to search for adapters
     #[arg(required = true, value_name = "PATH")]
     pub(super) paths: Vec<PathBuf>,
     /// Base model: a directory, a weight file or index, or a name in the Hugging Face cache [default: the one the adapter names]

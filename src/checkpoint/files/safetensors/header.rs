@@ -21,15 +21,21 @@ const DEEPEST: usize = 16;
 /// Longest tensor name accepted, in bytes. The longest in use are a tenth of it.
 pub(crate) const LONGEST_NAME: usize = 4096;
 
-/// Reads and checks the header; `data_len` is the number of bytes after it. Returns the tensors sorted by name.
-pub(crate) fn parse(path: &Path, header: &[u8], data_len: u64) -> Result<Vec<(String, TensorInfo)>> {
+/// What a header says: the tensors, sorted by name, and notes of whoever wrote the file.
+pub(crate) struct Header {
+    pub(crate) tensors: Vec<(String, TensorInfo)>,
+    pub(crate) metadata: HashMap<String, String>,
+}
+
+/// Reads and checks the header; `data_len` is the number of bytes after it.
+pub(crate) fn parse(path: &Path, header: &[u8], data_len: u64) -> Result<Header> {
     check_start(path, header)?;
     if let Err(err) = std::str::from_utf8(header) {
         let found = format!("an invalid byte at column {}", err.valid_up_to() + 1);
         return Err(Error::malformed(path, "header encoding", "UTF-8", found));
     }
     check_depth(path, header)?;
-    let RawHeader(mut tensors) = serde_json::from_slice(header).map_err(|err| header_error(path, header, &err))?;
+    let RawHeader { mut tensors, metadata } = serde_json::from_slice(header).map_err(|err| header_error(path, header, &err))?;
     tensors.sort_by(|a, b| a.0.cmp(&b.0));
     for pair in tensors.windows(2) {
         if pair[0].0 == pair[1].0 {
@@ -43,7 +49,7 @@ pub(crate) fn parse(path: &Path, header: &[u8], data_len: u64) -> Result<Vec<(St
         checked.push((name, info));
     }
     check_layout(path, &checked, 8 + header.len() as u64, data_len)?;
-    Ok(checked)
+    Ok(Header { tensors: checked, metadata })
 }
 
 fn check_start(path: &Path, header: &[u8]) -> Result<()> {
@@ -122,7 +128,10 @@ impl<'de> Deserialize<'de> for RawEntry {
 }
 
 /// The entries in file order, repeated ones included.
-struct RawHeader(Vec<(String, RawTensorInfo)>);
+struct RawHeader {
+    tensors: Vec<(String, RawTensorInfo)>,
+    metadata: HashMap<String, String>,
+}
 
 impl<'de> Deserialize<'de> for RawHeader {
     fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
@@ -133,21 +142,21 @@ impl<'de> Deserialize<'de> for RawHeader {
                 f.write_str("an object of tensors")
             }
             fn visit_map<M: MapAccess<'de>>(self, mut map: M) -> Result<RawHeader, M::Error> {
-                let (mut entries, mut metadata_seen) = (Vec::new(), false);
+                let (mut tensors, mut metadata) = (Vec::new(), None);
                 while let Some(name) = map.next_key::<String>()? {
                     if name == "__metadata__" {
-                        if std::mem::replace(&mut metadata_seen, true) {
+                        if metadata.is_some() {
                             return Err(M::Error::custom("duplicate `__metadata__`"));
                         }
-                        map.next_value::<Option<HashMap<String, String>>>()
-                            .map_err(|err| M::Error::custom(format!("__metadata__: {err}")))?;
+                        let notes = map.next_value::<Option<HashMap<String, String>>>();
+                        metadata = Some(notes.map_err(|err| M::Error::custom(format!("__metadata__: {err}")))?);
                     } else {
                         let RawEntry(info) =
                             map.next_value().map_err(|err| M::Error::custom(format!("tensor `{}`: {err}", escape(&name))))?;
-                        entries.push((name, info));
+                        tensors.push((name, info));
                     }
                 }
-                Ok(RawHeader(entries))
+                Ok(RawHeader { tensors, metadata: metadata.flatten().unwrap_or_default() })
             }
         }
         deserializer.deserialize_map(Entries)
@@ -231,12 +240,12 @@ mod tests {
         let bytes = file(&adapter_tensors());
         let len = u64::from_le_bytes(*bytes.first_chunk().unwrap()) as usize;
         let (good, data_len) = (&bytes[8..8 + len], (bytes.len() - 8 - len) as u64);
-        assert_eq!(parse(Path::new("x"), good, data_len).unwrap().len(), 4);
+        assert_eq!(parse(Path::new("x"), good, data_len).unwrap().tensors.len(), 4);
         for at in 0..good.len() {
             for byte in [0, b' ', b'"', b'-', b'.', b'0', b'9', b'[', b'{', b'}', b'\\', b'e', 0xff] {
                 let mut header = good.to_vec();
                 header[at] = byte;
-                if let Ok(tensors) = parse(Path::new("x"), &header, data_len) {
+                if let Ok(Header { tensors, .. }) = parse(Path::new("x"), &header, data_len) {
                     let total: u64 = tensors.iter().map(|(_, info)| info.end - info.begin).sum();
                     assert_eq!(total, data_len);
                 }
