@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::pattern::{BadPattern, MOST, ModulePattern};
 use super::text::{Pairs, RawConfig, parse};
+use super::variants;
 use super::{ADALORA, AdapterConfig, CONDITIONAL, CONFIG_FILE, DEFAULT_ALPHA, DEFAULT_INIT_R, KeptFields, LORA, dora_warning};
 use crate::checkpoint::files::disk::{listing, read_small};
 use crate::error::{Error, Result, escape, show_path};
@@ -16,6 +17,8 @@ use crate::terms::CondloraConvention;
 const HIGHEST_RANK: u64 = 1_000_000;
 /// The kinds of adapters that are read.
 const KINDS: &str = "\"LORA\", \"ADALORA\" or \"ConditionalLORA\"";
+/// The initialisation of Minor Component Adaptation (arXiv 2604.01694).
+const MICA: &str = "mica";
 /// A config is a few kilobytes; this leaves room for every rank pattern imaginable.
 const LARGEST: u64 = 16 << 20;
 
@@ -55,10 +58,7 @@ impl<'a> Fields<'a> {
             self.without_x(raw.use_x.as_ref())?;
         }
         self.without_replication(raw.layer_replication.as_ref())?;
-        if self.flag("use_qalora", raw.use_qalora.as_ref())? {
-            let hint = "QALoRA's A works on inputs that were averaged in groups, so that B·A is no update of W0";
-            return Err(Error::mismatch(self.path, "use_qalora", "false", "true").with_hint(hint));
-        }
+        let of_variants = variants::read(self.path, &raw.others)?;
         let adalora = peft_type == ADALORA;
         let r = raw.r.as_ref().map(|value| self.rank("r", value)).transpose()?;
         let mut warnings = Vec::new();
@@ -97,9 +97,14 @@ impl<'a> Fields<'a> {
             warnings: Vec::new(),
         };
         config.has_unread_ranks = !warnings.is_empty();
+        config.warnings.extend(of_variants);
         config.warnings.append(&mut warnings);
         if config.use_dora {
             config.warnings.push(dora_warning(None));
+        }
+        if config.init_lora_weights.as_deref().is_some_and(|init| init.eq_ignore_ascii_case(MICA)) {
+            let text = "init_lora_weights is mica: B is W0's own, the left singular vectors of its smallest singular values, and was not trained";
+            config.warnings.push(text.to_owned());
         }
         if let Some(init) = config.rewritten_base() {
             let text = format!(

@@ -1,5 +1,6 @@
 //! The text of `adapter_config.json`: JSON as Python writes it, every field with whatever value it has.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::marker::PhantomData;
 use std::path::Path;
@@ -32,7 +33,6 @@ pub(super) struct RawConfig {
     pub(super) base_model_name_or_path: Option<Value>,
     pub(super) use_x: Option<Value>,
     pub(super) layer_replication: Option<Value>,
-    pub(super) use_qalora: Option<Value>,
     pub(super) condlora_convention: Option<Value>,
     pub(super) layers_to_transform: Option<Value>,
     pub(super) task_type: Option<Value>,
@@ -40,6 +40,9 @@ pub(super) struct RawConfig {
     pub(super) modules_to_save: Option<Value>,
     pub(super) lora_dropout: Option<Value>,
     pub(super) revision: Option<Value>,
+    /// All other fields.
+    #[serde(flatten)]
+    pub(super) others: BTreeMap<String, Value>,
 }
 
 /// Keeps `null` apart from an absent field.
