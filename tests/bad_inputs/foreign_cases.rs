@@ -47,7 +47,56 @@ fn mlx_tensors() -> Vec<Tensor> {
     [f32_tensor(&format!("{}.lora_a", query("0")), &[6, 2]), f32_tensor(&format!("{}.lora_b", query("0")), &[2, 6])].into()
 }
 
-pub(crate) static FOREIGN: [Case; 16] = [
+/// Both layers under other names, beside PEFT's configuration.
+fn named(root: &Path, names: [&dyn Fn(&str) -> String; 2], shapes: [[u64; 2]; 2]) {
+    let of = |layer: &str| [0, 1].map(|which| f32_tensor(&names[which](&query(layer)), &shapes[which]));
+    put(root, ADAPTER_WEIGHTS, &file(&["0", "1"].into_iter().flat_map(of).collect::<Vec<_>>()));
+}
+
+pub(crate) static FOREIGN: [Case; 21] = [
+    case(
+        "torchtune's own file",
+        5,
+        &["found torchtune's own names", "lora_a.weight", "hint: let torchtune's Hugging Face checkpointer"],
+        |root| {
+            named(root, [&|path| format!("{path}.lora_a.weight"), &|path| format!("{path}.lora_b.weight")], [[2, 6], [6, 2]]);
+        },
+    ),
+    case("mlx-vlm", 5, &["found names of mlx-vlm", "query.A", "hint: rename .A to .lora_a"], |root| {
+        named(root, [&|path| format!("{path}.A"), &|path| format!("{path}.B")], [[6, 2], [2, 6]]);
+    }),
+    case(
+        "AdapterHub",
+        3,
+        &["found adapter_config.json, pytorch_adapter.bin", "hint: this is an adapter of AdapterHub's library"],
+        |root| {
+            fs::remove_file(root.join(ADAPTER_WEIGHTS)).unwrap();
+            put(root, "adapter/pytorch_adapter.bin", b"");
+        },
+    ),
+    case(
+        "two adapters in one dump",
+        5,
+        &["two names for lora_A of one layer", "hint: the file holds two adapters, `first` and `second`"],
+        |root| {
+            let of = |name: &str| {
+                let stem = format!("base_model.model.{}", query("0"));
+                [
+                    f32_tensor(&format!("{stem}.lora_A.{name}.weight"), &[2, 6]),
+                    f32_tensor(&format!("{stem}.lora_B.{name}.weight"), &[6, 2]),
+                ]
+            };
+            put(root, ADAPTER_WEIGHTS, &file(&[of("first"), of("second")].concat()));
+        },
+    ),
+    case(
+        "Git-LFS pointer for the config",
+        4,
+        &["adapter_config.json: cannot be read; expected one JSON object, found a Git-LFS pointer", "run git lfs pull"],
+        |root| {
+            put(root, ADAPTER_CONFIG, b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 700\n");
+        },
+    ),
     case(
         "kohya's name without its base",
         5,

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use std::os::unix::ffi::OsStrExt;
 use std::path::{Path, PathBuf};
 
-use super::image::{has_flat_names, is_image_lora};
+use super::image::{has_flat_names, is_image_lora, is_unmerged_model};
 use super::mlx::{MLX_FILE, is_mlx};
 use super::peft::{PICKLE_FILE, WEIGHTS_FILE};
 use crate::checkpoint::config::CONFIG_FILE;
@@ -82,6 +82,9 @@ impl NamedAdapter {
         let has_folder =
             [CONFIG_FILE, WEIGHTS_FILE, PICKLE_FILE].iter().any(|name| path.file_name().is_some_and(|own| own == *name));
         if has_folder || !may_be_a_file(path) {
+            if path.extension().is_some_and(|end| end == "gguf") {
+                WeightsFile::open(path)?;
+            }
             let error = Error::missing(path, "is not a directory; expected an adapter directory, or one with adapters below it");
             return Err(error.with_hint("give the folder that holds adapter_config.json"));
         }
@@ -89,8 +92,12 @@ impl NamedAdapter {
         if !is_image_lora(&weights) && !is_mlx(&weights) {
             let found = sample(weights.names().map(str::to_owned).collect(), 5);
             let expected = "names of LoRA files (`lora_unet_NAME.lora_down.weight`, `unet.NAME.lora_A.weight`)";
-            return Err(Error::mismatch(path, "file is no adapter by itself", expected, found)
-                .with_hint("give the folder of an adapter that has an adapter_config.json"));
+            let hint = if is_unmerged_model(&weights) {
+                "this is a whole model with its adapter in it: save the adapter alone, with PEFT's save_pretrained"
+            } else {
+                "give the folder of an adapter that has an adapter_config.json"
+            };
+            return Err(Error::mismatch(path, "file is no adapter by itself", expected, found).with_hint(hint));
         }
         let full = std::path::absolute(path).map_err(|err| unreadable(path, &err))?;
         Ok(Self { dir: path.to_owned(), full: full.with_extension(""), parts: 1 })

@@ -4,6 +4,7 @@
 
 pub mod condlora;
 pub mod discover;
+mod foreign;
 mod group;
 mod image;
 mod mlx;
@@ -73,6 +74,9 @@ impl Adapter {
         if has_flat_names(&weights) || (!metadata.is_dir() && is_image_lora(&weights)) {
             let (image, config) = (ImageLora::find(&weights)?, AdapterConfig::of_another_format(&path, None));
             return Ok(Self { image: Some(image), ..Self::without_layers(dir, name, config, weights) });
+        }
+        if let Some(refusal) = foreign::refusal(&weights) {
+            return Err(refusal);
         }
         let config = AdapterConfig::read(dir)?;
         if config.peft_type == CONDITIONAL {
@@ -218,7 +222,9 @@ fn weights_path(dir: &Path) -> Result<PathBuf> {
     if let Some(path) = paths.into_iter().find(|path| path.symlink_metadata().is_ok()) {
         return Ok(path);
     }
-    Err(Error::missing(dir, format!("has no weights; expected {WEIGHTS_FILE} or {PICKLE_FILE}, found {}", listing(dir))))
+    let error = Error::missing(dir, format!("has no weights; expected {WEIGHTS_FILE} or {PICKLE_FILE}, found {}", listing(dir)));
+    let of_adapter_hub = dir.join(foreign::ADAPTER_HUB_FILE).symlink_metadata().is_ok();
+    Err(if of_adapter_hub { error.with_hint(foreign::ADAPTER_HUB) } else { error })
 }
 
 #[cfg(test)]

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::foreign::two_adapters;
 use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, StoredW0, without_partner};
 use crate::checkpoint::config::{AdapterConfig, dora_warning};
 use crate::checkpoint::files::disk::sample;
@@ -44,7 +45,11 @@ pub(super) fn collect(weights: &WeightsFile, config: &AdapterConfig) -> Result<F
                 if let Some((other, _)) = slot {
                     let found = format!("`{}` and `{}`", escape(other), escape(name));
                     let what = format!("two names for {} of one layer", factor.name());
-                    return Err(Error::mismatch(weights.path(), what, "one", found));
+                    let error = Error::mismatch(weights.path(), what, "one", found);
+                    return Err(match two_adapters(other, name) {
+                        Some(hint) => error.with_hint(hint),
+                        None => error,
+                    });
                 }
                 *slot = Some((name.to_owned(), stem));
             }

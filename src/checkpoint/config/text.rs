@@ -11,6 +11,7 @@ use serde_json::Value;
 
 use crate::checkpoint::files::json::json_message;
 use crate::checkpoint::files::json::quote_non_finite;
+use crate::checkpoint::files::safetensors::reader::recognise;
 use crate::error::{Error, Result};
 
 /// The fields read, each with whatever value it has: the checks come after.
@@ -75,6 +76,9 @@ impl<'de, T: Deserialize<'de>> Deserialize<'de> for Pairs<T> {
 
 pub(super) fn parse(path: &Path, bytes: &[u8]) -> Result<RawConfig> {
     if let Some(first) = bytes.trim_ascii_start().first().filter(|first| **first != b'{') {
+        if let Some(error) = recognise(path, bytes, "one JSON object") {
+            return Err(error);
+        }
         let found = format!("`{}`", first.escape_ascii());
         return Err(Error::malformed(path, "adapter config is not valid JSON of an object", "`{` at column 1", found));
     }
