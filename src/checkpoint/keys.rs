@@ -17,6 +17,8 @@ const NUMBERED: [&str; 3] = ["layer", "block", "stage"];
 const STAGES: [&str; 2] = ["mid_block", "middle_block"];
 /// Numbered parts of one block, which differ in what they do.
 const PARTS: [&str; 2] = ["expert", "experts"];
+/// What holds the weights of several experts in one tensor: in transformers, and in mlx-lm.
+const STACKS: [&str; 2] = ["experts", "switch_mlp"];
 /// No model has as many layers; a number above is damage.
 const MOST_LAYERS: u32 = 1_000_000;
 /// Deeper module paths than any model has.
@@ -234,7 +236,7 @@ pub struct KeyError {
 
 /// Names the module types of one adapter; the result is parallel to `types`, which must differ from each other.
 ///
-/// A name is the shortest dotted suffix that no other type has and that is no number (`to_out.0`); where every suffix of the part after `*.` is shared, that
+/// A name is the shortest dotted suffix that no other type has and that does not begin with a number (`to_out.0`, `experts.3.w1`); where every suffix of the part after `*.` is shared, that
 /// part, if no other type has the same; else the shortest longer suffix that no other type has.
 #[must_use]
 pub fn name_modules(types: &[&str]) -> Vec<String> {
@@ -245,7 +247,9 @@ pub fn name_modules(types: &[&str]) -> Vec<String> {
         }
         *tails.entry(after_star(module_type)).or_insert(0_usize) += 1;
     }
-    let unique = |suffix: &&str| suffixes.get(suffix) == Some(&1) && !looks_like_number(suffix);
+    let unique = |suffix: &&str| {
+        suffixes.get(suffix) == Some(&1) && suffix.split('.').next().is_some_and(|first| !looks_like_number(first))
+    };
     let name = |module_type: &&str| {
         let tail = after_star(module_type);
         let short = dotted_suffixes(tail).find(unique);
@@ -284,6 +288,29 @@ pub(crate) fn listed_layers<'l>(rising: impl IntoIterator<Item = &'l LayerId>) -
     let mut listed = layer_ranges(indices);
     listed.append(&mut paths);
     listed
+}
+
+/// Whether a tensor of three dimensions is one matrix for each expert, by its name.
+pub(crate) fn is_stack_of_experts(name: &str) -> bool {
+    name.split('.').any(|part| STACKS.contains(&part))
+}
+
+/// The path of one expert's weight, where a weight of that path holds those of all: `mlp.experts.3.down_proj`.
+pub(crate) fn path_of_expert(path: &str, expert: usize) -> String {
+    let parts: Vec<&str> = path.split('.').collect();
+    let at = parts.iter().rposition(|part| STACKS.contains(part)).unwrap_or(parts.len() - 1);
+    joined(&parts[..at], &format!("{}.{expert}", STACKS[0]), &parts[at + 1..])
+}
+
+/// The name of a view of one expert's part of a tensor, and back.
+pub(crate) fn view_of_expert(tensor: &str, expert: usize) -> String {
+    format!("{tensor}[{expert}]")
+}
+
+/// The tensor and the expert that a view's name is made of.
+pub(crate) fn tensor_of_view(view: &str) -> Option<(&str, usize)> {
+    let (tensor, expert) = view.strip_suffix(']')?.rsplit_once('[')?;
+    Some((tensor, expert.parse().ok()?))
 }
 
 /// The last part of a dotted path.
@@ -387,12 +414,26 @@ mod tests {
     }
 
     #[test]
+    fn weights_of_several_experts_have_a_path_for_each() {
+        for (path, expected) in [
+            ("model.layers.0.mlp.experts.gate_up_proj", "model.layers.0.mlp.experts.3.gate_up_proj"),
+            ("model.layers.0.mlp.switch_mlp.up_proj", "model.layers.0.mlp.experts.3.up_proj"),
+        ] {
+            assert!(is_stack_of_experts(path));
+            assert_eq!(path_of_expert(path, 3), expected);
+            assert_eq!(tensor_of_view(&view_of_expert(path, 3)), Some((path, 3)));
+        }
+        assert!(!is_stack_of_experts("model.layers.0.mlp.up_proj") && tensor_of_view("a.b").is_none());
+    }
+
+    #[test]
     fn modules_have_the_shortest_name_that_tells_them_apart() {
         let types = ["e.layer.*.self.query", "e.layer.*.attention.output.dense", "e.layer.*.output.dense", "e.layer.*.fc.dense"];
         assert_eq!(name_modules(&types), ["query", "attention.output.dense", "output.dense", "fc.dense"]);
         let types = ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "decoder.block.*.layer.1.Cross.q"];
         assert_eq!(name_modules(&types), ["encoder.block.*.layer.0.Att.q", "decoder.block.*.layer.0.Att.q", "Cross.q"]);
         assert_eq!(name_modules(&["b.*.attn.to_q", "b.*.attn.to_out.0"]), ["to_q", "to_out.0"]);
+        assert_eq!(name_modules(&["b.*.experts.0.w1", "b.*.experts.1.w1"]), ["experts.0.w1", "experts.1.w1"]);
         assert_eq!(name_modules(&["lm_head", "h.*.lm_head"]), ["lm_head", "*.lm_head"]);
         assert_eq!(name_modules(&["a.*.x", "b.a.*.x"]), ["a.*.x", "b.a.*.x"]);
     }

@@ -16,6 +16,8 @@ use crate::terms::CondloraConvention;
 pub(crate) struct StoredWeight {
     tensor: RawTensor,
     first_row: usize,
+    /// The first of the part's rows in B.
+    first_of_b: usize,
     d_out: usize,
     d_in: usize,
     /// All of W0 in f64, where the model stores the transpose and a row of W0 is a column.
@@ -44,7 +46,9 @@ impl StoredWeight {
         let tensor = base.read_into(&weight.tensor, storage)?;
         inputs.push(tensor.record());
         let (d_out, d_in) = (weight.d_out, weight.d_in);
-        let (first_row, all_rows) = weight.block.as_ref().map_or((0, d_out), |block| (block.first, block.rows_of_whole));
+        let block = weight.block.as_ref();
+        let (first_row, all_rows) = block.map_or((0, d_out), |block| (block.first_of_w0, block.rows_of_w0));
+        let first_of_b = block.map_or(0, |block| block.first);
         let transposed = weight.transposed.then(|| {
             let (mut w0, mut column_of_w0) = (Array2::zeros((d_out, d_in)), vec![0.0; all_rows]);
             for column in 0..d_in {
@@ -53,7 +57,7 @@ impl StoredWeight {
             }
             w0
         });
-        Ok(Self { tensor, first_row, d_out, d_in, transposed })
+        Ok(Self { tensor, first_row, first_of_b, d_out, d_in, transposed })
     }
 
     /// Its storage, for another.
@@ -139,7 +143,7 @@ impl FactorPair {
                 other => other,
             });
         }
-        Self::as_stored(layer, [factors.a, factors.b], w0.first_row..w0.first_row + w0.d_out)
+        Self::as_stored(layer, [factors.a, factors.b], w0.first_of_b..w0.first_of_b + w0.d_out)
     }
 
     /// Reads the factors of a layer that stores them, without reading W0.

@@ -11,19 +11,26 @@ pub(super) const ADAPTER_HUB_FILE: &str = "pytorch_adapter.bin";
 pub(super) const ADAPTER_HUB: &str =
     "this is an adapter of AdapterHub's library (adapters): save its lora_A and lora_B under PEFT's names";
 
-/// Names that some tensor has, whose file they are, and what to do with it.
-const KNOWN: [(fn(&str) -> bool, &str, &str); 3] = [
-    (
-        |name| name.ends_with(".lora_a.weight") || name.ends_with(".lora_b.weight"),
-        "torchtune's own names",
-        "let torchtune's Hugging Face checkpointer write it in PEFT's format",
-    ),
-    (
-        |name| name.ends_with(".A") || name.ends_with(".B"),
-        "names of mlx-vlm (PATH.A and PATH.B)",
-        "rename .A to .lora_a and .B to .lora_b, and give the scale as mlx-lm does (lora_parameters)",
-    ),
-    (|name| name.contains(".loras."), "names of AdapterHub's library (loras)", ADAPTER_HUB),
+/// A kind of file that is not read.
+struct Foreign {
+    /// Whether a tensor's name is of such a file.
+    is_of: fn(&str) -> bool,
+    found: &'static str,
+    hint: &'static str,
+}
+
+const KNOWN: [Foreign; 3] = [
+    Foreign {
+        is_of: |name| name.ends_with(".lora_a.weight") || name.ends_with(".lora_b.weight"),
+        found: "torchtune's own names",
+        hint: "let torchtune's Hugging Face checkpointer write it in PEFT's format",
+    },
+    Foreign {
+        is_of: |name| name.ends_with(".A") || name.ends_with(".B"),
+        found: "names of mlx-vlm (PATH.A and PATH.B)",
+        hint: "rename .A to .lora_a and .B to .lora_b, and give the scale as mlx-lm does (lora_parameters)",
+    },
+    Foreign { is_of: |name| name.contains(".loras."), found: "names of AdapterHub's library (loras)", hint: ADAPTER_HUB },
 ];
 
 /// The error for a file of another program's, if it is one.
@@ -31,8 +38,8 @@ pub(super) fn refusal(weights: &WeightsFile) -> Option<Error> {
     if weights.names().any(|name| matches!(parse_tensor_name(name), TensorKey::Lora { .. })) {
         return None;
     }
-    let (is_so, found, hint) = KNOWN.iter().find(|(is_so, _, _)| weights.names().any(is_so))?;
-    let names = weights.names().filter(|name| is_so(name)).map(str::to_owned).collect();
+    let Foreign { is_of, found, hint } = KNOWN.iter().find(|known| weights.names().any(known.is_of))?;
+    let names = weights.names().filter(|name| is_of(name)).map(str::to_owned).collect();
     let found = format!("{found}: {}", escape(&sample(names, 3)));
     Some(Error::mismatch(weights.path(), "no LoRA tensor in the file", "names like `PATH.lora_A.weight`", found).with_hint(*hint))
 }

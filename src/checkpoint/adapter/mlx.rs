@@ -14,6 +14,7 @@ use crate::checkpoint::config::{AdapterConfig, CONFIG_FILE, dora_warning};
 use crate::checkpoint::files::disk::read_small;
 use crate::checkpoint::files::json::json_message;
 use crate::checkpoint::files::weights::WeightsFile;
+use crate::checkpoint::keys::{is_stack_of_experts, path_of_expert, view_of_expert};
 use crate::error::{Error, Result, escape};
 
 /// The weights' file name in an adapter directory.
@@ -64,21 +65,43 @@ pub(super) fn collect(dir: &Path, weights: &WeightsFile) -> Result<(AdapterConfi
             [None, Some(name)] => return Err(without_partner(weights.path(), name, "lora_a")),
             [None, None] => unreachable!("a pair is made for one of its names"),
         };
+        let experts = |name: &str| weights.info(name).filter(|info| info.shape.len() == 3).map(|info| info.shape[0]);
+        if let (Some(experts), true) = (experts(a), is_stack_of_experts(path) && experts(a) == experts(b)) {
+            found.named_elsewhere.extend([a.to_owned(), b.to_owned()]);
+            found.layers.extend((0..experts).map(|expert| RawLayer {
+                path: path_of_expert(path, expert),
+                adapter_key: view_of_expert(path, expert),
+                // Of several experts the factors are stored as PEFT stores those of one.
+                source: FactorSource::Stored {
+                    a: StoredFactor::plain(view_of_expert(a, expert)),
+                    b: StoredFactor::plain(view_of_expert(b, expert)),
+                    e: None,
+                },
+                scaling: scaling(scale),
+                w0_stored: StoredW0::Straight,
+            }));
+            continue;
+        }
         // An embedding's rows are looked up: its ΔW is a·b, the transpose of a linear module's.
         let embedding = path.rsplit('.').next().is_some_and(|last| matches!(last, "embed_tokens" | "wte" | "tok_embeddings"));
         found.layers.push(RawLayer {
             path: path.to_owned(),
             adapter_key: path.to_owned(),
             source: FactorSource::Stored { a: StoredFactor::turned(a), b: StoredFactor::turned(b), e: None },
-            scaling: match scale {
-                Some(Scale { scale, alpha: Some(alpha) }) => Scaling::Alpha(scale * alpha),
-                Some(Scale { scale, alpha: None }) => Scaling::Given(scale),
-                None => Scaling::Given(DEFAULT_SCALE),
-            },
+            scaling: scaling(scale),
             w0_stored: if embedding { StoredW0::Transposed } else { StoredW0::Straight },
         });
     }
     Ok((config, found))
+}
+
+/// Where `s` comes from.
+fn scaling(scale: Option<Scale>) -> Scaling {
+    match scale {
+        Some(Scale { scale, alpha: Some(alpha) }) => Scaling::Alpha(scale * alpha),
+        Some(Scale { scale, alpha: None }) => Scaling::Given(scale),
+        None => Scaling::Given(DEFAULT_SCALE),
+    }
 }
 
 /// What `lora_parameters` says of the scaling: older versions multiply by α/r.

@@ -4,6 +4,7 @@
 
 pub mod condlora;
 pub mod discover;
+mod experts;
 mod foreign;
 mod group;
 mod image;
@@ -65,7 +66,7 @@ impl Adapter {
     pub fn open(dir: &Path, name: String) -> Result<Self> {
         let metadata = std::fs::metadata(dir).map_err(|err| unreadable(dir, &err))?;
         let path = if metadata.is_dir() { weights_path(dir)? } else { dir.to_owned() };
-        let weights = WeightsFile::open(&path)?;
+        let mut weights = WeightsFile::open(&path)?;
         // By the tensors' names first: mlx-lm's adapter_config.json has the name of PEFT's and another content, image models' files have none.
         if is_mlx(&weights) {
             let (config, found) = mlx::collect(path.parent().unwrap_or(dir), &weights)?;
@@ -84,7 +85,7 @@ impl Adapter {
             let ignored_tensors = found.others.len();
             return Ok(Self { ignored_tensors, condlora: Some(found), ..Self::without_layers(dir, name, config, weights) });
         }
-        let found = peft::collect(&weights, &config)?;
+        let found = peft::collect(&mut weights, &config)?;
         Self::from_layers(dir, name, config, weights, found)
     }
 

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::Path;
 
+use super::experts::{Stack, layers_of_experts};
 use super::foreign::two_adapters;
 use super::source::{FactorSource, FoundLayers, RawLayer, Scaling, StoredFactor, StoredW0, without_partner};
 use crate::checkpoint::config::{AdapterConfig, dora_warning};
@@ -29,7 +30,7 @@ struct LayerTensors {
 ///
 /// # Errors
 /// [`Error::Mismatch`] if there is no LoRA tensor, if two are the same factor of a layer, or if one has no partner.
-pub(super) fn collect(weights: &WeightsFile, config: &AdapterConfig) -> Result<FoundLayers> {
+pub(super) fn collect(weights: &mut WeightsFile, config: &AdapterConfig) -> Result<FoundLayers> {
     let mut by_path: BTreeMap<String, LayerTensors> = BTreeMap::new();
     let (mut found, mut magnitudes) = (FoundLayers::default(), 0);
     for name in weights.names() {
@@ -68,16 +69,28 @@ pub(super) fn collect(weights: &WeightsFile, config: &AdapterConfig) -> Result<F
     if magnitudes > 0 && !config.use_dora {
         found.warnings.push(dora_warning(Some(magnitudes)));
     }
-    let all = by_path.len();
+    let stacks =
+        if config.target_parameters.is_empty() { Vec::new() } else { by_path.iter().filter_map(LayerTensors::stack).collect() };
+    let mut of_experts = layers_of_experts(weights, config, stacks);
+    by_path.retain(|path, named| match of_experts.remove(path) {
+        Some(layers) => {
+            // The tensor itself is used, by parts.
+            found.named_elsewhere.extend([&named.a, &named.b].into_iter().flatten().map(|(name, _)| name.clone()));
+            found.layers.extend(layers);
+            false
+        }
+        None => true,
+    });
+    let (all, before) = (by_path.len(), found.layers.len());
     for (path, named) in by_path {
         if config.is_adalora() && named.is_pruned(weights) {
             continue;
         }
         found.layers.push(named.into_layer(weights.path(), config, path)?);
     }
-    match all - found.layers.len() {
+    match all + before - found.layers.len() {
         0 => {}
-        pruned if pruned == all => {
+        pruned if pruned == all && before == 0 => {
             return Err(Error::mismatch(weights.path(), "AdaLoRA", "a module of rank 1 at least", "rank 0 in all of them"));
         }
         pruned => found.warnings.push(format!("AdaLoRA has pruned {pruned} of {all} modules to rank 0: they are skipped")),
@@ -90,6 +103,12 @@ impl LayerTensors {
     fn is_pruned(&self, weights: &WeightsFile) -> bool {
         let shape = |factor: &Option<(String, String)>| weights.info(&factor.as_ref()?.0).map(|info| info.shape.as_slice());
         matches!((shape(&self.a), shape(&self.b)), (Some([0, _]), Some([_, 0])))
+    }
+
+    /// The tensors as those of several experts.
+    fn stack((path, named): (&String, &Self)) -> Option<Stack> {
+        let ((a, stem), (b, _)) = (named.a.as_ref()?, named.b.as_ref()?);
+        Some(Stack { path: path.clone(), stem: stem.clone(), tensors: [a.clone(), b.clone()] })
     }
 
     fn into_layer(self, file: &Path, config: &AdapterConfig, path: String) -> Result<RawLayer> {

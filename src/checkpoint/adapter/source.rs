@@ -51,6 +51,8 @@ pub enum StoredW0 {
     Straight,
     /// `[in, out]`.
     Transposed,
+    /// As the model has a parameter of several experts, of which no configuration says more.
+    OfExperts,
     /// As `fan_in_fan_out` says, unless the weight itself says otherwise.
     Configured(bool),
 }

@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use crate::checkpoint::files::disk::unreadable;
 use crate::checkpoint::files::tensor::{RawTensor, TensorInfo};
 use crate::checkpoint::files::weights::WeightsFile;
+use crate::checkpoint::keys::{path_of_expert, tensor_of_view};
 use crate::error::{Error, Result, escape};
 use crate::record::InputRecord;
 pub use layout::MODEL_FILE;
@@ -36,6 +37,8 @@ struct Part {
     files: ShardedModel,
     /// The names with the prefix, sorted; empty without one.
     names: Vec<String>,
+    /// Weights of single experts in tensors of several: the path of each, and its view's name.
+    experts: Vec<(String, String)>,
 }
 
 impl Part {
@@ -43,7 +46,13 @@ impl Part {
         let files = ShardedModel::open(file)?;
         let prefix = folder.map_or_else(String::new, |folder| format!("{folder}."));
         let names = if prefix.is_empty() { Vec::new() } else { files.names().map(|name| format!("{prefix}{name}")).collect() };
-        Ok(Self { prefix, files, names })
+        let expert = |view: &str| {
+            let (tensor, expert) = tensor_of_view(view)?;
+            let path = path_of_expert(tensor.strip_suffix(".weight").unwrap_or(tensor), expert);
+            Some((format!("{prefix}{path}"), format!("{prefix}{view}")))
+        };
+        let experts = files.all().iter().flat_map(WeightsFile::views).filter_map(expert).collect();
+        Ok(Self { prefix, files, names, experts })
     }
 
     fn names(&self) -> impl Iterator<Item = &str> {
@@ -54,7 +63,8 @@ impl Part {
     /// The file that holds a tensor, and the tensor's name there.
     fn holder<'n>(&self, name: &'n str) -> Option<(&WeightsFile, &'n str)> {
         let own = name.strip_prefix(self.prefix.as_str())?;
-        self.files.file_of(own).map(|file| (file, own))
+        let of_view = || tensor_of_view(own).and_then(|(tensor, _)| self.files.file_of(tensor));
+        self.files.file_of(own).or_else(of_view).map(|file| (file, own))
     }
 }
 
@@ -100,6 +110,11 @@ impl BaseModel {
     /// The tensor names, sorted.
     pub fn names(&self) -> impl Iterator<Item = &str> {
         self.parts.iter().flat_map(Part::names)
+    }
+
+    /// The weights of single experts in tensors that hold those of several: the path that each has, and the name that it is read by.
+    pub(crate) fn experts(&self) -> impl Iterator<Item = (&str, &str)> {
+        self.parts.iter().flat_map(|part| &part.experts).map(|(path, name)| (path.as_str(), name.as_str()))
     }
 
     /// What the header says about a tensor.

@@ -86,6 +86,7 @@ impl<'a> Fields<'a> {
             base_model_name_or_path: self.name("base_model_name_or_path", raw.base_model_name_or_path)?,
             revision: self.name("revision", raw.revision.clone())?,
             condlora_convention: self.convention(raw.condlora_convention.as_ref())?,
+            target_parameters: self.names("target_parameters", raw.target_parameters)?,
             layers_to_transform: self.layer_list(raw.layers_to_transform.as_ref())?,
             kept: KeptFields {
                 task_type: raw.task_type,
@@ -211,6 +212,17 @@ impl<'a> Fields<'a> {
             None | Some(Value::Null) => Ok(None),
             Some(Value::String(name)) => Ok(Some(name)),
             Some(other) => Err(self.wrong(field, "a path or name", &other)),
+        }
+    }
+
+    fn names(&self, field: &str, value: Option<Value>) -> Result<Vec<String>> {
+        match value {
+            None | Some(Value::Null) => Ok(Vec::new()),
+            Some(Value::String(name)) => Ok(vec![name]),
+            Some(Value::Array(all)) if all.iter().all(Value::is_string) => {
+                Ok(all.iter().filter_map(Value::as_str).map(str::to_owned).collect())
+            }
+            Some(other) => Err(self.wrong(field, "names", &other)),
         }
     }
 

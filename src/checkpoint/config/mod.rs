@@ -63,6 +63,8 @@ pub struct AdapterConfig {
     pub base_model_name_or_path: Option<String>,
     /// Which equations a CondLoRA's Θ are for.
     pub condlora_convention: CondloraConvention,
+    /// Parameters that were adapted by name, such as the weights of several experts in one tensor.
+    pub target_parameters: Vec<String>,
     /// The only layers that a CondLoRA's Θ are for, if not all are.
     pub layers_to_transform: Option<Vec<u32>>,
     /// Fields that are copied to an adapter made of this one.
@@ -107,6 +109,7 @@ impl AdapterConfig {
             base_model_name_or_path: base_model,
             revision: None,
             condlora_convention: CondloraConvention::default(),
+            target_parameters: Vec::new(),
             layers_to_transform: None,
             kept: KeptFields::default(),
             warnings: Vec::new(),

@@ -36,6 +36,7 @@ pub(super) struct RawConfig {
     pub(super) layer_replication: Option<Value>,
     pub(super) condlora_convention: Option<Value>,
     pub(super) layers_to_transform: Option<Value>,
+    pub(super) target_parameters: Option<Value>,
     pub(super) task_type: Option<Value>,
     pub(super) bias: Option<Value>,
     pub(super) modules_to_save: Option<Value>,

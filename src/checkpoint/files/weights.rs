@@ -18,11 +18,14 @@ use super::safetensors::header::{self, Header};
 use super::safetensors::reader::read_header;
 use super::strided::Strided;
 use super::tensor::{FloatType, NonFinite, RawTensor, TensorInfo, check_len, not_full_precision, widen};
+use crate::checkpoint::keys::{is_stack_of_experts, view_of_expert};
 use crate::error::{Error, Result, escape};
 use crate::record::InputRecord;
 
 /// Bytes that are read, hashed and widened in one go: they stay in the second-level cache.
 const PIECE: usize = 1 << 18;
+/// Mixtures have some hundreds of experts.
+const MOST_EXPERTS: usize = 65_536;
 /// How a zip archive begins, which `torch.save` writes.
 const ZIP: [u8; 4] = *b"PK\x03\x04";
 
@@ -35,8 +38,10 @@ pub struct WeightsFile {
     data_start: u64,
     tensors: Vec<(String, TensorInfo)>,
     metadata: HashMap<String, String>,
-    /// Tensors whose values are not contiguous (pickles only).
+    /// Tensors whose values are not contiguous: in pickles, and among the views.
     strided: BTreeMap<String, Strided>,
+    /// Parts of tensors that are read as tensors of their own: the weights of single experts.
+    views: BTreeMap<String, TensorInfo>,
     /// Bytes of the header and of tensors read so far.
     bytes_read: AtomicU64,
 }
@@ -51,7 +56,7 @@ impl WeightsFile {
     /// [`Error::Mismatch`] for a pickle that is more than a dictionary of tensors.
     pub fn open(path: &Path) -> Result<Self> {
         let (file, stamp) = open_regular(path)?;
-        let opened = if is_pickle_name(path) && !looks_like_safetensors(path, &file)? {
+        let mut opened = if is_pickle_name(path) && !looks_like_safetensors(path, &file)? {
             let found = pickle::read(path, &file, stamp.len)?;
             Self {
                 path: path.to_owned(),
@@ -62,6 +67,7 @@ impl WeightsFile {
                 tensors: found.tensors,
                 metadata: HashMap::new(),
                 strided: found.strided,
+                views: BTreeMap::new(),
             }
         } else {
             let header = read_header(path, &file, stamp.len)?;
@@ -76,8 +82,10 @@ impl WeightsFile {
                 tensors,
                 metadata,
                 strided: BTreeMap::new(),
+                views: BTreeMap::new(),
             }
         };
+        opened.find_experts();
         check_unchanged(path, &file, stamp)?;
         Ok(opened)
     }
@@ -126,8 +134,62 @@ impl WeightsFile {
     /// What is known about a tensor, if it is there.
     #[must_use]
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {
-        let at = self.tensors.binary_search_by(|(other, _)| other.as_str().cmp(name)).ok()?;
-        self.tensors.get(at).map(|(_, info)| info)
+        match self.tensors.binary_search_by(|(other, _)| other.as_str().cmp(name)) {
+            Ok(at) => self.tensors.get(at).map(|(_, info)| info),
+            Err(_) => self.views.get(name),
+        }
+    }
+
+    /// The names of the views, sorted.
+    pub(crate) fn views(&self) -> impl Iterator<Item = &str> {
+        self.views.keys().map(String::as_str)
+    }
+
+    /// Makes a view of each expert's matrix in tensors that hold those of several, `[experts, rows, columns]`.
+    fn find_experts(&mut self) {
+        let mut views = BTreeMap::new();
+        for (name, info) in &self.tensors {
+            let &[experts, rows, columns] = &info.shape[..] else { continue };
+            let bytes = (info.end - info.begin) / experts.max(1) as u64;
+            let is_whole = bytes * experts as u64 == info.end - info.begin && !self.strided.contains_key(name);
+            if experts > MOST_EXPERTS || !is_whole || !is_stack_of_experts(name) {
+                continue;
+            }
+            for expert in 0..experts {
+                let begin = info.begin + expert as u64 * bytes;
+                let info = TensorInfo { dtype: info.dtype, shape: vec![rows, columns], begin, end: begin + bytes };
+                views.insert(view_of_expert(name, expert), info);
+            }
+        }
+        self.views = views;
+    }
+
+    /// Adds the views of one expert's factors in A `[experts·r, in]`, whose rows are those of one expert after those of another, and in
+    /// B `[out, r·experts]`, whose columns take turns; gives their names. None for tensors that are not so divided.
+    pub(crate) fn view_expert(&mut self, [a, b]: [&str; 2], experts: usize, expert: usize) -> Option<[String; 2]> {
+        let (of_a, of_b) = (self.info(a)?, self.info(b)?);
+        let (&[rows, d_in], &[d_out, columns]) = (&of_a.shape[..], &of_b.shape[..]) else { return None };
+        let sizes = [FloatType::of(of_a.dtype)?.size() as u64, FloatType::of(of_b.dtype)?.size() as u64];
+        let rank = rows.checked_div(experts)?;
+        if rank == 0
+            || rank * experts != rows
+            || columns != rows
+            || expert >= experts
+            || d_out == 0
+            || [a, b].iter().any(|name| self.strided.contains_key(*name))
+        {
+            return None;
+        }
+        let begin = of_a.begin + (expert * rank * d_in) as u64 * sizes[0];
+        let end = begin + (rank * d_in) as u64 * sizes[0];
+        let view_a = TensorInfo { dtype: of_a.dtype, shape: vec![rank, d_in], begin, end };
+        let begin = of_b.begin + expert as u64 * sizes[1];
+        let elements = (d_out - 1) * columns + (rank - 1) * experts + 1;
+        let view_b = TensorInfo { dtype: of_b.dtype, shape: vec![d_out, rank], begin, end: begin + elements as u64 * sizes[1] };
+        let names = [a, b].map(|name| view_of_expert(name, expert));
+        self.strided.insert(names[1].clone(), Strided { strides: vec![columns, experts], size: sizes[1] as usize });
+        self.views.extend([(names[0].clone(), view_a), (names[1].clone(), view_b)]);
+        Some(names)
     }
 
     /// Reads one tensor as it is stored.

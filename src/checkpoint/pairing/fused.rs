@@ -45,7 +45,7 @@ pub(super) fn split_qkv(adapter: &Adapter, base: &BaseModel, modules: Vec<Paired
             let sizes = layout.sizes(&layer)?;
             let mut first = 0;
             for ((part, size), name) in parts.iter_mut().zip(sizes).zip(PARTS) {
-                let block = Some(Block { name, first, rows_of_whole: layer.d_out });
+                let block = Some(Block { name, first, rows_of_w0: layer.d_out, first_of_w0: first });
                 part.layers.push(PairedLayer { block, d_out: size, ..layer.clone() });
                 first += size;
             }

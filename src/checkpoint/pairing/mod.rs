@@ -6,6 +6,7 @@
 
 mod fused;
 mod gaps;
+mod halves;
 mod orientation;
 mod paired;
 mod renames;
@@ -21,6 +22,7 @@ use crate::checkpoint::base::BaseModel;
 use crate::checkpoint::base::model_config::ModelConfig;
 use crate::checkpoint::files::tensor::{FloatType, TensorInfo, matrix_shape, not_full_precision, show_shape};
 use crate::error::{Error, Result, escape, field, show_path};
+use halves::{HALVES, halves};
 use orientation::Orientation;
 pub use paired::Pairing;
 pub use paired::{Block, PairedLayer, PairedModule};
@@ -40,16 +42,25 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
     let mut orientation = Orientation::of(config.as_ref());
     for module in &adapter.modules {
         let mut layers = Vec::with_capacity(module.layers.len());
+        let mut parts = HALVES.map(|(name, _)| PairedModule { name: format!("{}.{name}", module.name), layers: Vec::new() });
+        let unusable = found.unusable.len();
         for layer in &module.layers {
             let mut tied = None;
-            let tensor = index.resolve(layer, rules).or_else(|error| {
-                if let Some(renamed) = config.as_ref().and_then(|config| index.renamed(layer, config)) {
-                    return Ok(renamed);
-                }
+            let named = |layer: &AdapterLayer| {
+                let renamed = || config.as_ref().and_then(|config| index.renamed(layer, config));
+                index.resolve(layer, rules).or_else(|error| renamed().ok_or(error))
+            };
+            let tensor = named(layer).or_else(|error| {
                 tied = config.as_ref().and_then(|config| index.tied(layer, config));
                 tied.ok_or(error)
             });
-            let paired = tensor.and_then(|tensor| check_pair(adapter, layer, base, tensor, &mut orientation));
+            let paired = match tensor {
+                Ok(tensor) => check_pair(adapter, layer, base, tensor, &mut orientation).map(|paired| vec![paired]),
+                Err(error) => {
+                    let pair = |half: &AdapterLayer| check_pair(adapter, half, base, named(half)?, &mut orientation);
+                    halves(layer, pair).map(Vec::from).ok_or(error)
+                }
+            };
             let paired = match paired {
                 Ok(paired) => paired,
                 Err(error) => {
@@ -57,27 +68,35 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
                     continue;
                 }
             };
-            match tied {
-                Some(tied) => found.warnings.push(format!(
+            if let Some(tied) = tied {
+                found.warnings.push(format!(
                     "`{}` has no weight of its own in the base model: its W0 is `{}`, to which it is tied",
                     escape(&layer.key.path),
                     escape(tied)
-                )),
-                None => {
-                    if let Some(other) = taken.insert(paired.tensor.clone(), &layer.adapter_key) {
-                        let what = format!("base tensor `{}` of {}", escape(&paired.tensor), show_path(base.path()));
-                        let found = format!("`{}` and `{}`", escape(other), escape(&layer.adapter_key));
-                        return Err(Error::mismatch(adapter.weights_file(), what, "one layer for it", found));
-                    }
+                ));
+            }
+            for paired in paired {
+                if tied.is_none()
+                    && let Some(other) = taken.insert(paired.tensor.clone(), &layer.adapter_key)
+                {
+                    let what = format!("base tensor `{}` of {}", escape(&paired.tensor), show_path(base.path()));
+                    let found = format!("`{}` and `{}`", escape(other), escape(&layer.adapter_key));
+                    return Err(Error::mismatch(adapter.weights_file(), what, "one layer for it", found));
+                }
+                let part = HALVES.iter().position(|(name, _)| paired.block.as_ref().is_some_and(|block| block.name == *name));
+                match part {
+                    Some(part) => parts[part].layers.push(paired),
+                    None => layers.push(paired),
                 }
             }
-            layers.push(paired);
         }
-        if !layers.is_empty() {
-            found.modules.push(PairedModule { name: module.name.clone(), layers });
+        // A module of which a part is damaged is another module.
+        if found.unusable.len() == unusable {
+            let whole = PairedModule { name: module.name.clone(), layers };
+            found.modules.extend(std::iter::once(whole).chain(parts).filter(|module| !module.layers.is_empty()));
         }
     }
-    // A module of which a part is damaged is another module.
+    // The file itself may name layers of it that cannot be used.
     let unusable = &found.unusable;
     found.modules.retain(|module| unusable.iter().all(|layer| layer.module != module.name));
     if let Some(first) = found.unusable.first().filter(|_| found.modules.is_empty()) {

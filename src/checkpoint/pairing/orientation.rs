@@ -17,6 +17,9 @@ const CONV1D: [(&str, &[&str]); 4] = [
     ("openai-gpt", &["c_attn", "c_fc", "c_proj"]),
 ];
 
+/// Models whose parameters of several experts are [experts, in, out] (`is_transposed` in transformers); in all others they are [experts, out, in].
+const TURNED_EXPERTS: [&str; 3] = ["gpt_oss", "llama4", "llama4_text"];
+
 /// The orientation of a base's weights.
 pub(super) struct Orientation {
     model_type: Option<String>,
@@ -34,16 +37,18 @@ impl Orientation {
         let configured = match layer.w0_stored {
             StoredW0::Straight => return false,
             StoredW0::Transposed => return true,
+            StoredW0::OfExperts => self.model_type.as_deref().is_some_and(|model| TURNED_EXPERTS.contains(&model)),
             StoredW0::Configured(configured) => configured,
         };
         let straight = [layer.d_out, layer.d_in] == stored;
         let turned = [layer.d_in, layer.d_out] == stored;
         let (found, by_shape) = match (straight, turned) {
+            (true, true) if layer.w0_stored == StoredW0::OfExperts => return configured,
             (true, true) => (self.is_conv1d(&layer.key.path).unwrap_or(configured), false),
             (false, false) => (configured, false),
             _ => (turned, true),
         };
-        if found != configured {
+        if found != configured && layer.w0_stored != StoredW0::OfExperts {
             let first = || (layer.key.path.clone(), 0, by_shape);
             self.disagreeing.get_or_insert_with(first).1 += 1;
         }

@@ -41,13 +41,15 @@ pub struct PairedLayer {
     pub w0_dtype: String,
 }
 
-/// Part of a fused weight: some of its rows, and the same rows of B; A belongs to all parts.
+/// Part of a fused projection: some of its rows, and the same rows of B; A belongs to all parts. W0 may hold the rows of all parts, or of this one alone.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Block {
-    /// Its name (`q`, `k` or `v`), the last part of the module's name.
+    /// Its name (`q`, `k`, `v`, `gate` or `up`), the last part of the module's name.
     pub name: &'static str,
-    /// The first row.
+    /// The first of its rows in B.
     pub first: usize,
-    /// All rows of the fused weight.
-    pub rows_of_whole: usize,
+    /// All rows of W0 as it is stored: those of the fused weight, or of the part.
+    pub rows_of_w0: usize,
+    /// The first of this part's rows there.
+    pub first_of_w0: usize,
 }

@@ -10,7 +10,16 @@ type Rules = &'static [(&'static str, &'static str)];
 
 /// By `model_type`: how a module is called since transformers 5, and how in checkpoints before. Each is applied to the result of the one before it.
 const RENAMES: [(&[&str], Rules); 2] = [
-    (&["minimax", "mixtral"], &[("mlp.gate", "block_sparse_moe.gate")]),
+    (
+        &["minimax", "mixtral"],
+        &[
+            ("mlp.gate", "block_sparse_moe.gate"),
+            ("mlp.experts", "block_sparse_moe.experts"),
+            ("gate_proj", "w1"),
+            ("down_proj", "w2"),
+            ("up_proj", "w3"),
+        ],
+    ),
     (
         &["vit"],
         &[
@@ -49,6 +58,7 @@ mod tests {
             ("vit", "vit.layers.3.attention.o_proj", "vit.encoder.layer.3.attention.output.dense"),
             ("vit", "vit.layers.11.mlp.fc2", "vit.encoder.layer.11.output.dense"),
             ("mixtral", "model.layers.0.mlp.gate", "model.layers.0.block_sparse_moe.gate"),
+            ("mixtral", "model.layers.0.mlp.experts.3.up_proj", "model.layers.0.block_sparse_moe.experts.3.w3"),
         ] {
             assert_eq!(other_names(model_type, new), [old]);
             assert_eq!(other_names(model_type, old), [new]);

@@ -43,6 +43,9 @@ impl<'a> BaseIndex<'a> {
                 by_core.entry(core_of(path)).or_default().push(Weight { path, name });
             }
         }
+        for (path, name) in base.experts() {
+            by_core.entry(core_of(path)).or_default().push(Weight { path, name });
+        }
         Self { base, by_core }
     }
 
@@ -162,7 +165,7 @@ impl<'a> BaseIndex<'a> {
         shape.is_some_and(|shape| match layer.w0_stored {
             StoredW0::Straight => shape == straight,
             StoredW0::Transposed => shape == turned,
-            StoredW0::Configured(_) => shape == straight || shape == turned,
+            StoredW0::OfExperts | StoredW0::Configured(_) => shape == straight || shape == turned,
         })
     }
 
