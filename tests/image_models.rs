@@ -73,6 +73,8 @@ fn with_metadata(bytes: &[u8], metadata: &Value) -> Vec<u8> {
 }
 
 type Name = fn(&str) -> String;
+/// How the factors of a path are called.
+type Names<'a> = [&'a dyn Fn(&str) -> String; 2];
 
 /// Who writes: names of A and B, and of α where there is one.
 const FORMATS: [(&str, Name, Name, Option<Name>); 9] = [
@@ -224,7 +226,7 @@ fn a_file_of_several_models_is_read_over_each_of_them_and_over_their_pipeline() 
             };
             format!("lora_{family}_{}", flat(rest))
         };
-        let formats: [[&dyn Fn(&str) -> String; 2]; 2] = [
+        let formats: [Names<'_>; 2] = [
             [&|path| format!("{path}.lora_A.weight"), &|path| format!("{path}.lora_B.weight")],
             [&|path| format!("{}.lora_down.weight", kohya(path)), &|path| format!("{}.lora_up.weight", kohya(path))],
         ];

@@ -9,7 +9,7 @@ use std::path::Path;
 use condlora::table::csv::read_rows;
 use condlora::table::{ConversionRow, SimilarityRow, SpectrumRow, SummaryRow};
 use condlora::terms::{Convention, MatrixKind, Method, Status};
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis, s};
 use shared::checkpoint::{Layer, PLAIN, Storage, square_layers, stored, write_adapter, write_base, write_both};
 use shared::direct::{agrees_with_the_pseudo_inverse, direct, thin_svd};
 use shared::generate::{self, Tensor, file};
@@ -467,6 +467,80 @@ fn fused_projections_of_grouped_queries_go_by_the_models_heads() {
     split().exits(5).says("and no config.json");
 }
 
+/// A module, a configuration, its rows, and which of them are queries, keys and values; heads have 3 rows.
+type Fused = (&'static str, &'static str, usize, [Vec<usize>; 3]);
+
+/// Rows of heads, by their numbers among all heads of the fused weight.
+fn of_heads(heads: &[usize]) -> Vec<usize> {
+    heads.iter().flat_map(|head| 3 * head..3 * head + 3).collect()
+}
+
+fn layouts() -> Vec<Fused> {
+    let parts = |q: &[usize], k: &[usize], v: &[usize]| [q, k, v].map(of_heads);
+    let one_of_all = || parts(&[0, 1, 2, 3], &[4], &[5]);
+    let head_by_head = || parts(&[0, 3, 6, 9], &[1, 4, 7, 10], &[2, 5, 8, 11]);
+    let grouped = || parts(&[0, 1, 4, 5], &[2, 6], &[3, 7]);
+    let pairs = || parts(&[0, 1, 2, 3], &[4, 5], &[6, 7]);
+    let qkv = "query_key_value";
+    vec![
+        (qkv, r#"{"model_type": "falcon", "multi_query": true, "num_attention_heads": 4, "hidden_size": 12}"#, 18, one_of_all()),
+        (qkv, r#"{"model_type": "RefinedWebModel", "multi_query": true, "n_head": 4, "hidden_size": 12}"#, 18, one_of_all()),
+        (
+            qkv,
+            r#"{"model_type": "falcon", "new_decoder_architecture": true, "multi_query": true, "num_kv_heads": 2, "num_attention_heads": 4,
+                "hidden_size": 12}"#,
+            24,
+            grouped(),
+        ),
+        (
+            qkv,
+            r#"{"model_type": "falcon", "multi_query": false, "num_attention_heads": 4, "hidden_size": 12}"#,
+            36,
+            head_by_head(),
+        ),
+        (qkv, r#"{"model_type": "gpt_neox", "num_attention_heads": 4, "hidden_size": 12}"#, 36, head_by_head()),
+        (qkv, r#"{"model_type": "bloom", "n_head": 4, "hidden_size": 12}"#, 36, head_by_head()),
+        (
+            qkv,
+            r#"{"model_type": "chatglm", "multi_query_attention": true, "multi_query_group_num": 2, "num_attention_heads": 4,
+                "kv_channels": 3, "hidden_size": 12}"#,
+            24,
+            pairs(),
+        ),
+        (qkv, r#"{"model_type": "chatglm", "num_attention_heads": 4, "hidden_size": 12}"#, 36, head_by_head()),
+        ("c_attn", r#"{"model_type": "gpt_bigcode", "multi_query": true, "n_head": 4, "n_embd": 12}"#, 18, one_of_all()),
+        ("c_attn", r#"{"model_type": "gpt_bigcode", "multi_query": false, "n_head": 4, "n_embd": 12}"#, 36, head_by_head()),
+        (
+            "wqkv",
+            r#"{"model_type": "internlm2", "num_attention_heads": 4, "num_key_value_heads": 2, "hidden_size": 12}"#,
+            24,
+            grouped(),
+        ),
+        ("Wqkv", r#"{"model_type": "mpt", "n_heads": 4, "d_model": 12, "attn_config": {"kv_n_heads": 2}}"#, 24, pairs()),
+    ]
+}
+
+#[test]
+fn fused_projections_are_taken_apart_as_the_model_lays_them_out() {
+    for (module, config, rows, parts) in layouts() {
+        for stored in [PLAIN, Storage { fan_in_fan_out: true, ..PLAIN }] {
+            let folder = tempfile::tempdir().unwrap();
+            let root = folder.path();
+            let fused: Vec<Layer> = (0..3).map(|l| Layer::new(&format!("model.layers.{l}.attn.{module}"), rows, 12, 2)).collect();
+            write_both(root, &fused, stored);
+            fs::write(root.join("base/config.json"), config).unwrap();
+            analyse(root, &["--split", "qkv"]).exits(0);
+            for (name, rows) in ["q", "k", "v"].into_iter().zip(&parts) {
+                let part = |values: &Array2<f64>| values.select(Axis(0), rows);
+                let own: Vec<Layer> =
+                    fused.iter().map(|layer| Layer { w0: part(&layer.w0), b: part(&layer.b), ..layer.clone() }).collect();
+                let convention = if rows.len() == 12 { Convention::Paper } else { Convention::General };
+                agrees_with_the_pseudo_inverse(root, Some(&format!("{module}.{name}")), &own, convention, TOLERANCE);
+            }
+        }
+    }
+}
+
 #[test]
 fn layouts_that_cannot_be_taken_apart_are_refused_by_name() {
     let folder = tempfile::tempdir().unwrap();
@@ -480,10 +554,14 @@ fn layouts_that_cannot_be_taken_apart_are_refused_by_name() {
     let falcon = split("transformer.h.0.self_attention.query_key_value", 36, "{}").exits(5);
     falcon
         .says("--split qkv: layout of `transformer.h.0.self_attention.query_key_value`")
-        .says("interleaved layout of Falcon, GPT-NeoX, BLOOM");
-    split("model.layers.0.attention.wqkv", 36, "{}").exits(5).says("InternLM2");
-    split("transformer.h.0.attn.qkv_proj", 36, r#"{"model_type": "codegen"}"#).exits(5).says("CodeGen");
-    split("transformer.h.0.attn.c_attn", 36, r#"{"model_type": "gpt_bigcode"}"#).exits(5).says("GPT-BigCode");
+        .says("expected a model whose layout is known (bloom, chatglm, falcon, gpt_neox, internlm2), found no model_type");
+    split("model.layers.0.attention.wqkv", 36, r#"{"model_type": "x"}"#).exits(5).says("found the model_type x");
+    let codegen = r#"{"model_type": "codegen", "n_head": 2, "n_embd": 12}"#;
+    split("transformer.h.0.attn.qkv_proj", 36, codegen).exits(5).says("CodeGen");
+    let heads = split("transformer.h.0.attn.c_attn", 36, r#"{"model_type": "gpt_bigcode"}"#).exits(5);
+    heads.says("expected the heads in the model's config.json");
+    let starcoder = r#"{"model_type": "gpt_bigcode", "n_head": 2, "n_embd": 12}"#;
+    split("transformer.h.0.attn.c_attn", 36, starcoder).exits(5).says("expected 24 rows, for 2 heads of q").says("found 36 rows");
     split("transformer.h.0.crossattention.c_attn", 24, "{}").exits(5).says("cross-attention");
     split("transformer.h.0.attn.c_attn", 30, "{}").exits(5).says("30 rows and 12 columns");
     let nothing = split("model.layers.0.self_attn.q_proj", 12, "{}").exits(2);

@@ -55,7 +55,9 @@ pub use files::safetensors::writer::{SafetensorsWriter, TensorSpec};
 pub use files::tensor::{Dtype, FloatType, RawTensor, TensorInfo};
 pub use files::weights::WeightsFile;
 pub use keys::ModuleKey;
-pub use pairing::{Block, NameMap, PairedLayer, PairedModule, Pairing, PairingRules, Split, base_name_warning, pair_with_base};
+pub use pairing::{
+    Block, NameMap, PairedLayer, PairedModule, Pairing, PairingRules, Rows, Split, base_name_warning, pair_with_base,
+};
 
 #[cfg(test)]
 mod tests {

@@ -1,11 +1,9 @@
 //! What is read for a layer: its base weight, and the factors of its adapters.
 
-use std::ops::Range;
-
-use ndarray::{Array2, s};
+use ndarray::{Array2, Axis};
 
 use super::pairing::BaseWeight;
-use crate::checkpoint::{Adapter, AdapterLayer, BaseModel, PairedLayer, RawTensor};
+use crate::checkpoint::{Adapter, AdapterLayer, BaseModel, PairedLayer, RawTensor, Rows};
 use crate::conversion::{Equation, Target, WeightRows, factor_of, shared_equations};
 use crate::error::{Error, Result, escape};
 use crate::record::InputRecord;
@@ -15,9 +13,10 @@ use crate::terms::CondloraConvention;
 /// A base weight W0 as it is stored, whose rows are converted to f64 only when they are needed. For a fused weight, the rows of one part.
 pub(crate) struct StoredWeight {
     tensor: RawTensor,
-    first_row: usize,
-    /// The first of the part's rows in B.
-    first_of_b: usize,
+    /// Its rows in the tensor.
+    rows: Rows,
+    /// Those of B that belong to them.
+    rows_of_b: Rows,
     d_out: usize,
     d_in: usize,
     /// All of W0 in f64, where the model stores the transpose and a row of W0 is a column.
@@ -46,18 +45,18 @@ impl StoredWeight {
         let tensor = base.read_into(&weight.tensor, storage)?;
         inputs.push(tensor.record());
         let (d_out, d_in) = (weight.d_out, weight.d_in);
-        let block = weight.block.as_ref();
-        let (first_row, all_rows) = block.map_or((0, d_out), |block| (block.first_of_w0, block.rows_of_w0));
-        let first_of_b = block.map_or(0, |block| block.first);
+        let whole = Rows::together(0, d_out);
+        let (rows, rows_of_b, all_rows) =
+            weight.block.as_ref().map_or((whole, whole, d_out), |block| (block.of_w0, block.of_b, block.rows_of_w0));
         let transposed = weight.transposed.then(|| {
             let (mut w0, mut column_of_w0) = (Array2::zeros((d_out, d_in)), vec![0.0; all_rows]);
             for column in 0..d_in {
                 tensor.widen_part(column * all_rows, &mut column_of_w0);
-                w0.column_mut(column).iter_mut().zip(&column_of_w0[first_row..]).for_each(|(to, from)| *to = *from);
+                w0.column_mut(column).iter_mut().enumerate().for_each(|(row, to)| *to = column_of_w0[rows.at(row)]);
             }
             w0
         });
-        Ok(Self { tensor, first_row, first_of_b, d_out, d_in, transposed })
+        Ok(Self { tensor, rows, rows_of_b, d_out, d_in, transposed })
     }
 
     /// Its storage, for another.
@@ -94,7 +93,15 @@ impl WeightRows for StoredWeight {
 
     fn copy_rows(&self, first: usize, out: &mut [f64]) {
         match &self.transposed {
-            None => self.tensor.widen_part((self.first_row + first) * self.d_in, out),
+            None => {
+                let (mut row, mut rest) = (first, out);
+                while !rest.is_empty() {
+                    let together = self.rows.follow(row).min(rest.len() / self.d_in);
+                    let (piece, after) = rest.split_at_mut(together * self.d_in);
+                    self.tensor.widen_part(self.rows.at(row) * self.d_in, piece);
+                    (row, rest) = (row + together, after);
+                }
+            }
             Some(w0) => w0.copy_rows(first, out),
         }
     }
@@ -143,7 +150,7 @@ impl FactorPair {
                 other => other,
             });
         }
-        Self::as_stored(layer, [factors.a, factors.b], w0.first_of_b..w0.first_of_b + w0.d_out)
+        Self::as_stored(layer, [factors.a, factors.b], w0.rows_of_b, w0.d_out)
     }
 
     /// Reads the factors of a layer that stores them, without reading W0.
@@ -159,15 +166,16 @@ impl FactorPair {
         if factors.shared.is_some() {
             unreachable!("the factors of a CondLoRA are made of W0, which its caller reads first");
         }
-        let first = paired.block.as_ref().map_or(0, |block| block.first);
-        Self::as_stored(layer, [factors.a, factors.b], first..first + paired.d_out)
+        let rows = paired.block.as_ref().map_or(Rows::together(0, paired.d_out), |block| block.of_b);
+        Self::as_stored(layer, [factors.a, factors.b], rows, paired.d_out)
     }
 
     /// A and B as they were read, row by row; for a fused weight only some rows of B.
-    fn as_stored(layer: &AdapterLayer, [a, b]: [Vec<f64>; 2], rows: Range<usize>) -> Result<Self> {
+    fn as_stored(layer: &AdapterLayer, [a, b]: [Vec<f64>; 2], rows: Rows, count: usize) -> Result<Self> {
         let a_transposed = shaped(layer.rank, layer.d_in, a)?.reversed_axes().as_standard_layout().into_owned();
         let whole_b = shaped(layer.d_out, layer.rank, b)?;
-        let b = if whole_b.nrows() == rows.len() { whole_b } else { whole_b.slice(s![rows, ..]).to_owned() };
+        let part = || whole_b.select(Axis(0), &(0..count).map(|row| rows.at(row)).collect::<Vec<_>>());
+        let b = if whole_b.nrows() == count { whole_b } else { part() };
         Ok(Self { a_transposed, b })
     }
 

@@ -27,6 +27,23 @@ pub struct ModelConfig {
     pub ties_embeddings: Option<bool>,
     /// How queries, keys and values are divided, if the file says so.
     pub heads: Option<AttentionHeads>,
+    /// The same in models that call their fields otherwise, or say in others whether keys and values are shared.
+    pub(crate) fused: FusedHeads,
+}
+
+/// What models with fused projections say about their heads, each by the names that it has.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(crate) struct FusedHeads {
+    /// Heads of the queries.
+    pub(crate) queries: Option<usize>,
+    /// Heads of the keys, and of the values, where they are fewer.
+    pub(crate) keys: Option<usize>,
+    /// Rows of a head.
+    pub(crate) size: Option<usize>,
+    /// Whether all queries share one head of keys and values, or groups of them do.
+    pub(crate) multi_query: Option<bool>,
+    /// Whether keys and values follow the queries of their group (Falcon-40B).
+    pub(crate) grouped: bool,
 }
 
 /// The heads of an attention block.
@@ -61,20 +78,36 @@ impl ModelConfig {
         let tied = |fields: &Value| fields.get("tie_word_embeddings").and_then(Value::as_bool);
         let ties_embeddings = tied(&fields).or_else(|| fields.get("text_config").and_then(tied));
         let model_type = fields.get("model_type").and_then(Value::as_str).map(str::to_owned);
-        Ok(Some(Self { heads: heads(&fields).or(nested), model_type, ties_embeddings, path }))
+        Ok(Some(Self { heads: heads(&fields).or(nested), fused: fused_heads(&fields), model_type, ties_embeddings, path }))
+    }
+}
+
+/// The first of some fields that is a number of heads or rows.
+fn number(fields: &Value, names: &[&str]) -> Option<usize> {
+    let value = |name: &&str| fields.get(*name)?.as_u64().filter(|value| (1..=MOST).contains(value));
+    names.iter().find_map(value).and_then(|value| usize::try_from(value).ok())
+}
+
+fn fused_heads(fields: &Value) -> FusedHeads {
+    let flag = |name: &str| fields.get(name).and_then(Value::as_bool);
+    let queries = number(fields, &["num_attention_heads", "n_head", "n_heads"]);
+    let width = number(fields, &["hidden_size", "n_embd", "d_model"]);
+    FusedHeads {
+        queries,
+        keys: number(fields, &["num_kv_heads", "multi_query_group_num", "num_key_value_heads"])
+            .or_else(|| number(fields.get("attn_config")?, &["kv_n_heads"])),
+        size: number(fields, &["head_dim", "kv_channels"]).or_else(|| Some(width? / queries?)),
+        multi_query: flag("multi_query").or_else(|| flag("multi_query_attention")),
+        grouped: flag("new_decoder_architecture") == Some(true),
     }
 }
 
 /// The heads in a configuration's fields; transformers' defaults are `num_attention_heads` for the keys and
 /// `hidden_size / num_attention_heads` for the size.
 fn heads(fields: &Value) -> Option<AttentionHeads> {
-    let number = |name: &str| {
-        let value = fields.get(name)?.as_u64().filter(|value| (1..=MOST).contains(value))?;
-        usize::try_from(value).ok()
-    };
-    let queries = number("num_attention_heads")?;
-    let keys = number("num_key_value_heads").unwrap_or(queries);
-    let size = number("head_dim").or_else(|| Some(number("hidden_size")? / queries))?;
+    let queries = number(fields, &["num_attention_heads"])?;
+    let keys = number(fields, &["num_key_value_heads"]).unwrap_or(queries);
+    let size = number(fields, &["head_dim"]).or_else(|| Some(number(fields, &["hidden_size"])? / queries))?;
     Some(AttentionHeads { queries, keys, size })
 }
 

@@ -11,7 +11,11 @@ use serde_json::Value;
 use crate::error::{Error, Result, escape};
 
 /// Fields with which `s·B·A` is no update of the given W0, and why.
-const REFUSED: [(&str, &str); 3] = [
+const REFUSED: [(&str, &str); 4] = [
+    (
+        "enable_lora",
+        "PEFT 0.2 stored queries and values of a fused projection in one A and one B (MergedLinear): load it with PEFT 0.2 and save ΔW",
+    ),
     ("use_qalora", "QALoRA's A works on inputs that were averaged in groups, so that B·A is no update of W0"),
     ("use_bdlora", "BD-LoRA stores the blocks of a block-diagonal A or B, which are no factors of an update by themselves"),
     ("kasa_config", "KaSA takes the smallest singular components from W0 before training, and puts a diagonal between A and B"),

@@ -1,14 +1,16 @@
 //! Fused projections split: the rows of W0, and of B, that belong to queries, keys and values; A belongs to all of them.
 //!
-//! Only layouts that put the queries' rows first, then the keys', then the values', can be split so. What a layout is
-//! follows from the module's name and the base's `config.json`, never from the values.
+//! The rows are those of all queries, then of all keys, then of all values; or they alternate, head by head or group by group. Which of these follows from the
+//! module's name and the base's `config.json`, never from the values.
+//!
+//! Source: the `modeling_*.py` of each model.
 
 use std::path::Path;
 
-use super::paired::{Block, PairedLayer, PairedModule};
+use super::paired::{Block, PairedLayer, PairedModule, Rows};
 use crate::checkpoint::adapter::Adapter;
 use crate::checkpoint::base::BaseModel;
-use crate::checkpoint::base::model_config::{AttentionHeads, ModelConfig};
+use crate::checkpoint::base::model_config::{AttentionHeads, FusedHeads, ModelConfig};
 use crate::checkpoint::keys::last_segment;
 use crate::error::{Error, Result, escape, field};
 
@@ -16,12 +18,47 @@ use crate::error::{Error, Result, escape, field};
 const IN_THIRDS: [&str; 4] = ["c_attn", "qkv", "Wqkv", "W_pack"];
 /// Modules whose rows are `[q|k|v]` with as many heads each as `config.json` says: Phi-3.
 const BY_HEADS: [&str; 1] = ["qkv_proj"];
-/// Modules whose rows alternate between queries, keys and values, head by head or group by group.
-const INTERLEAVED: [(&str, &str); 2] = [("query_key_value", "Falcon, GPT-NeoX, BLOOM and ChatGLM"), ("wqkv", "InternLM2")];
-/// Models in which a name above means an interleaved layout.
-const INTERLEAVED_MODELS: [(&str, &str); 2] = [("codegen", "CodeGen"), ("gpt_bigcode", "GPT-BigCode")];
+/// Modules whose layout the model alone says.
+const BY_MODEL: [&str; 2] = ["query_key_value", "wqkv"];
+/// Models that have a layout of their own, and which module has it.
+const MODELS: [(&str, &str, Own); 12] = [
+    ("RefinedWeb", "query_key_value", Own::Falcon),
+    ("RefinedWebModel", "query_key_value", Own::Falcon),
+    ("bloom", "query_key_value", Own::HeadByHead),
+    ("chatglm", "query_key_value", Own::Glm),
+    ("codegen", "qkv_proj", Own::NotRead),
+    ("falcon", "query_key_value", Own::Falcon),
+    ("gpt_bigcode", "c_attn", Own::StarCoder),
+    ("gpt_neox", "query_key_value", Own::HeadByHead),
+    ("gpt_neox_japanese", "query_key_value", Own::HeadByHead),
+    ("internlm2", "wqkv", Own::GroupByGroup),
+    ("mpt", "Wqkv", Own::Mpt),
+    ("persimmon", "query_key_value", Own::HeadByHead),
+];
 /// The parts in the order of their rows.
 const PARTS: [&str; 3] = ["q", "k", "v"];
+
+/// How a model lays out the rows of its fused projection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    /// One head's queries, keys and values after another's.
+    HeadByHead,
+    /// One group's queries, and its keys and values, after another's.
+    GroupByGroup,
+    /// Group by group in the new architecture; else all together with one head of keys and values; else head by head.
+    Falcon,
+    /// All together where heads share keys and values; else head by head.
+    Glm,
+    /// All together with one head of keys and values, unless `multi_query` is false; then head by head.
+    StarCoder,
+    /// All together, with fewer heads of keys and values where the file says so.
+    Mpt,
+    /// Divided among the devices that it was trained on.
+    NotRead,
+}
+
+/// The rows of the three parts, and how many each has.
+type Parts = [(Rows, usize); 3];
 
 /// Splits the fused modules and leaves the others as they are.
 ///
@@ -42,12 +79,9 @@ pub(super) fn split_qkv(adapter: &Adapter, base: &BaseModel, modules: Vec<Paired
         let layout = FusedLayout { file: adapter.weights_file(), config: config.as_ref().and_then(Option::as_ref) };
         let mut parts = PARTS.map(|part| PairedModule { name: format!("{}.{part}", module.name), layers: Vec::new() });
         for layer in module.layers {
-            let sizes = layout.sizes(&layer)?;
-            let mut first = 0;
-            for ((part, size), name) in parts.iter_mut().zip(sizes).zip(PARTS) {
-                let block = Some(Block { name, first, rows_of_w0: layer.d_out, first_of_w0: first });
-                part.layers.push(PairedLayer { block, d_out: size, ..layer.clone() });
-                first += size;
+            for ((part, (rows, count)), name) in parts.iter_mut().zip(layout.parts(&layer)?).zip(PARTS) {
+                let block = Some(Block { name, of_b: rows, of_w0: rows, rows_of_w0: layer.d_out });
+                part.layers.push(PairedLayer { block, d_out: count, ..layer.clone() });
             }
         }
         out.extend(parts);
@@ -57,7 +91,7 @@ pub(super) fn split_qkv(adapter: &Adapter, base: &BaseModel, modules: Vec<Paired
 }
 
 fn is_fused(name: &str) -> bool {
-    IN_THIRDS.contains(&name) || BY_HEADS.contains(&name) || INTERLEAVED.iter().any(|(fused, _)| *fused == name)
+    [&IN_THIRDS[..], &BY_HEADS, &BY_MODEL].concat().contains(&name)
 }
 
 /// What is known about the layout of a model's fused weights.
@@ -69,16 +103,58 @@ struct FusedLayout<'a> {
 
 impl FusedLayout<'_> {
     /// The rows of queries, keys and values.
-    fn sizes(&self, layer: &PairedLayer) -> Result<[usize; 3]> {
+    fn parts(&self, layer: &PairedLayer) -> Result<Parts> {
         let path = layer.adapter_layer.key.path.as_str();
         let name = last_segment(path);
         let model = self.config.and_then(|config| config.model_type.as_deref());
-        let by_name = INTERLEAVED.iter().find(|(fused, _)| *fused == name).map(|(_, models)| *models);
-        let by_model = INTERLEAVED_MODELS.iter().find(|(known, _)| Some(*known) == model).map(|(_, models)| *models);
-        if let Some(models) = by_name.or(by_model) {
-            let found = format!("the interleaved layout of {models}");
-            return Err(self.refused(path, "rows of q, then k, then v", found));
+        if let Some((_, _, own)) = MODELS.iter().find(|(known, module, _)| Some(*known) == model && *module == name) {
+            return self.own_parts(*own, layer);
         }
+        if BY_MODEL.contains(&name) {
+            let found = model.map_or_else(|| "no model_type".to_owned(), |model| format!("the model_type {}", escape(model)));
+            return Err(self.refused(path, "a model whose layout is known (bloom, chatglm, falcon, gpt_neox, internlm2)", found));
+        }
+        self.sizes(layer).map(together)
+    }
+
+    /// The rows in a model that has a layout of its own.
+    fn own_parts(&self, own: Own, layer: &PairedLayer) -> Result<Parts> {
+        let path = layer.adapter_layer.key.path.as_str();
+        let heads = self.config.map_or_else(FusedHeads::default, |config| config.fused);
+        let (Some(queries), Some(size)) = (heads.queries, heads.size) else {
+            return Err(self.refused(path, "the heads in the model's config.json", "a config.json without them"));
+        };
+        let one = heads.multi_query == Some(true);
+        let keys = heads.keys.unwrap_or(queries);
+        let parts = match own {
+            Own::HeadByHead => alternating(queries, 1, size),
+            Own::GroupByGroup => alternating(keys, queries / keys, size),
+            Own::Falcon if heads.grouped => alternating(keys, queries / keys, size),
+            Own::Falcon if one => together([queries * size, size, size]),
+            Own::Glm if one => together([queries * size, keys * size, keys * size]),
+            Own::StarCoder if heads.multi_query != Some(false) => together([queries * size, size, size]),
+            Own::Falcon | Own::Glm | Own::StarCoder => alternating(queries, 1, size),
+            Own::Mpt => together([queries * size, keys * size, keys * size]),
+            Own::NotRead => {
+                return Err(self.refused(
+                    path,
+                    "rows of q, k and v",
+                    "the layout of CodeGen, by the devices that it was trained on",
+                ));
+            }
+        };
+        let rows: usize = parts.iter().map(|(_, count)| count).sum();
+        if rows != layer.d_out {
+            let expected = format!("{rows} rows, for {queries} heads of q, as its config.json has them");
+            return Err(self.refused(path, &expected, format!("{} rows", layer.d_out)));
+        }
+        Ok(parts)
+    }
+
+    /// How many rows queries, keys and values have where they are all together.
+    fn sizes(&self, layer: &PairedLayer) -> Result<[usize; 3]> {
+        let path = layer.adapter_layer.key.path.as_str();
+        let name = last_segment(path);
         if path.split('.').any(|part| part == "crossattention") {
             return Err(self.refused(path, "rows of q, then k, then v", "a cross-attention, which holds k and v alone"));
         }
@@ -121,5 +197,36 @@ impl AttentionHeads {
     /// The rows of queries, keys and values.
     fn rows(self) -> [usize; 3] {
         [self.queries * self.size, self.keys * self.size, self.keys * self.size]
+    }
+}
+
+/// All queries, then all keys, then all values.
+fn together([queries, keys, values]: [usize; 3]) -> Parts {
+    [
+        (Rows::together(0, queries), queries),
+        (Rows::together(queries, keys), keys),
+        (Rows::together(queries + keys, values), values),
+    ]
+}
+
+/// Groups of some heads of queries and one each of keys and values.
+fn alternating(groups: usize, queries: usize, size: usize) -> Parts {
+    let period = (queries + 2) * size;
+    let rows = |first: usize, run: usize| (Rows { first, run: run.max(1), period }, groups * run);
+    [rows(0, queries * size), rows(queries * size, size), rows((queries + 1) * size, size)]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn rows_are_together_or_alternate() {
+        let rows = |(rows, count): (Rows, usize)| (0..count).map(|row| rows.at(row)).collect::<Vec<_>>();
+        assert_eq!(together([4, 2, 2]).map(rows), [vec![0, 1, 2, 3], vec![4, 5], vec![6, 7]]);
+        // Two groups of two heads of queries, each head of two rows.
+        let [q, k, v] = alternating(2, 2, 2).map(rows);
+        assert_eq!(q, [0, 1, 2, 3, 8, 9, 10, 11]);
+        assert_eq!((k, v), (vec![4, 5, 12, 13], vec![6, 7, 14, 15]));
     }
 }

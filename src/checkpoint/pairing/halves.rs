@@ -1,6 +1,6 @@
 //! A fused gate and up projection over a base that has the two apart, as experts are published: each is a part of B beside a W0 of its own.
 
-use super::paired::{Block, PairedLayer};
+use super::paired::{Block, PairedLayer, Rows};
 use crate::checkpoint::adapter::source::AdapterLayer;
 use crate::checkpoint::keys::ModuleKey;
 use crate::error::Result;
@@ -24,7 +24,8 @@ pub(super) fn halves(
         let (name, module) = HALVES[which];
         let key = ModuleKey::from_path(format!("{before}{module}")).ok()?;
         let paired = pair(&AdapterLayer { layer: key.layer.clone(), key, d_out, ..layer.clone() }).ok()?;
-        let block = Block { name, first: which * d_out, rows_of_w0: d_out, first_of_w0: 0 };
+        let (of_b, of_w0) = (Rows::together(which * d_out, d_out), Rows::together(0, d_out));
+        let block = Block { name, of_b, of_w0, rows_of_w0: d_out };
         Some(PairedLayer { adapter_layer: layer.clone(), block: Some(block), ..paired })
     };
     Some([half(0)?, half(1)?])

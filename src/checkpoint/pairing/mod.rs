@@ -25,7 +25,7 @@ use crate::error::{Error, Result, escape, field, show_path};
 use halves::{HALVES, halves};
 use orientation::Orientation;
 pub use paired::Pairing;
-pub use paired::{Block, PairedLayer, PairedModule};
+pub use paired::{Block, PairedLayer, PairedModule, Rows};
 use resolve::BaseIndex;
 pub use rules::{NameMap, PairingRules, Split};
 

@@ -41,15 +41,46 @@ pub struct PairedLayer {
     pub w0_dtype: String,
 }
 
-/// Part of a fused projection: some of its rows, and the same rows of B; A belongs to all parts. W0 may hold the rows of all parts, or of this one alone.
+/// Part of a fused projection: some rows of W0, and the rows of B that belong to them; A belongs to all parts.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Block {
     /// Its name (`q`, `k`, `v`, `gate` or `up`), the last part of the module's name.
     pub name: &'static str,
-    /// The first of its rows in B.
-    pub first: usize,
-    /// All rows of W0 as it is stored: those of the fused weight, or of the part.
+    /// Its rows in B.
+    pub of_b: Rows,
+    /// Its rows in W0 as that is stored: in the weight of all parts, or in one of its own.
+    pub of_w0: Rows,
+    /// All rows of W0 as it is stored.
     pub rows_of_w0: usize,
-    /// The first of this part's rows there.
-    pub first_of_w0: usize,
+}
+
+/// Some rows of a matrix: runs of `run` rows that begin every `period` rows, the first at `first`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Rows {
+    /// The first row.
+    pub first: usize,
+    /// Rows that follow each other.
+    pub run: usize,
+    /// From the beginning of a run to that of the next.
+    pub period: usize,
+}
+
+impl Rows {
+    /// Rows that all follow each other.
+    #[must_use]
+    pub fn together(first: usize, count: usize) -> Self {
+        Self { first, run: count.max(1), period: count.max(1) }
+    }
+
+    /// The row of the matrix that is this part's number `row`.
+    #[must_use]
+    pub fn at(self, row: usize) -> usize {
+        self.first + row / self.run * self.period + row % self.run
+    }
+
+    /// How many rows follow each other from this part's number `row` on.
+    #[must_use]
+    pub fn follow(self, row: usize) -> usize {
+        self.run - row % self.run
+    }
 }
