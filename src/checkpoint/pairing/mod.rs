@@ -236,6 +236,25 @@ mod tests {
     }
 
     #[test]
+    fn a_near_miss_proposes_the_renaming_that_works() {
+        for (path, weights, map) in [
+            (
+                "layer.1.attention.self.query",
+                &["layer.1.attn.query", "layer.1.attn.key", "layer.0.attn.query"][..],
+                Some("attention.self=attn"),
+            ),
+            ("layer.1.attn.q", &["layer.1.attn.wq", "layer.2.attn.wq"], Some("q=wq")),
+            ("layer.1.q", &["layer.1.attn.q", "layer.1.attn.deep.r"], Some("q=attn.q")),
+            ("layer.1.attn.q", &["layer.1.attn.a", "layer.1.attn.b"], None),
+            ("layer.1.attn.q", &["layer.2.attn.wq"], None),
+        ] {
+            let error = pair(path, [6, 6], "false", weights).unwrap_err();
+            let hint = error.hint().unwrap();
+            assert_eq!(hint.split_once("try `map` ").map(|(_, proposed)| proposed), map, "{path}: {hint}");
+        }
+    }
+
+    #[test]
     fn weights_stored_the_other_way_are_told() {
         let modules = pair("h.0.c_attn", [4, 9], "true", &["h.0.c_attn"]).unwrap();
         let layer = &modules[0].layers[0];

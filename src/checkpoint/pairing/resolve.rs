@@ -91,11 +91,46 @@ impl<'a> BaseIndex<'a> {
             }
             return self.only_one(layer, &hits);
         }
-        let hint = format!(
-            "is this the base model the adapter was trained on? If it is, say what the weight is called there with {} FROM=TO",
-            field("map")
-        );
+        let map = field("map");
+        let hint = match self.near_miss(layer, core) {
+            Some((from, to, name)) => format!("`{}` has its shape: try {map} {}", escape(name), escape(&format!("{from}={to}"))),
+            None => format!(
+                "is this the base model the adapter was trained on? If it is, say what the weight is called there with {map} FROM=TO"
+            ),
+        };
         Err(self.not_found(path, &tried).with_hint(hint))
+    }
+
+    /// The renaming that leads to the only weight nearest to a layer's name that has its numbers and its shape.
+    fn near_miss(&self, layer: &AdapterLayer, core: &str) -> Option<(String, String, &'a str)> {
+        let own: Vec<&str> = core.split('.').collect();
+        let is_number = |part: &&&str| part.bytes().all(|byte| byte.is_ascii_digit());
+        let numbers = |parts: &[&str]| parts.iter().filter(is_number).map(|part| (*part).to_owned()).collect::<Vec<_>>();
+        let of_own = numbers(&own);
+        let mut nearest: Vec<(usize, String, String, &'a str)> = Vec::new();
+        for weight in self.by_core.values().flatten() {
+            let parts: Vec<&str> = core_of(weight.path).split('.').collect();
+            if of_own.is_empty() || numbers(&parts) != of_own || !self.fits(layer, weight.name) {
+                continue;
+            }
+            let shorter = own.len().min(parts.len());
+            let alike = |ends: &mut dyn Iterator<Item = (&&str, &&str)>| ends.take_while(|(one, other)| one == other).count();
+            let at_end = alike(&mut own.iter().rev().zip(parts.iter().rev()));
+            let at_start = alike(&mut own.iter().zip(&parts)).min(shorter - at_end);
+            // An insertion is said with the part after it.
+            let at_end = if at_start + at_end == own.len() { at_end.saturating_sub(1) } else { at_end };
+            let (from, to) = (&own[at_start..own.len() - at_end], &parts[at_start..parts.len() - at_end]);
+            if from.is_empty() || from.iter().chain(to).any(|part| is_number(&part)) {
+                continue;
+            }
+            nearest.push((from.len() + to.len(), from.join("."), to.join("."), weight.name));
+        }
+        nearest.sort();
+        match &nearest[..] {
+            [(_, from, to, name)] => Some((from.clone(), to.clone(), name)),
+            [(best, from, to, name), (second, ..), ..] if best < second => Some((from.clone(), to.clone(), name)),
+            _ => None,
+        }
     }
 
     /// The only weight that has another name of the layer's module in a model of this kind.
