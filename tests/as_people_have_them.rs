@@ -165,6 +165,48 @@ fn a_base_of_which_there_is_only_a_variant_is_read() {
 }
 
 #[test]
+fn a_frozen_weight_that_the_adapter_brings_along_is_its_w0() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    write_base(&root.join("base"), &square_layers(3, 16, 2), PLAIN);
+    // Of two adapters on one base each has weights of its own, one of them of another shape.
+    let own = |width: usize| -> Vec<Layer> {
+        let widened =
+            |layer: &Layer| Layer { path: layer.path.clone(), ..Layer::new(&format!("{} {width}", layer.path), width, 16, 2) };
+        square_layers(3, 16, 2).iter().map(widened).collect()
+    };
+    for (name, width) in [("one", 16), ("two", 20)] {
+        let layers = own(width);
+        write_adapter(&root.join("adapters").join(name), &layers, PLAIN, &[]);
+        let key = |layer: &Layer, end: &str| format!("base_model.model.{}.{end}", layer.path);
+        let of = |layer: &Layer| {
+            [
+                stored(&key(layer, "lora_A.weight"), &layer.a, "F64"),
+                stored(&key(layer, "lora_B.weight"), &layer.b, "F64"),
+                stored(&key(layer, "base_layer.weight"), &layer.w0, "F64"),
+            ]
+        };
+        let tensors: Vec<Tensor> = layers.iter().flat_map(of).collect();
+        fs::write(root.join("adapters").join(name).join("adapter_model.safetensors"), file(&tensors)).unwrap();
+    }
+    let words = ["adapters", "--base", "base", "--figures", "none", "--null-draws", "3", "-o", "out"];
+    run_in(root, &words).exits(0).says("is the adapter's own, saved with it because it is not the base model's");
+    let conversion: Vec<ConversionRow> = read_rows(&root.join("out/conversion.csv")).unwrap();
+    assert!(conversion.iter().any(|row| row.tensor.starts_with("two:base_model.model.") && row.out_features == 20));
+    for (name, width, convention) in [("one", 16, Convention::Paper), ("two", 20, Convention::General)] {
+        let words = [&format!("adapters/{name}"), "--base", "base", "--figures", "none", "--overwrite", "-o", "out"];
+        run_in(root, &words).exits(0);
+        agrees_with_the_pseudo_inverse(root, None, &own(width), convention, TOLERANCE);
+        for command in [&["fit"][..], &["inspect"]] {
+            let given = format!("adapters/{name}");
+            let rest: &[&str] = if command == ["fit"] { &["--null-draws", "0", "--overwrite", "-o", "fitted"] } else { &[] };
+            let words = [command, &[given.as_str(), "--base", "base"], rest].concat();
+            Run::of(program().args(words).current_dir(root).output().unwrap()).exits(0);
+        }
+    }
+}
+
+#[test]
 fn weights_below_peft_s_base_layer_are_those_of_the_module() {
     let folder = tempfile::tempdir().unwrap();
     let (root, inner) = (folder.path(), square_layers(3, 16, 2));

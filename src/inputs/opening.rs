@@ -68,6 +68,14 @@ impl Opener {
         self.known.entry(real).or_insert_with(open).clone()
     }
 
+    /// Adds to a base the frozen weights that an adapter brings along.
+    ///
+    /// # Errors
+    /// Those of [`BaseModel::add_own_weights`].
+    pub(crate) fn add_own_weights(&mut self, adapter: &Adapter, base: usize) -> Result<()> {
+        self.bases[base].add_own_weights(&adapter.name, adapter.weights())
+    }
+
     /// Lays an adapter out over a base, which for some kinds of adapter determines what layers there are.
     ///
     /// # Errors
@@ -90,6 +98,7 @@ impl Opener {
     /// Those of the two steps.
     pub(crate) fn lay_out(&mut self, mut adapter: Adapter) -> Result<LaidOut> {
         let base = self.open_base(&self.find_base(&adapter)?)?;
+        self.add_own_weights(&adapter, base)?;
         self.lay_out_over(&mut adapter, base)?;
         Ok(LaidOut { adapter, base })
     }

@@ -231,6 +231,7 @@ fn pair(adapter: &mut Adapter, base_is_given: bool, opener: &mut Opener, shown: 
         Err(error) => return Err(error),
     };
     let number = opener.open_base(&path)?;
+    opener.add_own_weights(adapter, number)?;
     let base = opener.base(number);
     shown.base = Some(InspectedBase { path: path.to_string_lossy().into_owned(), name: base.display_name().to_owned() });
     shown.warnings.extend(base_name_warning(adapter, base));

@@ -21,12 +21,24 @@ use layout::weights_in;
 use pipeline::PIPELINE_FILE;
 use sharded::ShardedModel;
 
+/// What follows a layer's name in that of a weight that an adapter brings along.
+const OWN_WEIGHT: &str = ".base_layer.weight";
+
 /// A base model.
 #[derive(Debug)]
 pub struct BaseModel {
     path: PathBuf,
     display_name: String,
     parts: Vec<Part>,
+    own: Vec<OwnWeights>,
+}
+
+/// Frozen weights that an adapter brings along: PEFT saves those of a layer that was changed before training, as an output layer is for added tokens.
+#[derive(Debug)]
+struct OwnWeights {
+    /// What is put before the names: the adapter's own.
+    prefix: String,
+    file: WeightsFile,
 }
 
 /// A model's files; those of one of a pipeline's models, with its folder's name.
@@ -82,11 +94,36 @@ impl BaseModel {
         } else if let Some(folders) = pipeline::folders(path)? {
             let part = |(folder, file): (String, PathBuf)| Part::open(&file, Some(&folder));
             let parts = folders.into_iter().map(part).collect::<Result<_>>()?;
-            return Ok(Self { path: path.to_owned(), display_name: display_name(&path.join(PIPELINE_FILE)), parts });
+            let display_name = display_name(&path.join(PIPELINE_FILE));
+            return Ok(Self { path: path.to_owned(), display_name, parts, own: Vec::new() });
         } else {
             weights_in(path)?
         };
-        Ok(Self { path: path.to_owned(), display_name: display_name(&file), parts: vec![Part::open(&file, None)?] })
+        Ok(Self {
+            path: path.to_owned(),
+            display_name: display_name(&file),
+            parts: vec![Part::open(&file, None)?],
+            own: Vec::new(),
+        })
+    }
+
+    /// Adds the weights `PATH.base_layer.weight` of an adapter's file, if it has some.
+    ///
+    /// # Errors
+    /// As [`WeightsFile::open`].
+    pub(crate) fn add_own_weights(&mut self, adapter: &str, weights: &WeightsFile) -> Result<()> {
+        let prefix = format!("{adapter}:");
+        let is_known = self.own.iter().any(|own| own.prefix == prefix);
+        if !is_known && weights.names().any(|name| name.ends_with(OWN_WEIGHT)) {
+            self.own.push(OwnWeights { prefix, file: WeightsFile::open(weights.path())? });
+        }
+        Ok(())
+    }
+
+    /// The weight that an adapter brings along for a layer, by the layer's name in the adapter's file.
+    pub(crate) fn own_weight(&self, adapter: &str, adapter_key: &str) -> Option<String> {
+        let name = format!("{adapter}:{adapter_key}{OWN_WEIGHT}");
+        self.info(&name).is_some().then_some(name)
     }
 
     /// Whether it is a pipeline: each tensor's name then begins with the folder of its model.
@@ -169,7 +206,8 @@ impl BaseModel {
     }
 
     fn held<'n>(&self, name: &'n str) -> Option<(&WeightsFile, &'n str)> {
-        self.parts.iter().find_map(|part| part.holder(name))
+        let own = || self.own.iter().find_map(|own| Some((&own.file, name.strip_prefix(own.prefix.as_str())?)));
+        self.parts.iter().find_map(|part| part.holder(name)).or_else(own)
     }
 
     /// The records of every header that was read: the weight file's, or the index and those of all shards.
@@ -181,7 +219,7 @@ impl BaseModel {
     /// Bytes of headers and tensors read so far, and bytes in all files of weights.
     #[must_use]
     pub fn bytes_read(&self) -> (u64, u64) {
-        let files = || self.parts.iter().flat_map(|part| part.files.all());
+        let files = || self.parts.iter().flat_map(|part| part.files.all()).chain(self.own.iter().map(|own| &own.file));
         (files().map(WeightsFile::bytes_read).sum(), files().map(WeightsFile::file_size).sum())
     }
 

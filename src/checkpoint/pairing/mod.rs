@@ -50,10 +50,14 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
                 let renamed = || config.as_ref().and_then(|config| index.renamed(layer, config));
                 index.resolve(layer, rules).or_else(|error| renamed().ok_or(error))
             };
-            let tensor = named(layer).or_else(|error| {
-                tied = config.as_ref().and_then(|config| index.tied(layer, config));
-                tied.ok_or(error)
-            });
+            let own = base.own_weight(&adapter.name, &layer.adapter_key);
+            let tensor = match &own {
+                Some(own) => Ok(own.as_str()),
+                None => named(layer).or_else(|error| {
+                    tied = config.as_ref().and_then(|config| index.tied(layer, config));
+                    tied.ok_or(error)
+                }),
+            };
             let paired = match tensor {
                 Ok(tensor) => check_pair(adapter, layer, base, tensor, &mut orientation).map(|paired| vec![paired]),
                 Err(error) => {
@@ -73,6 +77,12 @@ pub fn pair_with_base(adapter: &Adapter, base: &BaseModel, rules: &PairingRules)
                     "`{}` has no weight of its own in the base model: its W0 is `{}`, to which it is tied",
                     escape(&layer.key.path),
                     escape(tied)
+                ));
+            }
+            if own.is_some() {
+                found.warnings.push(format!(
+                    "W0 of `{}` is the adapter's own, saved with it because it is not the base model's (as after added tokens)",
+                    escape(&layer.key.path)
                 ));
             }
             for paired in paired {
