@@ -24,8 +24,9 @@ use crate::record::InputRecord;
 
 /// Bytes that are read, hashed and widened in one go: they stay in the second-level cache.
 const PIECE: usize = 1 << 18;
-/// Mixtures have some hundreds of experts.
-const MOST_EXPERTS: usize = 65_536;
+/// Mixtures of hundreds of experts have a hundred thousand weights, with names of a hundred bytes.
+const MOST_VIEWS: usize = 1 << 20;
+const LONGEST_VIEWED: usize = 512;
 /// How a zip archive begins, which `torch.save` writes.
 const ZIP: [u8; 4] = *b"PK\x03\x04";
 
@@ -152,7 +153,8 @@ impl WeightsFile {
             let &[experts, rows, columns] = &info.shape[..] else { continue };
             let bytes = (info.end - info.begin) / experts.max(1) as u64;
             let is_whole = bytes * experts as u64 == info.end - info.begin && !self.strided.contains_key(name);
-            if experts > MOST_EXPERTS || !is_whole || !is_stack_of_experts(name) {
+            let is_small = name.len() <= LONGEST_VIEWED && experts <= MOST_VIEWS - views.len();
+            if info.is_empty() || !is_whole || !is_small || !is_stack_of_experts(name) {
                 continue;
             }
             for expert in 0..experts {
@@ -171,7 +173,8 @@ impl WeightsFile {
         let (&[rows, d_in], &[d_out, columns]) = (&of_a.shape[..], &of_b.shape[..]) else { return None };
         let sizes = [FloatType::of(of_a.dtype)?.size() as u64, FloatType::of(of_b.dtype)?.size() as u64];
         let rank = rows.checked_div(experts)?;
-        if rank == 0
+        if self.views.len() >= MOST_VIEWS
+            || rank == 0
             || rank * experts != rows
             || columns != rows
             || expert >= experts

@@ -1,5 +1,6 @@
 //! From a module path to the base tensor it adapts, in the order exact, known prefixes, unique suffix.
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 
 use super::renames::other_names;
@@ -17,6 +18,9 @@ use crate::error::{Error, Result, escape, field};
 /// their language model, by sentence-transformers' and older classes.
 const OUTER_NAMES: [&str; 7] = ["base_model", "bloom", "encoder_model", "language_model", "llm", "text_model", "xlm"];
 
+/// After so many the others are hardly near.
+const MOST_SEARCHES: usize = 16;
+
 /// What output layers over a vocabulary are called, and input embeddings.
 const OUTPUT_LAYERS: [&str; 4] = ["embed_out", "lm_head", "output_projection", "proj_out"];
 const INPUT_EMBEDDINGS: [&str; 6] = ["embed_in", "embed_tokens", "shared", "tok_embeddings", "word_embeddings", "wte"];
@@ -25,6 +29,8 @@ const INPUT_EMBEDDINGS: [&str; 6] = ["embed_in", "embed_tokens", "shared", "tok_
 pub(super) struct BaseIndex<'a> {
     base: &'a BaseModel,
     by_core: BTreeMap<&'a str, Vec<Weight<'a>>>,
+    /// How many renamings may still be looked for, each among all weights.
+    searches: Cell<usize>,
 }
 
 /// A base tensor that ends in `.weight`.
@@ -46,7 +52,7 @@ impl<'a> BaseIndex<'a> {
         for (path, name) in base.experts() {
             by_core.entry(core_of(path)).or_default().push(Weight { path, name });
         }
-        Self { base, by_core }
+        Self { base, by_core, searches: Cell::new(MOST_SEARCHES) }
     }
 
     /// The name of the base tensor of a layer.
@@ -103,6 +109,7 @@ impl<'a> BaseIndex<'a> {
 
     /// The renaming that leads to the only weight nearest to a layer's name that has its numbers and its shape.
     fn near_miss(&self, layer: &AdapterLayer, core: &str) -> Option<(String, String, &'a str)> {
+        self.searches.set(self.searches.get().checked_sub(1)?);
         let own: Vec<&str> = core.split('.').collect();
         let is_number = |part: &&&str| part.bytes().all(|byte| byte.is_ascii_digit());
         let numbers = |parts: &[&str]| parts.iter().filter(is_number).map(|part| (*part).to_owned()).collect::<Vec<_>>();

@@ -5,6 +5,9 @@
 /// Blocks of a stage in the encoder; the decoder has one more.
 const DOWN: usize = 3;
 
+/// More stages and blocks than any UNet has.
+const MOST: usize = 1000;
+
 /// Parts of a residual block: by Diffusers, in the original code.
 const RESIDUAL: [(&str, &str); 6] = [
     ("norm1", "in_layers.0"),
@@ -35,7 +38,7 @@ pub(super) fn other_names(path: &str) -> Vec<String> {
         }
     }
     let parts: Vec<&str> = path.split('.').collect();
-    let number = |at: usize| parts.get(at).and_then(|part| part.parse::<usize>().ok());
+    let number = |at: usize| parts.get(at).and_then(|part| part.parse::<usize>().ok()).filter(|number| *number < MOST);
     let rest = |from: usize| parts.get(from..).unwrap_or_default().join(".");
     match parts[..] {
         ["down_blocks", _, kind @ ("attentions" | "resnets"), ..] => {

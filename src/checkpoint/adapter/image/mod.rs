@@ -11,6 +11,7 @@ mod blocks;
 mod names;
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::hash::{DefaultHasher, Hasher};
 use std::path::Path;
 
 use self::alpha::{Told, read_alpha};
@@ -270,8 +271,8 @@ struct BasePaths<'a> {
     paths: Vec<&'a str>,
     /// Names, whole, and the path that each is of.
     names: Vec<(String, usize)>,
-    /// The names by what they, and what follows a dot in them, are without dots.
-    by_flat: HashMap<String, Vec<usize>>,
+    /// The names by the hash of what they, and what follows a dot in them, are without dots: the texts themselves would be many times the names.
+    by_flat: HashMap<u64, Vec<usize>>,
 }
 
 impl<'a> BasePaths<'a> {
@@ -289,7 +290,7 @@ impl<'a> BasePaths<'a> {
         }
         for (at, (name, _)) in found.names.iter().enumerate() {
             for suffix in dotted_suffixes(name) {
-                found.by_flat.entry(suffix.replace('.', "_")).or_default().push(at);
+                found.by_flat.entry(hash_without_dots(suffix)).or_default().push(at);
             }
         }
         found
@@ -310,7 +311,7 @@ impl<'a> BasePaths<'a> {
                 tails
                     .into_iter()
                     .take(kept)
-                    .map(|tail| self.named(&tail.replace('.', "_"), Some(tail), None))
+                    .map(|tail| self.named(tail, Some(tail), None))
                     .find(|found| !found.is_empty())
                     .unwrap_or_default()
             }
@@ -323,8 +324,11 @@ impl<'a> BasePaths<'a> {
             None => true,
             Some(folders) => folders.iter().any(|folder| path.strip_prefix(folder).is_some_and(|rest| rest.starts_with('.'))),
         };
-        let ends_so = |name: &str| dotted.is_none_or(|dotted| name.ends_with(dotted));
-        let all = self.by_flat.get(flat).into_iter().flatten().map(|&at| &self.names[at]);
+        let ends_so = |name: &str| match dotted {
+            Some(dotted) => name.ends_with(dotted),
+            None => name.bytes().rev().zip(flat.bytes().rev()).all(|(one, other)| one == other || (one, other) == (b'.', b'_')),
+        };
+        let all = self.by_flat.get(&hash_without_dots(flat)).into_iter().flatten().map(|&at| &self.names[at]);
         let all: Vec<_> = all.filter(|(name, at)| ends_so(name) && is_in(self.paths[*at])).collect();
         let whole: Vec<_> = all.iter().copied().filter(|(name, _)| name.len() == flat.len()).collect();
         let found: BTreeSet<usize> = if whole.is_empty() { &all } else { &whole }.iter().map(|(_, at)| *at).collect();
@@ -358,6 +362,12 @@ impl<'a> BasePaths<'a> {
             }
         }
     }
+}
+
+fn hash_without_dots(name: &str) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    name.bytes().for_each(|byte| hasher.write_u8(if byte == b'.' { b'_' } else { byte }));
+    hasher.finish()
 }
 
 /// What a UNet's module is called in the other code.
