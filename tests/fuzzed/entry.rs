@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use condlora::checkpoint::keys::{ModuleKey, TensorKey, name_modules, parse_tensor_name};
 use condlora::checkpoint::{
-    Adapter, AdapterConfig, BaseModel, PairingRules, TRAINER_STATE_FILE, WeightsFile, find_training_log, pair_with_base,
+    Adapter, AdapterConfig, BaseModel, PairingRules, Split, TRAINER_STATE_FILE, WeightsFile, find_training_log, pair_with_base,
     read_training_log,
 };
 use condlora::figure::{
@@ -226,29 +226,46 @@ fn names(_: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
     Ok(refused.into_iter().collect())
 }
 
-/// Lines `a NAME|DTYPE|2x6` for the adapter's tensors, `b ...` for the base's, and any other for the configuration.
+/// Lines `a NAME|DTYPE|2x6` for the adapter's tensors, `b ...` for the base's, `c ...` for the base's configuration, and any other for the adapter's.
+/// Without one the file is an adapter by itself.
 fn pairing(place: &mut Place, bytes: &[u8]) -> Result<Vec<String>> {
     let text = String::from_utf8_lossy(bytes);
-    let (mut adapter, mut base, mut config) = (Header::default(), Header::default(), String::new());
+    let (mut adapter, mut base, mut config, mut model) = (Header::default(), Header::default(), String::new(), String::new());
     for line in text.lines() {
         match line.split_at_checked(2) {
             Some(("a ", tensor)) => adapter.add(tensor),
             Some(("b ", tensor)) => base.add(tensor),
+            Some(("c ", fields)) => model.push_str(fields),
             _ => config.push_str(line),
         }
     }
     place.put("adapter/adapter_config.json", config.as_bytes(), 0);
     adapter.put(place, "adapter/adapter_model.safetensors");
     base.put(place, "base/model.safetensors");
+    place.put("base/config.json", model.as_bytes(), 0);
     let base = BaseModel::open(&place.path().join("base"))?;
-    let mut adapter = Adapter::open(&place.path().join("adapter"), "adapter".to_owned())?;
+    let given = if config.is_empty() { "adapter/adapter_model.safetensors" } else { "adapter" };
+    let open = || Adapter::open(&place.path().join(given), "adapter".to_owned());
+    let mut adapter = open()?;
     adapter.lay_out(&base, false)?;
-    for module in pair_with_base(&adapter, &base, &PairingRules::default())?.modules {
-        for layer in module.layers.iter().take(2) {
-            let factors = adapter.read_factors(&layer.adapter_layer)?;
-            assert!(!factors.a.is_empty() && !factors.b.is_empty() && base.info(&layer.tensor).is_some());
+    for split in [None, Some(Split::Qkv)] {
+        let Ok(pairing) = pair_with_base(&adapter, &base, &PairingRules { maps: Vec::new(), split }) else {
+            if split.is_none() {
+                pair_with_base(&adapter, &base, &PairingRules::default())?;
+            }
+            continue;
+        };
+        for module in pairing.modules {
+            for layer in module.layers.iter().take(2) {
+                let factors = adapter.read_factors(&layer.adapter_layer)?;
+                assert!(!factors.a.is_empty() && !factors.b.is_empty() && base.info(&layer.tensor).is_some());
+                let rows =
+                    layer.block.as_ref().map_or(0, |block| block.of_b.at(layer.d_out - 1).max(block.of_w0.at(layer.d_out - 1)));
+                assert!(rows < layer.adapter_layer.d_out, "a part of a projection beyond it");
+            }
         }
     }
+    open()?.lay_out_by_name()?;
     Ok(adapter.warnings)
 }
 

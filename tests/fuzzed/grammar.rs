@@ -375,19 +375,44 @@ pub(crate) fn names(rng: &mut SplitMix) -> Vec<u8> {
 
 /// An adapter as one of the programs writes it, on a base that has its weights or nearly.
 pub(crate) fn pairing(rng: &mut SplitMix) -> Vec<u8> {
-    let mut text = String::from("{\"peft_type\":\"LORA\"}\n");
     let (d_in, d_out, r) = (2 + rng.below(5), 2 + rng.below(5), 1 + rng.below(3));
+    let mut text = match rng.below(6) {
+        0 => String::new(),
+        1 => format!(
+            "{{\"peft_type\":\"LORA\",\"r\":{r},\"target_parameters\":[\"experts.down_proj\"]}}\nc {{\"model_type\":\"gpt_oss\"}}\n"
+        ),
+        2 => format!(
+            "{{\"peft_type\":\"LORA\"}}\nc {{\"model_type\":\"{}\",\"multi_query\":{},\"n_head\":{},\"hidden_size\":{d_in}}}\n",
+            rng.pick(&["falcon", "bloom", "chatglm", "gpt_bigcode", "internlm2", "mpt"]),
+            rng.one_in(2),
+            1 + rng.below(3)
+        ),
+        _ => String::from("{\"peft_type\":\"LORA\"}\n"),
+    };
     let dtype = rng.pick(&["F32", "F32", "BF16", "F16", "F64", "I64"]);
     let same = path(rng);
     for layer in 0..1 + rng.below(4) {
         let path = if rng.one_in(3) { path(rng) } else { format!("layer.{layer}.{same}") };
         let (under, square) = (path.replace('.', "_"), rng.one_in(2));
         let d_out = if square { d_in } else { d_out };
-        let _ = match rng.below(5) {
+        let _ = match rng.below(8) {
             0 => writeln!(
                 text,
                 "a lora_unet_{under}.lora_down.weight|{dtype}|{r}x{d_in}\na lora_unet_{under}.lora_up.weight|{dtype}|{d_out}x{r}\na lora_unet_{under}.alpha|F32|"
             ),
+            5 => writeln!(
+                text,
+                "a unet.{path}.lora.down.weight|{dtype}|{r}x{d_in}\na unet.{path}.lora.up.weight|{dtype}|{d_out}x{r}"
+            ),
+            6 => {
+                let experts = 1 + rng.below(3);
+                let stem = format!("layer.{layer}.experts");
+                let rows = r * experts;
+                writeln!(
+                    text,
+                    "a {stem}.lora_A.weight|{dtype}|{rows}x{d_in}\na {stem}.lora_B.weight|{dtype}|{d_out}x{rows}\nb {stem}.down_proj|{dtype}|{experts}x{d_out}x{d_in}"
+                )
+            }
             1 => writeln!(text, "a {path}.lora_a|{dtype}|{d_in}x{r}\na {path}.lora_b|{dtype}|{r}x{d_out}"),
             _ => writeln!(
                 text,
