@@ -159,7 +159,11 @@ fn a_fused_parameter_over_weights_apart_is_split_where_they_are() {
             ("lora_alpha", json!(1)),
             ("rank_pattern", json!({r".*\.gate_up_proj": RANK, r".*\.down_proj": RANK})),
             ("alpha_pattern", json!({r".*\.gate_up_proj": 8})),
-            ("target_parameters", json!(["gate_up_proj", "down_proj"])),
+            // As PEFT writes them where all linear layers were asked for too.
+            (
+                "target_parameters",
+                json!(["experts.down_proj", "gate.weight", "experts.gate_up_proj", "down_proj", "gate_up_proj"]),
+            ),
         ];
         write(root, &adapter, &base, &config, model);
         analyse(root).exits(0);

@@ -59,7 +59,13 @@ fn parameters_of<'c>(config: &'c AdapterConfig, module: &str) -> Vec<&'c str> {
         let path = format!("{module}.{}", last_segment(target));
         path == **target || path.strip_suffix(*target).is_some_and(|before| before.ends_with('.'))
     };
-    let mut parameters: Vec<&str> = config.target_parameters.iter().map(String::as_str).filter(is_of).map(last_segment).collect();
+    // PEFT adds names of its own to those that were given, so that a parameter may have two.
+    let mut parameters: Vec<&str> = Vec::new();
+    for parameter in config.target_parameters.iter().map(String::as_str).filter(is_of).map(last_segment) {
+        if !parameters.contains(&parameter) {
+            parameters.push(parameter);
+        }
+    }
     parameters.sort_by_key(|parameter| IN_ORDER.iter().position(|known| known == parameter).unwrap_or(IN_ORDER.len()));
     parameters
 }

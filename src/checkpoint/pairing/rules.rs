@@ -56,12 +56,6 @@ impl std::fmt::Display for NameMap {
 serde_as_text!(NameMap);
 
 impl NameMap {
-    /// From one dotted path to another, neither of which has an empty part.
-    pub(super) fn between(from: &str, to: &str) -> Self {
-        let segments = |path: &str| path.split('.').map(str::to_owned).collect();
-        Self { from: segments(from), to: segments(to) }
-    }
-
     /// The path renamed, if `from` occurs in it.
     pub(super) fn apply(&self, path: &str) -> Option<String> {
         let segments: Vec<&str> = path.split('.').collect();
