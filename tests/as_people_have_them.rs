@@ -207,6 +207,33 @@ fn a_frozen_weight_that_the_adapter_brings_along_is_its_w0() {
 }
 
 #[test]
+fn an_attention_of_torch_has_its_projections_under_names_of_its_own() {
+    let folder = tempfile::tempdir().unwrap();
+    let root = folder.path();
+    let layers = |name: &str, d_out: usize| -> Vec<Layer> {
+        (0..3).map(|l| Layer::new(&format!("visual.transformer.resblocks.{l}.attn{name}"), d_out, 16, 2)).collect()
+    };
+    let (fused, out) = (layers("", 48), layers(".out_proj", 16));
+    let weight = |layer: &Layer, end: &str| stored(&format!("{}{end}", layer.path), &layer.w0, "F64");
+    let base: Vec<Tensor> = fused
+        .iter()
+        .map(|layer| weight(layer, ".in_proj_weight"))
+        .chain(out.iter().map(|layer| weight(layer, ".weight")))
+        .collect();
+    fs::create_dir_all(root.join("base")).unwrap();
+    fs::write(root.join("base/model.safetensors"), file(&base)).unwrap();
+    // PEFT wraps the attention, and within it the output projection.
+    let wrapped: Vec<Layer> = out
+        .iter()
+        .map(|layer| Layer { path: layer.path.replace(".out_proj", ".base_layer.out_proj"), ..layer.clone() })
+        .collect();
+    write_adapter(&root.join("adapter"), &[&fused[..], &wrapped[..]].concat(), PLAIN, &[]);
+    analyse(root, &[]).exits(0);
+    agrees_with_the_pseudo_inverse(root, Some("attn"), &fused, Convention::General, TOLERANCE);
+    agrees_with_the_pseudo_inverse(root, Some("out_proj"), &out, Convention::Paper, TOLERANCE);
+}
+
+#[test]
 fn weights_below_peft_s_base_layer_are_those_of_the_module() {
     let folder = tempfile::tempdir().unwrap();
     let (root, inner) = (folder.path(), square_layers(3, 16, 2));

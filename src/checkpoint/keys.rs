@@ -109,7 +109,12 @@ pub fn parse_tensor_name(name: &str) -> TensorKey {
 
 /// Removes what PEFT, `torch.compile` and data-parallel wrappers put around a module path.
 fn strip_prefixes(segments: &[&str]) -> String {
-    let kept: Vec<&str> = segments.iter().copied().filter(|segment| !WRAPPERS.contains(segment)).collect();
+    // A module within one that PEFT has wrapped too (`attn.base_layer.out_proj`); at the end it tells one parameter of a module from another.
+    let inner = |(at, segment): &(usize, &&str)| {
+        **segment == "base_layer" && *at + 1 < segments.len() && segments[*at + 1] != "base_layer"
+    };
+    let outer = segments.iter().enumerate().filter(|part| !inner(part)).map(|(_, segment)| *segment);
+    let kept: Vec<&str> = outer.filter(|segment| !WRAPPERS.contains(segment)).collect();
     let mut rest = kept.as_slice();
     while let Some(("module", inner)) = rest.split_first().map(|(first, inner)| (*first, inner)) {
         rest = inner;
@@ -352,6 +357,13 @@ mod tests {
                 FactorName::A,
             ),
             ("a.q.lora_A.weight", "a.q", "a.q", FactorName::A),
+            (
+                "base_model.model.a.attn.base_layer.out_proj.lora_A.weight",
+                "a.attn.out_proj",
+                "base_model.model.a.attn.base_layer.out_proj",
+                FactorName::A,
+            ),
+            ("a.experts.base_layer.lora_A.weight", "a.experts.base_layer", "a.experts.base_layer", FactorName::A),
             ("base_model.model.a.q.lora_E", "a.q", "base_model.model.a.q", FactorName::E),
             ("base_model.model.a.q.lora_A.default", "a.q", "base_model.model.a.q", FactorName::A),
         ] {

@@ -44,7 +44,8 @@ impl<'a> BaseIndex<'a> {
     pub(super) fn new(base: &'a BaseModel) -> Self {
         let mut by_core: BTreeMap<&str, Vec<Weight<'_>>> = BTreeMap::new();
         for name in base.names() {
-            if let Some(path) = name.strip_suffix(".weight") {
+            // The fused projection of `nn.MultiheadAttention` is no module of its own: the attention is what PEFT adapts.
+            if let Some(path) = name.strip_suffix(".weight").or_else(|| name.strip_suffix(".in_proj_weight")) {
                 let path = path.strip_suffix(".base_layer").unwrap_or(path);
                 by_core.entry(core_of(path)).or_default().push(Weight { path, name });
             }
