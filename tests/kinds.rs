@@ -74,9 +74,7 @@ fn a_base_with_other_names_is_mapped() {
 
     write_base_named(root, &layers, |path| path.replace("self_attn.q_proj", "attn.query") + ".weight");
     let refused = analyse(root, &[]).exits(5).says("is not there");
-    refused.says(
-        "hint: is this the base model the adapter was trained on? If it is, say what the weight is called there with --map",
-    );
+    refused.says("hint: `model.layers.0.attn.query.weight` has its shape: try --map self_attn.q_proj=attn.query");
     analyse(root, &["--map", "self_attn.q_proj=attn.query"]).exits(0);
     assert_eq!(similarity(root).into_iter().map(|row| row.phi).collect::<Vec<_>>(), plain);
     for (index, row) in conversion(root).iter().enumerate() {
