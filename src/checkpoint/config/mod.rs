@@ -1,6 +1,6 @@
 //! `adapter_config.json` as PEFT writes it.
 //!
-//! Only the fields that affect what an adapter does to its base are read; what else it may say is in [`variants`], so that files of every PEFT
+//! Only the fields that affect what an adapter does to its base are read; what else it may say is in `variants`, so that files of every PEFT
 //! version open. Ranks come from the tensors: the config's `r` is only checked against them.
 
 mod fields;
