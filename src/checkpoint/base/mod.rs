@@ -154,6 +154,12 @@ impl BaseModel {
         self.parts.iter().flat_map(|part| &part.experts).map(|(path, name)| (path.as_str(), name.as_str()))
     }
 
+    /// Whether a name is that of a tensor of the model, whole.
+    pub(crate) fn has_tensor(&self, name: &str) -> bool {
+        let holds = |part: &Part| name.strip_prefix(part.prefix.as_str()).is_some_and(|own| part.files.file_of(own).is_some());
+        self.parts.iter().any(holds)
+    }
+
     /// What the header says about a tensor.
     #[must_use]
     pub fn info(&self, name: &str) -> Option<&TensorInfo> {

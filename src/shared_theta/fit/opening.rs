@@ -81,7 +81,20 @@ impl Opened {
                 continue;
             }
             let convention = choose_convention(adapter.weights_file(), &module, params.convention)?;
+            // A checkpoint names weights by the ends of their names, and layers by their indices.
+            if module.layers.iter().any(|layer| !base.has_tensor(&layer.tensor)) {
+                skipped.push((
+                    module.name,
+                    "its W0 is a part of a tensor, or the adapter's own, for which a CondLoRA has no place".into(),
+                ));
+                continue;
+            }
+            let has_paths =
+                module.layers.iter().any(|layer| layer.adapter_layer.layer.as_ref().is_some_and(|layer| layer.index().is_none()));
             match key_of(&base, &module) {
+                Some((_, false)) if has_paths => {
+                    skipped.push((module.name, "a CondLoRA of some of its blocks cannot say which: they have no indices".into()));
+                }
                 Some((key, whole)) => {
                     modules.push(Fittable { name: module.name, key, convention, layers: module.layers, whole });
                 }
