@@ -4,6 +4,7 @@ use super::context::FigureContext;
 use super::groups::{LayerSimilarity, layer_similarities_of};
 use super::options::{ColourMap, FigureOptions};
 use super::overview::{self, ranks_by_adapter};
+pub(crate) use super::parts::layers::{layer_names, layer_numbers};
 use super::parts::square::scale_end;
 use super::render::png;
 use super::render::svg::{base64, to_svg};

@@ -8,7 +8,7 @@ use serde::Serialize;
 use super::text::{self, MatrixLabel};
 use crate::error::Result;
 use crate::figure::FigureContext;
-use crate::figure::embedded::{cells_picture, colour_step, data_uri, end_of_scale, overview_svg};
+use crate::figure::embedded::{cells_picture, colour_step, data_uri, end_of_scale, layer_names, layer_numbers, overview_svg};
 use crate::table::gather;
 use crate::table::{SimilarityRow, SummaryRow, Tables};
 use crate::terms::{LayerId, Status};
@@ -56,6 +56,8 @@ struct MapView {
     j: usize,
     mean: Option<String>,
     layers: Vec<LayerId>,
+    /// The layers as columns are headed: their indices, or their places where they are paths of blocks.
+    columns: Vec<u32>,
     /// Empty where the map is a picture.
     rows: Vec<MapRow>,
     picture: Option<String>,
@@ -64,7 +66,7 @@ struct MapView {
 
 #[derive(Debug, Serialize)]
 struct MapRow {
-    layer: LayerId,
+    layer: String,
     cells: Vec<MapCell>,
 }
 
@@ -287,7 +289,12 @@ impl MapView {
             Some(value) if k / n == k % n => MapCell { class: "d".to_owned(), text: two_decimals(value) },
             Some(value) => MapCell { class: format!("v{}", colour_step(value, end)), text: two_decimals(value) },
         };
-        let row = |a: usize| MapRow { layer: layers[a].clone(), cells: (0..n).map(|b| cell(a * n + b)).collect() };
+        let (columns, names) = (layer_numbers(layers), layer_names(layers));
+        let name = |a: usize| match &names {
+            Some(names) => format!("{} {}", columns[a], text::visible(&names[a])),
+            None => columns[a].to_string(),
+        };
+        let row = |a: usize| MapRow { layer: name(a), cells: (0..n).map(|b| cell(a * n + b)).collect() };
         let range = square.off_diagonal().fold(None, |range: Option<(f64, f64)>, value| {
             Some(range.map_or((value, value), |(low, high)| (low.min(value), high.max(value))))
         });
@@ -305,6 +312,7 @@ impl MapView {
             mean: mean.map(text::phi),
             rows: if as_table { (0..n).map(row).collect() } else { Vec::new() },
             picture: if as_table { None } else { Some(data_uri("image/png", &cells_picture(&phi, n, end)?)) },
+            columns: layer_numbers(layers),
             layers: layers.clone(),
             alt,
         })
