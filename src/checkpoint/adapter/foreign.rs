@@ -47,7 +47,7 @@ pub(super) fn refusal(weights: &WeightsFile) -> Option<Error> {
 /// The hint for two names of one factor that differ by the name of an adapter: `lora_A.first.weight`, `lora_A.second.weight`.
 pub(super) fn two_adapters(one: &str, other: &str) -> Option<String> {
     let adapter = |name: &str| {
-        let (_, after) = name.rsplit_once(".lora_").or_else(|| name.rsplit_once(".lora_embedding_"))?;
+        let (_, after) = name.rsplit_once(".lora_")?;
         Some(after.split_once('.')?.1.trim_end_matches(".weight").to_owned()).filter(|name| name != "weight")
     };
     let (one, other) = (adapter(one)?, adapter(other)?);

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use crate::checkpoint::files::disk::{listing, unreadable};
+use crate::checkpoint::files::disk::{listing, names_in};
 use crate::error::{Error, Result, field};
 
 /// The weights' file name in a model directory.
@@ -28,41 +28,33 @@ pub(super) fn weights_in(dir: &Path) -> Result<PathBuf> {
     if let Some(name) = LAYOUTS.iter().find(|name| there(name)) {
         return Ok(dir.join(name));
     }
-    if let Some(name) = variant_in(dir)? {
+    let names = names_in(dir)?;
+    if let Some(name) = variant_among(dir, &names)? {
         return Ok(dir.join(name));
     }
     if let Some((name, found)) = OTHER_LAYOUTS.iter().find(|(name, _)| there(name)) {
         return Err(Error::mismatch(&dir.join(name), "base model layout is not supported", format!("one {MODEL_FILE}"), *found)
             .with_hint("load the model with transformers and save it again as safetensors"));
     }
-    if let Some(name) = only_safetensors_in(dir)? {
-        return Ok(dir.join(name));
+    // Image models are published as one file of any name.
+    let mut files = names.iter().filter(|name| name.ends_with(".safetensors"));
+    if let (Some(only), None) = (files.next(), files.next()) {
+        return Ok(dir.join(only));
     }
     Err(Error::missing(dir, format!("has no model weights; expected {MODEL_FILE}, found {}", listing(dir))))
 }
 
-/// The only safetensors file of a folder, whatever its name: image models are published so.
-fn only_safetensors_in(dir: &Path) -> Result<Option<String>> {
-    let entries = std::fs::read_dir(dir).map_err(|err| unreadable(dir, &err))?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut files: Vec<String> = names.filter(|name| name.ends_with(".safetensors")).collect();
-    Ok(files.pop().filter(|_| files.is_empty()))
-}
-
 /// Weights of which only a variant was downloaded: one of the known names with one more part, as in `model.fp16.safetensors`.
-fn variant_in(dir: &Path) -> Result<Option<String>> {
-    let entries = std::fs::read_dir(dir).map_err(|err| unreadable(dir, &err))?;
-    let mut variants: Vec<(usize, String)> = entries
-        .filter_map(|entry| entry.ok()?.file_name().into_string().ok())
-        .filter_map(|name| Some((layout_of_variant(&name)?, name)))
-        .collect();
+fn variant_among<'n>(dir: &Path, names: &'n [String]) -> Result<Option<&'n str>> {
+    let mut variants: Vec<(usize, &str)> =
+        names.iter().filter_map(|name| Some((layout_of_variant(name)?, name.as_str()))).collect();
     variants.sort();
     let first = variants.first().map(|(layout, _)| *layout);
     variants.retain(|(layout, _)| Some(*layout) == first);
     match &variants[..] {
         [] | [_] => Ok(variants.pop().map(|(_, name)| name)),
         several => {
-            let names: Vec<String> = several.iter().map(|(_, name)| name.clone()).collect();
+            let names: Vec<&str> = several.iter().map(|(_, name)| *name).collect();
             Err(Error::mismatch(dir, "several variants of the model's weights", "one of them", names.join(", "))
                 .with_hint(format!("give one of the files with {}", field("base"))))
         }

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 
 use super::layout::weights_in;
-use crate::checkpoint::files::disk::{listing, unreadable};
+use crate::checkpoint::files::disk::{listing, names_in};
 use crate::error::{Error, Result};
 
 /// What marks such a directory.
@@ -18,9 +18,8 @@ pub(super) fn folders(dir: &Path) -> Result<Option<Vec<(String, PathBuf)>>> {
     if index.symlink_metadata().is_err() {
         return Ok(None);
     }
-    let entries = std::fs::read_dir(dir).map_err(|err| unreadable(dir, &err))?;
-    let names = entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok());
-    let mut names: Vec<String> = names.filter(|name| dir.join(name).is_dir()).collect();
+    let mut names = names_in(dir)?;
+    names.retain(|name| dir.join(name).is_dir());
     names.sort_by_key(|name| format!("{name}."));
     // Schedulers and tokenizers have no weights.
     let with_weights = names.into_iter().filter_map(|name| match weights_in(&dir.join(&name)) {

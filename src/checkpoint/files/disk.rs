@@ -117,6 +117,15 @@ fn edit_distance(left: &str, right: &str) -> usize {
     row[right.len()]
 }
 
+/// The names in a directory, in no order; those that are not Unicode are left out.
+///
+/// # Errors
+/// As [`unreadable`] tells them.
+pub(crate) fn names_in(dir: &Path) -> Result<Vec<String>> {
+    let entries = std::fs::read_dir(dir).map_err(|err| unreadable(dir, &err))?;
+    Ok(entries.filter_map(|entry| entry.ok()?.file_name().into_string().ok()).collect())
+}
+
 /// What a directory holds, for a message: the first names in order and how many more there are.
 pub(crate) fn listing(dir: &Path) -> String {
     let Ok(entries) = std::fs::read_dir(or_here(dir)) else { return "nothing readable".to_owned() };
